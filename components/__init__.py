@@ -1,0 +1,1 @@
+"""Component resources: one a file, no stage names, no reading of configuration."""

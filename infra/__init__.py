@@ -1,0 +1,1 @@
+"""The Pulumi program: settings, wiring, outputs and policies."""

@@ -1,0 +1,1 @@
+"""What runs on the platform, and the SDK that services import."""

@@ -1,0 +1,164 @@
+"""The stack's outputs: what the program exports and what services read.
+
+``infra`` exports exactly :class:`StackOutputs`, services read exactly it: from a file, from the
+environment variable that names the file, or from the ConfigMap that the program mounts into each
+workload. Values are references, never secrets. A field is added with a default; a field that is
+removed, renamed or retyped raises :data:`CONTRACT_VERSION`, and a test fails until it does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from runtime.errors import BadInput, Unreachable
+from runtime.tenancy import AggregateName, FieldName, TenantId, TierName
+
+CONTRACT_VERSION = 1
+OUTPUTS_VARIABLE = "KILO_OUTPUTS"
+OUTPUTS_MOUNT = "/etc/kilo/outputs.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KeyReference(_Part):
+    """A KMS key by name; never its material."""
+
+    provider: Literal["aws", "gcp"]
+    key: str = Field(description="AWS: the key's ARN. GCP: the CryptoKey's resource name.")
+    alias: str
+
+
+class TenantOutputs(_Part):
+    """What a service may know of one tenant."""
+
+    tier: TierName
+    encryption_key: KeyReference
+    encrypted_fields: tuple[FieldName, ...] = ()
+
+
+class DatabaseOutputs(_Part):
+    """The PostgreSQL database; credentials come from the Secret of the reader's own role."""
+
+    host: str
+    port: int
+    name: str
+    role_secrets: dict[str, str] = Field(description="Kubernetes Secret by role: ingest, worker, consumer, cdc, backup.")
+
+
+class BusOutputs(_Part):
+    """NATS JetStream: where it is and the streams that are declared on it."""
+
+    url: str
+    stream: str
+    subject_prefix: str = Field(description="An event's subject is this, a dot, and its aggregate.")
+    dead_letter_stream: str
+    heartbeat_stream: str
+    duplicate_window_seconds: int
+
+
+class OutboxOutputs(_Part):
+    """Which publisher carries which aggregates. Aggregates not listed go by the worker."""
+
+    table: str
+    cdc_aggregates: tuple[AggregateName, ...] = ()
+    publication: str
+    replication_slot: str
+    payload_limit_bytes: int
+    fingerprint_window_days: int
+
+
+class GatewayOutputs(_Part):
+    """The entrance for HTTP traffic."""
+
+    url: str
+    tenant_header: str
+
+
+class RegistryOutputs(_Part):
+    """One side of the mirrored registry."""
+
+    provider: Literal["aws", "gcp"]
+    url: str = Field(description="Host and path prefix to which a repository's name is appended.")
+    location: str
+
+
+class RegistriesOutputs(_Part):
+    """Both sides of the mirrored registry and the queue of the primary's push events."""
+
+    primary: RegistryOutputs
+    secondary: RegistryOutputs
+    repositories: tuple[str, ...]
+    push_queue_url: str
+
+
+class BucketOutputs(_Part):
+    """An object-locked bucket."""
+
+    provider: Literal["aws", "gcp"]
+    bucket: str
+    location: str
+    lock_mode: Literal["governance", "compliance", "unlocked", "locked"]
+    retention_days: int
+
+
+class BackupOutputs(_Part):
+    """Both backup stores and the key under which backups are encrypted before they leave."""
+
+    primary: BucketOutputs
+    secondary: BucketOutputs
+    encryption_key: KeyReference
+
+
+class MonitoringOutputs(_Part):
+    """Where the platform's own metrics are."""
+
+    prometheus_url: str
+
+
+class StackOutputs(_Part):
+    """Everything that a stage tells the services that run on it."""
+
+    contract_version: Literal[1] = CONTRACT_VERSION
+    stage: str
+    namespace: str
+    tenants: dict[TenantId, TenantOutputs]
+    database: DatabaseOutputs
+    bus: BusOutputs
+    outbox: OutboxOutputs
+    gateway: GatewayOutputs
+    registries: RegistriesOutputs
+    backups: BackupOutputs
+    audit: BucketOutputs = Field(description="Where checkpoints of the key-rotation audit log are locked.")
+    monitoring: MonitoringOutputs
+
+
+def load_outputs(path: str | Path | None = None) -> StackOutputs:
+    """Read the outputs from ``path``, or from the file that ``KILO_OUTPUTS`` names.
+
+    Raises:
+        Unreachable: the file does not exist or can't be read.
+        BadInput: the file is not JSON, or not of this contract.
+    """
+    source = Path(path or os.environ.get(OUTPUTS_VARIABLE) or OUTPUTS_MOUNT)
+    try:
+        text = source.read_text(encoding="utf-8")
+    except OSError as error:
+        msg = f"{source}: stack outputs can't be read ({error.strerror}); name the file with {OUTPUTS_VARIABLE}"
+        raise Unreachable(msg) from error
+    try:
+        return StackOutputs.model_validate(json.loads(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        msg = f"{source}: {place}: {first['msg']} (contract version {CONTRACT_VERSION})"
+        raise BadInput(msg) from error
+    except ValueError as error:
+        msg = f"{source}: not JSON: {error}"
+        raise BadInput(msg) from error

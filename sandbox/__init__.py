@@ -1,0 +1,1 @@
+"""The embedded default behind the providers: real servers and a node on one machine."""
