@@ -1,0 +1,1 @@
+"""What the platform says of itself: metric names, rules, alerts, dashboards and traces."""

@@ -1,0 +1,1 @@
+"""The entrance: per-tenant routes, weights, limits and timeouts, rendered as Envoy configuration."""
