@@ -1,0 +1,56 @@
+"""What the gateway needs to know besides the tenants: addresses, ports and ceilings."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CONFIG_DIRECTORY = "/etc/envoy"
+"""Where the ConfigMap with every rendered file is mounted, as one directory."""
+
+
+class Upstream(BaseModel):
+    """A service that takes the gateway's traffic, by name and port."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(
+        min_length=1, description="DNS name or address; a headless Service spreads load over its pods."
+    )
+    port: int = Field(ge=1, le=65_535)
+
+
+class GatewaySettings(BaseModel):
+    """Settings of one gateway. Everything per tenant comes from the tenant list instead."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stable: Upstream
+    next: Upstream | None = Field(
+        default=None, description="The version under trial; tenants' weights point to it."
+    )
+    listener_port: int = Field(default=10080, ge=1, le=65_535)
+    operations_port: int = Field(
+        default=10090, ge=1, le=65_535, description="/livez, /readyz, /metrics, /config_dump."
+    )
+    tenant_header: str = "x-tenant-id"
+    sticky_header: str = Field(
+        default="idempotency-key", description="Requests with the same value go to the same version."
+    )
+    replicas: int = Field(default=1, ge=1, description="Gateways that share each tenant's limit equally.")
+    limits_enforced: bool = Field(
+        default=True, description="False lets every tenant through and still counts."
+    )
+    shedding_enabled: bool = Field(default=True, description="Adaptive concurrency; False switches it off.")
+    min_concurrent_requests: int = Field(
+        default=64, ge=1, description="Adaptive concurrency never goes below."
+    )
+    max_concurrent_requests: int = Field(default=1024, ge=1, description="Per tier and version.")
+    max_connections: int = Field(
+        default=20_000, ge=1, description="Clients' connections that one gateway accepts."
+    )
+    max_heap_bytes: int = Field(
+        default=1_000_000_000, ge=100_000_000, description="Above it, requests are shed."
+    )
+    upstream_idle_timeout_ms: int = Field(
+        default=4_000, ge=100, description="Below the upstream's own, or a reused connection meets its close."
+    )
