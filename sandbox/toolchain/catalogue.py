@@ -1,0 +1,192 @@
+"""Which programs there are, where each comes from, and the two functions that hand them out."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import BadInput, Unreachable
+from sandbox.toolchain import debezium, debian, wheels
+from sandbox.toolchain.cache import Recipe, install, require_disk_space
+from sandbox.toolchain.golang import go_module_files, go_program, module_version
+from sandbox.toolchain.progress import Progress
+
+_PULUMI = "github.com/pulumi/pulumi/pkg/v3"
+_PULUMI_VERSION_VARIABLE = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
+_CRD_KINDS = ("podmonitors", "prometheusrules", "servicemonitors")
+_OPERATOR = "github.com/prometheus-operator/prometheus-operator"
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A file, or with an empty name the directory itself, of what a recipe makes."""
+
+    recipe: Recipe
+    file: str = ""
+
+    @property
+    def path(self) -> Path:
+        return self.recipe.directory / self.file
+
+
+def ensure(*names: str) -> dict[str, Path]:
+    """Make what is missing of the named programs and return where each is.
+
+    Safe to call from several processes at once. Directories stand for ``debezium`` (its home), ``crds``
+    (CustomResourceDefinitions of the Prometheus operator as YAML) and ``postgres`` (its programs).
+
+    Raises:
+        BadInput: a name is unknown.
+        Unreachable: something can't be downloaded or built, or a prerequisite or disk space is missing.
+    """
+    if unknown := sorted(set(names) - set(_SOURCES)):
+        msg = f"unknown tool {', '.join(unknown)}; there are {', '.join(NAMES)}"
+        raise BadInput(msg)
+    found = {name: _SOURCES[name]() for name in names}
+    made = [source for source in found.values() if isinstance(source, _Made)]
+    missing = {source.recipe.name: source.recipe for source in made if not source.recipe.directory.is_dir()}
+    if missing:
+        _install_all(list(missing.values()))
+    return {name: source.path if isinstance(source, _Made) else source for name, source in found.items()}
+
+
+def path(name: str) -> Path:
+    """Where one program is, made if it is missing; raises as :func:`ensure` does."""
+    return ensure(name)[name]
+
+
+def _install_all(recipes: list[Recipe]) -> None:
+    require_disk_space(recipes)
+
+    with Progress() as progress, ThreadPoolExecutor(max_workers=len(recipes)) as pool:
+
+        def make(recipe: Recipe) -> None:
+            with progress.step(recipe.name, recipe.summary) as step:
+                install(recipe, step)
+
+        # Downloads wait for the network while builds wait for the processor.
+        for future in [pool.submit(make, recipe) for recipe in recipes]:
+            future.result()
+
+
+def _pulumi() -> Path | _Made:
+    version = module_version("pulumi", _PULUMI)
+    if (official := shutil.which("pulumi")) and _pulumi_version(official) >= _parse_version(version):
+        return Path(official).resolve()
+    recipe = go_program(
+        "pulumi",
+        {"pulumi": f"{_PULUMI}/cmd/pulumi"},
+        summary=f"the Pulumi CLI {version} from its Go module, 500 MB of sources and some minutes",
+        disk_bytes=5_000_000_000,
+        linker_flags=f"-X {_PULUMI_VERSION_VARIABLE}={version}",
+    )
+    return _Made(recipe, "pulumi")
+
+
+def _pulumi_version(executable: str) -> tuple[int, ...]:
+    answer = subprocess.run([executable, "version"], capture_output=True, text=True, check=False)
+    return _parse_version(answer.stdout.strip())
+
+
+def _parse_version(text: str) -> tuple[int, ...]:
+    match = re.match(r"v?(\d+)\.(\d+)\.(\d+)", text)
+    return tuple(int(part) for part in match.groups()) if match else (0,)
+
+
+def _prometheus(file: str) -> _Made:
+    if debian.available():
+        recipe = debian.package(
+            "prometheus", summary="Prometheus from its Debian package, 20 MB", disk_bytes=300_000_000
+        )
+        return _Made(recipe, f"usr/bin/{file}")
+    packages = {name: f"github.com/prometheus/prometheus/cmd/{name}" for name in ("prometheus", "promtool")}
+    recipe = go_program(
+        "prometheus",
+        packages,
+        summary="Prometheus (without its web pages) from its Go module, some minutes",
+        disk_bytes=5_000_000_000,
+    )
+    return _Made(recipe, file)
+
+
+def _alertmanager() -> _Made:
+    if not debian.available():
+        msg = "alertmanager comes from its Debian package and this machine has no apt-get and dpkg-deb"
+        raise Unreachable(msg)
+    recipe = debian.package(
+        "prometheus-alertmanager",
+        summary="Alertmanager from its Debian package, 11 MB",
+        disk_bytes=200_000_000,
+    )
+    return _Made(recipe, "usr/bin/prometheus-alertmanager")
+
+
+def _docker_registry() -> _Made:
+    if debian.available():
+        recipe = debian.package(
+            "docker-registry", summary="an OCI registry from its Debian package, 5 MB", disk_bytes=100_000_000
+        )
+        return _Made(recipe, "usr/bin/docker-registry")
+    recipe = go_program(
+        "registry",
+        {"docker-registry": "github.com/distribution/distribution/v3/cmd/registry"},
+        summary="an OCI registry from its Go module, a minute",
+        disk_bytes=1_500_000_000,
+    )
+    return _Made(recipe, "docker-registry")
+
+
+def _crane() -> _Made:
+    recipe = go_program(
+        "crane",
+        {"crane": "github.com/google/go-containerregistry/cmd/crane"},
+        summary="crane from its Go module",
+        disk_bytes=500_000_000,
+    )
+    return _Made(recipe, "crane")
+
+
+def _actionlint() -> _Made:
+    recipe = go_program(
+        "actionlint",
+        {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"},
+        summary="actionlint from its Go module",
+        disk_bytes=300_000_000,
+    )
+    return _Made(recipe, "actionlint")
+
+
+def _crds() -> _Made:
+    recipe = go_module_files(
+        "crds",
+        _OPERATOR,
+        [f"example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml" for kind in _CRD_KINDS],
+        summary="CustomResourceDefinitions of the Prometheus operator, 5 MB",
+        disk_bytes=100_000_000,
+    )
+    return _Made(recipe)
+
+
+_SOURCES: dict[str, Callable[[], Path | _Made]] = {
+    "pulumi": _pulumi,
+    "debezium": lambda: _Made(debezium.distribution()),
+    "prometheus": lambda: _prometheus("prometheus"),
+    "promtool": lambda: _prometheus("promtool"),
+    "alertmanager": _alertmanager,
+    "docker-registry": _docker_registry,
+    "crane": _crane,
+    "actionlint": _actionlint,
+    "crds": _crds,
+    "envoy": wheels.envoy,
+    "nats-server": wheels.nats_server,
+    "postgres": wheels.postgres_programs,
+    "java": wheels.java,
+    "fake-gcs-server": wheels.fake_gcs_server,
+}
+
+NAMES = tuple(_SOURCES)

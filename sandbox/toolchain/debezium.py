@@ -1,0 +1,66 @@
+"""The Debezium Server distribution, from Maven Central."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from runtime.errors import Unreachable
+from sandbox.toolchain import wheels
+from sandbox.toolchain.cache import Recipe
+from sandbox.toolchain.commands import run
+from sandbox.toolchain.progress import Step
+
+VERSION = "3.6.0.Final"
+_SHA256 = "901ce7b0b75b4dafaac4aa57dac6dfcad5937f96fb7159e25d22759bbf5192e4"
+# This version of the plugin copies an artifact without asking for its POM, whose parent is not published.
+_COPY = "org.apache.maven.plugins:maven-dependency-plugin:2.8:copy"
+
+
+def distribution() -> Recipe:
+    """Debezium Server: ``config/``, ``lib/`` and the runner, without its connectors for Kafka Connect."""
+    summary = f"Debezium Server {VERSION} from Maven Central, 782 MB"
+    return Recipe("debezium-server", summary, f"{VERSION} {_SHA256}", 3_000_000_000, _make)
+
+
+def _make(directory: Path, step: Step) -> None:
+    if shutil.which("mvn") is None:
+        msg = (
+            "Maven (mvn) is not on PATH and Debezium Server comes from Maven Central: "
+            "install it (Debian and Ubuntu: apt-get install maven)"
+        )
+        raise Unreachable(msg)
+    work = directory.parent
+    artifact = f"io.debezium:debezium-server-dist:{VERSION}:tar.gz"
+    # --strict-checksums fails on a mismatch with the repository's .sha1 instead of warning.
+    argv = ["mvn", "--strict-checksums", _COPY, f"-Dartifact={artifact}", f"-DoutputDirectory={work}"]
+    run(argv, step, directory=work, environment=_environment(), describe=_transferred)
+    archive = work / f"debezium-server-dist-{VERSION}.tar.gz"
+    step.update("checking")
+    _check(archive)
+    step.update("unpacking")
+    unpack = ["tar", "--extract", "--gzip", f"--file={archive}", "--strip-components=1"]
+    run([*unpack, "--exclude=debezium-server/connectors"], step, directory=directory)
+
+
+def _environment() -> dict[str, str]:
+    environment = dict(os.environ)
+    if "JAVA_HOME" not in environment and shutil.which("java") is None:
+        environment["JAVA_HOME"] = str(wheels.java_home())
+    return environment
+
+
+def _transferred(line: str) -> str | None:
+    return line.partition(": ")[2] if line.startswith("Progress (") else None
+
+
+def _check(archive: Path) -> None:
+    with archive.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != _SHA256:
+        msg = (
+            f"{archive.name}: SHA-256 is {digest}, {_SHA256} was expected; remove it from ~/.m2 and try again"
+        )
+        raise Unreachable(msg)
