@@ -1,0 +1,80 @@
+"""Hands the rules to the engine: ``pulumi preview --policy-pack infra/policy``.
+
+A stage chooses by ``kilo:policy_enforcement`` whether a broken rule stops the deployment
+(``mandatory``, the default) or is only reported (``advisory``).
+"""
+
+from __future__ import annotations
+
+import pulumi
+from pulumi_policy import (
+    EnforcementLevel,
+    Policy,
+    PolicyPack,
+    PolicyResource,
+    ReportViolation,
+    ResourceValidationArgs,
+    ResourceValidationPolicy,
+    StackValidationArgs,
+    StackValidationPolicy,
+)
+
+from infra.policy import access, keys, protection, registries, storage, workloads
+from infra.policy.rule import Resource, Rule, StackRule
+
+RULES: tuple[Rule, ...] = (
+    *storage.RULES,
+    *keys.RULES,
+    *access.RULES,
+    *registries.RULES,
+    *workloads.RULES,
+    *protection.RULES,
+)
+STACK_RULES: tuple[StackRule, ...] = storage.STACK_RULES
+
+
+def _resource_policy(rule: Rule) -> Policy:
+    def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
+        if args.resource_type in rule.types:
+            resource = Resource(args.resource_type, args.name, args.props, args.opts.protect, args.urn)
+            for message in rule.check(resource):
+                report(f"{args.name}: {message}", None)
+
+    return ResourceValidationPolicy(rule.name, rule.description, validate)
+
+
+def _stack_policy(rule: StackRule) -> Policy:
+    def validate(args: StackValidationArgs, report: ReportViolation) -> None:
+        for urn, message in rule.check([_resource(resource) for resource in args.resources]):
+            report(f"{urn.rpartition('::')[2]}: {message}", urn)
+
+    return StackValidationPolicy(rule.name, rule.description, validate)
+
+
+def _resource(resource: PolicyResource) -> Resource:
+    dependencies = {
+        name: [dependency.urn for dependency in found]
+        for name, found in resource.property_dependencies.items()
+    }
+    return Resource(
+        resource.resource_type,
+        resource.name,
+        resource.props,
+        resource.opts.protect,
+        resource.urn,
+        dependencies,
+    )
+
+
+def main() -> None:
+    """Serve the pack until the engine is done with it."""
+    level = EnforcementLevel(pulumi.Config("kilo").get("policy_enforcement") or "mandatory")
+    PolicyPack(
+        "kilo",
+        enforcement_level=level,
+        policies=[*map(_resource_policy, RULES), *map(_stack_policy, STACK_RULES)],
+    )
+
+
+if __name__ == "__main__":
+    main()
