@@ -1,0 +1,188 @@
+"""The ``kilo`` command line: one entry, commands that are loaded when they are called.
+
+Commands are entry points of the group ``kilo.commands``: a :class:`typer.Typer` becomes a group, a function
+one command. Only the command that is called is imported, so that ``kilo --help`` is fast and the plain
+install, which lacks the sandbox, still has a whole command line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Annotated, NamedTuple
+
+import typer
+
+from runtime.errors import BadInput, ExitCode, KiloError
+
+_EPILOG = (
+    "Exit codes: 0 fine, 1 the check said no, 2 wrong use or bad input, 3 a part could not be reached. "
+    "Completion for your shell: kilo --install-completion"
+)
+_DEFECT = (
+    70  # EX_SOFTWARE of sysexits.h: none of the codes above, so that no script takes a defect for an answer.
+)
+_INTERRUPTED = 130  # What shells report for a process that SIGINT ended.
+
+
+class Help(NamedTuple):
+    """What ``kilo --help`` says of a command without importing it."""
+
+    panel: str
+    summary: str
+
+
+_SANDBOX, _STAGE, _EVENTS, _DATA = "The dev stage on this machine", "A stage", "Events", "Data and artifacts"
+
+HELP = {
+    "up": Help(_SANDBOX, "Bring the dev stage up and send events through it."),
+    "down": Help(_SANDBOX, "Stop the dev stage; its data stays."),
+    "status": Help(_SANDBOX, "Show the parts: state, since, restarts, address."),
+    "logs": Help(_SANDBOX, "Show the log of one part."),
+    "env": Help(_SANDBOX, 'Print the environment for plain pulumi: eval "$(kilo env)".'),
+    "doctor": Help(_SANDBOX, "Check what this machine needs and say what to install."),
+    "toolchain": Help(_SANDBOX, "Build or download the sandbox's programs and say where they are."),
+    "tour": Help(_EVENTS, "Send events through the whole path and count what arrives."),
+    "outputs": Help(_STAGE, "Print a stage's outputs as JSON, YAML or environment."),
+    "gateway": Help(_STAGE, "Render and check the tenants' traffic rules."),
+    "db": Help(_EVENTS, "Migrate the database."),
+    "bus": Help(_EVENTS, "Declare and inspect the bus's streams."),
+    "ingest": Help(_EVENTS, "Serve the HTTP entrance for events."),
+    "outbox": Help(_EVENTS, "Run and inspect the outbox and its worker."),
+    "consumer": Help(_EVENTS, "Run the idempotent consumer."),
+    "dlq": Help(_EVENTS, "List, show, replay and prune dead letters."),
+    "trace": Help(_EVENTS, "Follow one event through every part."),
+    "fle": Help(_DATA, "Field-level encryption: keys, rotation, audit."),
+    "registry": Help(_DATA, "Mirror images and prove that both registries agree."),
+    "backup": Help(_DATA, "Take backups into both stores and drill the restore."),
+}
+
+# Which extra of the distribution brings a module that the plain install lacks.
+_EXTRA_OF_MODULE = {
+    "confluent_kafka": "kafka",
+    "google": "gcp",
+    "opentelemetry": "otel",
+    "pulumi": "infra",
+    "pulumi_aws": "infra",
+    "pulumi_gcp": "infra",
+    "pulumi_kubernetes": "infra",
+    "pulumi_random": "infra",
+    "sqlalchemy": "sqlalchemy",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; no traceback is shown for a :class:`KiloError`."""
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        answer = build(_called(given))(given, prog_name="kilo", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough; the interpreter must not complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except Exception as error:
+        return _report(error, as_json="--json" in given)
+    return answer if isinstance(answer, int) else ExitCode.OK
+
+
+def build(called: str | None) -> typer.Typer:
+    """The application with the called command loaded and only names and summaries of the others.
+
+    Raises:
+        BadInput: the called command needs an extra that is not installed.
+    """
+    app = typer.Typer(
+        name="kilo", epilog=_EPILOG, no_args_is_help=True, context_settings={"max_content_width": 110}
+    )
+    app.callback()(_root)
+    installed = {point.name: point for point in entry_points(group="kilo.commands")}
+    for name in [*(name for name in HELP if name in installed), *sorted(installed.keys() - HELP.keys())]:
+        text = HELP.get(name, Help("Other", ""))
+        if name != called:
+            app.command(name, help=text.summary, rich_help_panel=text.panel)(_not_loaded)
+            continue
+        command = _load(installed[name])
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=text.panel, no_args_is_help=True)
+        else:
+            app.command(name, rich_help_panel=text.panel)(command)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kilo {version('kilo')}")
+        raise typer.Exit
+
+
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """A multi-tenant, multi-cloud platform: its dev stage on this machine, its services, its evidence."""
+
+
+def _not_loaded() -> None:
+    """Stands in for a command that is not the called one."""
+
+
+def _called(arguments: Sequence[str]) -> str | None:
+    """The name of the command that the arguments, or the words under completion, begin with."""
+    if "_KILO_COMPLETE" in os.environ:
+        words = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
+        arguments = words.split()[1:]
+    return next((argument for argument in arguments if not argument.startswith("-")), None)
+
+
+def _load(point: EntryPoint) -> typer.Typer | Callable[..., None]:
+    try:
+        return point.load()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in {"runtime", "sandbox", "infra", "components"}:
+            raise
+        extra = "sandbox" if point.module.startswith("sandbox.") else _EXTRA_OF_MODULE.get(package)
+        if extra is None:
+            raise
+        raise BadInput(_missing_extra(error, extra)) from error
+
+
+def _missing_extra(error: ModuleNotFoundError, extra: str) -> str:
+    return f"the Python package {error.name} is not installed: pip install 'kilo[{extra}]'"
+
+
+def _report(error: Exception, *, as_json: bool) -> int:
+    """Say what went wrong in one line, or with a traceback when it is a defect; return the exit code."""
+    match error:
+        case KiloError():
+            message, code = str(error), error.exit_code
+        case typer.TyperException():
+            message, code = _usage(error), ExitCode.BAD_INPUT
+        case ModuleNotFoundError() if extra := _EXTRA_OF_MODULE.get((error.name or "").partition(".")[0]):
+            message, code = _missing_extra(error, extra), ExitCode.BAD_INPUT
+        case _:
+            traceback.print_exception(error)
+            message, code = (
+                "a defect of kilo, not of your input; please report it with the lines above",
+                _DEFECT,
+            )
+    if as_json:
+        typer.echo(json.dumps({"error": message, "exit_code": int(code)}), err=True)
+    elif message:
+        typer.echo(f"{typer.style('kilo: error:', fg='red', bold=True)} {message}", err=True)
+    return code
+
+
+def _usage(error: typer.TyperException) -> str:
+    """The one line of a usage error; empty where Typer has already shown the help instead."""
+    context: typer.Context | None = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "kilo"
+    message = error.format_message().rstrip(".")
+    return message and f"{message} (see {command} --help)"
