@@ -1,0 +1,309 @@
+"""FieldCipher: encrypts and decrypts the fields of one table, for every tenant of the stage.
+
+The path of a value whose key is in memory touches neither network nor lock. Encrypted values name
+their key, so they stay readable through rotations; the tenant, table, column and row are bound to them
+and never stored, so a value that is moved is refused.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn, Self
+
+from cryptography.exceptions import InvalidTag
+from prometheus_client import REGISTRY
+
+from runtime.contract import KeyReference, StackOutputs
+from runtime.fle.datakey import XaesKey
+from runtime.fle.errors import (
+    FieldError,
+    NotAuthentic,
+    OutOfScope,
+    TooLong,
+    UnknownSuite,
+    UnknownTenant,
+    WrongKey,
+)
+from runtime.fle.formats import (
+    MAXIMUM_PLAINTEXT,
+    SUITE_KC_XAES,
+    V1,
+    V2_HEADER,
+    RowId,
+    associated_data,
+    classify,
+    to_bytes,
+    to_text,
+)
+from runtime.fle.keyring import CacheLimits, Keyring, Reader, Ring, Writer
+from runtime.fle.keytable import KeyTable
+from runtime.fle.kms import KmsClients
+from runtime.fle.xaes import CommitmentMismatch
+from runtime.observe.metrics import FLE_DECRYPT_FAILURES
+
+_FAILURES = FLE_DECRYPT_FAILURES.create(REGISTRY)
+
+
+class FieldCipher:
+    """Encrypts and decrypts fields of ``table``.
+
+    Threads may share it; a forked child fetches its keys anew. Make it with :meth:`from_outputs`.
+
+    Args:
+        keyring: where keys come from.
+        scope: the encrypted fields by tenant.
+        table: the table (or the aggregate) that the fields belong to; part of what is authenticated.
+    """
+
+    def __init__(self, keyring: Keyring, scope: Mapping[str, Iterable[str]], table: str) -> None:
+        self.keyring, self.table = keyring, table
+        self._scope: Mapping[str, frozenset[str]] = {
+            each: frozenset(fields) for each, fields in scope.items()
+        }
+        self._clock = keyring.clock
+
+    @classmethod
+    def from_outputs(
+        cls,
+        outputs: StackOutputs,
+        database_url: str,
+        *,
+        table: str,
+        principal: str = "default",
+        kms: KmsClients | None = None,
+        second: Mapping[str, KeyReference] | None = None,
+        limits: CacheLimits | None = None,
+    ) -> Self:
+        """Make a cipher for a stage.
+
+        Args:
+            outputs: the stack's outputs; each tenant's ``encryption_key`` and ``encrypted_fields`` are used.
+            database_url: PostgreSQL with the key table, as a role that may read it.
+            table: the table, or aggregate, whose fields these are.
+            principal: whose credentials are used; keys in memory are never shared between principals.
+            kms: KMS clients; by default those of the process's own credentials.
+            second: a further KMS key by tenant (another region or cloud): losing one KMS then loses no data.
+            limits: the bounds of the key cache.
+        """
+        references = {
+            tenant: (each.encryption_key, *((second[tenant],) if second and tenant in second else ()))
+            for tenant, each in outputs.tenants.items()
+        }
+        ring = Keyring(
+            KeyTable(database_url), kms or KmsClients(), references, principal=principal, limits=limits
+        )
+        return cls(ring, {tenant: each.encrypted_fields for tenant, each in outputs.tenants.items()}, table)
+
+    def for_table(self, table: str) -> Self:
+        """The same keys for another table."""
+        return type(self)(self.keyring, self._scope, table)
+
+    def encrypted_fields(self, tenant: str) -> frozenset[str]:
+        """The fields that the stage's configuration encrypts for ``tenant``; empty for most tiers.
+
+        Raises:
+            UnknownTenant: the tenant is not in the stack's outputs.
+        """
+        try:
+            return self._scope[tenant]
+        except KeyError:
+            raise UnknownTenant(tenant) from None
+
+    def encrypt(self, tenant: str, field: str, row_id: RowId, plaintext: str | bytes) -> str:
+        """Encrypt one value under the tenant's active key, and bind it to its place.
+
+        Args:
+            tenant: whose value it is.
+            field: its column.
+            row_id: the identity of its row, which must not change later.
+            plaintext: text (encoded as UTF-8) or bytes, at most 1 MiB.
+
+        Raises:
+            OutOfScope: the field is not among the tenant's ``encrypted_fields``.
+            FieldError: one of the classes in :mod:`runtime.fle.errors`.
+        """
+        data = plaintext.encode() if isinstance(plaintext, str) else bytes(plaintext)
+        writer = self._writer(tenant, field, len(data))
+        key = writer.key
+        key.take(1, self.keyring.reserve)
+        return b2a_base64(key.seal(data, writer.place, row_id), newline=False).decode("ascii")
+
+    def decrypt(self, tenant: str, field: str, row_id: RowId, value: str) -> str:
+        """Decrypt one value to text; see :meth:`decrypt_bytes`."""
+        return self.decrypt_bytes(tenant, field, row_id, value).decode()
+
+    def decrypt_bytes(self, tenant: str, field: str, row_id: RowId, value: str) -> bytes:
+        """Decrypt one value of any format.
+
+        Raises:
+            FieldError: one of the classes in :mod:`runtime.fle.errors`; each failure is counted by tenant
+                and reason.
+        """
+        try:
+            raw = to_bytes(value)
+            version, suite = classify(raw)
+            if version == V1:
+                return self._open_v1(tenant, raw)
+            if suite == SUITE_KC_XAES:
+                return self._open_v2(tenant, field, raw, row_id)
+            return self._open_siv(tenant, field, raw)
+        except FieldError as error:
+            problem = error.at(tenant, field)
+        # Raised here, outside of the handler, so that no earlier error's frames hang on it.
+        _FAILURES.labels(tenant if tenant in self._scope else "unknown", problem.reason).inc()
+        raise problem
+
+    def encrypt_column(
+        self, tenant: str, field: str, row_ids: Sequence[RowId], plaintexts: Sequence[str | bytes]
+    ) -> list[str]:
+        """Encrypt a column of values, one a row; as :meth:`encrypt`, and faster than one by one."""
+        if len(row_ids) != len(plaintexts):
+            msg = f"{len(row_ids)} row ids for {len(plaintexts)} values"
+            raise ValueError(msg)
+        if not plaintexts:
+            return []
+        datas = [each.encode() if isinstance(each, str) else bytes(each) for each in plaintexts]
+        writer = self._writer(tenant, field, max(map(len, datas)))
+        key = writer.key
+        key.take(len(datas), self.keyring.reserve)
+        sealed = key.seal_many(datas, writer.place, row_ids)
+        return [b2a_base64(raw, newline=False).decode("ascii") for raw in sealed]
+
+    def decrypt_column(
+        self, tenant: str, field: str, row_ids: Sequence[RowId], values: Sequence[str]
+    ) -> list[str]:
+        """Decrypt a column of values, one a row; the first that fails raises as :meth:`decrypt` does."""
+        return [
+            self.decrypt_bytes(tenant, field, row, value).decode()
+            for row, value in zip(row_ids, values, strict=True)
+        ]
+
+    def encrypt_deterministic(self, tenant: str, field: str, plaintext: str | bytes) -> str:
+        """Encrypt so that equal values of a tenant's field are equal (AES-SIV, RFC 5297).
+
+        Whoever sees the column sees which rows are equal and how often each value occurs. The row is not
+        bound: a value can be copied to another row of the same tenant and field.
+        """
+        data = plaintext.encode() if isinstance(plaintext, str) else bytes(plaintext)
+        key = self._writer(tenant, field, len(data)).key
+        if not isinstance(key, XaesKey):
+            raise UnknownSuite(tenant, field, key.key_id, "a key of format v1 has no AES-SIV; rotate to v2")
+        return to_text(
+            key.seal_deterministic(data, associated_data(key.siv_header, tenant, self.table, field))
+        )
+
+    def protect(self, tenant: str, record: Mapping[str, object], row_id: RowId) -> dict[str, object]:
+        """A copy of ``record`` with the tenant's encrypted fields encrypted.
+
+        Missing and ``None`` fields stay as they are. A field in scope that is not text is a ``TypeError``:
+        encrypting its representation would give back something else than was stored.
+        """
+        result = dict(record)
+        for field in self.encrypted_fields(tenant) & record.keys():
+            value = record[field]
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                msg = f"{tenant}/{field}: an encrypted field must be text, not {type(value).__name__}"
+                raise TypeError(msg)
+            result[field] = self.encrypt(tenant, field, row_id, value)
+        return result
+
+    def reveal(self, tenant: str, record: Mapping[str, object], row_id: RowId) -> dict[str, object]:
+        """A copy of ``record`` with the tenant's encrypted fields decrypted."""
+        result = dict(record)
+        for field in self.encrypted_fields(tenant) & record.keys():
+            value = record[field]
+            if value is not None:
+                result[field] = self.decrypt(tenant, field, row_id, str(value))
+        return result
+
+    def warm(self, tenants: Iterable[str] | None = None) -> None:
+        """Fetch keys before the first value needs them; by default of all tenants with encrypted fields."""
+        for tenant in tenants if tenants is not None else self._scope:
+            if self._scope.get(tenant):
+                self.keyring.writer(tenant)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(table={self.table!r}, principal={self.keyring.principal!r})"
+
+    def __reduce__(self) -> NoReturn:
+        msg = "a cipher can't be pickled; make one in each process"
+        raise TypeError(msg)
+
+    def _writer(self, tenant: str, field: str, size: int) -> Writer:
+        ring = self.keyring.rings.get(tenant)
+        if ring is None or self._clock() >= ring.fresh_until or ring.bytes_left < size:
+            ring = self._fresh(tenant, field, size)
+        writer = ring.writers.get((self.table, field)) or self._prepare(tenant, field)
+        ring.bytes_left -= size
+        return writer
+
+    def _fresh(self, tenant: str, field: str, size: int) -> Ring:
+        if size > MAXIMUM_PLAINTEXT:
+            raise TooLong(tenant, field)
+        if field not in self.encrypted_fields(tenant):
+            raise OutOfScope(tenant, field)
+        ring = self.keyring.rings.get(tenant)
+        if ring is not None and ring.bytes_left < size:
+            ring.fresh_until = self._clock()
+        try:
+            return self.keyring.ring(tenant)
+        except FieldError as error:
+            problem = error.at(tenant, field)
+        raise problem
+
+    def _prepare(self, tenant: str, field: str) -> Writer:
+        if field not in self.encrypted_fields(tenant):
+            raise OutOfScope(tenant, field)
+        try:
+            key, ring = self.keyring.writer(tenant)
+        except FieldError as error:
+            problem = error.at(tenant, field)
+        else:
+            writer = Writer(key, associated_data(key.header, tenant, self.table, field))
+            ring.writers[self.table, field] = writer
+            return writer
+        raise problem
+
+    def _open_v1(self, tenant: str, raw: bytes) -> bytes:
+        keys = self.keyring.v1_readers(tenant)
+        for key in keys:
+            try:
+                return key.open(raw)
+            except InvalidTag:
+                continue
+        raise NotAuthentic(key_id=keys[0].key_id if len(keys) == 1 else None)
+
+    def _open_v2(self, tenant: str, field: str, raw: bytes, row_id: RowId) -> bytes:
+        reader = self._reader(tenant, field, raw[:V2_HEADER])
+        problem: type[FieldError]
+        try:
+            return reader.key.open(raw, reader.place, row_id)
+        except CommitmentMismatch:
+            problem = WrongKey
+        except InvalidTag:
+            problem = NotAuthentic
+        raise problem(key_id=reader.key.key_id)
+
+    def _open_siv(self, tenant: str, field: str, raw: bytes) -> bytes:
+        reader = self._reader(tenant, field, raw[:V2_HEADER])
+        try:
+            return reader.key.open_deterministic(raw, reader.place)
+        except InvalidTag:
+            pass
+        raise NotAuthentic(key_id=reader.key.key_id)
+
+    def _reader(self, tenant: str, field: str, head: bytes) -> Reader:
+        ring = self.keyring.rings.get(tenant)
+        if ring is not None and self._clock() < ring.fresh_until:
+            found = ring.readers.get((self.table, field, head))
+            if found is not None:
+                return found
+        key, ring = self.keyring.reader(tenant, int.from_bytes(head[2:], "big"))
+        if not isinstance(key, XaesKey):
+            raise WrongKey(key_id=key.key_id)
+        reader = Reader(key, associated_data(head, tenant, self.table, field))
+        ring.readers[self.table, field, head] = reader
+        return reader

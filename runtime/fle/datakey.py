@@ -1,0 +1,142 @@
+"""One unwrapped data key in memory: its cipher, and the messages it may still encrypt.
+
+No key here shows in ``repr`` or a pickle. What can't be promised in Python: the interpreter and the
+SDKs copy bytes as they like, so copies of a key can outlive ours in freed memory, and a core dump of a
+running process holds the keys in use. Workloads run with core dumps off for that reason.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import count, islice
+from typing import NoReturn
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from runtime.fle.formats import SUITE_AES_SIV, SUITE_KC_XAES, V1, V2_HEADER, RowId, header, row_data
+from runtime.fle.keytable import KeyRow
+from runtime.fle.xaes import NONCE_BYTES, KcXaes256Gcm
+
+_V1_BYTE = b"\x01"
+_SIV_INFO = b"kilo field v2 aes-siv"
+
+
+class DataKey:
+    """What the keys of both formats have in common: identity and message counting."""
+
+    __slots__ = ("_granted", "_lock", "_tickets", "format", "header", "key_id", "tenant")
+
+    def __init__(self, row: KeyRow, head: bytes) -> None:
+        self.key_id, self.tenant, self.format, self.header = row.id, row.tenant, row.format, head
+        # next() on a count is one step for the interpreter, so threads never get the same ticket.
+        self._tickets = count()
+        self._granted = 0
+        self._lock = threading.Lock()
+
+    def take(self, messages: int, reserve: Callable[[DataKey], int]) -> None:
+        """Count ``messages`` encryptions before they happen; ``reserve`` fetches more when none are left."""
+        if messages > 1:
+            deque(islice(self._tickets, messages - 1), maxlen=0)
+        ticket = next(self._tickets)
+        while ticket >= self._granted:
+            with self._lock:
+                if ticket >= self._granted:
+                    self._granted += reserve(self)
+
+    def seal(self, data: bytes, place: bytes, row_id: RowId) -> bytes:
+        """Encrypt one value for its ``place`` (:func:`runtime.fle.formats.associated_data`) and row."""
+        raise NotImplementedError
+
+    def seal_many(self, datas: Sequence[bytes], place: bytes, row_ids: Sequence[RowId]) -> list[bytes]:
+        """Encrypt a column of values."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(key_id={self.key_id}, tenant={self.tenant!r})"
+
+    def __reduce__(self) -> NoReturn:
+        msg = "a key can't be pickled"
+        raise TypeError(msg)
+
+
+class GcmKey(DataKey):
+    """A given key of format v1. It binds neither place nor row: that is what v1 lacks."""
+
+    __slots__ = ("_gcm",)
+
+    def __init__(self, row: KeyRow, secret: bytearray) -> None:
+        super().__init__(row, _V1_BYTE)
+        self._gcm = AESGCM(secret)
+
+    def seal(self, data: bytes, place: bytes, row_id: RowId) -> bytes:
+        """See :class:`DataKey`; ``place`` and ``row_id`` are not used."""
+        nonce = os.urandom(12)
+        sealed = self._gcm.encrypt(nonce, data, None)
+        return _V1_BYTE + nonce + sealed[-16:] + sealed[:-16]
+
+    def seal_many(self, datas: Sequence[bytes], place: bytes, row_ids: Sequence[RowId]) -> list[bytes]:
+        """See :class:`DataKey`; ``place`` and ``row_ids`` are not used."""
+        encrypt, drawn = self._gcm.encrypt, os.urandom(12 * len(datas))
+        nonces = [drawn[at : at + 12] for at in range(0, len(drawn), 12)]
+        seals = [encrypt(nonce, data, None) for nonce, data in zip(nonces, datas, strict=True)]
+        return [
+            _V1_BYTE + nonce + sealed[-16:] + sealed[:-16]
+            for nonce, sealed in zip(nonces, seals, strict=True)
+        ]
+
+    def open(self, raw: bytes) -> bytes:
+        """Decrypt a v1 value; raises ``InvalidTag``."""
+        return self._gcm.decrypt(raw[1:13], raw[29:] + raw[13:29], None)
+
+
+class XaesKey(DataKey):
+    """A key of format v2, for KC-XAES-256-GCM and AES-SIV.
+
+    The SIV key is derived (HKDF-SHA256, RFC 5869), so that no two algorithms share key material.
+    """
+
+    __slots__ = ("_siv", "_xaes", "siv_header")
+
+    def __init__(self, row: KeyRow, secret: bytearray) -> None:
+        super().__init__(row, header(SUITE_KC_XAES, row.id))
+        self.siv_header = header(SUITE_AES_SIV, row.id)
+        self._xaes = KcXaes256Gcm(secret)
+        self._siv = AESSIV(HKDF(SHA256(), 64, None, _SIV_INFO).derive(secret))
+
+    def seal(self, data: bytes, place: bytes, row_id: RowId) -> bytes:
+        """See :class:`DataKey`."""
+        nonce = os.urandom(NONCE_BYTES)
+        sealed, commitment = self._xaes.seal(nonce, data, place + row_data(row_id))
+        return self.header + nonce + commitment + sealed[-16:] + sealed[:-16]
+
+    def seal_many(self, datas: Sequence[bytes], place: bytes, row_ids: Sequence[RowId]) -> list[bytes]:
+        """See :class:`DataKey`."""
+        head = self.header
+        return [
+            head + nonce + commitment + sealed[-16:] + sealed[:-16]
+            for nonce, sealed, commitment in self._xaes.seal_many(
+                datas, [place + row_data(row) for row in row_ids]
+            )
+        ]
+
+    def open(self, raw: bytes, place: bytes, row_id: RowId) -> bytes:
+        """Decrypt a v2 value; raises ``CommitmentMismatch`` or ``InvalidTag``."""
+        return self._xaes.open(raw[6:30], raw[78:] + raw[62:78], raw[30:62], place + row_data(row_id))
+
+    def seal_deterministic(self, data: bytes, place: bytes) -> bytes:
+        """Encrypt with AES-SIV: equal values of a place give equal results."""
+        return self.siv_header + self._siv.encrypt(data, [place])
+
+    def open_deterministic(self, raw: bytes, place: bytes) -> bytes:
+        """Decrypt what :meth:`seal_deterministic` made; raises ``InvalidTag``."""
+        return self._siv.decrypt(raw[V2_HEADER:], [place])
+
+
+def data_key(row: KeyRow, secret: bytearray) -> GcmKey | XaesKey:
+    """The key of the row's format."""
+    return GcmKey(row, secret) if row.format == V1 else XaesKey(row, secret)

@@ -1,0 +1,430 @@
+"""The key ring: data keys in memory, bounded by age, messages and bytes, apart by tenant and principal.
+
+A tenant's keys are fetched together: its rows from the key table, and from KMS each key that is used.
+One thread fetches, the others of that tenant wait for it. Keys are fresh for ``max_age_seconds``; then
+they are fetched again, and so a key that was revoked or disabled in KMS stops within that time. Where
+KMS or the table does not answer, and only then, they serve ``outage_seconds`` longer. A refusal is
+remembered for ``negative_seconds``. A forked child starts with an empty ring.
+
+Left out: a cache that processes share. It would be one more place where keys lie.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import NamedTuple, NoReturn
+
+from runtime.contract import KeyReference
+from runtime.fle.datakey import DataKey, GcmKey, XaesKey, data_key
+from runtime.fle.errors import (
+    Downgraded,
+    FieldError,
+    KeyDestroyed,
+    KeyTableUnavailable,
+    KmsThrottled,
+    KmsUnavailable,
+    UnknownKey,
+    UnknownTenant,
+    WrongTenant,
+)
+from runtime.fle.keytable import DATA, INDEX, KeyRow, KeyTable, TenantRows, Wrap
+from runtime.fle.kms import KmsClients, context_of
+from runtime.fle.xaes import KEY_BYTES
+
+_PASSING = (KmsUnavailable, KmsThrottled, KeyTableUnavailable)
+_READABLE = ("active", "retiring", "pending")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLimits:
+    """How long and how much a key serves from memory.
+
+    Attributes:
+        max_age_seconds: a key's age at which it is fetched again; the time in which a revocation takes hold.
+        outage_seconds: how much longer it serves while KMS or the key table does not answer.
+        retry_seconds: how often a fetch is tried during an outage.
+        negative_seconds: how long a refusal is remembered.
+        max_messages: messages a key encrypts before it is fetched again.
+        max_bytes: bytes that a tenant's keys encrypt before they are fetched again; counted without a
+            lock, so threads that race undercount by one message.
+        max_tenants: tenants held at once; the least recently fetched goes first.
+        reserve_messages: messages reserved in the key table at a time; a crash forfeits what is left.
+    """
+
+    max_age_seconds: float = 300
+    outage_seconds: float = 900
+    retry_seconds: float = 5
+    negative_seconds: float = 10
+    max_messages: int = 1 << 27
+    max_bytes: int = 1 << 36
+    max_tenants: int = 2048
+    reserve_messages: int = 1 << 18
+
+
+class WouldWait(Exception):
+    """The key is not in memory, and :meth:`Keyring.inline` forbids waiting for it."""
+
+
+class Writer(NamedTuple):
+    """The key that encrypts a field, and the field's associated data up to the row."""
+
+    key: GcmKey | XaesKey
+    place: bytes
+
+
+class Reader(NamedTuple):
+    """A key that decrypts a field's values, and the field's associated data up to the row."""
+
+    key: XaesKey
+    place: bytes
+
+
+class Ring:
+    """One tenant's keys as they were fetched. Replaced whole, never changed by readers."""
+
+    __slots__ = (
+        "bytes_left",
+        "fresh_until",
+        "index",
+        "keys",
+        "messages",
+        "readers",
+        "rows",
+        "serve_until",
+        "v1",
+        "writer",
+        "writers",
+    )
+
+    def __init__(self, rows: TenantRows, now: float, limits: CacheLimits) -> None:
+        self.rows = rows
+        self.keys: dict[int, GcmKey | XaesKey] = {}
+        self.index: dict[int, bytearray] = {}
+        self.writer: GcmKey | XaesKey | None = None
+        self.fresh_until = now + limits.max_age_seconds
+        self.serve_until = self.fresh_until + limits.outage_seconds
+        self.messages = 0
+        self.bytes_left = limits.max_bytes
+        # What a cipher prepares for a field is kept here, so that it never outlives the keys.
+        self.v1: list[GcmKey] | None = None
+        self.writers: dict[tuple[str, str], Writer] = {}
+        self.readers: dict[tuple[str, str, bytes], Reader] = {}
+
+    def __repr__(self) -> str:
+        return f"Ring({len(self.keys)} keys)"
+
+    def __reduce__(self) -> NoReturn:
+        msg = "keys can't be pickled"
+        raise TypeError(msg)
+
+
+class Keyring:
+    """Data keys by tenant for one principal.
+
+    Args:
+        table: the key table.
+        kms: KMS clients under the principal's credentials.
+        references: the KMS keys that wrap a tenant's data keys; the first is tried first.
+        principal: whose credentials ``kms`` carries. Rings are never shared between principals.
+        limits: the cache's bounds.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        table: KeyTable,
+        kms: KmsClients,
+        references: Mapping[str, tuple[KeyReference, ...]],
+        *,
+        principal: str = "default",
+        limits: CacheLimits | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.table, self.kms, self.references, self.principal = table, kms, references, principal
+        self.limits = limits or CacheLimits()
+        self.clock = clock
+        self._start_empty()
+        _keyrings.add(self)
+
+    def _start_empty(self) -> None:
+        self.rings: OrderedDict[str, Ring] = OrderedDict()
+        self._refusals: OrderedDict[tuple[str, int], tuple[float, FieldError]] = OrderedDict()
+        self._locks: dict[str, threading.RLock] = {}
+        self._guard = threading.Lock()
+        self._local = threading.local()
+
+    def __repr__(self) -> str:
+        return f"Keyring(principal={self.principal!r}, tenants={len(self.rings)})"
+
+    def __reduce__(self) -> NoReturn:
+        msg = "a key ring can't be pickled"
+        raise TypeError(msg)
+
+    def clear(self) -> None:
+        """Forget every key; the next use fetches again."""
+        self._start_empty()
+
+    def ring(self, tenant: str) -> Ring:
+        """The tenant's keys, fetched when there are none or they are no longer fresh."""
+        ring = self.rings.get(tenant)
+        if ring is not None and self.clock() < ring.fresh_until:
+            return ring
+        lock = self._lock(tenant)
+        if not lock.acquire(blocking=False):
+            # Another thread is fetching: what it replaces serves meanwhile, if an outage would let it serve.
+            if ring is not None and self.clock() < ring.serve_until:
+                return ring
+            self._may_block()
+            lock.acquire()
+        try:
+            return self._refresh(tenant)
+        finally:
+            lock.release()
+
+    def _refresh(self, tenant: str) -> Ring:
+        self._may_block()
+        ring = self.rings.get(tenant)
+        now = self.clock()
+        if ring is not None and now < ring.fresh_until:
+            return ring
+        if ring is None:
+            self._check_refusal(tenant, 0)
+        try:
+            fetched = self._fetch(tenant, ring)
+        except _PASSING as error:
+            if ring is not None and now < ring.serve_until:
+                ring.fresh_until = min(now + self.limits.retry_seconds, ring.serve_until)
+                return ring
+            self._drop(tenant)
+            self._refuse(tenant, 0, error, seconds=1)
+            raise
+        except FieldError as error:
+            self._drop(tenant)
+            self._refuse(tenant, 0, error, seconds=self.limits.negative_seconds)
+            raise
+        with self._guard:
+            self.rings[tenant] = fetched
+            self.rings.move_to_end(tenant)
+            while len(self.rings) > self.limits.max_tenants:
+                self._locks.pop(self.rings.popitem(last=False)[0], None)
+        return fetched
+
+    def writer(self, tenant: str) -> tuple[GcmKey | XaesKey, Ring]:
+        """The key that encrypts for ``tenant``; a tenant's first key is made here."""
+        ring = self.ring(tenant)
+        if ring.writer is not None:
+            return ring.writer, ring
+        with self._lock(tenant):
+            if ring.writer is None:
+                ring = self._with_active(tenant, ring, DATA)
+                active = ring.rows.active(DATA)
+                if active is None:
+                    raise UnknownKey(tenant)
+                ring.writer = self._data_key(ring, active)
+        return ring.writer, ring
+
+    def reader(self, tenant: str, key_id: int) -> tuple[GcmKey | XaesKey, Ring]:
+        """The tenant's key ``key_id``, for decryption."""
+        ring = self.ring(tenant)
+        found = ring.keys.get(key_id)
+        if found is not None:
+            return found, ring
+        with self._lock(tenant):
+            row = next((row for row in ring.rows.keys if row.id == key_id), None)
+            if row is None:
+                self._check_refusal(tenant, key_id)
+                ring = self._again(tenant)
+                row = next((row for row in ring.rows.keys if row.id == key_id), None)
+            if row is None:
+                owner = self.table.owner(key_id)
+                problem = (
+                    UnknownKey(tenant, key_id=key_id) if owner is None else WrongTenant(tenant, key_id=key_id)
+                )
+                self._refuse(tenant, key_id, problem, seconds=self.limits.negative_seconds)
+                raise problem
+            return self._data_key(ring, row), ring
+
+    def v1_readers(self, tenant: str) -> list[GcmKey]:
+        """The tenant's readable keys of format 1, newest first; a v1 value names no key."""
+        ring = self.ring(tenant)
+        if ring.v1 is not None:
+            return ring.v1
+        rows = [row for row in reversed(ring.rows.keys) if row.format == 1 and row.purpose == DATA]
+        usable = [row for row in rows if row.state in _READABLE and row.version >= ring.rows.minimum_version]
+        if not usable:
+            raise (
+                Downgraded(tenant)
+                if rows
+                else UnknownKey(tenant, detail="the tenant has no key of format v1")
+            )
+        with self._lock(tenant):
+            keys = [self._data_key(ring, row) for row in usable]
+        ring.v1 = [key for key in keys if isinstance(key, GcmKey)]
+        return ring.v1
+
+    def index_roots(self, tenant: str) -> tuple[list[tuple[int, bytearray]], Ring]:
+        """The tenant's index root keys with their versions, the active one first."""
+        ring = self.ring(tenant)
+        with self._lock(tenant):
+            ring = self._with_active(tenant, ring, INDEX)
+            rows = [row for row in ring.rows.keys if row.purpose == INDEX and row.state in _READABLE]
+            rows.sort(key=lambda row: (row.state != "active", -row.version))
+            for row in rows:
+                if row.id not in ring.index:
+                    ring.index[row.id] = self._unwrap(row)
+            return [(row.version, ring.index[row.id]) for row in rows], ring
+
+    def reserve(self, key: DataKey) -> int:
+        """Reserve a block of messages for ``key``; past the cache's own limit, the next use fetches again."""
+        self._may_block()
+        granted = self.table.reserve(key.key_id, min(self.limits.reserve_messages, self.limits.max_messages))
+        with self._guard:
+            ring = self.rings.get(key.tenant)
+            if ring is not None:
+                ring.messages += granted
+                if ring.messages > self.limits.max_messages:
+                    ring.fresh_until = self.clock()
+        return granted
+
+    def make_wraps(self, tenant: str, purpose: str, secret: bytearray) -> Callable[[int], list[Wrap]]:
+        """Wrap ``secret`` under every KMS key of the tenant, once the data key's id is known."""
+
+        def wraps(key_id: int) -> list[Wrap]:
+            context = context_of(tenant, purpose, key_id)
+            return [
+                Wrap(each.provider, each.key, self.kms.of(each.provider).wrap(each.key, secret, context))
+                for each in self._references(tenant)
+            ]
+
+        return wraps
+
+    def create(self, tenant: str, purpose: str, state: str, secret: bytearray | None = None) -> int:
+        """Make a data key (format 1 around a given ``secret``, otherwise random) and return its id."""
+        self._may_block()
+        material = secret if secret is not None else bytearray(os.urandom(KEY_BYTES))
+        try:
+            make = self.make_wraps(tenant, purpose, material)
+            return self.table.create(tenant, purpose, state, make, 1 if secret is not None else 2)
+        finally:
+            if secret is None:
+                material[:] = bytes(len(material))
+
+    @contextmanager
+    def inline(self) -> Generator[None]:
+        """Within, whatever would wait for KMS or the database raises :class:`WouldWait` instead."""
+        self._local.inline = True
+        try:
+            yield
+        finally:
+            self._local.inline = False
+
+    def _may_block(self) -> None:
+        if getattr(self._local, "inline", False):
+            raise WouldWait
+
+    def _references(self, tenant: str) -> tuple[KeyReference, ...]:
+        references = self.references.get(tenant)
+        if not references:
+            raise UnknownTenant(tenant)
+        return references
+
+    def _with_active(self, tenant: str, ring: Ring, purpose: str) -> Ring:
+        if ring.rows.active(purpose) is not None:
+            return ring
+        self.create(tenant, purpose, "active")
+        return self._again(tenant)
+
+    def _again(self, tenant: str) -> Ring:
+        current = self.rings.get(tenant)
+        if current is not None:
+            current.fresh_until = self.clock()
+        return self.ring(tenant)
+
+    def _fetch(self, tenant: str, old: Ring | None) -> Ring:
+        """Read the tenant's rows and unwrap anew each key that was in use, which finds revocations."""
+        self._references(tenant)
+        rows = self.table.read(tenant)
+        if rows.shredded:
+            raise KeyDestroyed(tenant, detail="the tenant was shredded")
+        ring = Ring(rows, self.clock(), self.limits)
+        if old is None:
+            return ring
+        in_use = set(old.keys) | set(old.index)
+        for row in rows.keys:
+            if row.id not in in_use or row.state not in _READABLE:
+                continue
+            secret = self._unwrap(row)
+            if row.purpose == INDEX:
+                ring.index[row.id] = secret
+                continue
+            # The cipher itself goes on: it holds the same key and the messages reserved for it.
+            ring.keys[row.id] = old.keys[row.id]
+            secret[:] = bytes(len(secret))
+        active = rows.active(DATA)
+        ring.writer = ring.keys.get(active.id) if active else None
+        return ring
+
+    def _data_key(self, ring: Ring, row: KeyRow) -> GcmKey | XaesKey:
+        known = ring.keys.get(row.id)
+        if known is not None:
+            return known
+        if row.state == "destroyed":
+            raise KeyDestroyed(row.tenant, key_id=row.id)
+        if row.state not in _READABLE or row.version < ring.rows.minimum_version:
+            raise Downgraded(row.tenant, key_id=row.id)
+        secret = self._unwrap(row)
+        try:
+            ring.keys[row.id] = key = data_key(row, secret)
+        finally:
+            secret[:] = bytes(len(secret))
+        return key
+
+    def _unwrap(self, row: KeyRow) -> bytearray:
+        self._may_block()
+        if not row.wraps:
+            raise KeyDestroyed(row.tenant, key_id=row.id)
+        context = context_of(row.tenant, row.purpose, row.id)
+        problem: FieldError | None = None
+        for wrap in row.wraps:
+            try:
+                return self.kms.of(wrap.provider).unwrap(wrap.kms_key, wrap.wrapped, context)
+            except FieldError as error:
+                # A passing fault of one KMS must not hide behind another's refusal, nor the reverse.
+                problem = error if problem is None or isinstance(error, _PASSING) else problem
+        raise type(problem or UnknownKey())(row.tenant, "", row.id, problem.detail if problem else "")
+
+    def _lock(self, tenant: str) -> threading.RLock:
+        with self._guard:
+            return self._locks.setdefault(tenant, threading.RLock())
+
+    def _drop(self, tenant: str) -> None:
+        self.rings.pop(tenant, None)
+
+    def _refuse(self, tenant: str, key_id: int, error: FieldError, *, seconds: float) -> None:
+        with self._guard:
+            self._refusals[tenant, key_id] = (self.clock() + seconds, error)
+            while len(self._refusals) > self.limits.max_tenants:
+                self._refusals.popitem(last=False)
+
+    def _check_refusal(self, tenant: str, key_id: int) -> None:
+        until, error = self._refusals.get((tenant, key_id), (0.0, None))
+        if error is not None and self.clock() < until:
+            raise error.at(tenant, "")
+
+
+_keyrings: weakref.WeakSet[Keyring] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    for keyring in list(_keyrings):
+        keyring.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
