@@ -29,11 +29,17 @@ _VERSION = f"%METADATA(CLUSTER:{METADATA}:version)%"
 def render_listeners(settings: GatewaySettings, target_latency_ms: int, bind: str) -> list[Json]:
     """Render both listeners, bound to ``bind``.
 
-    ``target_latency_ms`` is the latency that adaptive concurrency defends: above it, fewer requests are let through.
+    ``target_latency_ms`` is the latency that adaptive concurrency defends: above it, fewer requests
+    are let through.
     """
     return [
         _listener("tenants", bind, settings.listener_port, _tenants_manager(settings, target_latency_ms)),
-        _listener("operations", bind, settings.operations_port, _operations_manager()),
+        # Probes and metrics answer under overload too: then they matter most.
+        {
+            **_listener("operations", bind, settings.operations_port, _operations_manager()),
+            "bypass_overload_manager": True,
+            "ignore_global_conn_limit": True,
+        },
     ]
 
 

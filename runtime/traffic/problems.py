@@ -6,7 +6,7 @@ Answers of the services behind it pass unchanged. Every 429 and 503 carries ``Re
 
 from __future__ import annotations
 
-from runtime.traffic.xds import Json
+from runtime.traffic.xds import Json, typed
 
 _TITLES = {
     400: "Bad Request",
@@ -38,7 +38,15 @@ def _overloaded() -> Json:
     # Envoy's overload manager answers 503, as an upstream without healthy hosts would; to a client
     # the one means come back later, the other that the service is down.
     return {
-        "filter": {"response_flag_filter": {"flags": ["OM"]}},
+        "filter": {
+            "extension_filter": {
+                "name": "envoy.access_loggers.extension_filters.cel",
+                "typed_config": typed(
+                    "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                    expression='response.code_details == "overload"',
+                ),
+            }
+        },
         "status_code": 429,
         "headers_to_add": _RETRY_AFTER,
         "body_format_override": _body(429),

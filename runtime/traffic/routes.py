@@ -64,8 +64,8 @@ def cluster_name(version: str, tier: str) -> str:
 def _tenant_route(tenant: Tenant, settings: GatewaySettings) -> Json:
     if tenant.next_weight_percent and settings.next is None:
         msg = (
-            f"tenant {tenant.id}: next_weight_percent is {tenant.next_weight_percent}, but the gateway has no next "
-            "version; set it to 0 or deploy one"
+            f"tenant {tenant.id}: next_weight_percent is {tenant.next_weight_percent}, "
+            "but the gateway has no next version; set it to 0 or deploy one"
         )
         raise BadInput(msg)
     weights = [(cluster_name("stable", tenant.tier), 100 - tenant.next_weight_percent)]

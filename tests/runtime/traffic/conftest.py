@@ -1,0 +1,48 @@
+"""Fixtures of the gateway's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.traffic.settings import GatewaySettings, Upstream
+from tests.runtime.traffic.support import ADDRESS, Gateway, UpstreamServer, free_port
+
+
+@pytest.fixture
+def stable() -> Iterator[UpstreamServer]:
+    with UpstreamServer("stable") as server:
+        yield server
+
+
+@pytest.fixture
+def trial() -> Iterator[UpstreamServer]:
+    with UpstreamServer("next") as server:
+        yield server
+
+
+@pytest.fixture
+def make_gateway(
+    tmp_path: Path, stable: UpstreamServer, trial: UpstreamServer
+) -> Iterator[Callable[..., Gateway]]:
+    """Make a gateway in front of both upstreams; it is killed after the test."""
+    with ExitStack() as stack:
+
+        def make(**changes: Any) -> Gateway:
+            settings = GatewaySettings(
+                stable=Upstream(host=ADDRESS, port=stable.port),
+                next=Upstream(host=ADDRESS, port=trial.port),
+                listener_port=free_port(),
+                operations_port=free_port(),
+                **changes,
+            )
+            gateway = Gateway(tmp_path / f"gateway-{settings.listener_port}" / "mount", settings)
+            gateway.directory.mkdir(parents=True)
+            stack.callback(gateway.stop)
+            return gateway
+
+        yield make

@@ -1,0 +1,385 @@
+"""The rendered configuration, run by a real Envoy in front of real upstreams."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from runtime.tenancy import Objective, RateLimit
+from runtime.traffic.settings import Upstream
+from tests.runtime.traffic.support import ADDRESS, Gateway, UpstreamServer, free_port, make_tenant, wait_until
+
+MakeGateway = Callable[..., Gateway]
+PROBLEM = "application/problem+json"
+
+
+def client(gateway: Gateway, tenant: str | None = "acme") -> httpx.Client:
+    headers = {} if tenant is None else {"x-tenant-id": tenant}
+    return httpx.Client(base_url=gateway.url, headers=headers, timeout=30)
+
+
+def versions_by_key(gateway: Gateway, keys: range) -> dict[int, str]:
+    with client(gateway) as http:
+        return {key: http.post("/v1/events", headers={"idempotency-key": f"key-{key}"}).text for key in keys}
+
+
+class TestWeights:
+    def test_share_of_the_next_version_is_the_tenants_weight(self, make_gateway: MakeGateway) -> None:
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme", next_weight_percent=20), make_tenant("globex")])
+
+        shares = Counter(versions_by_key(gateway, range(2000)).values())
+
+        # 400 expected with a standard deviation of 18; the hash of fixed keys makes the count repeatable.
+        assert 320 <= shares["next"] <= 480
+        assert shares["next"] + shares["stable"] == 2000
+
+    def test_tenant_without_weight_stays_on_stable(
+        self, make_gateway: MakeGateway, trial: UpstreamServer
+    ) -> None:
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme"), make_tenant("globex", next_weight_percent=100)])
+
+        assert set(versions_by_key(gateway, range(200)).values()) == {"stable"}
+        assert not trial.requests
+
+    def test_same_key_meets_the_same_version_and_a_raised_weight_takes_none_back(
+        self, make_gateway: MakeGateway
+    ) -> None:
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme", next_weight_percent=20)])
+        keys = range(400)
+        at_20 = versions_by_key(gateway, keys)
+        assert versions_by_key(gateway, keys) == at_20
+
+        gateway.swap([make_tenant("acme", next_weight_percent=50)])
+        wait_until(
+            lambda: gateway.weights("acme") == {"next-gold": 50, "stable-gold": 50}, "weight 50 active"
+        )
+        at_50 = versions_by_key(gateway, keys)
+
+        moved = {key for key in keys if at_20[key] == "next"}
+        assert moved
+        assert moved < {key for key in keys if at_50[key] == "next"}
+
+
+class TestLimits:
+    def test_tenant_over_its_limit_is_told_when_to_come_back_and_others_are_not_touched(
+        self, make_gateway: MakeGateway, stable: UpstreamServer
+    ) -> None:
+        gateway = make_gateway()
+        gateway.start(
+            [make_tenant("acme", limit=RateLimit(requests_per_second=1, burst=5)), make_tenant("globex")]
+        )
+        with client(gateway) as http:
+            answers = [http.post("/v1/events") for _ in range(60)]
+
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused
+        assert len(answers) - len(refused) >= 5
+        assert {answer.status_code for answer in answers} == {200, 429}
+        for answer in refused:
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.headers["content-type"] == PROBLEM
+            assert answer.json()["status"] == 429
+            assert "limit" in answer.json()["detail"]
+        assert len(stable.requests) == len(answers) - len(refused)
+        with client(gateway, "globex") as http:
+            assert {http.post("/v1/events").status_code for _ in range(60)} == {200}
+
+    def test_gateways_share_a_tenants_burst(self, make_gateway: MakeGateway) -> None:
+        gateway = make_gateway(replicas=4)
+        gateway.start([make_tenant("acme", limit=RateLimit(requests_per_second=1, burst=40))])
+        with client(gateway) as http:
+            answers = Counter(http.post("/v1/events").status_code for _ in range(40))
+        assert 10 <= answers[200] < 40
+
+    def test_changed_limit_reaches_a_running_gateway(self, make_gateway: MakeGateway) -> None:
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme", limit=RateLimit(requests_per_second=1, burst=1))])
+        with client(gateway) as http:
+            wait_until(lambda: http.post("/v1/events").status_code == 429, "limit met")
+            gateway.swap([make_tenant("acme", limit=RateLimit(requests_per_second=1, burst=500))])
+            wait_until(
+                lambda: {http.post("/v1/events").status_code for _ in range(20)} == {200},
+                "larger burst in force",
+            )
+
+    def test_changed_weight_leaves_the_buckets_as_they_were(self, make_gateway: MakeGateway) -> None:
+        limit = RateLimit(requests_per_second=1, burst=300)
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme", limit=limit)])
+        with client(gateway) as http:
+            wait_until(lambda: http.post("/v1/events").status_code == 429, "bucket empty")
+            gateway.swap([make_tenant("acme", limit=limit, next_weight_percent=100)])
+            wait_until(lambda: gateway.weights("acme").get("next-gold") == 100, "weight active")
+            answers = Counter(http.post("/v1/events").status_code for _ in range(100))
+        assert answers[429] > 0
+
+    def test_limits_can_be_switched_off_at_run_time(self, make_gateway: MakeGateway) -> None:
+        tenants = [make_tenant("acme", limit=RateLimit(requests_per_second=1, burst=1))]
+        gateway = make_gateway()
+        gateway.start(tenants)
+        with client(gateway) as http:
+            wait_until(lambda: http.post("/v1/events").status_code == 429, "limit met")
+            gateway.swap(tenants, gateway.settings.model_copy(update={"limits_enforced": False}))
+            wait_until(
+                lambda: {http.post("/v1/events").status_code for _ in range(20)} == {200},
+                "limits no longer enforced",
+            )
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("tenant", ["nobody", "acme,globex", "ACME", "acme x"])
+    def test_unknown_tenant_is_forbidden(
+        self, make_gateway: MakeGateway, stable: UpstreamServer, tenant: str
+    ) -> None:
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme"), make_tenant("globex")])
+        with client(gateway, tenant) as http:
+            answer = http.post("/v1/events")
+        assert answer.status_code == 403
+        assert answer.headers["content-type"] == PROBLEM
+        assert answer.json() == {
+            "type": "about:blank",
+            "title": "Forbidden",
+            "status": 403,
+            "detail": "x-tenant-id: no such tenant",
+        }
+        assert not stable.requests
+
+    def test_missing_tenant_is_a_bad_request(self, make_gateway: MakeGateway, stable: UpstreamServer) -> None:
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme")])
+        with client(gateway, None) as http:
+            answer = http.post("/v1/events")
+        assert answer.status_code == 400
+        assert answer.headers["content-type"] == PROBLEM
+        assert "x-tenant-id: missing" in answer.json()["detail"]
+        assert not stable.requests
+
+    def test_overload_is_a_hinted_429(self, make_gateway: MakeGateway, tmp_path: Path) -> None:
+        pressure = tmp_path / "pressure"
+        pressure.write_text("0")
+
+        def inject(bootstrap: dict[str, Any]) -> None:
+            monitor = bootstrap["overload_manager"]["resource_monitors"][0]
+            monitor["name"] = "envoy.resource_monitors.injected_resource"
+            monitor["typed_config"] = {
+                "@type": "type.googleapis.com/envoy.extensions.resource_monitors.injected_resource.v3."
+                "InjectedResourceConfig",
+                "filename": str(pressure),
+            }
+            for action in bootstrap["overload_manager"]["actions"]:
+                action["triggers"][0]["name"] = monitor["name"]
+
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme")], inject)
+        with client(gateway) as http:
+            assert http.post("/v1/events").status_code == 200
+            fresh = tmp_path / "pressure.new"
+            fresh.write_text("0.99")
+            fresh.rename(pressure)
+            wait_until(lambda: http.post("/v1/events").status_code != 200, "overloaded")
+            answer = http.post("/v1/events")
+            assert httpx.get(f"{gateway.operations}/readyz").status_code == 200
+        assert answer.status_code == 429
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["content-type"] == PROBLEM
+
+    def test_service_that_is_down_is_a_503_with_a_hint(
+        self, make_gateway: MakeGateway, stable: UpstreamServer
+    ) -> None:
+        gateway = make_gateway()
+        gateway.settings = gateway.settings.model_copy(
+            update={"stable": Upstream(host=ADDRESS, port=free_port())}
+        )
+        gateway.start([make_tenant("acme")])
+        with client(gateway) as http:
+            answer = http.post("/v1/events")
+        assert answer.status_code == 503
+        assert answer.headers["content-type"] == PROBLEM
+        assert answer.headers["retry-after"] == "1"
+        assert not stable.requests
+
+    def test_slow_service_is_shielded_by_adaptive_concurrency(self, make_gateway: MakeGateway) -> None:
+        target = Objective(availability_percent=99.9, latency_threshold_ms=1, latency_percent=99)
+        gateway = make_gateway(min_concurrent_requests=1)
+        gateway.start([make_tenant("acme", objective=target)])
+        refused: list[httpx.Response] = []
+        enough = threading.Event()
+
+        def load() -> None:
+            with client(gateway) as http:
+                for _ in range(500):
+                    answer = http.post("/v1/events", headers={"x-test-delay": "0.05"})
+                    if answer.status_code == 429:
+                        refused.append(answer)
+                        enough.set()
+                    if enough.is_set():
+                        return
+
+        threads = [threading.Thread(target=load) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert refused
+        assert refused[0].headers["retry-after"] == "1"
+        assert refused[0].json()["detail"] == "reached concurrency limit"
+
+
+class TestTimeoutsAndRetries:
+    def test_slow_answer_is_a_504_and_the_client_cannot_ask_for_more_time(
+        self, make_gateway: MakeGateway
+    ) -> None:
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme", timeout_ms=200)])
+        with client(gateway) as http:
+            answer = http.post(
+                "/v1/events", headers={"x-test-hang": "1", "x-envoy-upstream-rq-timeout-ms": "60000"}
+            )
+        assert answer.status_code == 504
+        assert answer.headers["content-type"] == PROBLEM
+        assert answer.json()["title"] == "Gateway Timeout"
+
+    def test_failed_tries_are_repeated_as_often_as_the_tenant_has_retries(
+        self, make_gateway: MakeGateway, stable: UpstreamServer
+    ) -> None:
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme", retries=2), make_tenant("globex", tier="bronze", retries=0)])
+        with client(gateway) as http:
+            healed = http.post("/v1/events", headers={"idempotency-key": "a", "x-test-failures": "2"})
+            failed = http.post("/v1/events", headers={"idempotency-key": "b", "x-test-failures": "9"})
+        with client(gateway, "globex") as http:
+            once = http.post(
+                "/v1/events",
+                headers={
+                    "idempotency-key": "c",
+                    "x-test-failures": "1",
+                    "x-envoy-retry-on": "5xx",
+                    "x-envoy-max-retries": "5",
+                },
+            )
+        assert (healed.status_code, failed.status_code, once.status_code) == (200, 503, 503)
+        assert stable.tries == {"a": 3, "b": 3, "c": 1}
+
+
+class TestSwap:
+    def test_no_request_is_dropped_while_weights_change(self, make_gateway: MakeGateway) -> None:
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme")])
+        done = threading.Event()
+        answers: Counter[int] = Counter()
+        failures: list[Exception] = []
+
+        def load() -> None:
+            with client(gateway) as http:
+                while not done.is_set():
+                    try:
+                        answers[http.post("/v1/events", content=b"{}").status_code] += 1
+                    except httpx.HTTPError as error:
+                        failures.append(error)
+
+        threads = [threading.Thread(target=load) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for weight in (10, 25, 50, 75, 100, 0):
+                gateway.swap(
+                    [make_tenant("acme", next_weight_percent=weight), make_tenant(f"tenant-{weight}")]
+                )
+                expected = {"next-gold": weight, "stable-gold": 100 - weight}
+                wait_until(
+                    lambda expected=expected: gateway.weights("acme") == expected, f"weight {weight} active"
+                )
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+        assert not failures
+        assert set(answers) == {200}
+
+    def test_invalid_routes_are_refused_and_the_last_good_ones_stay(self, make_gateway: MakeGateway) -> None:
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme")])
+        files = {
+            path.name: path.read_text() for path in gateway.directory.iterdir() if path.suffix == ".json"
+        }
+        gateway.mount(
+            {**files, "routes.json": files["routes.json"].replace("exact_match_map", "no_such_map")}
+        )
+        refused = r"^envoy_http_rds_update_rejected\{.*\} [1-9]"
+        wait_until(lambda: re.search(refused, gateway.metrics(), re.M) is not None, "refusal counted")
+        with client(gateway) as http:
+            assert http.post("/v1/events").status_code == 200
+
+
+class TestOperations:
+    def test_health_and_nothing_that_can_stop_the_process(self, make_gateway: MakeGateway) -> None:
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme")])
+        assert httpx.get(f"{gateway.operations}/livez").status_code == 200
+        assert httpx.get(f"{gateway.operations}/readyz").status_code == 200
+        for path in (
+            "/quitquitquit",
+            "/healthcheck/fail",
+            "/drain_listeners",
+            "/runtime_modify?x=1",
+            "/",
+            "/memory",
+        ):
+            assert httpx.post(f"{gateway.operations}{path}").status_code == 404
+            assert httpx.get(f"{gateway.operations}{path}").status_code == 404
+        assert httpx.get(f"{gateway.operations}/readyz").status_code == 200
+
+    def test_statistics_name_listed_tenants_alone(self, make_gateway: MakeGateway) -> None:
+        gateway = make_gateway()
+        gateway.start(
+            [make_tenant("acme", limit=RateLimit(requests_per_second=1, burst=1)), make_tenant("globex")]
+        )
+        with client(gateway) as http:
+            wait_until(lambda: http.post("/v1/events").status_code == 429, "limit met")
+        with client(gateway, "intruder") as http:
+            http.post("/v1/events")
+        wait_until(lambda: 'status="403"' in gateway.metrics(), "statistics flushed")
+
+        text = gateway.metrics()
+
+        assert 'envoy_gateway_requests_total{tenant="acme",version="stable",status="200"}' in text
+        assert 'envoy_gateway_requests_total{tenant="acme",version="stable",status="429"} 1' in text
+        assert 'envoy_gateway_requests_total{tenant="",version="",status="403"} 1' in text
+        assert "intruder" not in text
+
+    def test_every_objective_is_a_bucket_of_the_latency_histogram(self, make_gateway: MakeGateway) -> None:
+        gateway = make_gateway()
+        odd = Objective(availability_percent=99.9, latency_threshold_ms=317, latency_percent=99)
+        gateway.start([make_tenant("acme", objective=odd)])
+        with client(gateway) as http:
+            http.post("/v1/events")
+        series = 'envoy_gateway_request_duration_milliseconds_bucket{tenant="acme",version="stable",le="317"}'
+        wait_until(lambda: series in gateway.metrics(), "histogram with the objective's bucket")
+
+    def test_trace_goes_through_unchanged_and_into_the_access_log(
+        self, make_gateway: MakeGateway, stable: UpstreamServer
+    ) -> None:
+        traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme")])
+        with client(gateway) as http:
+            http.post("/v1/events?token=hidden", headers={"traceparent": traceparent, "tracestate": "kilo=1"})
+        assert stable.requests[0]["traceparent"] == traceparent
+        assert stable.requests[0]["tracestate"] == "kilo=1"
+        wait_until(lambda: traceparent in gateway.log.read_text(), "access log written")
+        line = json.loads(gateway.log.read_text().splitlines()[-1])
+        assert (line["tenant"], line["version"], line["status"]) == ("acme", "stable", 200)
+        assert (line["traceparent"], line["path"]) == (traceparent, "/v1/events")
+        assert "hidden" not in gateway.log.read_text()

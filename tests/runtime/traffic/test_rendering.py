@@ -1,0 +1,98 @@
+"""What the renderers promise without a running gateway, and what Envoy says of their output."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from runtime.errors import BadInput, CheckFailed, Unreachable
+from runtime.tenancy import RateLimit, Tenant
+from runtime.traffic.envoy import container_args, render_files
+from runtime.traffic.settings import GatewaySettings, Upstream
+from runtime.traffic.validation import render_whole, validate
+from tests.runtime.traffic.support import ENVOY, make_tenant
+
+STABLE = Upstream(host="ingest.kilo-dev.svc.cluster.local", port=10081)
+NEXT = Upstream(host="ingest-next.kilo-dev.svc.cluster.local", port=10081)
+SETTINGS = GatewaySettings(stable=STABLE, next=NEXT)
+
+
+def thousand() -> list[Tenant]:
+    tiers = ("gold", "silver", "bronze")
+    return [
+        make_tenant(f"tenant-{number}", tier=tiers[number % 3], retries=number % 3) for number in range(1000)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tenants", "settings"),
+    [
+        (
+            [make_tenant("acme", next_weight_percent=10), make_tenant("globex", tier="bronze", retries=3)],
+            SETTINGS,
+        ),
+        ([make_tenant("acme")], GatewaySettings(stable=STABLE, replicas=3)),
+        (thousand(), SETTINGS),
+    ],
+    ids=["two tenants", "no next version", "a thousand tenants"],
+)
+def test_envoy_accepts_what_is_rendered(tenants: list[Tenant], settings: GatewaySettings) -> None:
+    validate(render_whole(tenants, settings), ENVOY)
+
+
+def test_envoy_refuses_a_broken_part_by_name() -> None:
+    whole = render_whole([make_tenant("acme")], SETTINGS)
+    whole["static_resources"]["clusters"][1]["lb_policy"] = "NO_SUCH_POLICY"
+    with pytest.raises(CheckFailed, match="NO_SUCH_POLICY"):
+        validate(whole, ENVOY)
+
+
+def test_absent_envoy_is_said_in_one_line() -> None:
+    with pytest.raises(Unreachable, match="no-such-envoy: not found"):
+        validate(render_whole([make_tenant("acme")], SETTINGS), "no-such-envoy")
+
+
+def test_one_more_tenant_leaves_the_pods_template_alone() -> None:
+    before, after = [make_tenant("acme")], [make_tenant("acme"), make_tenant("globex", next_weight_percent=5)]
+    changed = {
+        name
+        for name, text in render_files(after, SETTINGS).items()
+        if text != render_files(before, SETTINGS)[name]
+    }
+    assert changed == {"routes.json", "limits.json"}
+    assert container_args(before, SETTINGS) == container_args(after, SETTINGS)
+
+
+def test_same_input_renders_the_same_bytes() -> None:
+    assert render_files(thousand(), SETTINGS) == render_files(thousand(), SETTINGS)
+
+
+def test_address_is_left_to_kubernetes_to_expand() -> None:
+    own = json.loads(container_args([make_tenant("acme")], SETTINGS)[-1])
+    listeners = own["static_resources"]["listeners"]
+    assert {entry["address"]["socket_address"]["address"] for entry in listeners} == {"$(POD_IP)"}
+    assert all("$(POD_IP)" not in text for text in render_files([make_tenant("acme")], SETTINGS).values())
+
+
+def test_gateways_refill_a_tenants_rate_together() -> None:
+    tenants = [make_tenant("acme", limit=RateLimit(requests_per_second=50, burst=100))]
+    files = render_files(tenants, GatewaySettings(stable=STABLE, replicas=3))
+    bucket = json.loads(files["limits.json"])["resources"][0]["typed_config"]["descriptors"][0][
+        "token_bucket"
+    ]
+    assert bucket == {"max_tokens": 34, "tokens_per_fill": 50, "fill_interval": "3s"}
+
+
+def test_weight_without_a_next_version_names_the_tenant() -> None:
+    with pytest.raises(
+        BadInput, match="tenant acme: next_weight_percent is 5, but the gateway has no next version"
+    ):
+        render_files([make_tenant("acme", next_weight_percent=5)], GatewaySettings(stable=STABLE))
+
+
+def test_no_tenant_and_a_tenant_twice_are_refused() -> None:
+    with pytest.raises(BadInput, match="tenants: empty"):
+        render_files([], SETTINGS)
+    with pytest.raises(BadInput, match="acme is listed twice"):
+        render_files([make_tenant("acme"), make_tenant("acme")], SETTINGS)
