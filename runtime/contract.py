@@ -49,7 +49,9 @@ class DatabaseOutputs(_Part):
     host: str
     port: int
     name: str
-    role_secrets: dict[str, str] = Field(description="Kubernetes Secret by role: ingest, worker, consumer, cdc, backup.")
+    role_secrets: dict[str, str] = Field(
+        description="Kubernetes Secret by role: ingest, worker, consumer, cdc, backup."
+    )
 
 
 class BusOutputs(_Part):
@@ -116,6 +118,37 @@ class BackupOutputs(_Part):
     encryption_key: KeyReference
 
 
+class RotationPrincipal(_Part):
+    """Somebody who may request or approve key rotations, known by a public key."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9.-]{0,62}$")
+    public_key: str = Field(description="Ed25519, base64 of the 32 bytes (RFC 8032).")
+
+
+class EncryptedTable(_Part):
+    """A table whose columns hold encrypted fields, as rotation and the coverage report walk it."""
+
+    table: str = Field(description="The table's name in the database.")
+    context: str = Field(description="The name that the cipher binds values to (its ``table``).")
+    row_column: str = "id"
+    tenant_column: str = "tenant"
+    columns: dict[FieldName, str] = Field(
+        description="Column by field. ``payload.email`` is the key ``email`` of the jsonb column ``payload``."
+    )
+
+
+class FieldEncryptionOutputs(_Part):
+    """Who rotates field encryption keys, what is rotated, and whether rotation is switched on."""
+
+    rotation_enabled: bool = False
+    principals: tuple[RotationPrincipal, ...] = ()
+    tables: tuple[EncryptedTable, ...] = ()
+    audit_public_key: str = Field(
+        default="", description="Ed25519, base64: verifies the audit log's signed checkpoints."
+    )
+    destroy_after_days: int = Field(default=30, ge=7, le=365)
+
+
 class MonitoringOutputs(_Part):
     """Where the platform's own metrics are."""
 
@@ -136,6 +169,7 @@ class StackOutputs(_Part):
     registries: RegistriesOutputs
     backups: BackupOutputs
     audit: BucketOutputs = Field(description="Where checkpoints of the key-rotation audit log are locked.")
+    field_encryption: FieldEncryptionOutputs = FieldEncryptionOutputs()
     monitoring: MonitoringOutputs
 
 
@@ -150,7 +184,9 @@ def load_outputs(path: str | Path | None = None) -> StackOutputs:
     try:
         text = source.read_text(encoding="utf-8")
     except OSError as error:
-        msg = f"{source}: stack outputs can't be read ({error.strerror}); name the file with {OUTPUTS_VARIABLE}"
+        msg = (
+            f"{source}: stack outputs can't be read ({error.strerror}); name the file with {OUTPUTS_VARIABLE}"
+        )
         raise Unreachable(msg) from error
     try:
         return StackOutputs.model_validate(json.loads(text))
