@@ -19,7 +19,6 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from prometheus_client import REGISTRY
 
-from runtime.contract import KeyReference
 from runtime.fle.errors import (
     FieldError,
     KmsDenied,
@@ -79,10 +78,6 @@ class Kms(Protocol):
         """Decrypt what :meth:`wrap` returned; only under the same key and context."""
         ...
 
-    def rewrap(self, source: str, target: str, wrapped: bytes, context: Context) -> bytes:
-        """Wrap again under ``target``, or under the newest version of the same key."""
-        ...
-
 
 class AwsKms:
     """AWS KMS. One client a region, made again after a fork (connections must not be shared)."""
@@ -124,23 +119,6 @@ class AwsKms:
             ),
         )
         return bytearray(answer["Plaintext"])
-
-    def rewrap(self, source: str, target: str, wrapped: bytes, context: Context) -> bytes:
-        """See :class:`Kms`. The plaintext never leaves KMS within a region."""
-        if source.split(":")[3:4] != target.split(":")[3:4]:
-            return self.wrap(target, self.unwrap(source, wrapped, context), context)
-        answer = self._call(
-            "rewrap",
-            context,
-            lambda: self._client(source).re_encrypt(
-                CiphertextBlob=wrapped,
-                SourceKeyId=source,
-                SourceEncryptionContext=dict(context),
-                DestinationKeyId=target,
-                DestinationEncryptionContext=dict(context),
-            ),
-        )
-        return answer["CiphertextBlob"]
 
     @staticmethod
     def _call(operation: str, context: Context, call: Callable[[], Any]) -> Any:
@@ -206,10 +184,6 @@ class GcpKms:
             raise KmsUnavailable(detail="the answer was corrupted on the way")
         return bytearray(answer.plaintext)
 
-    def rewrap(self, source: str, target: str, wrapped: bytes, context: Context) -> bytes:
-        """See :class:`Kms`. Google Cloud KMS has no re-encryption, so the key passes through here."""
-        return self.wrap(target, self.unwrap(source, wrapped, context), context)
-
     @staticmethod
     def _call(operation: str, context: Context, call: Callable[[], Any]) -> Any:
         problem: FieldError
@@ -255,8 +229,3 @@ class KmsClients:
 def context_of(tenant: str, purpose: str, key_id: int) -> dict[str, str]:
     """What a data key's wrap is bound to; key policies require ``tenant``."""
     return {"tenant": tenant, "purpose": purpose, "key-id": str(key_id)}
-
-
-def wrap_for(clients: KmsClients, reference: KeyReference, secret: bytearray, context: Context) -> bytes:
-    """Wrap ``secret`` under the key that ``reference`` names."""
-    return clients.of(reference.provider).wrap(reference.key, secret, context)
