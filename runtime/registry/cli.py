@@ -1,0 +1,221 @@
+"""``kilo registry``: copy, compare and keep mirrored."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from runtime.contract import load_outputs
+from runtime.errors import CheckFailed, Unreachable
+from runtime.health import HealthServer
+from runtime.registry.client import Registries
+from runtime.registry.drift import Comparison, Kind, compare
+from runtime.registry.reference import Reference
+from runtime.registry.report import show_comparisons, show_results
+from runtime.registry.sync import Synchronizer, TagResult
+
+app = typer.Typer(help="Mirror images and prove that both registries agree.", no_args_is_help=True)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+_Tags = Annotated[
+    str, typer.Option("--tags", metavar="PATTERN", help="Only tags that match, such as 'v1.*'.")
+]
+_Jobs = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Images under way at once.")]
+_Repositories = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--repository",
+        "-r",
+        metavar="NAME",
+        help="A repository below both; again for more, '*' for every one.",
+    ),
+]
+_PATIENCE_SECONDS = 30.0
+_REPAIRABLE = frozenset({Kind.DRIFT, Kind.MISSING, Kind.MISSING_ATTESTATION})
+
+
+@app.command(
+    epilog="Examples: kilo registry sync 127.0.0.1:5000/app 127.0.0.1:5001/app --tags 'v2.*' · "
+    "kilo registry sync ghcr.io/org eu.example.com/org -r api -r worker"
+)
+def sync(
+    source: Annotated[str, typer.Argument(help="HOST/REPOSITORY[:TAG|@DIGEST], or a prefix with -r.")],
+    destination: Annotated[str, typer.Argument(help="Where it goes, in the same form.")],
+    *,
+    repository: _Repositories = None,
+    tags: _Tags = "*",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be copied.")] = False,
+    jobs: _Jobs = 8,
+    as_json: _Json = False,
+) -> None:
+    """Copy images whole: every platform, signature, SBOM and attestation; tags last."""
+    with _interactive(jobs) as synchronizer:
+        pairs = _pairs(synchronizer.registries, source, destination, repository)
+        results: list[TagResult] = []
+        with _progress(as_json) as progress:
+            task = progress.add_task("copying", total=None)
+            for here, there in pairs:
+                progress.update(task, description=f"copying {here}")
+                results += synchronizer.sync(
+                    here,
+                    there,
+                    pattern=tags,
+                    dry_run=dry_run,
+                    progress=lambda result: progress.update(
+                        task, description=f"{result.outcome} {result.repository}:{result.name}"
+                    ),
+                )
+    if as_json:
+        typer.echo(json.dumps([result.document() for result in results], indent=2))
+    else:
+        show_results(Console(), results)
+    _raise_for_results(results)
+
+
+@app.command(
+    epilog="Example: kilo registry diff ghcr.io/org/app eu.example.com/org/app --repair · "
+    "exit code 1: they differ, 3: a side could not be reached"
+)
+def diff(
+    source: Annotated[str, typer.Argument(help="HOST/REPOSITORY[:TAG], or a prefix with -r.")],
+    destination: Annotated[str, typer.Argument(help="The side that should equal it.")],
+    *,
+    repository: _Repositories = None,
+    tags: _Tags = "*",
+    repair: Annotated[bool, typer.Option("--repair", help="Copy what differs, then compare again.")] = False,
+    jobs: _Jobs = 8,
+    as_json: _Json = False,
+) -> None:
+    """Compare both sides graph by graph, down to the blobs; name every difference."""
+    comparisons: list[Comparison] = []
+    repairs: list[TagResult] = []
+    with _interactive(jobs) as synchronizer, _progress(as_json) as progress:
+        task = progress.add_task("comparing", total=None)
+        for here, there in _pairs(synchronizer.registries, source, destination, repository):
+            progress.update(task, description=f"comparing {here}")
+            comparison = compare(synchronizer.registries, here, there, pattern=tags, jobs=jobs)
+            wrong = sorted({found.tag for found in comparison.findings if found.kind in _REPAIRABLE})
+            if repair and wrong:
+                repairs += [
+                    result
+                    for tag in wrong
+                    for result in synchronizer.sync(_tagged(here, tag), _tagged(there, tag), deep=True)
+                ]
+                comparison = compare(synchronizer.registries, here, there, pattern=tags, jobs=jobs)
+            comparisons.append(comparison)
+    findings = [finding for comparison in comparisons for finding in comparison.findings]
+    if as_json:
+        document = {
+            "compared": {comparison.repository: comparison.tags for comparison in comparisons},
+            "findings": [finding.document() for finding in findings],
+            "repairs": [result.document() for result in repairs],
+        }
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        if repairs:
+            show_results(Console(), repairs)
+        show_comparisons(Console(), comparisons)
+    _raise_for_comparisons(comparisons)
+
+
+@app.command(epilog="Example: kilo registry sweep")
+def sweep(jobs: _Jobs = 8, as_json: _Json = False) -> None:
+    """Copy all that the secondary registry lacks, down to the blobs: every repository of the stage."""
+    from runtime.registry.mirror import Sides  # noqa: PLC0415 - brings boto3 with it
+
+    sides = Sides(load_outputs().registries)
+    results: list[TagResult] = []
+    with Synchronizer(jobs=jobs) as synchronizer:
+        for name in sides.repositories:
+            results += synchronizer.sync_existing(*sides.pair(name), deep=True)
+    if as_json:
+        typer.echo(json.dumps([result.document() for result in results], indent=2))
+    else:
+        show_results(Console(), results)
+    _raise_for_results(results)
+
+
+@app.command(epilog="Example: KILO_OUTPUTS=outputs.json kilo registry mirror --port 10084")
+def mirror(
+    port: Annotated[int, typer.Option(help="Where health and metrics are served.")] = 10084,
+    compare_every: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How often both registries are compared.")
+    ] = 300,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Pushes under way at once.")] = 4,
+) -> None:
+    """Mirror pushes as they happen, from the queue of the stage's outputs, until told to stop."""
+    from runtime.registry.mirror import Mirror, MirrorMetrics  # noqa: PLC0415 - brings boto3 with it
+    from runtime.registry.watch import watch_drift  # noqa: PLC0415
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    outputs = load_outputs().registries
+    metrics_registry = CollectorRegistry()
+    instruments = MirrorMetrics(metrics_registry, outputs.repositories)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    with Synchronizer(jobs=jobs) as synchronizer:
+        worker = Mirror(outputs, synchronizer, instruments, jobs=jobs)
+        with HealthServer(port, metrics_registry, lambda: worker.ready):
+            watcher = threading.Thread(
+                target=watch_drift, args=(outputs, instruments, compare_every, stopping), daemon=True
+            )
+            watcher.start()
+            worker.run(stopping)
+
+
+def _pairs(
+    registries: Registries, source: str, destination: str, names: Sequence[str] | None
+) -> list[tuple[Reference, Reference]]:
+    here, there = Reference.parse(source), Reference.parse(destination)
+    if not names:
+        return [(here, there)]
+    listed = registries.catalog(here) if "*" in names else list(names)
+    return [
+        (Reference.parse(f"{here.name}/{name}"), Reference.parse(f"{there.name}/{name}")) for name in listed
+    ]
+
+
+def _interactive(jobs: int) -> Synchronizer:
+    """With less patience than the workers have: somebody waits."""
+    return Synchronizer(
+        jobs=jobs, registries=Registries(connections=jobs + 2, patience_seconds=_PATIENCE_SECONDS)
+    )
+
+
+def _tagged(repository: Reference, tag: str) -> Reference:
+    return Reference(repository.host, repository.repository, tag)
+
+
+def _progress(quiet: bool) -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
+
+
+def _raise_for_results(results: Sequence[TagResult]) -> None:
+    failed = [result for result in results if result.error is not None]
+    if failed:
+        first = failed[0].error
+        unreachable = all(isinstance(result.error, Unreachable) for result in failed)
+        error: Any = Unreachable if unreachable else CheckFailed
+        msg = f"{len(failed)} of {len(results)} not mirrored; the first: {first}"
+        raise error(msg)
+
+
+def _raise_for_comparisons(comparisons: Sequence[Comparison]) -> None:
+    kinds = {finding.kind for comparison in comparisons for finding in comparison.findings}
+    if kinds & _REPAIRABLE:
+        msg = "the registries differ"
+        raise CheckFailed(msg)
+    if Kind.UNREACHABLE in kinds:
+        msg = "a registry could not be reached, so not everything was compared"
+        raise Unreachable(msg)

@@ -1,0 +1,209 @@
+"""Copying a graph: blobs, then manifests from the leaves up, then referrers, and the tag last.
+
+What the destination holds is not sent again, and a blob that several images share is sent once
+however many threads want it. Where the destination has no referrers API, the copier keeps the
+fallback tags there, as a pushing client must.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from runtime.registry.blobs import CHUNK_BYTES, copy_blob, has_blob
+from runtime.registry.graph import Graph, Node, RepositoryView, fallback_tag
+from runtime.registry.manifest import OCI_INDEX, Descriptor, Manifest
+
+
+@dataclass(slots=True)
+class Copied:
+    """What a copy had to send."""
+
+    manifests: int = 0
+    blobs: int = 0
+    sent_bytes: int = 0
+    tags: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.manifests or self.blobs or self.tags)
+
+    def add(self, other: Copied) -> None:
+        """Add another copy's counts to these."""
+        self.manifests += other.manifests
+        self.blobs += other.blobs
+        self.sent_bytes += other.sent_bytes
+        self.tags += other.tags
+
+
+class BlobPool:
+    """Copies blobs in parallel, each destination's blob once. One for all repositories of a run."""
+
+    def __init__(self, workers: int = 4, *, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="blob")
+        self._chunk_bytes = chunk_bytes
+        self._lock = threading.Lock()
+        self._copies: dict[tuple[str, str], Future[int]] = {}
+        self._held_by: dict[tuple[str, str], str] = {}
+
+    def copy(
+        self, source: RepositoryView, destination: RepositoryView, blob: Descriptor
+    ) -> tuple[Future[int], bool]:
+        """Have the blob at the destination.
+
+        Returns:
+            A future of the bytes that were sent, and whether this call is the one that sends them.
+        """
+        key = (destination.repository.name, blob.digest)
+        with self._lock:
+            running = self._copies.get(key)
+            if running is None or (running.done() and running.exception()):
+                running = self._executor.submit(self._ensure, source, destination, blob)
+                self._copies[key] = running
+                return running, True
+            return running, False
+
+    def close(self) -> None:
+        """Wait for what is under way and start nothing more."""
+        self._executor.shutdown(cancel_futures=True)
+
+    def _ensure(self, source: RepositoryView, destination: RepositoryView, blob: Descriptor) -> int:
+        target = destination.repository
+        sent = 0
+        shelf = (target.transport.base_url, blob.digest)
+        if not has_blob(target, blob.digest):
+            holder = self._held_by.get(shelf)
+            mount_from = holder if holder != target.path else None
+            sent = copy_blob(
+                source.repository, target, blob, mount_from=mount_from, chunk_bytes=self._chunk_bytes
+            )
+        self._held_by[shelf] = target.path
+        return sent
+
+
+class GraphCopier:
+    """Copies graphs from one repository to another. Thread-safe; several graphs may share children."""
+
+    def __init__(self, source: RepositoryView, destination: RepositoryView, blobs: BlobPool) -> None:
+        self.source = source
+        self.destination = destination
+        self._blobs = blobs
+        self._lock = threading.Lock()
+        self._held: set[str] = set()
+        self._subject_locks: dict[str, threading.Lock] = {}
+
+    def copy(
+        self,
+        graph: Graph,
+        *,
+        tag: str | None = None,
+        destination_digest: str | None = None,
+        deep: bool = False,
+    ) -> Copied:
+        """Copy what the destination lacks of ``graph`` and point ``tag`` at its root.
+
+        ``destination_digest`` is what the tag already points at there. Where that is the root, its
+        children are taken to be there too, since a tag moves last, and only referrers are looked
+        at; with ``deep`` nothing is taken for granted, down to the blobs.
+
+        Raises:
+            NotFound: the source lacks a part of its own graph.
+            Untrustworthy: the source sent something else than its digest says.
+            Rejected: the destination refused a part, such as a tag that may not move.
+            RegistryDown, AccessDenied: a side can't be used.
+        """
+        copied = Copied()
+        trusted = self._trusted(graph) if graph.root == destination_digest and not deep else frozenset[str]()
+        doubtful = [node for node in graph.nodes.values() if node.digest not in trusted]
+        missing = [node for node in doubtful if not self._destination_has(node.digest)]
+        self._copy_blobs(doubtful if deep else missing, copied)
+        for node in missing:
+            if node.digest != graph.root or tag is None or node.referrers or node.tags:
+                self.destination.repository.put_manifest(self._manifest(node))
+                copied.manifests += 1
+        for node in graph.nodes.values():
+            if node.referrers:
+                self._list_referrers(graph, node, copied)
+        for name, digest in graph.cosign_tags.items():
+            self._point(name, graph.nodes[digest], copied)
+        if tag is not None and destination_digest != graph.root:
+            self.destination.repository.put_manifest(self._manifest(graph.nodes[graph.root]), tag)
+            copied.tags += 1
+        self._held.update(graph.nodes)
+        return copied
+
+    def _trusted(self, graph: Graph) -> frozenset[str]:
+        """What the destination need not be asked for one by one, given that its tag points at the root."""
+        found: set[str] = set()
+        waiting = [graph.root]
+        while waiting:
+            node = graph.nodes[waiting.pop()]
+            found.add(node.digest)
+            if node.manifest is not None:
+                waiting += [child.digest for child in node.manifest.children if child.digest in graph.nodes]
+            if node.referrers:
+                listed = {entry.digest for entry in self.destination.referrers(node.digest)}
+                waiting += [entry.digest for entry in node.referrers if entry.digest in listed]
+        return frozenset(found)
+
+    def _destination_has(self, digest: str) -> bool:
+        if digest not in self._held and self.destination.repository.resolve(digest) is not None:
+            self._held.add(digest)
+        return digest in self._held
+
+    def _copy_blobs(self, nodes: Iterable[Node], copied: Copied) -> None:
+        wanted = {blob.digest: blob for node in nodes for blob in self._manifest(node).blobs}
+        copies = [self._blobs.copy(self.source, self.destination, blob) for blob in wanted.values()]
+        wait([copy for copy, _ in copies])
+        for copy, own in copies:
+            sent = copy.result()
+            if own and sent:
+                copied.blobs += 1
+                copied.sent_bytes += sent
+
+    def _list_referrers(self, graph: Graph, node: Node, copied: Copied) -> None:
+        """See to it that the destination lists the node's referrers."""
+        with self._subject_lock(node.digest):
+            listed = self.destination.referrers(node.digest)
+            known = {entry.digest for entry in listed}
+            fresh = [entry for entry in node.referrers if entry.digest not in known]
+            if not fresh:
+                return
+            if self.destination.has_referrers_api:
+                # The registry lists them by itself; what was listed before the push is out of date.
+                self.destination.forget_referrers(node.digest)
+                return
+            # From the manifests themselves: a source's list may leave artifact types out.
+            added = [self._manifest(graph.nodes[entry.digest]).descriptor() for entry in fresh]
+            index = {
+                "schemaVersion": 2,
+                "mediaType": OCI_INDEX,
+                "manifests": [entry.document() for entry in (*listed, *added)],
+            }
+            content = json.dumps(index, separators=(",", ":")).encode()
+            self.destination.repository.put_manifest(
+                Manifest.of(content, OCI_INDEX), fallback_tag(node.digest)
+            )
+            self.destination.add_tag(fallback_tag(node.digest))
+            self.destination.forget_referrers(node.digest)
+            copied.tags += 1
+
+    def _point(self, tag: str, node: Node, copied: Copied) -> None:
+        if tag in self.destination.tags:
+            found = self.destination.repository.resolve(tag)
+            if found and found[0] == node.digest:
+                return
+        self.destination.repository.put_manifest(self._manifest(node), tag)
+        self.destination.add_tag(tag)
+        copied.tags += 1
+
+    def _manifest(self, node: Node) -> Manifest:
+        if node.manifest is None:
+            node.manifest = self.source.read(node.digest)
+        return node.manifest
+
+    def _subject_lock(self, digest: str) -> threading.Lock:
+        with self._lock:
+            return self._subject_locks.setdefault(digest, threading.Lock())

@@ -1,0 +1,216 @@
+"""The mirror worker: push events from the queue, each copied whole to the secondary registry.
+
+A message is deleted only when its push is in the secondary; while a copy runs its visibility is
+extended, and after a failure it comes back by itself, until the queue's redrive policy parks it.
+Delivery is at least once and copying is idempotent, so two workers, or one that was killed, do no
+harm. Events are best effort at the source, which is why the sweep exists beside this.
+
+The lag that is exported counts from the push, not from its event's arrival: the age of the oldest
+push seen and not yet mirrored, and a histogram of those that were.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from prometheus_client import CollectorRegistry
+
+from runtime.contract import RegistriesOutputs
+from runtime.errors import BadInput
+from runtime.observe import metrics
+from runtime.registry.drift import Comparison, Kind
+from runtime.registry.events import PushEvent
+from runtime.registry.reference import Reference
+from runtime.registry.sync import Synchronizer, TagResult
+
+VISIBILITY_SECONDS = 120
+_LONG_POLL_SECONDS = 10
+_QUEUE_BACK_OFF_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class MirrorMetrics:
+    """The mirror's instruments."""
+
+    def __init__(self, registry: CollectorRegistry, repositories: tuple[str, ...]) -> None:
+        self.lag = metrics.MIRROR_LAG.create(registry)
+        self.duration = metrics.MIRROR_DURATION.create(registry)
+        self.copies = metrics.MIRROR_COPIES.create(registry)
+        self.sent_bytes = metrics.MIRROR_BYTES.create(registry)
+        self.drift = metrics.MIRROR_DRIFT.create(registry)
+        self.sweep = metrics.MIRROR_SWEEP_LAST_SUCCESS.create(registry)
+        self._lock = threading.Lock()
+        self._waiting: dict[str, dict[tuple[str, str | None], float]] = {name: {} for name in repositories}
+        for name in repositories:
+            self.lag.labels(name).set_function(lambda name=name: self._oldest_age(name))
+
+    def seen(self, repository: str, event: PushEvent) -> None:
+        """Count a push as waiting from the moment it was made."""
+        with self._lock:
+            key = (event.detail.digest, event.detail.tag)
+            self._waiting.setdefault(repository, {}).setdefault(key, event.time.timestamp())
+
+    def mirrored(self, repository: str, event: PushEvent, result: TagResult) -> None:
+        """Count a push that is whole in the secondary."""
+        with self._lock:
+            self._waiting.get(repository, {}).pop((event.detail.digest, event.detail.tag), None)
+        self.duration.labels(repository).observe(max(0.0, time.time() - event.time.timestamp()))
+        self.sent_bytes.labels(repository).inc(result.copied.sent_bytes)
+
+    def compared(self, repository: str, comparison: Comparison) -> None:
+        """Export what a comparison found."""
+        counts = comparison.counts()
+        for kind in Kind:
+            self.drift.labels(repository, kind.label).set(counts.get(kind, 0))
+
+    def _oldest_age(self, repository: str) -> float:
+        with self._lock:
+            oldest = min(self._waiting[repository].values(), default=None)
+        return max(0.0, time.time() - oldest) if oldest is not None else 0.0
+
+
+class Sides:
+    """Which repository of the primary is which of the secondary."""
+
+    def __init__(self, outputs: RegistriesOutputs) -> None:
+        self._primary, self._secondary = outputs.primary.url, outputs.secondary.url
+        self._path = outputs.primary.url.partition("/")[2]
+        self.repositories = outputs.repositories
+
+    def pair(self, name: str) -> tuple[Reference, Reference]:
+        """Both sides' references of the repository ``name``, which is without the registry's prefix."""
+        return Reference.parse(f"{self._primary}/{name}"), Reference.parse(f"{self._secondary}/{name}")
+
+    def name_of(self, registry_path: str) -> str:
+        """The name of the repository that an event calls by its path in the registry.
+
+        Raises:
+            BadInput: no mirrored repository has that path.
+        """
+        name = registry_path.removeprefix(f"{self._path}/") if self._path else registry_path
+        if name not in self.repositories:
+            msg = f"push event: detail.repository-name: {registry_path!r} is not mirrored"
+            raise BadInput(msg)
+        return name
+
+
+class Mirror:
+    """Drains the push queue."""
+
+    def __init__(
+        self,
+        outputs: RegistriesOutputs,
+        synchronizer: Synchronizer,
+        instruments: MirrorMetrics,
+        *,
+        jobs: int = 4,
+    ) -> None:
+        self._sides = Sides(outputs)
+        self._queue_url = outputs.push_queue_url
+        self._synchronizer = synchronizer
+        self._metrics = instruments
+        self._jobs = jobs
+        self._queue: Any = boto3.client(
+            "sqs",
+            region_name=outputs.primary.location,
+            config=Config(retries={"mode": "standard", "max_attempts": 3}, max_pool_connections=jobs + 2),
+        )
+        self._under_way: dict[str, Future[None]] = {}
+        self.ready = False
+
+    def run(self, stopping: threading.Event) -> None:
+        """Work until ``stopping`` is set; what is under way then is finished first."""
+        with ThreadPoolExecutor(self._jobs, thread_name_prefix="push") as executor:
+            while not stopping.is_set():
+                self._under_way = {key: work for key, work in self._under_way.items() if not work.done()}
+                free = self._jobs - len(self._under_way)
+                if free == 0:
+                    stopping.wait(0.05)
+                    continue
+                for message in self._receive(min(free, 10), stopping):
+                    handle = message["ReceiptHandle"]
+                    self._under_way[handle] = executor.submit(self._work, message)
+
+    def _receive(self, count: int, stopping: threading.Event) -> list[dict[str, Any]]:
+        try:
+            answer = self._queue.receive_message(
+                QueueUrl=self._queue_url,
+                MaxNumberOfMessages=count,
+                WaitTimeSeconds=1 if self._under_way else _LONG_POLL_SECONDS,
+                VisibilityTimeout=VISIBILITY_SECONDS,
+            )
+        except (BotoCoreError, ClientError) as error:
+            self.ready = False
+            log.warning("push queue: %s", error)
+            stopping.wait(_QUEUE_BACK_OFF_SECONDS)
+            return []
+        self.ready = True
+        return answer.get("Messages", [])
+
+    def _work(self, message: dict[str, Any]) -> None:
+        handle = message["ReceiptHandle"]
+        try:
+            event = PushEvent.parse(message["Body"])
+            done = not event.is_push or self._mirror(event, self._keeper(handle))
+        except BadInput as error:
+            # Left in the queue: its redrive policy parks it where a person will look.
+            log.error("%s", error)  # noqa: TRY400 - the line says it all
+            return
+        except Exception:
+            log.exception("push event %s", message.get("MessageId"))
+            return
+        if done:
+            try:
+                self._queue.delete_message(QueueUrl=self._queue_url, ReceiptHandle=handle)
+            except (BotoCoreError, ClientError) as error:
+                log.warning("push queue: mirrored, but not deleted (it will be found present): %s", error)
+
+    def _mirror(self, event: PushEvent, keep: Callable[[], None]) -> bool:
+        name = self._sides.name_of(event.detail.repository)
+        self._metrics.seen(name, event)
+        source, destination = self._sides.pair(name)
+        stop = threading.Event()
+        keeper = threading.Thread(target=_repeat, args=(keep, VISIBILITY_SECONDS / 3, stop), daemon=True)
+        keeper.start()
+        try:
+            result = self._synchronizer.sync_push(source, destination, event.detail.digest, event.detail.tag)
+        finally:
+            stop.set()
+        self._metrics.copies.labels(name, result.outcome).inc()
+        fields = (
+            result.outcome,
+            name,
+            event.detail.tag or event.detail.digest,
+            time.time() - event.time.timestamp(),
+        )
+        if result.error is not None:
+            log.warning("%s %s %s after %.1f s: %s", *fields, result.error)
+            return False
+        self._metrics.mirrored(name, event, result)
+        log.info("%s %s %s after %.1f s", *fields)
+        return True
+
+    def _keeper(self, handle: str) -> Callable[[], None]:
+        def extend() -> None:
+            self._queue.change_message_visibility(
+                QueueUrl=self._queue_url, ReceiptHandle=handle, VisibilityTimeout=VISIBILITY_SECONDS
+            )
+
+        return extend
+
+
+def _repeat(action: Callable[[], None], seconds: float, stop: threading.Event) -> None:
+    while not stop.wait(seconds):
+        try:
+            action()
+        except (BotoCoreError, ClientError) as error:
+            log.warning("push queue: visibility not extended: %s", error)

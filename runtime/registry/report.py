@@ -1,0 +1,53 @@
+"""What the registry commands show to a person."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+
+from runtime.registry.drift import Comparison, Kind
+from runtime.registry.sync import TagResult
+
+
+def show_results(console: Console, results: Iterable[TagResult]) -> None:
+    """Print a table of what was copied, one row a tag, and the sums."""
+    table = Table("repository", "tag", "outcome", "manifests", "blobs", "MB", "why")
+    counts: Counter[str] = Counter()
+    for result in results:
+        counts[result.outcome] += 1
+        if result.outcome == "present":
+            continue
+        copied = result.copied
+        table.add_row(
+            result.repository,
+            result.name,
+            result.outcome,
+            str(copied.manifests + copied.tags),
+            str(copied.blobs),
+            f"{copied.sent_bytes / 1e6:.1f}",
+            str(result.error or ""),
+        )
+    if table.row_count:
+        console.print(table)
+    console.print(
+        ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "nothing to do"
+    )
+
+
+def show_comparisons(console: Console, comparisons: Iterable[Comparison]) -> None:
+    """Print the findings, one row each, and one line a repository."""
+    table = Table("kind", "repository", "tag", "detail")
+    lines: list[str] = []
+    for comparison in comparisons:
+        for finding in comparison.findings:
+            table.add_row(finding.kind.value, finding.repository, finding.tag, finding.detail)
+        counts = comparison.counts()
+        found = ", ".join(f"{counts[kind]} {kind.value}" for kind in Kind if counts[kind]) or "identical"
+        lines.append(f"{comparison.repository}: {comparison.tags} tags compared, {found}")
+    if table.row_count:
+        console.print(table)
+    for line in lines:
+        console.print(line, highlight=False)

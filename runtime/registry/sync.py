@@ -1,0 +1,195 @@
+"""Bringing a repository of the destination up to the source: the tags that match, and what has none.
+
+A tag that fails does not stop the others; the report names every failure. Nothing is deleted at
+the destination.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+from runtime.errors import KiloError
+from runtime.registry.client import Registries, Repository
+from runtime.registry.copier import BlobPool, Copied, GraphCopier
+from runtime.registry.errors import NotFound
+from runtime.registry.graph import RepositoryView, digest_of_tag
+from runtime.registry.reference import Reference
+
+Outcome = Literal["copied", "present", "failed", "quarantined", "would copy"]
+
+
+@dataclass(frozen=True, slots=True)
+class TagResult:
+    """What became of one tag or digest."""
+
+    repository: str
+    name: str
+    digest: str
+    outcome: Outcome
+    copied: Copied = field(default_factory=Copied)
+    error: KiloError | None = None
+
+    def document(self) -> dict[str, object]:
+        """The JSON form."""
+        return {
+            "repository": self.repository,
+            "name": self.name,
+            "digest": self.digest,
+            "outcome": self.outcome,
+            "manifests": self.copied.manifests,
+            "blobs": self.copied.blobs,
+            "bytes": self.copied.sent_bytes,
+            "error": str(self.error) if self.error else None,
+        }
+
+
+class Synchronizer:
+    """Copies tags and digests between registries, several at a time.
+
+    ``jobs`` bounds the images under way, ``blob_jobs`` the blobs; memory is bounded by both, not by
+    the size of anything. Use as a context manager.
+    """
+
+    def __init__(self, *, jobs: int = 8, blob_jobs: int = 4, registries: Registries | None = None) -> None:
+        self.registries = registries or Registries(connections=max(jobs, blob_jobs) + 2)
+        self._jobs = jobs
+        self._blobs = BlobPool(blob_jobs)
+
+    def __enter__(self) -> Synchronizer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._blobs.close()
+
+    def sync(
+        self,
+        source: Reference,
+        destination: Reference,
+        *,
+        pattern: str = "*",
+        dry_run: bool = False,
+        deep: bool = False,
+        progress: Callable[[TagResult], None] = lambda _: None,
+    ) -> list[TagResult]:
+        """Bring ``destination`` up to ``source``: its one tag or digest, or all tags that match ``pattern``.
+
+        Raises:
+            NotFound: the source repository or its tag does not exist.
+            RegistryDown, AccessDenied: the list of tags can't be read.
+        """
+        run = _Run(self.registries.repository(source), self.registries.repository(destination), self._blobs)
+        if source.tag or source.digest:
+            result = run.copy(
+                source.digest or source.tag or "",
+                tag=destination.tag or source.tag,
+                dry_run=dry_run,
+                deep=deep,
+            )
+            progress(result)
+            return [result]
+        if not run.source.tags and run.source.repository.tags() == []:
+            msg = f"{source}: no such repository, or no tag in it"
+            raise NotFound(msg)
+        ordinary = sorted(tag for tag in run.source.tags if digest_of_tag(tag) is None)
+        wanted = [tag for tag in ordinary if fnmatch.fnmatchcase(tag, pattern)]
+        results = self._all(run, wanted, dry_run=dry_run, deep=deep, progress=progress)
+        if pattern == "*":
+            orphans = sorted(tag for tag in run.source.tags if run.is_orphan(tag))
+            results += self._all(run, orphans, dry_run=dry_run, deep=deep, progress=progress)
+        return results
+
+    def sync_existing(
+        self, source: Reference, destination: Reference, *, deep: bool = False
+    ) -> list[TagResult]:
+        """Bring ``destination`` up to ``source``; a repository that has nothing yet is no failure."""
+        try:
+            return self.sync(source, destination, deep=deep)
+        except NotFound:
+            return []
+        except KiloError as error:
+            return [TagResult(source.name, "*", "", "failed", error=error)]
+
+    def sync_push(self, source: Reference, destination: Reference, digest: str, tag: str | None) -> TagResult:
+        """Mirror one push: its tag, or, where it has none, the digest with all that it refers to.
+
+        A failure is in the result, none is raised.
+        """
+        run = _Run(self.registries.repository(source), self.registries.repository(destination), self._blobs)
+        if tag is not None:
+            return run.copy(tag, tag=tag, dry_run=False, deep=False)
+        return run.copy_untagged(digest)
+
+    def _all(
+        self,
+        run: _Run,
+        tags: Iterable[str],
+        *,
+        dry_run: bool,
+        deep: bool,
+        progress: Callable[[TagResult], None],
+    ) -> list[TagResult]:
+        results: list[TagResult] = []
+        with ThreadPoolExecutor(self._jobs, thread_name_prefix="image") as executor:
+            for result in executor.map(lambda tag: run.copy(tag, tag=tag, dry_run=dry_run, deep=deep), tags):
+                progress(result)
+                results.append(result)
+        return results
+
+
+class _Run:
+    """One source repository and its destination, with what was learnt of both so far."""
+
+    def __init__(self, source: Repository, destination: Repository, blobs: BlobPool) -> None:
+        self.source = RepositoryView(source)
+        self.destination = RepositoryView(destination)
+        self._copier = GraphCopier(self.source, self.destination, blobs)
+        self._seen: set[str] = set()
+
+    def is_orphan(self, tag: str) -> bool:
+        """Whether a cosign or fallback tag belongs to no image that was copied."""
+        subject = digest_of_tag(tag)
+        return subject is not None and subject not in self._seen
+
+    def copy(self, name: str, *, tag: str | None, dry_run: bool, deep: bool) -> TagResult:
+        """Copy one tag or digest; a failure becomes a result."""
+        repository, digest = self.source.repository, ""
+        try:
+            found = repository.resolve(name)
+            if found is None:
+                msg = f"{repository.place(name)}: no such tag or digest"
+                raise NotFound(msg)
+            digest, media_type = found
+            there = self._destination_digest(tag)
+            graph = self.source.graph(digest, media_type)
+            self._seen.update(graph.nodes)
+            if dry_run:
+                outcome: Outcome = "present" if there == digest else "would copy"
+                return TagResult(repository.name, name, digest, outcome)
+            copied = self._copier.copy(graph, tag=tag, destination_digest=there, deep=deep)
+        except KiloError as error:
+            return TagResult(repository.name, name, digest, "failed", error=error)
+        return TagResult(repository.name, name, digest, "copied" if copied else "present", copied)
+
+    def copy_untagged(self, digest: str) -> TagResult:
+        """Copy a manifest that no tag names. A referrer is copied as part of what it refers to."""
+        repository = self.source.repository
+        try:
+            top = self.source.read(digest)
+            while top.subject is not None:
+                subject = repository.manifest(top.subject.digest)
+                if subject is None:
+                    break
+                top = subject
+        except KiloError as error:
+            return TagResult(repository.name, digest, digest, "failed", error=error)
+        return self.copy(top.digest, tag=None, dry_run=False, deep=False)
+
+    def _destination_digest(self, tag: str | None) -> str | None:
+        if tag is None or tag not in self.destination.tags:
+            return None
+        found = self.destination.repository.resolve(tag)
+        return found[0] if found else None
