@@ -1,0 +1,1 @@
+"""Real servers that stand behind the sandbox's providers and pods."""
