@@ -1,1 +1,5 @@
-"""Component resources: one a file, no stage names, no reading of configuration."""
+"""The building blocks of a stage, one ComponentResource a file.
+
+A component knows neither stages nor configuration: it gets frozen arguments with units in their
+names, gives typed outputs, and leaves the renderings of config files to ``runtime``.
+"""

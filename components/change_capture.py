@@ -1,0 +1,98 @@
+"""Debezium Server: carries the aggregates chosen for CDC from the write-ahead log to the bus.
+
+One pod, never two: a replication slot has one reader. Its offsets lie on a disk of their own and
+survive it. Debezium ends when the bus goes away, with exit code 0; Kubernetes starts it again.
+The publication and the slot belong to the database's schema, not to Debezium.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_kubernetes import core, meta
+
+from components.access import AccessArgs, From, To
+from components.database_role import secret_of
+from components.labels import labels
+from components.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
+from components.runtime_pod import RuntimePlace, database_exit
+from components.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
+
+PORT = 10_085
+CONFIG_DIRECTORY = "/debezium/config"
+CONFIG_FILE = "application.properties"
+DATA_DIRECTORY = "/debezium/data"
+OFFSETS_FILE = f"{DATA_DIRECTORY}/offsets.dat"
+DATABASE_VARIABLES = {
+    "DATABASE_HOST": "host",
+    "DATABASE_PORT": "port",
+    "DATABASE_NAME": "dbname",
+    "DATABASE_USER": "username",
+    "DATABASE_PASSWORD": "password",
+}
+
+
+@dataclass(frozen=True)
+class ChangeCaptureArgs:
+    """Where it runs, what it reads, and the bus."""
+
+    place: RuntimePlace
+    image: str
+    properties: str
+    """``application.properties``; secrets stand in it as ``${DATABASE_PASSWORD}`` and the like."""
+    bus: To
+    storage_class: str | None
+
+
+class ChangeCapture(pulumi.ComponentResource):
+    """Debezium Server with its configuration and offsets."""
+
+    def __init__(
+        self, name: str, args: ChangeCaptureArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("kilo:events:ChangeCapture", name, {}, opts)
+        config_map = f"{name}-config"
+        config = core.v1.ConfigMap(
+            config_map,
+            metadata=meta.v1.ObjectMetaArgs(
+                name=config_map, namespace=args.place.namespace, labels=labels(name)
+            ),
+            data={CONFIG_FILE: args.properties},
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        secret = secret_of("cdc")
+        StatefulWorkload(
+            name,
+            StatefulWorkloadArgs(
+                access=AccessArgs(
+                    namespace=args.place.namespace,
+                    ingress=[From(port=PORT, namespace=args.place.monitoring_namespace)],
+                    egress=[args.bus, database_exit(args.place)],
+                ),
+                pod=PodArgs(
+                    image=args.image,
+                    arguments=[],
+                    environment={"QUARKUS_HTTP_HOST": "$(POD_IP)", "QUARKUS_HTTP_PORT": str(PORT)},
+                    secrets={
+                        variable: SecretKey(secret, key) for variable, key in DATABASE_VARIABLES.items()
+                    },
+                    files=[ConfigFiles(config_map, CONFIG_DIRECTORY)],
+                    scratch=[Scratch("/tmp", 128)],  # noqa: S108  the pod's own
+                    ports={"http": PORT},
+                    alive=HttpCheck("/q/health/live", "http"),
+                    ready=HttpCheck("/q/health/ready", "http"),
+                    start_seconds=120,
+                    cpu_millicores=500,
+                    memory_mebibytes=1_024,
+                    annotations={
+                        "kilo.dev/config-checksum": hashlib.sha256(args.properties.encode()).hexdigest()
+                    },
+                ),
+                replicas=1,
+                disk=Disk(DATA_DIRECTORY, size_gibibytes=1, storage_class=args.storage_class),
+            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[config]),
+        )
+        self.register_outputs({})

@@ -1,0 +1,122 @@
+"""NATS JetStream: a cluster of members with a disk each, and the streams that are declared on it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_kubernetes import core, meta
+
+from components.access import AccessArgs, From, To
+from components.labels import labels, service_host
+from components.pod import ConfigFiles, HttpCheck, PodArgs, Scratch
+from components.runtime_pod import Process, RuntimePlace, runtime_access, runtime_pod
+from components.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
+from components.task import Task, TaskArgs
+
+CLIENT_PORT = 4_222
+ROUTE_PORT = 6_222
+MONITOR_PORT = 8_222
+CONFIG_DIRECTORY = "/etc/nats"
+CONFIG_FILE = "nats.conf"
+DATA_DIRECTORY = "/data"
+STREAMS_TASK = "bus-streams"
+
+
+def bus_url(name: str, namespace: str) -> str:
+    """The URL by which the bus ``name`` is reached."""
+    return f"nats://{service_host(name, namespace)}:{CLIENT_PORT}"
+
+
+def to_bus(name: str) -> To:
+    """What a client of the bus ``name`` connects to."""
+    return To(port=CLIENT_PORT, workload=name)
+
+
+@dataclass(frozen=True)
+class MessageBusArgs:
+    """The members, their disks, their configuration file and their clients."""
+
+    place: RuntimePlace
+    image: str
+    replicas: int
+    storage_gibibytes: int
+    storage_class: str | None
+    config: str
+    """``nats.conf`` for a server that is given its address and name by flags."""
+    streams_arguments: Sequence[str]
+    """The command line that declares the streams."""
+    clients: Sequence[str]
+    """The workloads that may connect."""
+
+
+class MessageBus(pulumi.ComponentResource):
+    """NATS and its streams."""
+
+    def __init__(self, name: str, args: MessageBusArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("kilo:events:MessageBus", name, {}, opts)
+        place = args.place
+        config_map = f"{name}-config"
+        config = core.v1.ConfigMap(
+            config_map,
+            metadata=meta.v1.ObjectMetaArgs(name=config_map, namespace=place.namespace, labels=labels(name)),
+            data={CONFIG_FILE: args.config},
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        servers = StatefulWorkload(
+            name,
+            StatefulWorkloadArgs(
+                access=AccessArgs(
+                    namespace=place.namespace,
+                    ingress=[
+                        *(
+                            From(port=CLIENT_PORT, workload=client)
+                            for client in (*args.clients, STREAMS_TASK)
+                        ),
+                        From(port=ROUTE_PORT, workload=name),
+                        From(port=MONITOR_PORT, namespace=place.monitoring_namespace),
+                    ],
+                    egress=[To(port=ROUTE_PORT, workload=name)],
+                ),
+                pod=PodArgs(
+                    image=args.image,
+                    command=["nats-server"],
+                    arguments=[
+                        "--config",
+                        f"{CONFIG_DIRECTORY}/{CONFIG_FILE}",
+                        "--addr",
+                        "$(POD_IP)",
+                        "--name",
+                        "$(POD_NAME)",
+                    ],
+                    files=[ConfigFiles(config_map, CONFIG_DIRECTORY)],
+                    scratch=[Scratch("/tmp", 64)],  # noqa: S108  the pod's own
+                    ports={"client": CLIENT_PORT, "route": ROUTE_PORT, "monitor": MONITOR_PORT},
+                    alive=HttpCheck("/healthz?js-server-only=true", "monitor"),
+                    ready=HttpCheck("/healthz", "monitor"),
+                    cpu_millicores=500,
+                    memory_mebibytes=1_024,
+                    # A member hands its leaderships over before it stops.
+                    stop_seconds=60,
+                    annotations={
+                        "kilo.dev/config-checksum": hashlib.sha256(args.config.encode()).hexdigest()
+                    },
+                ),
+                replicas=args.replicas,
+                disk=Disk(DATA_DIRECTORY, args.storage_gibibytes, args.storage_class),
+                service_ports={"client": CLIENT_PORT},
+            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[config]),
+        )
+        streams = Process(arguments=args.streams_arguments, cpu_millicores=50, memory_mebibytes=128)
+        Task(
+            STREAMS_TASK,
+            TaskArgs(
+                access=runtime_access(place, streams, egress=[to_bus(name)]),
+                pod=runtime_pod(place, streams),
+            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[servers]),
+        )
+        self.register_outputs({"url": bus_url(name, place.namespace)})

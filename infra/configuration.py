@@ -1,0 +1,214 @@
+"""Reads a stage's configuration and turns every mistake in it into one line.
+
+The program reads what the engine passes it, so that ``pulumi config set`` and the Automation API
+count; tools that look at a stage without the engine read the YAML file. Both end in the same
+:class:`~infra.settings.Settings`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from infra.rules import violations
+from infra.settings import Settings
+from runtime.errors import BadInput
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+PROJECT = "kilo"
+# Provider settings that are ours as well: where they stand in the file, and in the model.
+PROVIDER_KEYS = {
+    "aws:region": ("aws", "region"),
+    "gcp:project": ("gcp", "project"),
+    "gcp:region": ("gcp", "region"),
+}
+
+
+def parse(config: Mapping[str, object], stage: str, file: str) -> Settings:
+    """Check the ``config:`` mapping of ``file`` and return it as settings.
+
+    Args:
+        config: keys with their namespace (``kilo:tenants``, ``aws:region``) and plain values.
+        stage: the stack's name.
+        file: what messages call the place, such as ``Pulumi.dev.yaml``.
+
+    Raises:
+        BadInput: one line for each mistake, all of them at once.
+    """
+    document: dict[str, Any] = {"stage": stage}
+    for key, value in config.items():
+        namespace, _, name = key.partition(":")
+        if namespace == PROJECT and name != "stage":
+            document[name] = dict(value) if isinstance(value, Mapping) else value
+    for key, (part, name) in PROVIDER_KEYS.items():
+        inner = document.setdefault(part, {})
+        if key in config and isinstance(inner, dict):
+            inner[name] = config[key]
+    try:
+        settings = Settings.model_validate(document)
+    except ValidationError as error:
+        raise BadInput("\n".join(_line(file, details) for details in error.errors())) from error
+    broken = violations(settings)
+    if broken:
+        raise BadInput("\n".join(f"{file}: {PROJECT}:{path}: {message}" for path, message in broken))
+    return settings
+
+
+def read_stage_file(path: Path) -> Settings:
+    """Read ``Pulumi.<stage>.yaml`` without the engine.
+
+    Raises:
+        BadInput: the file is missing, no YAML, or holds mistakes.
+    """
+    from ruamel.yaml import YAML, YAMLError  # noqa: PLC0415  the program itself never needs it
+
+    try:
+        document: object = YAML(typ="safe").load(path)
+    except OSError as error:
+        msg = f"{path}: can't be read ({error.strerror}); name a stage that has a Pulumi.<stage>.yaml"
+        raise BadInput(msg) from error
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path.name}:{mark.line + 1}" if mark else path.name
+        msg = f"{place}: not YAML: {getattr(error, 'problem', None) or error}"
+        raise BadInput(msg) from error
+    config = document.get("config") if isinstance(document, dict) else None
+    if not isinstance(config, dict):
+        msg = f"{path.name}: config: missing; a stage's settings stand under it"
+        raise BadInput(msg)
+    stage = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
+    return parse({str(key): value for key, value in config.items()}, stage, path.name)
+
+
+def from_engine(values: Mapping[str, str], stage: str) -> Settings:
+    """Read the configuration that the engine passes: every value is text, structured ones are JSON.
+
+    Raises:
+        BadInput: one line for each mistake.
+    """
+    return parse({key: _plain(value) for key, value in values.items()}, stage, f"Pulumi.{stage}.yaml")
+
+
+def _plain(value: str) -> object:
+    if value[:1] in "[{":
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _line(file: str, details: ErrorDetails) -> str:
+    return f"{file}: {_path(details['loc'])}: {_message(details)}"
+
+
+def _path(location: Sequence[int | str]) -> str:
+    for key, where in PROVIDER_KEYS.items():
+        if tuple(location) == where:
+            return key
+    if location == ("stage",):
+        return "stack name"
+    text = ""
+    for part in location:
+        if part == "[key]":
+            continue
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return f"{PROJECT}:{text.removeprefix('.')}"
+
+
+def _message(details: ErrorDetails) -> str:
+    kind, given = details["type"], details["input"]
+    context = details.get("ctx", {})
+    if kind == "missing":
+        return f"missing; {_what_is_right(details['loc']) or 'give it a value'}"
+    if kind == "extra_forbidden":
+        known = _fields_at(details["loc"][:-1])
+        name = str(details["loc"][-1])
+        close = get_close_matches(name, known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(sorted(known))}"
+        return f"unknown setting; {hint}"
+    shown = json.dumps(given, default=str)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    if kind == "string_pattern_mismatch":
+        right = _what_is_right(details["loc"]) or f"it must match {context['pattern']}"
+        return f"{shown} is not right; {right}"
+    if kind == "literal_error":
+        return f"{shown} is not known; use {context['expected']}"
+    if kind == "value_error":
+        return f"{shown}: {context['error']}"
+    message = details["msg"]
+    right = _what_is_right(details["loc"])
+    return f"{shown}: {message[0].lower()}{message[1:]}" + (f" ({right})" if right else "")
+
+
+def _what_is_right(location: Sequence[int | str]) -> str | None:
+    """The description of the field at ``location``: what a right value looks like."""
+    parents = [part for part in location if isinstance(part, str) and part != "[key]"]
+    if not parents:
+        return None
+    model = _model_at(location[: _last_name(location)])
+    field = model.model_fields.get(parents[-1]) if model else None
+    if field is None:
+        return None
+    if field.description:
+        return field.description
+    for item in _arguments(field.annotation):
+        for extra in getattr(item, "__metadata__", ()):
+            if getattr(extra, "description", None):
+                return str(extra.description)
+    return None
+
+
+def _last_name(location: Sequence[int | str]) -> int:
+    return max(index for index, part in enumerate(location) if isinstance(part, str) and part != "[key]")
+
+
+def _fields_at(location: Sequence[int | str]) -> list[str]:
+    model = _model_at(location)
+    if model is None:
+        return []
+    return [
+        name
+        for name in model.model_fields
+        if (*location, name) not in PROVIDER_KEYS.values() and name != "stage"
+    ]
+
+
+def _model_at(location: Sequence[int | str]) -> type[BaseModel] | None:
+    """The model whose fields stand at ``location`` of the settings."""
+    model: type[BaseModel] = Settings
+    inside_mapping = False
+    for part in location:
+        if isinstance(part, int) or part == "[key]":
+            continue
+        if inside_mapping:
+            inside_mapping = False
+            continue
+        field = model.model_fields.get(part)
+        if field is None:
+            return None
+        models = [
+            item
+            for item in _arguments(field.annotation)
+            if isinstance(item, type) and issubclass(item, BaseModel)
+        ]
+        if not models:
+            return None
+        model = models[0]
+        inside_mapping = getattr(field.annotation, "__origin__", None) is dict
+    return model
+
+
+def _arguments(annotation: object) -> list[Any]:
+    """``annotation`` and everything inside it, flat."""
+    found: list[Any] = [annotation]
+    for inner in getattr(annotation, "__args__", ()):
+        found.extend(_arguments(inner))
+    return found

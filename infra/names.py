@@ -1,0 +1,16 @@
+"""The names that workloads go by, in one place: the gateway must find ingest, the bus admits its clients."""
+
+from __future__ import annotations
+
+from components.ingest import NEXT_SUFFIX
+
+BUS = "nats"
+CHANGE_CAPTURE = "debezium"
+CONSUMER = "consumer"
+GATEWAY = "gateway"
+INGEST = "ingest"
+INGEST_NEXT = f"{INGEST}{NEXT_SUFFIX}"
+MIRROR = "registry-mirror"
+OUTBOX = "outbox"
+
+BUS_CLIENTS = (CHANGE_CAPTURE, CONSUMER, f"{OUTBOX}-worker", f"{OUTBOX}-reconciler")

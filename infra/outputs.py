@@ -1,0 +1,142 @@
+"""The stack's outputs, put together from the settings and the cloud's answers.
+
+What is exported is :class:`~runtime.contract.StackOutputs`, whole and nothing else. Values that are
+known before anything is made come from the settings, so that a preview shows them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import pulumi
+
+from components.backup_vault import BackupVault
+from components.database_role import ROLES, secret_of
+from components.message_bus import bus_url
+from components.mirrored_registry import MirroredRegistry
+from components.s3_locked_bucket import S3LockedBucket
+from components.tenant_gateway import gateway_url
+from components.tenant_keys import TenantKeys
+from infra import names
+from infra.settings import Settings
+from runtime.contract import CONTRACT_VERSION, StackOutputs
+
+DEFAULT_POSTGRESQL_PORT = 5_432
+# The same in every stage; services read them from the outputs all the same.
+BUS_NAMES = {
+    "stream": "EVENTS",
+    "subject_prefix": "events",
+    "dead_letter_stream": "DEAD_LETTERS",
+    "heartbeat_stream": "HEARTBEATS",
+}
+OUTBOX_NAMES = {"table": "outbox", "publication": "outbox_cdc", "replication_slot": "outbox_cdc"}
+
+
+def database_port(url: pulumi.Output[str]) -> pulumi.Output[int]:
+    """The port of a database URL. A port is no secret, so neither is what this returns."""
+    return pulumi.Output.unsecret(url.apply(lambda value: urlsplit(value).port or DEFAULT_POSTGRESQL_PORT))
+
+
+def outputs_document(
+    settings: Settings,
+    *,
+    database_url: pulumi.Output[str],
+    keys: TenantKeys,
+    registry: MirroredRegistry,
+    vault: BackupVault,
+    audit: S3LockedBucket,
+) -> dict[str, Any]:
+    """The outputs as the contract has them, with outputs of resources as leaves."""
+    host = pulumi.Output.unsecret(database_url.apply(lambda value: urlsplit(value).hostname or ""))
+    database = pulumi.Output.unsecret(
+        database_url.apply(lambda value: urlsplit(value).path.removeprefix("/"))
+    )
+    backups = settings.backups
+    return {
+        "contract_version": CONTRACT_VERSION,
+        "stage": settings.stage,
+        "namespace": settings.namespace,
+        "tenants": {
+            tenant.id: {
+                "tier": tenant.tier,
+                "encryption_key": {
+                    "provider": "aws",
+                    "key": keys.keys[tenant.id].arn,
+                    "alias": keys.keys[tenant.id].alias,
+                },
+                "encrypted_fields": list(tenant.encrypted_fields),
+            }
+            for tenant in settings.resolved_tenants
+        },
+        "database": {
+            "host": host,
+            "port": database_port(database_url),
+            "name": database,
+            "role_secrets": {role: secret_of(role) for role in ROLES},
+        },
+        "bus": {
+            "url": bus_url(names.BUS, settings.namespace),
+            "duplicate_window_seconds": settings.bus.duplicate_window_seconds,
+            **BUS_NAMES,
+        },
+        "outbox": {
+            "cdc_aggregates": list(settings.outbox.cdc_aggregates),
+            "payload_limit_bytes": settings.outbox.payload_limit_bytes,
+            "fingerprint_window_days": settings.outbox.fingerprint_window_days,
+            **OUTBOX_NAMES,
+        },
+        "gateway": {
+            "url": gateway_url(names.GATEWAY, settings.namespace),
+            "tenant_header": settings.gateway.tenant_header,
+        },
+        "registries": {
+            "primary": {"provider": "aws", "url": registry.primary_url, "location": settings.aws.region},
+            "secondary": {"provider": "gcp", "url": registry.secondary_url, "location": settings.gcp.region},
+            "repositories": list(settings.registry.repositories),
+            "push_queue_url": registry.push_queue_url,
+        },
+        "backups": {
+            "primary": {
+                "provider": "aws",
+                "bucket": vault.primary.bucket,
+                "location": settings.aws.region,
+                "lock_mode": backups.primary.lock_mode,
+                "retention_days": backups.lock_days,
+            },
+            "secondary": {
+                "provider": "gcp",
+                "bucket": vault.secondary.bucket,
+                "location": settings.gcp.region,
+                "lock_mode": "locked" if backups.secondary.locked else "unlocked",
+                "retention_days": backups.lock_days,
+            },
+            "encryption_key": {"provider": "aws", "key": vault.key_arn, "alias": vault.key_alias},
+        },
+        "audit": {
+            "provider": "aws",
+            "bucket": audit.bucket,
+            "location": settings.aws.region,
+            "lock_mode": settings.audit.lock_mode,
+            "retention_days": settings.audit.lock_days,
+        },
+        "field_encryption": settings.field_encryption.model_dump(mode="json"),
+        "monitoring": {"prometheus_url": settings.monitoring.prometheus_url},
+    }
+
+
+def outputs_json(document: dict[str, Any]) -> pulumi.Output[str]:
+    """The document as the file that services read, once all of it is known.
+
+    Raises:
+        pydantic.ValidationError: while applying, if it is not what the contract says.
+    """
+    return pulumi.Output.from_input(document).apply(
+        lambda values: StackOutputs.model_validate(values).model_dump_json(indent=1) + "\n"
+    )
+
+
+def export(document: dict[str, Any]) -> None:
+    """Export every field of the contract, and nothing else."""
+    for field in StackOutputs.model_fields:
+        pulumi.export(field, document[field])

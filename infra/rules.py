@@ -1,0 +1,205 @@
+"""Rules between settings: each yields the YAML path it concerns and what would be right.
+
+What a single value may be stands with its type in :mod:`infra.settings`. Here is what only several
+values together can break: duplicates, tiers out of order, locks longer than what they lock, locks
+for ever outside prod, more promised than there is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+from infra.settings import TIERS, Settings
+from runtime.tenancy import TierName
+
+Violation = tuple[str, str]
+
+
+def violations(settings: Settings) -> list[Violation]:
+    """Every rule that ``settings`` break, as pairs of a YAML path and a message."""
+    return [violation for rule in RULES for violation in rule(settings)]
+
+
+def _tenants_are_unique(settings: Settings) -> Iterator[Violation]:
+    seen: dict[str, int] = {}
+    for index, entry in enumerate(settings.tenants):
+        if entry.id in seen:
+            first = seen[entry.id]
+            yield (
+                f"tenants[{index}].id",
+                f"tenant '{entry.id}' is already tenants[{first}]; give each tenant one entry",
+            )
+        seen.setdefault(entry.id, index)
+
+
+def _tiers_are_complete(settings: Settings) -> Iterator[Violation]:
+    for tier in TIERS:
+        if tier not in settings.tiers:
+            yield "tiers", f"tier '{tier}' is missing; define gold, silver and bronze"
+
+
+def _tiers_are_in_order(settings: Settings) -> Iterator[Violation]:
+    defined: list[TierName] = [tier for tier in TIERS if tier in settings.tiers]
+    for better, worse in pairwise(defined):
+        high, low = settings.tiers[better].limit, settings.tiers[worse].limit
+        if low.requests_per_second > high.requests_per_second:
+            yield (
+                f"tiers.{worse}.limit.requests_per_second",
+                f"{low.requests_per_second} is above {better}'s {high.requests_per_second}; "
+                f"a lower tier has at most what the tier above it has",
+            )
+        promised, lesser = settings.tiers[better].objective, settings.tiers[worse].objective
+        if lesser.availability_percent > promised.availability_percent:
+            yield (
+                f"tiers.{worse}.objective.availability_percent",
+                f"{lesser.availability_percent} is above {better}'s {promised.availability_percent}; "
+                f"a lower tier is promised at most what the tier above it is",
+            )
+
+
+def _objectives_fit_timeouts(settings: Settings) -> Iterator[Violation]:
+    for tier, policy in settings.tiers.items():
+        if policy.objective.latency_threshold_ms > policy.timeout_ms:
+            yield (
+                f"tiers.{tier}.objective.latency_threshold_ms",
+                f"{policy.objective.latency_threshold_ms} ms is above timeout_ms ({policy.timeout_ms}); "
+                f"a request that timed out can't be within its objective",
+            )
+
+
+def _gold_fits_the_gateway(settings: Settings) -> Iterator[Violation]:
+    if not _all_tiers_known(settings):
+        return
+    gold = [tenant for tenant in settings.resolved_tenants if tenant.tier == "gold"]
+    promised = sum(tenant.limit.requests_per_second for tenant in gold)
+    capacity = settings.gateway.capacity_requests_per_second
+    if promised > capacity:
+        yield (
+            "gateway.capacity_requests_per_second",
+            f"the gateway has {capacity} requests/s, {len(gold)} gold tenants are promised {promised}; "
+            f"raise it to at least {promised}, or lower their limits",
+        )
+
+
+def _weights_have_a_version(settings: Settings) -> Iterator[Violation]:
+    if settings.ingest.next_image:
+        return
+    for index, entry in enumerate(settings.tenants):
+        if entry.next_weight_percent:
+            yield (
+                f"tenants[{index}].next_weight_percent",
+                f"{entry.next_weight_percent}% of '{entry.id}' would go to a version that isn't there; "
+                f"set ingest.next_image, or 0",
+            )
+
+
+def _aggregates_are_unique(settings: Settings) -> Iterator[Violation]:
+    for name, count in Counter(settings.outbox.cdc_aggregates).items():
+        if count > 1:
+            yield "outbox.cdc_aggregates", f"aggregate '{name}' is listed {count} times; list it once"
+
+
+def _repositories_are_unique(settings: Settings) -> Iterator[Violation]:
+    for name, count in Counter(settings.registry.repositories).items():
+        if count > 1:
+            yield "registry.repositories", f"repository '{name}' is listed {count} times; list it once"
+
+
+def _rows_outlive_the_duplicate_window(settings: Settings) -> Iterator[Violation]:
+    window, days = settings.bus.duplicate_window_seconds, settings.bus.retention_days
+    if window > days * 86_400:
+        yield (
+            "bus.duplicate_window_seconds",
+            f"{window} s is longer than the stream keeps messages (retention_days: {days}); "
+            f"use at most {days * 86_400}",
+        )
+
+
+def _backups_outlive_their_lock(settings: Settings) -> Iterator[Violation]:
+    backups = settings.backups
+    if backups.keep_days < backups.lock_days:
+        yield (
+            "backups.keep_days",
+            f"{backups.keep_days} days is below lock_days ({backups.lock_days}); a lock holds; "
+            f"use at least {backups.lock_days}",
+        )
+
+
+def _only_prod_locks_for_ever(settings: Settings) -> Iterator[Violation]:
+    if settings.stage == "prod":
+        return
+    for path, store in (("backups.primary", settings.backups.primary), ("audit", settings.audit)):
+        if store.lock_mode == "compliance":
+            yield (
+                f"{path}.lock_mode",
+                f"compliance is for prod only: not even the account's root could empty '{store.bucket}'; "
+                f"use governance",
+            )
+    if settings.backups.secondary.locked:
+        yield (
+            "backups.secondary.locked",
+            "a locked retention policy is for prod only and can't be undone; use false",
+        )
+
+
+def _prod_is_protected(settings: Settings) -> Iterator[Violation]:
+    if settings.stage != "prod":
+        return
+    if not settings.protect:
+        yield "protect", "prod keeps keys, locked buckets and registries; use true"
+    if settings.bus.replicas < 3:
+        yield (
+            "bus.replicas",
+            f"prod needs a quorum that survives a node; use 3 or 5, not {settings.bus.replicas}",
+        )
+
+
+def _buckets_differ(settings: Settings) -> Iterator[Violation]:
+    backups, audit = settings.backups, settings.audit
+    if audit.bucket == backups.primary.bucket:
+        yield "audit.bucket", f"'{audit.bucket}' is the backups' bucket already; use another one"
+
+
+def _accounts_agree(settings: Settings) -> Iterator[Violation]:
+    aws = settings.aws
+    if f"::{aws.account_id}:" not in aws.oidc_provider_arn:
+        yield "aws.oidc_provider_arn", f"it belongs to another account than aws.account_id ({aws.account_id})"
+    for index, arn in enumerate(aws.key_administrators):
+        if f"::{aws.account_id}:" not in arn:
+            yield (
+                f"aws.key_administrators[{index}]",
+                f"{arn} belongs to another account than aws.account_id ({aws.account_id})",
+            )
+
+
+def _previews_are_unique(settings: Settings) -> Iterator[Violation]:
+    for name, count in Counter(preview.name for preview in settings.previews).items():
+        if count > 1:
+            yield "previews", f"preview '{name}' is listed {count} times; give each its own name"
+    if settings.stage == "prod" and settings.previews:
+        yield "previews", "prod has no previews; put them into dev or stage"
+
+
+def _all_tiers_known(settings: Settings) -> bool:
+    return all(entry.tier in settings.tiers for entry in settings.tenants)
+
+
+RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
+    _tenants_are_unique,
+    _tiers_are_complete,
+    _tiers_are_in_order,
+    _objectives_fit_timeouts,
+    _gold_fits_the_gateway,
+    _weights_have_a_version,
+    _aggregates_are_unique,
+    _repositories_are_unique,
+    _rows_outlive_the_duplicate_window,
+    _backups_outlive_their_lock,
+    _only_prod_locks_for_ever,
+    _prod_is_protected,
+    _buckets_differ,
+    _accounts_agree,
+    _previews_are_unique,
+)

@@ -1,0 +1,302 @@
+"""The typed model of a stage's configuration, and the rules that a stage must keep.
+
+``Pulumi.<stage>.yaml`` is read whole and checked whole before anything is registered: a mistake
+names the file, the YAML path, what was wrong and what would be right, and all mistakes are
+reported at once. Limits are those of the clouds: S3 and Cloud Storage bucket naming, KMS waiting
+periods, object lock retention, JetStream's replica counts.
+
+Settings hold no secret. Where one is needed, they name where it lies.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from runtime.contract import FieldEncryptionOutputs
+from runtime.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
+
+TIERS: tuple[TierName, ...] = ("gold", "silver", "bronze")
+
+DnsLabel = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"),
+    Field(description="a DNS label: lower-case letters, digits and hyphens, at most 63 characters"),
+]
+RepositoryName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*)*$", max_length=200),
+    Field(description="a repository name such as shop/orders, lower case"),
+]
+AwsRegion = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z]{2}(-(gov|iso[a-z]?))?-[a-z]+-[1-9]$"),
+    Field(description="an AWS region such as eu-central-1"),
+]
+GcpRegion = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z]+-[a-z]+[1-9][0-9]?$"),
+    Field(description="a Google Cloud region such as europe-west3"),
+]
+IamArn = Annotated[
+    str,
+    StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:(role|user)/[A-Za-z0-9+=,.@_/-]+$"),
+    Field(description="an IAM role or user ARN such as arn:aws:iam::123456789012:role/key-administrator"),
+]
+OidcProviderArn = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/[a-z0-9.-]+(/[A-Za-z0-9._/-]+)?$"
+    ),
+    Field(description="the ARN of the cluster's IAM OIDC provider"),
+]
+WorkloadIdentityPool = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^projects/[0-9]+/locations/global/workloadIdentityPools/[a-z0-9-]{4,32}/providers/[a-z0-9-]{4,32}$"
+    ),
+    Field(description="projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER"),
+]
+Image = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[a-z0-9][a-z0-9./:_-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|@sha256:[0-9a-f]{64})$"
+    ),
+    Field(
+        description="an image with a tag or, better, a digest: registry/name:tag or registry/name@sha256:…"
+    ),
+]
+CronSchedule = Annotated[
+    str,
+    StringConstraints(pattern=r"^(\S+ ){4}\S+$"),
+    Field(description="a cron schedule of five fields such as '15 2 * * *'"),
+]
+SecretId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9/_+=.@-]{1,512}$"),
+    Field(description="the name of a secret in AWS Secrets Manager such as kilo/dev/database-url"),
+]
+Url = Annotated[
+    str,
+    StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$"),
+    Field(description="an http or https URL without a query"),
+]
+
+
+def _bucket_name(name: str) -> str:
+    """Hold ``name`` to the rules that S3 and Cloud Storage share, without dots (they break TLS names)."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", name):
+        msg = "a bucket name has 3 to 63 lower-case letters, digits and inner hyphens"
+        raise ValueError(msg)
+    reserved = ("xn--", "sthree-", "amzn-s3-demo-", "goog")
+    if name.startswith(reserved) or name.endswith(("-s3alias", "--ol-s3", "--x-s3")) or "google" in name:
+        msg = f"a bucket name can't start with {', '.join(reserved)}, contain google or end like an S3 alias"
+        raise ValueError(msg)
+    return name
+
+
+BucketName = Annotated[str, AfterValidator(_bucket_name)]
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as error:
+        msg = f"{error}; a network such as 10.0.0.0/16 is needed"
+        raise ValueError(msg) from error
+
+
+Network = Annotated[str, AfterValidator(_network)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Aws(_Part):
+    """The primary cloud. ``region`` comes from ``aws:region``, which the provider reads as well."""
+
+    region: AwsRegion
+    account_id: Annotated[
+        str, StringConstraints(pattern=r"^[0-9]{12}$"), Field(description="12 digits in quotes")
+    ]
+    oidc_provider_arn: OidcProviderArn
+    key_administrators: tuple[IamArn, ...] = Field(min_length=1)
+
+
+class Gcp(_Part):
+    """The secondary cloud. ``project`` and ``region`` come from ``gcp:project`` and ``gcp:region``."""
+
+    project: Annotated[
+        str,
+        StringConstraints(pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$"),
+        Field(description="a project id of 6 to 30 lower-case letters, digits and hyphens"),
+    ]
+    region: GcpRegion
+    workload_identity_provider: WorkloadIdentityPool
+
+
+class Images(_Part):
+    """Container images, pinned. The platform's own is ``runtime``; the rest have tested defaults."""
+
+    runtime: Image
+    nats: Image = "docker.io/library/nats:2.15.1-alpine"
+    envoy: Image = "docker.io/envoyproxy/envoy:v1.40.0"
+    debezium: Image = "quay.io/debezium/server:3.6.0.Final"
+
+
+class Database(_Part):
+    """PostgreSQL, given by URL. The URL is a secret: only its name stands here."""
+
+    url_secret_id: SecretId
+    network: Network = Field(default="10.0.0.0/8", description="Where the database is, for network policies.")
+
+
+class Bus(_Part):
+    """NATS JetStream."""
+
+    replicas: Literal[1, 3, 5] = 1
+    storage_gib: int = Field(default=10, ge=1, le=16_384)
+    storage_class: str | None = None
+    duplicate_window_seconds: int = Field(default=120, ge=1, le=86_400)
+    retention_days: int = Field(default=7, ge=1, le=365)
+
+
+class Outbox(_Part):
+    """The outbox: its workers, and which aggregates go by CDC instead of by them."""
+
+    workers: int = Field(default=1, ge=1, le=16)
+    cdc_aggregates: tuple[AggregateName, ...] = ()
+    payload_limit_bytes: int = Field(default=262_144, ge=1_024, le=1_000_000)
+    fingerprint_window_days: int = Field(default=7, ge=1, le=90)
+
+
+class Gateway(_Part):
+    """Envoy, the entrance for HTTP traffic."""
+
+    replicas: int = Field(default=1, ge=1, le=50)
+    capacity_requests_per_second: int = Field(ge=1, le=1_000_000)
+    tenant_header: Annotated[
+        str,
+        StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$"),
+        Field(description="a header name in lower case"),
+    ] = "x-tenant-id"
+
+
+class Service(_Part):
+    """How many of a runtime service run."""
+
+    replicas: int = Field(default=1, ge=1, le=50)
+
+
+class Ingest(Service):
+    """The ingest service, and the version under trial that tenants' ``next_weight_percent`` points to."""
+
+    next_image: Image | None = None
+
+
+class Registry(_Part):
+    """The mirrored registry."""
+
+    repositories: tuple[RepositoryName, ...] = Field(min_length=1)
+    sweep_schedule: CronSchedule = "*/15 * * * *"
+
+
+class PrimaryStore(_Part):
+    """An S3 bucket with object lock."""
+
+    bucket: BucketName
+    lock_mode: Literal["governance", "compliance"] = "governance"
+
+
+class SecondaryStore(_Part):
+    """A Cloud Storage bucket with a retention policy. ``locked`` cannot be undone, ever."""
+
+    bucket: BucketName
+    locked: bool = False
+
+
+class Backups(_Part):
+    """Database backups in two clouds."""
+
+    primary: PrimaryStore
+    secondary: SecondaryStore
+    lock_days: int = Field(ge=1, le=3_650)
+    keep_days: int = Field(ge=1, le=3_650)
+    schedule: CronSchedule = "15 2 * * *"
+    drill_space_gib: int = Field(default=10, ge=1, le=16_384)
+    drill_schedule: CronSchedule = "45 4 * * 0"
+
+
+class Audit(PrimaryStore):
+    """Where checkpoints of the audit log are locked."""
+
+    lock_days: int = Field(ge=1, le=3_650)
+
+
+class Alerts(_Part):
+    """Where alerts go. The URL lies in a Secret of the stage's namespace, under the key ``url``."""
+
+    webhook_secret: DnsLabel
+
+
+class Monitoring(_Part):
+    """Prometheus, which the cluster brings, and what is shown and alerted on."""
+
+    prometheus_url: Url
+    namespace: DnsLabel = "monitoring"
+    alerts: Alerts | None = None
+
+
+class Preview(_Part):
+    """A short-lived environment of one service's image."""
+
+    name: DnsLabel
+    image: Image
+    port: int = Field(default=8080, ge=1_024, le=65_535)
+    expires_on: Annotated[
+        str,
+        StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"),
+        Field(description="a date such as '2026-03-31', in quotes"),
+    ]
+
+
+class Settings(_Part):
+    """Everything that a stage is configured with."""
+
+    stage: Literal["dev", "stage", "prod"]
+    namespace: DnsLabel = "kilo"
+    protect: bool = Field(
+        default=True, description="Keep keys, locked buckets and registries when the stack is destroyed."
+    )
+    key_deletion_window_days: int = Field(default=30, ge=7, le=30)
+    aws: Aws
+    gcp: Gcp
+    images: Images
+    tiers: dict[TierName, TierPolicy]
+    tenants: tuple[TenantEntry, ...] = Field(min_length=1)
+    database: Database
+    bus: Bus = Bus()
+    outbox: Outbox = Outbox()
+    gateway: Gateway
+    ingest: Ingest = Ingest()
+    consumer: Service = Service()
+    registry: Registry
+    backups: Backups
+    audit: Audit
+    field_encryption: FieldEncryptionOutputs = FieldEncryptionOutputs()
+    monitoring: Monitoring
+    previews: tuple[Preview, ...] = ()
+
+    @property
+    def resolved_tenants(self) -> tuple[Tenant, ...]:
+        """The tenants with what their tier says filled in."""
+        return tuple(entry.resolve(self.tiers[entry.tier]) for entry in self.tenants)
+
+    @property
+    def tenant_ids(self) -> tuple[TenantId, ...]:
+        """The tenants' ids in the order of the configuration."""
+        return tuple(entry.id for entry in self.tenants)
