@@ -1,0 +1,1 @@
+"""Clears what a killed engine leaves behind. (Filled in below.)"""

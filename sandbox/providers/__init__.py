@@ -1,0 +1,1 @@
+"""Pulumi providers of the sandbox: the engine's true semantics over real servers on this machine."""

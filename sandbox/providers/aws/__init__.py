@@ -1,0 +1,1 @@
+"""The sandbox's ``aws`` provider: boto3 on a moto server."""

@@ -1,0 +1,1 @@
+"""The sandbox's ``random`` provider: generated values that live in the state and nowhere else."""
