@@ -18,12 +18,22 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from runtime.fle.formats import SUITE_AES_SIV, SUITE_KC_XAES, V1, V2_HEADER, RowId, header, row_data
+from runtime.fle.formats import (
+    SUITE_AES_SIV,
+    SUITE_KC_XAES,
+    V1,
+    V2_HEADER,
+    RowId,
+    header,
+    length_prefixed,
+    row_data,
+)
 from runtime.fle.keytable import KeyRow
 from runtime.fle.xaes import NONCE_BYTES, KcXaes256Gcm
 
 _V1_BYTE = b"\x01"
 _SIV_INFO = b"kilo field v2 aes-siv"
+_INDEX_INFO = b"kilo field index v2"
 
 
 class DataKey:
@@ -140,3 +150,9 @@ class XaesKey(DataKey):
 def data_key(row: KeyRow, secret: bytearray) -> GcmKey | XaesKey:
     """The key of the row's format."""
     return GcmKey(row, secret) if row.format == V1 else XaesKey(row, secret)
+
+
+def derive_index_key(root: bytes | bytearray, tenant: str, table: str, field: str) -> bytes:
+    """The index key of one field (HKDF-SHA256, RFC 5869, without salt: the root key is uniform)."""
+    info = length_prefixed(_INDEX_INFO, tenant.encode(), table.encode(), field.encode())
+    return HKDF(SHA256(), 32, None, info).derive(bytes(root))

@@ -22,7 +22,7 @@ from time import monotonic
 from typing import NamedTuple, NoReturn
 
 from runtime.contract import KeyReference
-from runtime.fle.datakey import DataKey, GcmKey, XaesKey, data_key
+from runtime.fle.datakey import DataKey, GcmKey, XaesKey, data_key, derive_index_key
 from runtime.fle.errors import (
     Downgraded,
     FieldError,
@@ -93,6 +93,7 @@ class Ring:
         "bytes_left",
         "fresh_until",
         "index",
+        "index_keys",
         "keys",
         "messages",
         "readers",
@@ -107,6 +108,7 @@ class Ring:
         self.rows = rows
         self.keys: dict[int, GcmKey | XaesKey] = {}
         self.index: dict[int, bytearray] = {}
+        self.index_keys: dict[tuple[str, str], list[tuple[int, bytes]]] = {}
         self.writer: GcmKey | XaesKey | None = None
         self.fresh_until = now + limits.max_age_seconds
         self.serve_until = self.fresh_until + limits.outage_seconds
@@ -269,9 +271,12 @@ class Keyring:
         ring.v1 = [key for key in keys if isinstance(key, GcmKey)]
         return ring.v1
 
-    def index_roots(self, tenant: str) -> tuple[list[tuple[int, bytearray]], Ring]:
-        """The tenant's index root keys with their versions, the active one first."""
+    def index_keys(self, tenant: str, table: str, field: str) -> list[tuple[int, bytes]]:
+        """The field's index keys with their versions, the active one first."""
         ring = self.ring(tenant)
+        found = ring.index_keys.get((table, field))
+        if found is not None:
+            return found
         with self._lock(tenant):
             ring = self._with_active(tenant, ring, INDEX)
             rows = [row for row in ring.rows.keys if row.purpose == INDEX and row.state in _READABLE]
@@ -279,7 +284,11 @@ class Keyring:
             for row in rows:
                 if row.id not in ring.index:
                     ring.index[row.id] = self._unwrap(row)
-            return [(row.version, ring.index[row.id]) for row in rows], ring
+            found = [
+                (row.version, derive_index_key(ring.index[row.id], tenant, table, field)) for row in rows
+            ]
+            ring.index_keys[table, field] = found
+        return found
 
     def reserve(self, key: DataKey) -> int:
         """Reserve a block of messages for ``key``; past the cache's own limit, the next use fetches again."""

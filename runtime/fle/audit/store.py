@@ -1,0 +1,176 @@
+"""Where checkpoints are kept: the object-locked bucket of the stack's outputs, or a folder.
+
+Objects are created once and never written again (``If-None-Match: *``, or a generation of zero), with
+the bucket's retention on each. A folder holds the same names: an export for an auditor who is offline.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from runtime.contract import BucketOutputs
+from runtime.errors import BadInput, Unreachable
+
+PREFIX = "fle-audit/"
+
+
+class Store(Protocol):
+    """Named texts that are written once."""
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        ...
+
+    def read(self, name: str) -> str:
+        """The text called ``name``."""
+        ...
+
+    def create(self, name: str, text: str) -> None:
+        """Write ``name``; the same text again is fine, another text is :class:`AlreadyWritten`."""
+        ...
+
+
+class AlreadyWritten(BadInput):
+    """The store holds another text under this name."""
+
+
+class FolderStore:
+    """A folder of files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def names(self) -> list[str]:
+        """See :class:`Store`."""
+        return sorted(path.name for path in self.folder.iterdir() if path.is_file())
+
+    def read(self, name: str) -> str:
+        """See :class:`Store`."""
+        return (self.folder / name).read_text(encoding="utf-8")
+
+    def create(self, name: str, text: str) -> None:
+        """See :class:`Store`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with (self.folder / name).open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            if self.read(name) != text:
+                msg = f"{self.folder / name}: holds another text already"
+                raise AlreadyWritten(msg) from None
+
+
+class S3Store:
+    """An S3 bucket with object lock."""
+
+    def __init__(self, bucket: BucketOutputs, client: Any = None) -> None:
+        self.bucket = bucket
+        self._client: Any = client or boto3.client("s3", region_name=bucket.location)
+
+    def names(self) -> list[str]:
+        """See :class:`Store`."""
+        pages = self._ask(
+            lambda: list(
+                self._client.get_paginator("list_objects_v2").paginate(
+                    Bucket=self.bucket.bucket, Prefix=PREFIX
+                )
+            )
+        )
+        return sorted(each["Key"].removeprefix(PREFIX) for page in pages for each in page.get("Contents", []))
+
+    def read(self, name: str) -> str:
+        """See :class:`Store`. The oldest version counts: a later one can only have been added on top."""
+        key = PREFIX + name
+        versions = self._ask(
+            lambda: list(
+                self._client.get_paginator("list_object_versions").paginate(
+                    Bucket=self.bucket.bucket, Prefix=key
+                )
+            )
+        )
+        found = [each for page in versions for each in page.get("Versions", []) if each["Key"] == key]
+        first = min(found, key=lambda each: each["LastModified"])
+        answer = self._ask(
+            lambda: self._client.get_object(Bucket=self.bucket.bucket, Key=key, VersionId=first["VersionId"])
+        )
+        return answer["Body"].read().decode()
+
+    def create(self, name: str, text: str) -> None:
+        """See :class:`Store`."""
+        body = text.encode()
+        lock: dict[str, Any] = {}
+        if self.bucket.lock_mode in {"governance", "compliance"}:
+            until = datetime.now(UTC) + timedelta(days=self.bucket.retention_days)
+            lock = {"ObjectLockMode": self.bucket.lock_mode.upper(), "ObjectLockRetainUntilDate": until}
+        try:
+            self._client.put_object(
+                Bucket=self.bucket.bucket,
+                Key=PREFIX + name,
+                Body=body,
+                ContentType="text/plain; charset=utf-8",
+                ChecksumSHA256=base64.b64encode(hashlib.sha256(body).digest()).decode(),
+                IfNoneMatch="*",
+                **lock,
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in {"PreconditionFailed", "ConditionalRequestConflict"}:
+                raise self._unreachable(error) from error
+            if self.read(name) != text:
+                msg = f"s3://{self.bucket.bucket}/{PREFIX}{name}: holds another text already"
+                raise AlreadyWritten(msg) from None
+        except BotoCoreError as error:
+            raise self._unreachable(error) from error
+
+    def _ask(self, call: Any) -> Any:
+        try:
+            return call()
+        except (ClientError, BotoCoreError) as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+        return Unreachable(f"audit store s3://{self.bucket.bucket}: {code}")
+
+
+class GcsStore:
+    """A Cloud Storage bucket with a retention policy."""
+
+    def __init__(self, bucket: BucketOutputs, client: Any = None) -> None:
+        if client is None:
+            from google.cloud import storage  # noqa: PLC0415 - an extra that only some stages install
+
+            client = storage.Client()
+        self._bucket: Any = client.bucket(bucket.bucket)
+
+    def names(self) -> list[str]:
+        """See :class:`Store`."""
+        return sorted(each.name.removeprefix(PREFIX) for each in self._bucket.list_blobs(prefix=PREFIX))
+
+    def read(self, name: str) -> str:
+        """See :class:`Store`."""
+        return self._bucket.blob(PREFIX + name).download_as_bytes().decode()
+
+    def create(self, name: str, text: str) -> None:
+        """See :class:`Store`."""
+        from google.api_core.exceptions import PreconditionFailed  # noqa: PLC0415 - see above
+
+        try:
+            self._bucket.blob(PREFIX + name).upload_from_string(
+                text, content_type="text/plain; charset=utf-8", if_generation_match=0
+            )
+        except PreconditionFailed:
+            if self.read(name) != text:
+                msg = f"gs://{self._bucket.name}/{PREFIX}{name}: holds another text already"
+                raise AlreadyWritten(msg) from None
+
+
+def open_store(bucket: BucketOutputs) -> Store:
+    """The store in ``bucket``."""
+    return S3Store(bucket) if bucket.provider == "aws" else GcsStore(bucket)
