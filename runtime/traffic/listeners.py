@@ -22,6 +22,10 @@ LIMITS_FILE = "limits.json"
 SHEDDING_KEY = "gateway.shedding_enabled"
 ADMIN_CLUSTER = "admin"
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_STATISTICS = "envoy.extensions.access_loggers.stats.v3.Config"
+_SCOPE: Json = {"stats_scope": {"prefix": "gateway"}}
+# The field is mandatory; a key that no runtime layer sets leaves the default.
+_NO_RUNTIME = {"runtime_key": "gateway.unused"}
 _TENANT = f"%METADATA(ROUTE:{METADATA}:tenant)%"
 _VERSION = f"%METADATA(CLUSTER:{METADATA}:version)%"
 
@@ -77,7 +81,7 @@ def _tenants_manager(settings: GatewaySettings, target_latency_ms: int) -> Json:
             "headers_with_underscores_action": "REJECT_REQUEST",
         },
         "local_reply_config": render_local_replies(),
-        "access_log": [_access_log(), _statistics()],
+        "access_log": [_access_log(), *_statistics()],
         "http_filters": [
             {
                 "name": LIMITS,
@@ -188,29 +192,29 @@ def _access_log() -> Json:
     }
 
 
-def _statistics() -> Json:
+def _statistics() -> list[Json]:
     """Count requests by tenant, version and status, whoever answered: the gateway or a service."""
     tags = [{"name": "tenant", "value_format": _TENANT}, {"name": "version", "value_format": _VERSION}]
     status = {"name": "status", "value_format": "%RESPONSE_CODE%"}
-    return {
-        "name": "statistics",
-        "typed_config": typed(
-            "envoy.extensions.access_loggers.stats.v3.Config",
-            stats_scope={"prefix": "gateway"},
-            counters=[
-                {"stat": {"name": "requests_total", "tags": [*tags, status]}, "value_fixed": 1},
-                {
-                    "stat": {"name": "received_bytes_total", "tags": tags[:1]},
-                    "value_format": "%BYTES_RECEIVED%",
-                },
-                {"stat": {"name": "sent_bytes_total", "tags": tags[:1]}, "value_format": "%BYTES_SENT%"},
-            ],
-            histograms=[
-                {
-                    "stat": {"name": "request_duration_milliseconds", "tags": tags},
-                    "unit": "Milliseconds",
-                    "value_format": "%DURATION%",
-                }
-            ],
-        ),
+    counters = [
+        {"stat": {"name": "requests_total", "tags": [*tags, status]}, "value_fixed": 1},
+        {"stat": {"name": "received_bytes_total", "tags": tags[:1]}, "value_format": "%BYTES_RECEIVED%"},
+        {"stat": {"name": "sent_bytes_total", "tags": tags[:1]}, "value_format": "%BYTES_SENT%"},
+    ]
+    durations = {
+        "stat": {"name": "request_duration_milliseconds", "tags": tags},
+        "unit": "Milliseconds",
+        "value_format": "%DURATION%",
     }
+    # A refusal is quick: counted among the answers, it would hide that those have become slow.
+    served = {
+        "status_code_filter": {"comparison": {"op": "NE", "value": {"default_value": 429, **_NO_RUNTIME}}}
+    }
+    return [
+        {"name": "counters", "typed_config": typed(_STATISTICS, **_SCOPE, counters=counters)},
+        {
+            "name": "durations",
+            "filter": served,
+            "typed_config": typed(_STATISTICS, **_SCOPE, histograms=[durations]),
+        },
+    ]
