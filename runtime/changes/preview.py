@@ -7,7 +7,7 @@ have had. Steps that change nothing, and the engine's own bookkeeping (providers
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -106,12 +106,12 @@ def _properties(
             yield PropertyChange(path, before, after, forces)
 
 
-def _at(value: object, path: str) -> object:
+def _at(value: Any, path: str) -> object:
     """The value at a property path of the engine, None when there is none."""
     for part in _path(path):
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, Sequence) and not isinstance(value, str) and part.isdigit():
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdigit():
             index = int(part)
             value = value[index] if index < len(value) else None
         else:

@@ -57,7 +57,7 @@ def test_an_update_names_each_property_before_and_after() -> None:
 
 
 def test_a_replacement_is_one_change_and_says_what_forces_it() -> None:
-    state = {
+    state: Any = {
         "oldState": {"inputs": {"bucket": "a"}, "protect": True},
         "newState": {"inputs": {"bucket": "b"}},
     }
