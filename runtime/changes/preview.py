@@ -95,7 +95,7 @@ def _properties(
 ) -> Iterator[PropertyChange]:
     if step["op"] in ("create", "delete"):
         return
-    forcing = set(step.get("replaceReasons") or ())
+    forcing: list[str] = step.get("replaceReasons") or []
     detailed: Mapping[str, Mapping[str, Any]] = step.get("detailedDiff") or {}
     paths = list(detailed) or list(dict.fromkeys([*(step.get("diffReasons") or ()), *forcing]))
     for path in paths:
