@@ -8,6 +8,7 @@ count; tools that look at a stage without the engine read the YAML file. Both en
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -28,6 +29,26 @@ PROVIDER_KEYS = {
     "aws:region": ("aws", "region"),
     "gcp:project": ("gcp", "project"),
     "gcp:region": ("gcp", "region"),
+}
+
+
+# What is right instead, for pydantic's own kinds of mistake (https://docs.pydantic.dev/latest/errors/).
+_RIGHT = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "float_parsing": "a number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "model_type": "a mapping",
+    "string_type": "text in quotes",
+    "too_short": "a list of at least {min_length}",
+    "tuple_type": "a list",
 }
 
 
@@ -54,7 +75,7 @@ def parse(config: Mapping[str, object], stage: str, file: str) -> Settings:
     try:
         settings = Settings.model_validate(document)
     except ValidationError as error:
-        raise BadInput("\n".join(_line(file, details) for details in error.errors())) from error
+        raise BadInput("\n".join(_line(file, details) for details in _own_mistakes(error))) from error
     broken = violations(settings)
     if broken:
         raise BadInput("\n".join(f"{file}: {PROJECT}:{path}: {message}" for path, message in broken))
@@ -105,6 +126,21 @@ def _plain(value: str) -> object:
     return value
 
 
+def _own_mistakes(error: ValidationError) -> list[ErrorDetails]:
+    """Every mistake but those that only follow from others: a list is short when its items are wrong."""
+    found = error.errors()
+    places = [details["loc"] for details in found]
+    return [
+        details
+        for details in found
+        if details["type"] != "too_short"
+        or not any(
+            len(place) > len(details["loc"]) and place[: len(details["loc"])] == details["loc"]
+            for place in places
+        )
+    ]
+
+
 def _line(file: str, details: ErrorDetails) -> str:
     return f"{file}: {_path(details['loc'])}: {_message(details)}"
 
@@ -127,25 +163,32 @@ def _message(details: ErrorDetails) -> str:
     kind, given = details["type"], details["input"]
     context = details.get("ctx", {})
     if kind == "missing":
-        return f"missing; {_what_is_right(details['loc']) or 'give it a value'}"
+        return f"missing; use {_what_is_right(details['loc']) or 'a value'}"
     if kind == "extra_forbidden":
         known = _fields_at(details["loc"][:-1])
         name = str(details["loc"][-1])
         close = get_close_matches(name, known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(sorted(known))}"
         return f"unknown setting; {hint}"
-    shown = json.dumps(given, default=str)
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    shown = _shown(given)
+    if kind in _RIGHT:
+        right = _what_is_right(details["loc"]) or _RIGHT[kind].format(**context)
+        return f"{shown} is not right; use {right}"
     if kind == "string_pattern_mismatch":
-        right = _what_is_right(details["loc"]) or f"it must match {context['pattern']}"
-        return f"{shown} is not right; {right}"
+        right = _what_is_right(details["loc"]) or f"what matches {context['pattern']}"
+        return f"{shown} is not right; use {right}"
     if kind == "literal_error":
         return f"{shown} is not known; use {context['expected']}"
     if kind == "value_error":
         return f"{shown}: {context['error']}"
     message = details["msg"]
-    right = _what_is_right(details["loc"])
-    return f"{shown}: {message[0].lower()}{message[1:]}" + (f" ({right})" if right else "")
+    return f"{shown}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(given: object) -> str:
+    """What stands in the file, short, and without the credentials of a URL pasted where none belongs."""
+    text = re.sub(r"//[^/@\s]*@", "//…@", json.dumps(given, default=str, ensure_ascii=False))
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _what_is_right(location: Sequence[int | str]) -> str | None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from infra.settings import TIERS, Settings
-from runtime.tenancy import TierName
 
 Violation = tuple[str, str]
 
@@ -34,23 +33,16 @@ def _tenants_are_unique(settings: Settings) -> Iterator[Violation]:
         seen.setdefault(entry.id, index)
 
 
-def _tiers_are_complete(settings: Settings) -> Iterator[Violation]:
-    for tier in TIERS:
-        if tier not in settings.tiers:
-            yield "tiers", f"tier '{tier}' is missing; define gold, silver and bronze"
-
-
 def _tiers_are_in_order(settings: Settings) -> Iterator[Violation]:
-    defined: list[TierName] = [tier for tier in TIERS if tier in settings.tiers]
-    for better, worse in pairwise(defined):
-        high, low = settings.tiers[better].limit, settings.tiers[worse].limit
+    for better, worse in pairwise(TIERS):
+        high, low = settings.tiers.policy(better).limit, settings.tiers.policy(worse).limit
         if low.requests_per_second > high.requests_per_second:
             yield (
                 f"tiers.{worse}.limit.requests_per_second",
                 f"{low.requests_per_second} is above {better}'s {high.requests_per_second}; "
                 f"a lower tier has at most what the tier above it has",
             )
-        promised, lesser = settings.tiers[better].objective, settings.tiers[worse].objective
+        promised, lesser = settings.tiers.policy(better).objective, settings.tiers.policy(worse).objective
         if lesser.availability_percent > promised.availability_percent:
             yield (
                 f"tiers.{worse}.objective.availability_percent",
@@ -60,7 +52,8 @@ def _tiers_are_in_order(settings: Settings) -> Iterator[Violation]:
 
 
 def _objectives_fit_timeouts(settings: Settings) -> Iterator[Violation]:
-    for tier, policy in settings.tiers.items():
+    for tier in TIERS:
+        policy = settings.tiers.policy(tier)
         if policy.objective.latency_threshold_ms > policy.timeout_ms:
             yield (
                 f"tiers.{tier}.objective.latency_threshold_ms",
@@ -70,8 +63,6 @@ def _objectives_fit_timeouts(settings: Settings) -> Iterator[Violation]:
 
 
 def _gold_fits_the_gateway(settings: Settings) -> Iterator[Violation]:
-    if not _all_tiers_known(settings):
-        return
     gold = [tenant for tenant in settings.resolved_tenants if tenant.tier == "gold"]
     promised = sum(tenant.limit.requests_per_second for tenant in gold)
     capacity = settings.gateway.capacity_requests_per_second
@@ -122,7 +113,7 @@ def _backups_outlive_their_lock(settings: Settings) -> Iterator[Violation]:
     if backups.keep_days < backups.lock_days:
         yield (
             "backups.keep_days",
-            f"{backups.keep_days} days is below lock_days ({backups.lock_days}); a lock holds; "
+            f"{backups.keep_days} days is below lock_days ({backups.lock_days}); "
             f"use at least {backups.lock_days}",
         )
 
@@ -182,13 +173,8 @@ def _previews_are_unique(settings: Settings) -> Iterator[Violation]:
         yield "previews", "prod has no previews; put them into dev or stage"
 
 
-def _all_tiers_known(settings: Settings) -> bool:
-    return all(entry.tier in settings.tiers for entry in settings.tenants)
-
-
 RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _tenants_are_unique,
-    _tiers_are_complete,
     _tiers_are_in_order,
     _objectives_fit_timeouts,
     _gold_fits_the_gateway,

@@ -264,6 +264,18 @@ class Preview(_Part):
     ]
 
 
+class Tiers(_Part):
+    """What each tier promises to its tenants."""
+
+    gold: TierPolicy
+    silver: TierPolicy
+    bronze: TierPolicy
+
+    def policy(self, tier: TierName) -> TierPolicy:
+        """The policy of ``tier``."""
+        return {"gold": self.gold, "silver": self.silver, "bronze": self.bronze}[tier]
+
+
 class Settings(_Part):
     """Everything that a stage is configured with."""
 
@@ -276,7 +288,7 @@ class Settings(_Part):
     aws: Aws
     gcp: Gcp
     images: Images
-    tiers: dict[TierName, TierPolicy]
+    tiers: Tiers
     tenants: tuple[TenantEntry, ...] = Field(min_length=1)
     database: Database
     bus: Bus = Bus()
@@ -294,7 +306,7 @@ class Settings(_Part):
     @property
     def resolved_tenants(self) -> tuple[Tenant, ...]:
         """The tenants with what their tier says filled in."""
-        return tuple(entry.resolve(self.tiers[entry.tier]) for entry in self.tenants)
+        return tuple(entry.resolve(self.tiers.policy(entry.tier)) for entry in self.tenants)
 
     @property
     def tenant_ids(self) -> tuple[TenantId, ...]:

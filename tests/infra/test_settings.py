@@ -1,0 +1,378 @@
+"""Mistakes in a stage's configuration: each is one line with the file, the path and what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from infra.configuration import from_engine, parse, read_stage_file
+from runtime.errors import BadInput
+
+ROOT = Path(__file__).parents[2]
+Config = dict[str, Any]
+
+
+def config_of(stage: str) -> Config:
+    return YAML(typ="safe").load(ROOT / f"Pulumi.{stage}.yaml")["config"]
+
+
+@pytest.fixture
+def config() -> Config:
+    return deepcopy(config_of("dev"))
+
+
+def put(path: str, value: object) -> Callable[[Config], None]:
+    """A change of the configuration: ``kilo:bus.replicas`` and the like; integers index lists."""
+
+    def change(config: Config) -> None:
+        *parents, last = path.split(".")
+        place: Any = config
+        for part in parents:
+            place = place[int(part)] if part.isdigit() else place[part]
+        place[int(last) if last.isdigit() else last] = value
+
+    return change
+
+
+def drop(path: str) -> Callable[[Config], None]:
+    def change(config: Config) -> None:
+        *parents, last = path.split(".")
+        place: Any = config
+        for part in parents:
+            place = place[int(part)] if part.isdigit() else place[part]
+        del place[last]
+
+    return change
+
+
+MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
+    "unknown section": ("dev", put("kilo:tenant", []), "kilo:tenant", "did you mean 'tenants'?"),
+    "unknown key": ("dev", put("kilo:bus.replica", 3), "kilo:bus.replica", "did you mean 'replicas'?"),
+    "unknown key without a likeness": (
+        "dev",
+        put("kilo:bus.xyz", 3),
+        "kilo:bus.xyz",
+        "known here: duplicate_",
+    ),
+    "unknown tenant setting": (
+        "dev",
+        put("kilo:tenants.0.tear", "x"),
+        "kilo:tenants[0].tear",
+        "did you mean 'tier'?",
+    ),
+    "misspelt tier": (
+        "dev",
+        put("kilo:tenants.1.tier", "platinum"),
+        "kilo:tenants[1].tier",
+        "'gold', 'silver'",
+    ),
+    "tier that is no tier": (
+        "dev",
+        put("kilo:tiers.platinum", {}),
+        "kilo:tiers.platinum",
+        "known here: bronze, gold",
+    ),
+    "tier left out": ("dev", drop("kilo:tiers.bronze"), "kilo:tiers.bronze", "missing"),
+    "duplicate tenant": ("dev", put("kilo:tenants.1.id", "acme"), "kilo:tenants[1].id", "already tenants[0]"),
+    "tenant id no DNS label": (
+        "dev",
+        put("kilo:tenants.0.id", "Acme_Inc"),
+        "kilo:tenants[0].id",
+        "lower-case",
+    ),
+    "no tenants": ("dev", put("kilo:tenants", []), "kilo:tenants", "a list of at least 1"),
+    "wrong type": ("dev", put("kilo:outbox.workers", "many"), "kilo:outbox.workers", "a whole number"),
+    "list where a mapping is due": ("dev", put("kilo:gateway", []), "kilo:gateway", "a mapping"),
+    "mapping where a list is due": ("dev", put("kilo:tenants", {"acme": {}}), "kilo:tenants", "use a list"),
+    "weight above a hundred": (
+        "dev",
+        put("kilo:tenants.0.next_weight_percent", 120),
+        "kilo:tenants[0].next_weight_percent",
+        "at most 100",
+    ),
+    "weight on a version that is not there": (
+        "dev",
+        put("kilo:tenants.0.next_weight_percent", 5),
+        "kilo:tenants[0].next_weight_percent",
+        "set ingest.next_image, or 0",
+    ),
+    "burst below the rate": (
+        "dev",
+        put("kilo:tenants.1.limit", {"requests_per_second": 10, "burst": 5}),
+        "kilo:tenants[1].limit",
+        "burst (5) must be at least",
+    ),
+    "tiers upside down": (
+        "dev",
+        put("kilo:tiers.bronze.limit", {"requests_per_second": 900, "burst": 900}),
+        "kilo:tiers.bronze.limit.requests_per_second",
+        "at most what the tier above it has",
+    ),
+    "more availability promised to a lower tier": (
+        "dev",
+        put("kilo:tiers.silver.objective.availability_percent", 99.99),
+        "kilo:tiers.silver.objective.availability_percent",
+        "at most what the tier above it is",
+    ),
+    "objective slower than the timeout": (
+        "dev",
+        put("kilo:tiers.gold.timeout_ms", 100),
+        "kilo:tiers.gold.objective.latency_threshold_ms",
+        "timed out",
+    ),
+    "gold promised more than the gateway has": (
+        "dev",
+        put("kilo:gateway.capacity_requests_per_second", 700),
+        "kilo:gateway.capacity_requests_per_second",
+        "at least 800",
+    ),
+    "kept shorter than locked": (
+        "dev",
+        put("kilo:backups.lock_days", 30),
+        "kilo:backups.keep_days",
+        "use at least 30",
+    ),
+    "compliance outside prod": (
+        "stage",
+        put("kilo:backups.primary.lock_mode", "compliance"),
+        "kilo:backups.primary.lock_mode",
+        "use governance",
+    ),
+    "audit under compliance outside prod": (
+        "dev",
+        put("kilo:audit.lock_mode", "compliance"),
+        "kilo:audit.lock_mode",
+        "use governance",
+    ),
+    "locked policy outside prod": (
+        "stage",
+        put("kilo:backups.secondary.locked", True),
+        "kilo:backups.secondary.locked",
+        "use false",
+    ),
+    "unknown lock mode": (
+        "prod",
+        put("kilo:backups.primary.lock_mode", "strict"),
+        "kilo:backups.primary.lock_mode",
+        "'governance' or 'compliance'",
+    ),
+    "secret id missing": (
+        "dev",
+        drop("kilo:database.url_secret_id"),
+        "kilo:database.url_secret_id",
+        "kilo/dev/database-url",
+    ),
+    "URL instead of a secret id": (
+        "dev",
+        put("kilo:database.url_secret_id", "postgresql://kilo@db:5432/kilo"),
+        "kilo:database.url_secret_id",
+        "the name of a secret",
+    ),
+    "aggregate no subject token": (
+        "dev",
+        put("kilo:outbox.cdc_aggregates", ["order created"]),
+        "kilo:outbox.cdc_aggregates[0]",
+        "use lower-case letters, digits, underscores and hyphens",
+    ),
+    "aggregate twice": (
+        "dev",
+        put("kilo:outbox.cdc_aggregates", ["order", "order"]),
+        "kilo:outbox.cdc_aggregates",
+        "list it once",
+    ),
+    "bucket name in capitals": (
+        "dev",
+        put("kilo:audit.bucket", "Kilo-Audit"),
+        "kilo:audit.bucket",
+        "lower-case letters",
+    ),
+    "bucket name too short": (
+        "dev",
+        put("kilo:backups.primary.bucket", "ab"),
+        "kilo:backups.primary.bucket",
+        "3 to 63",
+    ),
+    "bucket name reserved": (
+        "dev",
+        put("kilo:backups.secondary.bucket", "goog-backups"),
+        "kilo:backups.secondary.bucket",
+        "can't start with",
+    ),
+    "one bucket for two purposes": (
+        "dev",
+        put("kilo:audit.bucket", "kilo-dev-backups-eu"),
+        "kilo:audit.bucket",
+        "use another",
+    ),
+    "AWS region misspelt": ("dev", put("aws:region", "frankfurt"), "aws:region", "such as eu-central-1"),
+    "AWS region missing": ("dev", drop("aws:region"), "aws:region", "such as eu-central-1"),
+    "Google region misspelt": ("dev", put("gcp:region", "eu_west"), "gcp:region", "such as europe-west3"),
+    "account id as a number": (
+        "dev",
+        put("kilo:aws.account_id", 123456789012),
+        "kilo:aws.account_id",
+        "quotes",
+    ),
+    "administrator of another account": (
+        "dev",
+        put("kilo:aws.key_administrators", ["arn:aws:iam::999999999999:role/admin"]),
+        "kilo:aws.key_administrators[0]",
+        "another account",
+    ),
+    "administrator no ARN": (
+        "dev",
+        put("kilo:aws.key_administrators", ["admin"]),
+        "kilo:aws.key_administrators[0]",
+        "role or user ARN",
+    ),
+    "key window too short": (
+        "dev",
+        put("kilo:key_deletion_window_days", 3),
+        "kilo:key_deletion_window_days",
+        "at least 7",
+    ),
+    "two bus members": ("dev", put("kilo:bus.replicas", 2), "kilo:bus.replicas", "1, 3 or 5"),
+    "no quorum in prod": ("prod", put("kilo:bus.replicas", 1), "kilo:bus.replicas", "use 3 or 5"),
+    "duplicate window beyond retention": (
+        "dev",
+        lambda config: config["kilo:bus"].update(retention_days=1, duplicate_window_seconds=86_401),
+        "kilo:bus.duplicate_window_seconds",
+        "at most 86400",
+    ),
+    "prod unprotected": ("prod", put("kilo:protect", False), "kilo:protect", "use true"),
+    "image without a tag": ("dev", put("kilo:images.runtime", "kilo"), "kilo:images.runtime", "digest"),
+    "network no network": (
+        "dev",
+        put("kilo:database.network", "10.0.0.0/99"),
+        "kilo:database.network",
+        "10.0.0.0/16",
+    ),
+    "schedule no cron": (
+        "dev",
+        put("kilo:backups.schedule", "daily"),
+        "kilo:backups.schedule",
+        "five fields",
+    ),
+    "repository twice": (
+        "dev",
+        put("kilo:registry.repositories", ["a/b", "a/b"]),
+        "kilo:registry.repositories",
+        "list it once",
+    ),
+    "previews in prod": (
+        "prod",
+        put("kilo:previews", [{"name": "x", "image": "x:1", "expires_on": "2026-03-31"}]),
+        "kilo:previews",
+        "put them into dev or stage",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_that_names_file_path_and_what_would_be_right(mistake: str) -> None:
+    stage, change, path, right = MISTAKES[mistake]
+    config = deepcopy(config_of(stage))
+    change(config)
+    with pytest.raises(BadInput) as caught:
+        parse(config, stage, f"Pulumi.{stage}.yaml")
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"Pulumi.{stage}.yaml: {path}: ")
+    assert right in line
+
+
+@pytest.mark.parametrize("stage", ["dev", "stage", "prod"])
+def test_each_stage_file_is_right(stage: str) -> None:
+    settings = read_stage_file(ROOT / f"Pulumi.{stage}.yaml")
+    assert settings.stage == stage
+    assert {tenant.tier for tenant in settings.tenants} == {"gold", "silver", "bronze"}
+
+
+@pytest.mark.parametrize("stage", ["dev", "stage"])
+def test_nothing_is_locked_for_ever_outside_prod(stage: str) -> None:
+    settings = read_stage_file(ROOT / f"Pulumi.{stage}.yaml")
+    assert settings.backups.primary.lock_mode == settings.audit.lock_mode == "governance"
+    assert not settings.backups.secondary.locked
+
+
+def test_a_lock_for_ever_needs_an_explicit_setting_even_in_prod() -> None:
+    config = deepcopy(config_of("prod"))
+    del config["kilo:backups"]["primary"]["lock_mode"]
+    del config["kilo:backups"]["secondary"]["locked"]
+    settings = parse(config, "prod", "Pulumi.prod.yaml")
+    assert settings.backups.primary.lock_mode == "governance"
+    assert not settings.backups.secondary.locked
+
+
+def test_credentials_in_a_misplaced_url_are_not_shown(config: Config) -> None:
+    config["kilo:database"]["url_secret_id"] = "postgresql://kilo:hunter2@db:5432/kilo"
+    with pytest.raises(BadInput) as caught:
+        parse(config, "dev", "Pulumi.dev.yaml")
+    assert "hunter2" not in str(caught.value)
+    assert "@db:5432" in str(caught.value)
+
+
+def test_all_mistakes_are_reported_at_once(config: Config) -> None:
+    config["kilo:tenants"][0]["tier"] = "platinum"
+    config["kilo:bus"]["replicas"] = 2
+    config["aws:region"] = "frankfurt"
+    with pytest.raises(BadInput) as caught:
+        parse(config, "dev", "Pulumi.dev.yaml")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_all_broken_rules_are_reported_at_once(config: Config) -> None:
+    config["kilo:tenants"][1]["id"] = "acme"
+    config["kilo:backups"]["lock_days"] = 30
+    with pytest.raises(BadInput) as caught:
+        parse(config, "dev", "Pulumi.dev.yaml")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_stage_of_another_name_is_refused(config: Config) -> None:
+    with pytest.raises(BadInput, match=r"stack name: .*'dev', 'stage' or 'prod'"):
+        parse(config, "production", "Pulumi.production.yaml")
+
+
+def test_the_engine_passes_structures_as_json(config: Config) -> None:
+    import json
+
+    passed = {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    assert from_engine(passed, "dev") == parse(config, "dev", "Pulumi.dev.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"Pulumi.dev.yaml: can't be read"):
+        read_stage_file(tmp_path / "Pulumi.dev.yaml")
+
+
+def test_a_file_that_is_no_yaml_names_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text("config:\n  kilo:bus: {\n", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"Pulumi.dev.yaml:3: not YAML"):
+        read_stage_file(file)
+
+
+def test_a_file_without_settings_says_where_they_belong(tmp_path: Path) -> None:
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text("runtime: python\n", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"Pulumi.dev.yaml: config: missing"):
+        read_stage_file(file)
+
+
+def test_a_duplicate_key_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text("config:\n  kilo:protect: true\n  kilo:protect: false\n", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"Pulumi.dev.yaml:3: .*duplicate key"):
+        read_stage_file(file)
+
+
+def test_an_omitted_setting_comes_from_the_tier(config: Config) -> None:
+    tenants = {tenant.id: tenant for tenant in parse(config, "dev", "Pulumi.dev.yaml").resolved_tenants}
+    assert tenants["acme"].limit.requests_per_second == 500
+    assert tenants["umbrella"].limit.requests_per_second == 300
+    assert tenants["umbrella"].timeout_ms == tenants["acme"].timeout_ms
