@@ -11,11 +11,23 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-TenantId = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
+TenantId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"),
+    Field(description="lower-case letters, digits and inner hyphens, at most 40 characters"),
+]
 """A DNS label of at most 40 characters (RFC 1123), so that it can name a resource in every cloud."""
 
-FieldName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
-AggregateName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+FieldName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$"),
+    Field(description="lower-case letters, digits and underscores, at most 63 characters"),
+]
+AggregateName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$"),
+    Field(description="lower-case letters, digits, underscores and hyphens, at most 63 characters"),
+]
 """An outbox aggregate: one token of a NATS subject, so no dot, space or wildcard."""
 
 TierName = Literal["gold", "silver", "bronze"]
