@@ -179,9 +179,7 @@ def _message(details: ErrorDetails) -> str:
         return f"{shown} is not right; use {right}"
     if kind == "literal_error":
         return f"{shown} is not known; use {context['expected']}"
-    if kind == "value_error":
-        return f"{shown}: {context['error']}"
-    message = details["msg"]
+    message = str(context["error"]) if kind == "value_error" else details["msg"]
     return f"{shown}: {message[0].lower()}{message[1:]}"
 
 

@@ -9,6 +9,7 @@ from components.ingest import PORT as INGEST_PORT
 from components.labels import service_host
 from infra import names
 from infra.settings import Settings
+from runtime.observe.rules import render_rules
 from runtime.traffic.settings import GatewaySettings, Upstream
 
 
@@ -43,7 +44,7 @@ def debezium_properties(settings: Settings) -> str:
 
 def alert_rules(settings: Settings) -> Mapping[str, Any]:
     """The spec of the PrometheusRule."""
-    return {"groups": [{"name": f"kilo-{settings.stage}", "rules": []}]}
+    return render_rules(settings.resolved_tenants)
 
 
 def dashboards(settings: Settings) -> Mapping[str, str]:
