@@ -1,0 +1,84 @@
+"""Real servers for tests: one of each a session, and a fresh database or bus account a test.
+
+``database_url`` is an empty database with every migration applied, copied from a template, so that it
+costs tens of milliseconds; ``empty_database_url`` has none applied. ``postgres`` and ``nats`` are the
+servers themselves.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from sandbox.servers.nats import NatsServer
+from sandbox.servers.postgres import PostgresServer
+
+_numbers = itertools.count(1)
+_TEMPLATE = "kilo_template"
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A PostgreSQL 17 server; tests kill processes, not the machine, so it need not wait for the disk."""
+    directory = tmp_path_factory.mktemp("postgres")
+    server = PostgresServer(directory, settings={"fsync": "off", "synchronous_commit": "on"})
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: PostgresServer) -> str:
+    """The name of a database in which every migration has run."""
+    _create(postgres, _TEMPLATE, "template1")
+    from runtime.database import migrate
+
+    migrate(postgres.url_of(_TEMPLATE))
+    return _TEMPLATE
+
+
+@pytest.fixture
+def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
+    """The superuser's URL of a new database without tables."""
+    yield from _fresh(postgres, "template1")
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer, migrated_template: str) -> Iterator[str]:
+    """The superuser's URL of a new database with every migration applied."""
+    yield from _fresh(postgres, migrated_template)
+
+
+@pytest.fixture(scope="session")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A NATS server with JetStream; a test names its own streams."""
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """A directory for servers that one test starts for itself."""
+    return tmp_path
+
+
+def _fresh(postgres: PostgresServer, template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    _create(postgres, name, template)
+    yield postgres.url_of(name)
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _create(postgres: PostgresServer, name: str, template: str) -> None:
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
