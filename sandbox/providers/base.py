@@ -64,6 +64,8 @@ class ResourceType(ABC):
     """Inputs that the official provider fills in when the program leaves them out."""
     server_chosen: ClassVar[Collection[str]] = ()
     """Inputs that the cloud fills in; what it chose is no drift."""
+    unsupported: ClassVar[Collection[str]] = ()
+    """Inputs of the official type that the sandbox can't carry out, and so refuses."""
     secret_outputs: ClassVar[Collection[str]] = ()
     delete_before_replace: ClassVar[bool] = False
     extra_inputs: ClassVar[Mapping[str, Any]] = {}
@@ -168,6 +170,9 @@ class Provider:
         found = list(schema.failures(schema.ObjectShape(known, shape.required), inputs))
         for key in resource_type.documents:
             found += _document_failures(key, inputs.get(key))
+        for key in resource_type.unsupported:
+            if inputs.get(key) is not None:
+                found.append(Failure(key, "the sandbox can't carry this property out"))
         defaulted = self._fill(resource_type, name, olds, inputs, seed)
         if not found:
             found = list(resource_type.check(inputs))

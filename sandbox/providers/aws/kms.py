@@ -38,6 +38,7 @@ class Key(AwsType):
     tagged = True
     immutable = ("customKeyStoreId", "customerMasterKeySpec", "keyUsage", "multiRegion", "region", "xksKeyId")
     documents = ("policy",)
+    unsupported = ("customKeyStoreId", "xksKeyId")
     defaults = {
         "bypassPolicyLockoutSafetyCheck": False,
         "customerMasterKeySpec": "SYMMETRIC_DEFAULT",

@@ -21,6 +21,7 @@ class _Setting(AwsType):
 
     service = "s3"
     immutable = ("bucket", "region", "expectedBucketOwner")
+    unsupported = ("expectedBucketOwner",)
     unset: str
 
     def put(self, client: Any, bucket: str, inputs: Properties) -> None:
@@ -67,6 +68,7 @@ class Versioning(_Setting):
     """Can be suspended, never unset."""
 
     type_name = "aws:s3/bucketVersioning:BucketVersioning"
+    unsupported = ("mfa", "expectedBucketOwner")
     unset = ""
 
     def check(self, inputs: Properties) -> Iterable[Failure]:
@@ -134,6 +136,7 @@ class ObjectLock(_Setting):
     type_name = "aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration"
     unset = "ObjectLockConfigurationNotFoundError"
     defaults = {"objectLockEnabled": "Enabled"}
+    unsupported = ("expectedBucketOwner", "token")
     immutable = ("bucket", "region", "expectedBucketOwner", "objectLockEnabled")
 
     def check(self, inputs: Properties) -> Iterable[Failure]:
@@ -173,6 +176,7 @@ class PublicAccessBlock(_Setting):
 
     type_name = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
     unset = "NoSuchPublicAccessBlockConfiguration"
+    unsupported = ("skipDestroy",)
     immutable = ("bucket", "region")
     defaults = {
         "blockPublicAcls": False,
@@ -240,6 +244,7 @@ class Lifecycle(_Setting):
 
     type_name = "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration"
     unset = "NoSuchLifecycleConfiguration"
+    unsupported = ("expectedBucketOwner", "transitionDefaultMinimumObjectSize")
     server_chosen = ("region", "transitionDefaultMinimumObjectSize")
 
     def check(self, inputs: Properties) -> Iterable[Failure]:
