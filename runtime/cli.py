@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -78,14 +79,18 @@ _EXTRA_OF_MODULE = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; no traceback is shown for a :class:`KiloError`."""
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    output = _duplicate_output()
     try:
         answer = build(_called(given))(given, prog_name="kilo", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
-    except BrokenPipeError:
-        # The reader has seen enough; the interpreter must not complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
+    except SystemExit as ending:
+        # Typer and Rich end so when any pipe breaks, that of a lost connection too.
+        if not isinstance(ending.__context__, BrokenPipeError):
+            raise
+        if _reader_is_gone(output):
+            return ExitCode.OK
+        return _report(ending.__context__, as_json="--json" in given)
     except Exception as error:
         return _report(error, as_json="--json" in given)
     return answer if isinstance(answer, int) else ExitCode.OK
@@ -178,6 +183,26 @@ def _report(error: Exception, *, as_json: bool) -> int:
     elif message:
         typer.echo(f"{typer.style('kilo: error:', fg='red', bold=True)} {message}", err=True)
     return code
+
+
+def _duplicate_output() -> int | None:
+    """Another descriptor of standard output, since Rich points the first elsewhere when the pipe breaks."""
+    try:
+        return os.dup(1)
+    except OSError:
+        return None
+
+
+def _reader_is_gone(output: int | None) -> bool:
+    """Whether the reader of standard output, such as ``head``, has seen enough and nothing is wrong."""
+    if output is None:
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # The interpreter flushes what is left at exit.
+    return True
 
 
 def _usage(error: typer.TyperException) -> str:
