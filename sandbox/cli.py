@@ -1,0 +1,165 @@
+"""``kilo up``, ``down``, ``status``, ``logs``, ``env`` and ``doctor``: the dev stage on this machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from runtime.errors import BadInput, CheckFailed
+from sandbox import daemon, stage
+from sandbox.doctor import examine
+from sandbox.engine.environment import shell
+from sandbox.parts import PartStatus, follow, log_files, parts
+from sandbox.servers.process import tail
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def up(
+    tour: Annotated[bool, typer.Option(help="Send events through the stage at the end.")] = True,
+) -> None:
+    """Bring the dev stage up on this machine and send events through it.
+
+    Starts the sandbox's servers, lets the Pulumi engine create the dev stage, and sends events of a few
+    tenants through all of it. Safe to run again: what is there already is left as it is.
+
+    Examples:
+
+      kilo up            everything, then the tour
+
+      kilo up --no-tour  everything, without sending events
+    """
+    started = time.monotonic()
+    project = stage.find_project()
+    opened = stage.open_stage(project)
+    opened.up()
+    typer.echo(f"dev is up after {time.monotonic() - started:.0f} s. `kilo status` shows its parts.", err=True)
+    if tour:
+        done = subprocess.run([sys.executable, "-m", "runtime.cli", "tour"], env=None, check=False)
+        raise typer.Exit(done.returncode)
+
+
+def down(
+    destroy: Annotated[
+        bool, typer.Option("--destroy", help="Also remove the stage and its data, apart from what is protected.")
+    ] = False,
+) -> None:
+    """Stop the dev stage; its data stays under .kilo/ and `kilo up` takes it up again.
+
+    Examples:
+
+      kilo down            stop every process, keep the data
+
+      kilo down --destroy  let the engine destroy the stage first, then remove the data
+    """
+    project = stage.find_project()
+    if destroy:
+        kept = stage.open_stage(project).destroy()
+        if kept:
+            daemon.stop(project)
+            listed = "\n  ".join(kept)
+            msg = f"these are protected, so that their data stays under .kilo/:\n  {listed}"
+            raise CheckFailed(msg)
+    was_running = daemon.stop(project)
+    if destroy:
+        stage.remove(project)
+    typer.echo("Stopped." if was_running else "Nothing was running.", err=True)
+
+
+def status(as_json: JsonOption = False) -> None:
+    """Show the parts of the dev stage: state, since when, restarts, address.
+
+    Exits with 1 when a part is not running.
+
+    Examples:
+
+      kilo status
+
+      kilo status --json | jq '.[] | select(.state != "running")'
+    """
+    project = stage.find_project()
+    endpoints = daemon.running(project)
+    found = parts(project, endpoints) if endpoints else []
+    if as_json:
+        typer.echo(json.dumps([part.as_json() for part in found], indent=2))
+    elif endpoints is None:
+        typer.echo("The sandbox is not running; `kilo up` starts it.", err=True)
+    else:
+        _print_table(found)
+    if endpoints is None or any(not part.healthy for part in found):
+        raise typer.Exit(1)
+
+
+def _print_table(found: list[PartStatus]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("part", "state", "since", "restarts", "address"):
+        table.add_column(column, justify="right" if column == "restarts" else "left", overflow="fold")
+    for part in found:
+        colour = "green" if part.healthy else "red"
+        table.add_row(part.name, f"[{colour}]{part.state}[/]", part.age(), str(part.restarts), part.address)
+    Console().print(table)
+
+
+def logs(
+    name: Annotated[str, typer.Argument(help="A part of `kilo status`, a pod, or the start of its name.")],
+    lines: Annotated[int, typer.Option("--tail", "-n", min=0, help="How many of the last lines.")] = 100,
+    wait: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")] = False,
+) -> None:
+    """Show the log of one part.
+
+    Examples:
+
+      kilo logs ingest        the last lines of every ingest pod
+
+      kilo logs -f postgres   new lines as they come
+    """
+    project = stage.find_project()
+    files = log_files(project, name)
+    if not files:
+        known = ", ".join(sorted(log_files(project, ""))) or "none yet; `kilo up` starts the parts"
+        msg = f"no log of '{name}'; there are logs of: {known}"
+        raise BadInput(msg)
+    for part, path in files.items():
+        if len(files) > 1:
+            typer.echo(f"==> {part} <==")
+        if text := tail(path, lines):
+            typer.echo(text)
+    if wait:
+        for line in follow(list(files.values())):
+            typer.echo(line, nl=False)
+
+
+def env() -> None:
+    """Print the environment in which plain `pulumi` works on the sandbox.
+
+    Examples:
+
+      eval "$(kilo env)"
+
+      pulumi preview -s dev
+    """
+    opened = stage.open_stage(stage.find_project())
+    typer.echo(shell(dict(opened.variables)))
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Check what this machine needs for the sandbox, and say what to install.
+
+    Exits with 1 when something is missing.
+    """
+    findings = examine()
+    if as_json:
+        typer.echo(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            mark = typer.style("ok", fg="green") if finding.ok else typer.style("missing", fg="red")
+            typer.echo(f"{mark:>8}  {finding.what}: {finding.detail}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,271 @@
+"""The sandbox's one long-running process: it answers for every server and every pod of a project.
+
+One daemon has a project's ``.kilo/`` at a time. It starts the servers that stand for the clouds, puts the
+secrets there that a stage expects to find, and serves the cluster; where everything answers is written
+to ``.kilo/endpoints.json`` once all of it is ready. When it ends, in order or not, so do all of them, and
+what they store is there for the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psycopg
+
+from runtime.errors import KiloError, Unreachable
+from sandbox import toolchain
+from sandbox.backing import Backing, Ports, write_atomically
+from sandbox.cluster.service import ClusterService, Surroundings
+from sandbox.secrets import put_stage_secrets
+from sandbox.servers.fake_gcs import FakeGcsServer
+from sandbox.servers.leftovers import MARK, end_marked, start_guardian
+from sandbox.servers.moto import MotoServer
+from sandbox.servers.postgres import PostgresServer
+from sandbox.servers.process import tail
+from sandbox.servers.registries import PrimaryRegistry, SecondaryRegistry
+
+START_SECONDS = 120.0
+STOP_SECONDS = 60.0
+TOOLS = ("pulumi", "postgres", "nats-server", "envoy", "java", "debezium", "prometheus", "docker-registry", "crds")
+DATABASE = "kilo"
+STATUS_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where a running daemon's parts answer; URLs without credentials."""
+
+    pid: int
+    cluster: str
+    aws: str
+    gcs: str
+    primary_registry: str
+    secondary_registry: str
+    database: str
+
+
+@dataclass(frozen=True)
+class Home:
+    """The daemon's files under a project's ``.kilo/``."""
+
+    directory: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held by the running daemon."""
+        return self.directory / "daemon.lock"
+
+    @property
+    def endpoints(self) -> Path:
+        """Written when everything is ready, removed when it stops."""
+        return self.directory / "endpoints.json"
+
+    @property
+    def status(self) -> Path:
+        """How each server outside the cluster fares."""
+        return self.directory / "servers.json"
+
+    @property
+    def log(self) -> Path:
+        """The daemon's own log."""
+        return self.directory / "logs" / "daemon.log"
+
+
+def running(project: Path) -> Endpoints | None:
+    """The endpoints of the project's daemon if it runs and is ready."""
+    home = Home(project.resolve() / ".kilo")
+    if not _is_locked(home.lock):
+        return None
+    try:
+        return Endpoints(**json.loads(home.endpoints.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def ensure_running(project: Path) -> Endpoints:
+    """Start the project's daemon if it is not running and wait until it is ready.
+
+    Raises:
+        Unreachable: it did not become ready; the message has the last lines of its log.
+    """
+    home = Home(project.resolve() / ".kilo")
+    if found := running(project):
+        return found
+    toolchain.ensure(*TOOLS)
+    home.log.parent.mkdir(parents=True, exist_ok=True)
+    with home.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "sandbox.daemon", str(project.resolve())],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if found := running(project):
+            return found
+        # Another caller may have started the daemon that holds the lock; ours then ends with 0.
+        if process.poll():
+            break
+        time.sleep(0.05)
+    msg = f"the sandbox did not start:\n{tail(home.log)}"
+    raise Unreachable(msg)
+
+
+def stop(project: Path) -> bool:
+    """Stop the project's daemon and everything that it runs; says whether there was one.
+
+    Raises:
+        Unreachable: it did not stop in time.
+    """
+    home = Home(project.resolve() / ".kilo")
+    if not _is_locked(home.lock):
+        end_marked(str(home.directory))
+        return False
+    pid = int(home.lock.read_text())
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while _is_locked(home.lock):
+        if time.monotonic() > deadline:
+            msg = f"the sandbox's daemon (process {pid}) did not stop within {STOP_SECONDS:.0f} s; see {home.log}"
+            raise Unreachable(msg)
+        time.sleep(0.05)
+    end_marked(str(home.directory))
+    return True
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+async def _serve(project: Path, home: Home) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    ports = Ports(home.directory / "ports.json")
+    postgres = PostgresServer(home.directory / "postgres", port=ports.of("postgres"))
+    aws = MotoServer(home.directory / "aws", port=ports.of("aws"))
+    gcs = FakeGcsServer(home.directory / "gcs", port=ports.of("gcs"))
+    primary = PrimaryRegistry(home.directory / "registry-primary", port=ports.of("registry-primary"), aws=aws.url)
+    secondary = SecondaryRegistry(home.directory / "registry-secondary", port=ports.of("registry-secondary"))
+    backing = Backing(
+        {
+            "postgres": (postgres, f"127.0.0.1:{postgres.port}"),
+            "aws": (aws, aws.url),
+            "gcs": (gcs, gcs.url),
+            "registry-primary": (primary, primary.url),
+            "registry-secondary": (secondary, secondary.url),
+        }
+    )
+    try:
+        await asyncio.to_thread(backing.start)
+        await asyncio.to_thread(_ensure_database, postgres)
+        await asyncio.to_thread(put_stage_secrets, project, aws.url, postgres.url_of(DATABASE))
+        cluster = ClusterService(
+            home.directory,
+            Surroundings(
+                aws=aws.url,
+                gcs=gcs.url,
+                primary_registry=primary.url,
+                secondary_registry=secondary.url,
+                postgres_programs=toolchain.path("postgres"),
+            ),
+        )
+        try:
+            url = await cluster.start()
+            endpoints = Endpoints(
+                pid=os.getpid(),
+                cluster=url,
+                aws=aws.url,
+                gcs=gcs.url,
+                primary_registry=primary.url,
+                secondary_registry=secondary.url,
+                database=f"postgresql://127.0.0.1:{postgres.port}/{DATABASE}",
+            )
+            write_atomically(home.endpoints, asdict(endpoints))
+            await _report_until(stopped, home, backing)
+        finally:
+            home.endpoints.unlink(missing_ok=True)
+            await cluster.stop()
+    finally:
+        await asyncio.to_thread(backing.stop)
+        home.status.unlink(missing_ok=True)
+
+
+async def _report_until(stopped: asyncio.Event, home: Home, backing: Backing) -> None:
+    last = None
+    while not stopped.is_set():
+        now = [
+            {
+                "name": part.name,
+                "state": part.state,
+                "since": part.since,
+                "restarts": part.restarts,
+                "address": part.address,
+            }
+            for part in backing.parts
+        ]
+        if now != last:
+            write_atomically(home.status, now)
+            last = now
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), STATUS_SECONDS)
+
+
+def _ensure_database(postgres: PostgresServer) -> None:
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
+        if found is None:
+            connection.execute(f"CREATE DATABASE {DATABASE}")  # type: ignore[arg-type]
+
+
+def main() -> int:
+    """Run the daemon of the project that the first argument names until it is told to stop."""
+    project = Path(sys.argv[1]).resolve()
+    home = Home(project / ".kilo")
+    home.directory.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # httpx says every readiness probe at this level.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    with home.lock.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return 0
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        owner = str(home.directory)
+        end_marked(owner)
+        os.environ[MARK] = owner
+        start_guardian(owner)
+        try:
+            asyncio.run(_serve(project, home))
+        except KiloError as error:
+            logging.getLogger(__name__).error("%s", error)  # noqa: TRY400  its line is enough
+            return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

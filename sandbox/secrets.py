@@ -1,0 +1,47 @@
+"""Puts into the sandbox's Secrets Manager what a stage's program expects to find there.
+
+On the clouds the database's owner puts its URL there. Here ``dev`` gets the URL of the sandbox's own
+PostgreSQL; the stages that are only previewed get one that leads nowhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import boto3
+from ruamel.yaml import YAML
+
+DEV = "dev"
+NOWHERE = "postgresql://preview:preview@database.invalid:5432/kilo"
+"""``.invalid`` never resolves (RFC 2606)."""
+
+
+def put_stage_secrets(project: Path, endpoint: str, database_url: str) -> None:
+    """Create or update the secret that each ``Pulumi.<stage>.yaml`` names as its database's URL.
+
+    A stage file that can't be read is left alone: the program itself reports what is wrong with it.
+    """
+    for file in sorted(project.glob("Pulumi.*.yaml")):
+        stage = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
+        try:
+            config = YAML(typ="safe").load(file)["config"]
+            name, region = config["kilo:database"]["url_secret_id"], config["aws:region"]
+        except Exception:  # noqa: BLE001, S112  any shape of a wrong file
+            continue
+        _put(endpoint, region, name, database_url if stage == DEV else NOWHERE)
+
+
+def _put(endpoint: str, region: str, name: str, value: str) -> None:
+    client: Any = boto3.client(
+        "secretsmanager",
+        endpoint_url=endpoint,
+        region_name=region,
+        aws_access_key_id="sandbox",
+        aws_secret_access_key="sandbox",  # noqa: S106  any is accepted
+    )
+    try:
+        if client.get_secret_value(SecretId=name)["SecretString"] != value:
+            client.put_secret_value(SecretId=name, SecretString=value)
+    except client.exceptions.ResourceNotFoundException:
+        client.create_secret(Name=name, SecretString=value)

@@ -1,0 +1,121 @@
+"""The dev stage on this machine: brought up by the engine, destroyed by it, and what it tells services."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.contract import OUTPUTS_VARIABLE
+from runtime.errors import BadInput, CheckFailed
+from sandbox import daemon, toolchain
+from sandbox.backing import write_atomically
+from sandbox.engine import environment
+
+STAGE = "dev"
+_NOTHING_DONE = "nothing more was done"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A project's dev stage on a running sandbox."""
+
+    project: Path
+    endpoints: daemon.Endpoints
+    variables: Mapping[str, str]
+
+    @property
+    def outputs_file(self) -> Path:
+        """Where the stack's outputs lie for tools on this machine."""
+        return self.project / ".kilo" / "outputs.json"
+
+    def up(self) -> None:
+        """Let the engine create and change what the program says, and keep its outputs.
+
+        Raises:
+            CheckFailed: the engine did not succeed; it has said why.
+        """
+        self._pulumi(["up", "--stack", STAGE, "--yes", "--skip-preview", "--suppress-outputs"])
+        answer = self._pulumi(["stack", "output", "--stack", STAGE, "--json"], quiet=True)
+        write_atomically(self.outputs_file, json.loads(answer))
+
+    def destroy(self) -> list[str]:
+        """Let the engine remove all that is not protected; answers with the URNs of what is.
+
+        Raises:
+            CheckFailed: the engine did not succeed; it has said why.
+        """
+        self._pulumi(["destroy", "--stack", STAGE, "--yes", "--skip-preview", "--exclude-protected"])
+        state = json.loads(self._pulumi(["stack", "export", "--stack", STAGE], quiet=True))
+        resources = state["deployment"].get("resources") or []
+        return [resource["urn"] for resource in resources if resource.get("protect")]
+
+    def ensure_stacks(self) -> None:
+        """Create the stack of each ``Pulumi.<stage>.yaml`` that has none yet."""
+        listed = json.loads(self._pulumi(["stack", "ls", "--json"], quiet=True))
+        existing = {stack["name"].rpartition("/")[2] for stack in listed}
+        for file in sorted(self.project.glob("Pulumi.*.yaml")):
+            name = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
+            if name not in existing:
+                # `stack init` notes the passphrase's salt in the stage's file, which is the user's own.
+                text = file.read_bytes()
+                self._pulumi(["stack", "init", name, "--no-select"], quiet=True)
+                file.write_bytes(text)
+
+    def _pulumi(self, arguments: Sequence[str], *, quiet: bool = False) -> str:
+        command = [str(environment.Layout(self.project).binaries / "pulumi"), *arguments]
+        done = subprocess.run(
+            command,
+            cwd=self.project,
+            env=environment.overlay(dict(self.variables)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if quiet else None,
+            stderr=subprocess.PIPE if quiet else None,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            said = f": {done.stderr.strip()}" if quiet else " (the lines above say why)"
+            msg = f"`pulumi {' '.join(arguments[:2])}` failed{said}; {_NOTHING_DONE}"
+            raise CheckFailed(msg)
+        return done.stdout or ""
+
+
+def find_project() -> Path:
+    """The folder of ``Pulumi.yaml`` at or above the working directory.
+
+    Raises:
+        BadInput: there is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "Pulumi.yaml").is_file():
+            return folder
+    msg = f"{here}: no Pulumi.yaml here or above; run this inside a checkout of the project"
+    raise BadInput(msg)
+
+
+def open_stage(project: Path) -> Stage:
+    """The dev stage of a project, its sandbox started when it is not running.
+
+    Raises:
+        Unreachable: the sandbox or the engine is not to be had.
+    """
+    endpoints = daemon.ensure_running(project)
+    variables = environment.prepare(
+        project,
+        toolchain.path("pulumi"),
+        environment.Endpoints(daemon=endpoints.cluster, aws=endpoints.aws, gcs=endpoints.gcs),
+    )
+    variables[OUTPUTS_VARIABLE] = str(project / ".kilo" / "outputs.json")
+    stage = Stage(project, endpoints, variables)
+    stage.ensure_stacks()
+    return stage
+
+
+def remove(project: Path) -> None:
+    """Remove everything that the sandbox keeps for a project; the daemon must not be running."""
+    shutil.rmtree(project / ".kilo", ignore_errors=True)
