@@ -47,8 +47,9 @@ class DatabaseRoles(pulumi.ComponentResource):
         self._name, self._args = name, args
         passwords: dict[DatabaseRole, random.RandomPassword] = {role: self._password(role) for role in ROLES}
         for role, password in passwords.items():
-            self._secret(secret_of(role), _role_secret(args.admin_url, role, password.result))
+            self._secret(role, secret_of(role), _role_secret(args.admin_url, role, password.result))
         admin = self._secret(
+            "admin",
             ADMIN_SECRET,
             {
                 URL_KEY: args.admin_url,
@@ -77,9 +78,9 @@ class DatabaseRoles(pulumi.ComponentResource):
             f"{self._name}-{role}", length=40, special=False, opts=pulumi.ResourceOptions(parent=self)
         )
 
-    def _secret(self, secret: str, data: dict[str, pulumi.Output[str]]) -> core.v1.Secret:
+    def _secret(self, name: str, secret: str, data: dict[str, pulumi.Output[str]]) -> core.v1.Secret:
         return core.v1.Secret(
-            f"{self._name}-{secret}",
+            f"{self._name}-{name}",
             metadata=meta.v1.ObjectMetaArgs(
                 name=secret, namespace=self._args.place.namespace, labels=labels(secret)
             ),
