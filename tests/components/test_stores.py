@@ -1,0 +1,201 @@
+"""Locked buckets in both clouds, and who may do what with backups."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import pytest
+
+from components.backup_vault import BackupVault, BackupVaultArgs
+from components.cloud_identity import CloudIdentity, CloudIdentityArgs
+from components.gcs_locked_bucket import GcsLockedBucket, GcsLockedBucketArgs
+from components.key_policy import DECRYPT, ENCRYPT, KeyUser
+from components.s3_locked_bucket import S3LockedBucket, S3LockedBucketArgs
+from tests.components.recorder import Recording, record
+
+POOL = "projects/1/locations/global/workloadIdentityPools/pool/providers/cluster"
+OIDC = "arn:aws:iam::123456789012:oidc-provider/oidc.eks.eu-central-1.amazonaws.com/id/CAFE"
+
+
+def s3(lock_mode: Literal["governance", "compliance"] = "governance", *, protect: bool = True) -> Recording:
+    return record(
+        lambda: S3LockedBucket(
+            "store",
+            S3LockedBucketArgs(
+                bucket="kilo-store", lock_mode=lock_mode, lock_days=7, keep_days=30, protect=protect, tags={}
+            ),
+        )
+    )
+
+
+def gcs(*, locked: bool = False, protect: bool = True) -> Recording:
+    return record(
+        lambda: GcsLockedBucket(
+            "store",
+            GcsLockedBucketArgs(
+                bucket="kilo-store",
+                location="europe-west3",
+                lock_days=7,
+                locked=locked,
+                keep_days=30,
+                protect=protect,
+                labels={},
+            ),
+        )
+    )
+
+
+def vault() -> Recording:
+    def program() -> None:
+        def identity(name: str) -> CloudIdentity:
+            return CloudIdentity(
+                name,
+                CloudIdentityArgs(
+                    namespace="kilo",
+                    service_accounts=[name],
+                    role_name=name,
+                    oidc_provider_arn=OIDC,
+                    google_identity_provider=POOL,
+                ),
+            )
+
+        writer, restorer = identity("backup"), identity("backup-drill")
+        made = BackupVault(
+            "backups",
+            BackupVaultArgs(
+                primary_bucket="kilo-primary",
+                primary_lock_mode="governance",
+                secondary_bucket="kilo-secondary",
+                secondary_location="europe-west3",
+                secondary_locked=False,
+                lock_days=7,
+                keep_days=30,
+                key_alias="alias/kilo/dev/backup",
+                key_administrators=["arn:aws:iam::123456789012:role/admin"],
+                key_users=[
+                    KeyUser("Backup", writer.role_arn, ENCRYPT),
+                    KeyUser("Drill", restorer.role_arn, DECRYPT),
+                ],
+                key_deletion_window_days=30,
+                key_context={"purpose": "backup"},
+                protect=True,
+                tags={},
+            ),
+        )
+        made.allow_writing(writer)
+        made.allow_restoring(restorer)
+
+    return record(program)
+
+
+def actions(recording: Recording, policy: str) -> set[str]:
+    document = json.loads(recording.one("aws:iam/rolePolicy:RolePolicy", policy).inputs["policy"])
+    return {action for statement in document["Statement"] for action in statement["Action"]}
+
+
+@pytest.mark.parametrize(("lock_mode", "written"), [("governance", "GOVERNANCE"), ("compliance", "COMPLIANCE")])
+def test_every_new_object_is_locked(lock_mode: Literal["governance", "compliance"], written: str) -> None:
+    recording = s3(lock_mode)
+    assert recording.one("aws:s3/bucket:Bucket").inputs["objectLockEnabled"] is True
+    lock = recording.one("aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration")
+    assert lock.inputs["rule"]["defaultRetention"] == {"mode": written, "days": 7}
+
+
+def test_the_lock_is_set_after_versioning_which_it_needs() -> None:
+    recording = s3()
+    versioning = recording.one("aws:s3/bucketVersioning:BucketVersioning")
+    assert versioning.inputs["versioningConfiguration"] == {"status": "Enabled"}
+    lock = recording.one("aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration")
+    assert versioning.urn in lock.dependencies
+
+
+def test_requests_without_tls_are_denied() -> None:
+    policy = json.loads(s3().one("aws:s3/bucketPolicy:BucketPolicy").inputs["policy"])
+    (statement,) = policy["Statement"]
+    assert (statement["Effect"], statement["Action"]) == ("Deny", "s3:*")
+    assert statement["Resource"] == ["arn:aws:s3:::kilo-store", "arn:aws:s3:::kilo-store/*"]
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_nothing_can_be_public_and_nobody_else_owns_objects() -> None:
+    recording = s3()
+    block = recording.one("aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock").inputs
+    assert all(
+        block[name] is True
+        for name in ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
+    )
+    ownership = recording.one("aws:s3/bucketOwnershipControls:BucketOwnershipControls").inputs
+    assert ownership["rule"] == {"objectOwnership": "BucketOwnerEnforced"}
+
+
+@pytest.mark.parametrize("store", [s3, gcs])
+def test_a_locked_bucket_is_protected_with_all_that_makes_it_locked(store: Any) -> None:
+    for resource in store().resources:
+        if resource.custom:
+            assert resource.protect, resource.type
+            assert resource.retain_on_delete, resource.type
+            assert not resource.inputs.get("forceDestroy"), resource.type
+
+
+@pytest.mark.parametrize("store", [s3, gcs])
+def test_a_throw_away_stage_can_empty_its_buckets(store: Any) -> None:
+    for resource in store(protect=False).resources:
+        assert not resource.protect
+        assert not resource.retain_on_delete
+        assert resource.inputs.get("forceDestroy", True)
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_google_bucket_is_private_and_retains(locked: bool) -> None:
+    inputs = gcs(locked=locked).one("gcp:storage/bucket:Bucket").inputs
+    assert inputs["uniformBucketLevelAccess"] is True
+    assert inputs["publicAccessPrevention"] == "enforced"
+    assert inputs["retentionPolicy"] == {"retentionPeriod": str(7 * 86_400), "isLocked": locked}
+
+
+def test_who_writes_backups_can_neither_read_nor_delete_them() -> None:
+    recording = vault()
+    allowed = actions(recording, "backup-write-backups")
+    assert "s3:PutObject" in allowed
+    assert not {"s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:BypassGovernanceRetention"} & allowed
+    member = recording.one("gcp:storage/bucketIAMMember:BucketIAMMember", "backups-backup").inputs
+    assert member["role"] == "roles/storage.objectCreator"
+
+
+def test_who_restores_backups_cannot_write_them() -> None:
+    recording = vault()
+    allowed = actions(recording, "backup-drill-read-backups")
+    assert {"s3:GetObject", "s3:ListBucket"} <= allowed
+    assert not {action for action in allowed if action.startswith(("s3:Put", "s3:Delete"))}
+    member = recording.one("gcp:storage/bucketIAMMember:BucketIAMMember", "backups-backup-drill").inputs
+    assert member["role"] == "roles/storage.objectViewer"
+
+
+def test_who_writes_backups_cannot_decrypt_them() -> None:
+    policy = json.loads(vault().one("aws:kms/key:Key").inputs["policy"])
+    found = {statement["Sid"]: statement for statement in policy["Statement"]}
+    assert found["BackupUses"]["Action"] == ["kms:Encrypt"]
+    assert found["DrillUses"]["Action"] == ["kms:Decrypt"]
+    assert found["BackupUses"]["Condition"] == {"StringEquals": {"kms:EncryptionContext:purpose": "backup"}}
+
+
+def test_google_access_is_given_to_the_service_account_itself() -> None:
+    member = vault().one("gcp:storage/bucketIAMMember:BucketIAMMember", "backups-backup").inputs["member"]
+    assert member == (
+        "principal://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool"
+        "/subject/system:serviceaccount:kilo:backup"
+    )
+
+
+def test_a_role_is_taken_by_its_service_account_alone() -> None:
+    trust = json.loads(vault().one("aws:iam/role:Role", "backup").inputs["assumeRolePolicy"])
+    (statement,) = trust["Statement"]
+    issuer = "oidc.eks.eu-central-1.amazonaws.com/id/CAFE"
+    assert statement["Principal"] == {"Federated": OIDC}
+    assert statement["Condition"] == {
+        "StringEquals": {
+            f"{issuer}:sub": ["system:serviceaccount:kilo:backup"],
+            f"{issuer}:aud": "sts.amazonaws.com",
+        }
+    }
