@@ -26,7 +26,10 @@ def keys(*, protect: bool = True, tenants: tuple[str, ...] = ("acme", "globex"))
                 tenants=tenants,
                 alias_prefix="alias/kilo/dev/tenant",
                 administrators=[ADMINISTRATOR],
-                users=[KeyUser("Ingest", INGEST, [*ENCRYPT, *DECRYPT]), KeyUser("Consumer", CONSUMER, DECRYPT)],
+                users=[
+                    KeyUser("Ingest", INGEST, [*ENCRYPT, *DECRYPT]),
+                    KeyUser("Consumer", CONSUMER, DECRYPT),
+                ],
                 deletion_window_days=30,
                 protect=protect,
                 tags={"project": "kilo"},
@@ -80,7 +83,13 @@ def test_a_key_is_used_only_with_its_own_tenant_in_the_context() -> None:
 def test_administrators_cannot_use_and_users_cannot_administer() -> None:
     found = statements(keys(), "acme")
     assert found["Administer"]["Principal"] == {"AWS": [ADMINISTRATOR]}
-    cryptographic = {"kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey", "kms:ReEncryptTo", "kms:CreateGrant"}
+    cryptographic = {
+        "kms:Encrypt",
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
+        "kms:ReEncryptTo",
+        "kms:CreateGrant",
+    }
     assert not cryptographic & set(found["Administer"]["Action"])
     for sid in ("IngestUses", "ConsumerUses", "IngestDescribes", "ConsumerDescribes"):
         assert set(found[sid]["Action"]) <= {"kms:Encrypt", "kms:Decrypt", "kms:DescribeKey"}

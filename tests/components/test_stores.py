@@ -94,7 +94,9 @@ def actions(recording: Recording, policy: str) -> set[str]:
     return {action for statement in document["Statement"] for action in statement["Action"]}
 
 
-@pytest.mark.parametrize(("lock_mode", "written"), [("governance", "GOVERNANCE"), ("compliance", "COMPLIANCE")])
+@pytest.mark.parametrize(
+    ("lock_mode", "written"), [("governance", "GOVERNANCE"), ("compliance", "COMPLIANCE")]
+)
 def test_every_new_object_is_locked(lock_mode: Literal["governance", "compliance"], written: str) -> None:
     recording = s3(lock_mode)
     assert recording.one("aws:s3/bucket:Bucket").inputs["objectLockEnabled"] is True
@@ -158,7 +160,10 @@ def test_who_writes_backups_can_neither_read_nor_delete_them() -> None:
     recording = vault()
     allowed = actions(recording, "backup-write-backups")
     assert "s3:PutObject" in allowed
-    assert not {"s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:BypassGovernanceRetention"} & allowed
+    assert (
+        not {"s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:BypassGovernanceRetention"}
+        & allowed
+    )
     member = recording.one("gcp:storage/bucketIAMMember:BucketIAMMember", "backups-backup").inputs
     assert member["role"] == "roles/storage.objectCreator"
 

@@ -1,0 +1,297 @@
+"""The whole program, stage by stage: what every resource of it must keep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.__main__ import deploy
+from infra.configuration import read_stage_file
+from runtime.contract import StackOutputs
+from tests.components.recorder import SECRETS, Recorded, Recording, record
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("dev", "stage", "prod")
+PROTECTED = (
+    "aws:ecr/repository:Repository",
+    "aws:kms/alias:Alias",
+    "aws:kms/key:Key",
+    "aws:s3/bucket:Bucket",
+    "aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration",
+    "gcp:artifactregistry/repository:Repository",
+    "gcp:storage/bucket:Bucket",
+)
+WORKLOADS = (
+    "kubernetes:apps/v1:Deployment",
+    "kubernetes:apps/v1:StatefulSet",
+    "kubernetes:batch/v1:Job",
+    "kubernetes:batch/v1:CronJob",
+)
+
+
+@cache
+def program(stage: str) -> Recording:
+    settings = read_stage_file(ROOT / f"Pulumi.{stage}.yaml")
+    return record(lambda: deploy(settings), stack=stage)
+
+
+@pytest.fixture(params=STAGES)
+def stage(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def pods(recording: Recording) -> Iterator[tuple[str, dict[str, Any]]]:
+    for type_ in WORKLOADS:
+        for workload in recording.of(type_):
+            spec = workload.inputs["spec"]
+            if "jobTemplate" in spec:
+                spec = spec["jobTemplate"]["spec"]
+            yield workload.name, spec["template"]["spec"]
+
+
+def texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_the_outputs_are_the_contract_whole_and_nothing_else(stage: str) -> None:
+    outputs = program(stage).outputs
+    assert set(outputs) == set(StackOutputs.model_fields)
+    parsed = StackOutputs.model_validate(outputs)
+    assert parsed.stage == stage
+    assert parsed.database.host == "db.example"
+    assert parsed.database.port == 5433
+
+
+def test_workloads_mount_the_very_outputs_that_the_stack_exports(stage: str) -> None:
+    recording = program(stage)
+    config_map = recording.one("kubernetes:core/v1:ConfigMap", "namespace-outputs")
+    mounted = StackOutputs.model_validate_json(config_map.inputs["data"]["outputs.json"])
+    assert mounted == StackOutputs.model_validate(recording.outputs)
+
+
+def test_no_output_holds_a_secret(stage: str) -> None:
+    recording = program(stage)
+    assert not recording.outputs_hold_secrets
+    for text in texts(recording.outputs):
+        assert not any(secret in text for secret in SECRETS)
+
+
+def test_secrets_are_only_in_secrets_and_there_marked_as_such(stage: str) -> None:
+    for resource in program(stage).resources:
+        holds = any(secret in text for text in texts(resource.inputs) for secret in SECRETS)
+        if resource.type == "kubernetes:core/v1:Secret":
+            assert holds
+            assert "stringData" in resource.secret_inputs
+        else:
+            assert not holds, resource.urn
+
+
+def test_every_resource_belongs_to_a_component(stage: str) -> None:
+    recording = program(stage)
+    components = {resource.urn for resource in recording.resources if not resource.custom}
+    for resource in recording.resources:
+        if resource.custom:
+            assert resource.parent in components, resource.urn
+        else:
+            area, name = resource.type.removeprefix("kilo:").split(":")
+            assert area.islower()
+            assert name[0].isupper()
+
+
+def test_what_cannot_be_made_again_is_kept(stage: str) -> None:
+    kept = stage != "dev"
+    recording = program(stage)
+    for type_ in PROTECTED:
+        assert recording.of(type_), type_
+        for resource in recording.of(type_):
+            assert resource.protect is kept, resource.urn
+            assert resource.retain_on_delete is kept, resource.urn
+
+
+def test_nothing_is_locked_for_ever_but_in_prod(stage: str) -> None:
+    recording = program(stage)
+    locks = recording.of("aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration")
+    modes = {lock.inputs["rule"]["defaultRetention"]["mode"] for lock in locks}
+    assert modes == ({"COMPLIANCE"} if stage == "prod" else {"GOVERNANCE"})
+    for bucket in recording.of("gcp:storage/bucket:Bucket"):
+        assert bucket.inputs["retentionPolicy"]["isLocked"] is (stage == "prod")
+
+
+def test_iam_names_every_action_and_every_resource(stage: str) -> None:
+    for policy in program(stage).of("aws:iam/rolePolicy:RolePolicy"):
+        for statement in json.loads(policy.inputs["policy"])["Statement"]:
+            assert not [action for action in statement["Action"] if "*" in action], policy.urn
+            if statement["Action"] == ["ecr:GetAuthorizationToken"]:
+                continue  # The one action here that AWS gives no resource.
+            for resource in statement["Resource"]:
+                assert resource.startswith("arn:aws:"), policy.urn
+                assert "*" not in resource.removesuffix("/*"), policy.urn
+
+
+def test_no_workload_has_a_cloud_identity_it_does_not_need(stage: str) -> None:
+    recording = program(stage)
+    with_identity = {
+        account.inputs["metadata"]["name"]
+        for account in recording.of("kubernetes:core/v1:ServiceAccount")
+        if "eks.amazonaws.com/role-arn" in account.inputs["metadata"].get("annotations", {})
+    }
+    assert with_identity == {
+        "ingest",
+        "consumer",
+        "registry-mirror",
+        "registry-sweep",
+        "backup",
+        "backup-drill",
+    }
+
+
+def test_every_workload_is_hardened(stage: str) -> None:
+    found = list(pods(program(stage)))
+    assert len(found) >= 13
+    for name, pod in found:
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            assert security["readOnlyRootFilesystem"] is True, name
+            assert security["allowPrivilegeEscalation"] is False, name
+            assert security["capabilities"] == {"drop": ["ALL"]}, name
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}, name
+            assert container["resources"]["limits"]["memory"], name
+
+
+def test_every_service_that_stays_up_is_probed_and_spread(stage: str) -> None:
+    recording = program(stage)
+    for type_ in ("kubernetes:apps/v1:Deployment", "kubernetes:apps/v1:StatefulSet"):
+        for workload in recording.of(type_):
+            pod = workload.inputs["spec"]["template"]["spec"]
+            keys = [spread["topologyKey"] for spread in pod["topologySpreadConstraints"]]
+            assert keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"], workload.name
+            for container in pod["containers"]:
+                for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                    assert probe in container, workload.name
+
+
+def test_every_workload_has_an_account_a_network_policy_and_a_disruption_budget(stage: str) -> None:
+    recording = program(stage)
+
+    def names(type_: str) -> set[str]:
+        return {found.inputs["metadata"]["name"] for found in recording.of(type_)}
+
+    workloads = {name for name, _ in pods(recording)}
+    assert workloads <= names("kubernetes:core/v1:ServiceAccount")
+    assert workloads <= names("kubernetes:networking.k8s.io/v1:NetworkPolicy")
+    staying = names("kubernetes:apps/v1:Deployment") | names("kubernetes:apps/v1:StatefulSet")
+    assert staying == names("kubernetes:policy/v1:PodDisruptionBudget")
+
+
+def test_what_a_pod_mounts_and_reads_is_there(stage: str) -> None:
+    recording = program(stage)
+
+    def named(type_: str) -> dict[str, Recorded]:
+        return {found.inputs["metadata"]["name"]: found for found in recording.of(type_)}
+
+    config_maps, secrets = named("kubernetes:core/v1:ConfigMap"), named("kubernetes:core/v1:Secret")
+    for name, pod in pods(recording):
+        for volume in pod.get("volumes", []):
+            if "configMap" in volume:
+                assert volume["configMap"]["name"] in config_maps, name
+        for container in pod["containers"]:
+            for variable in container["env"]:
+                key = variable.get("valueFrom", {}).get("secretKeyRef")
+                if key:
+                    assert key["key"] in secrets[key["name"]].inputs["stringData"], name
+
+
+def test_each_process_gets_the_database_url_of_its_own_role_alone(stage: str) -> None:
+    found = {
+        name: {
+            variable["valueFrom"]["secretKeyRef"]["name"]
+            for container in pod["containers"]
+            for variable in container["env"]
+            if "secretKeyRef" in variable.get("valueFrom", {})
+        }
+        for name, pod in pods(program(stage))
+    }
+    assert {name: secrets for name, secrets in found.items() if secrets} == {
+        "schema": {"database-admin"},
+        "ingest": {"database-ingest"},
+        "outbox-worker": {"database-worker"},
+        "outbox-reconciler": {"database-worker"},
+        "debezium": {"database-cdc"},
+        "consumer": {"database-consumer"},
+        "backup": {"database-backup"},
+    }
+
+
+def test_the_bus_admits_its_clients_and_nobody_else(stage: str) -> None:
+    policy = program(stage).one("kubernetes:networking.k8s.io/v1:NetworkPolicy", "nats").inputs["spec"]
+    clients = {
+        rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"]
+        for rule in policy["ingress"]
+        if rule["ports"][0]["port"] == 4222
+    }
+    assert clients == {"debezium", "consumer", "outbox-worker", "outbox-reconciler", "bus-streams"}
+
+
+def test_no_pod_reaches_the_nodes_metadata_service(stage: str) -> None:
+    for policy in program(stage).of("kubernetes:networking.k8s.io/v1:NetworkPolicy"):
+        for rule in policy.inputs["spec"].get("egress", []):
+            for peer in rule["to"]:
+                block = peer.get("ipBlock")
+                if block and block["cidr"] == "0.0.0.0/0":
+                    assert block["except"] == ["169.254.169.254/32"], policy.urn
+
+
+def test_one_more_tenant_makes_its_key_and_replaces_nothing() -> None:
+    settings = read_stage_file(ROOT / "Pulumi.dev.yaml")
+    newcomer = settings.tenants[-1].model_copy(update={"id": "newcomer"})
+    more = settings.model_copy(update={"tenants": (*settings.tenants, newcomer)})
+    before = {found.urn for found in program("dev").resources}
+    after = {found.urn for found in record(lambda: deploy(more)).resources}
+    assert before <= after
+    added = {urn.rpartition("::")[2] for urn in after - before if "kms" in urn}
+    assert added == {"tenant-keys-newcomer"}
+
+
+def test_a_ramp_runs_the_next_version_beside_the_stable_one() -> None:
+    settings = read_stage_file(ROOT / "Pulumi.dev.yaml")
+    trial = settings.ingest.model_copy(update={"next_image": "registry.example/kilo:0.2.0"})
+    recording = record(lambda: deploy(settings.model_copy(update={"ingest": trial})))
+    images = {
+        name: recording.one("kubernetes:apps/v1:Deployment", name).inputs["spec"]["template"]["spec"][
+            "containers"
+        ][0]["image"]
+        for name in ("ingest", "ingest-next")
+    }
+    assert images == {"ingest": settings.images.runtime, "ingest-next": "registry.example/kilo:0.2.0"}
+    trust = recording.one("aws:iam/role:Role", "ingest").inputs["assumeRolePolicy"]
+    assert "system:serviceaccount:kilo:ingest-next" in trust
+
+
+def test_a_preview_is_a_namespace_of_its_own() -> None:
+    from infra.settings import Preview
+
+    settings = read_stage_file(ROOT / "Pulumi.dev.yaml")
+    preview = Preview(name="pr-12", image="registry.example/orders:pr-12", expires_on="2026-03-31")
+    recording = record(lambda: deploy(settings.model_copy(update={"previews": (preview,)})))
+    namespace = recording.one("kubernetes:core/v1:Namespace", "preview-pr-12")
+    assert namespace.inputs["metadata"]["labels"]["kilo.dev/expires-on"] == "2026-03-31"
+    environment = recording.one("kilo:preview:PreviewEnvironment")
+    inside = [found for found in recording.resources if environment.urn in (found.parent,)]
+    assert {found.inputs["metadata"]["namespace"] for found in inside if "spec" in found.inputs} == {
+        "preview-pr-12"
+    }
