@@ -96,7 +96,8 @@ class Backing:
         self.parts = [Part(name, server, address) for name, (server, address) in servers.items()]
         self._stopping = threading.Event()
         self._watchers = [
-            threading.Thread(target=self._watch, args=(part,), name=part.name, daemon=True) for part in self.parts
+            threading.Thread(target=self._watch, args=(part,), name=part.name, daemon=True)
+            for part in self.parts
         ]
 
     def start(self) -> None:
@@ -142,7 +143,7 @@ def _start(part: Part) -> None:
 
 
 def write_atomically(path: Path, value: object) -> None:
-    """Write ``value`` as JSON so that a reader sees the old file or the new one, readable by its owner alone."""
+    """Write ``value`` as JSON, for its owner alone; a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}")
     beside.touch(mode=0o600)

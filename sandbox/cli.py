@@ -40,7 +40,9 @@ def up(
     project = stage.find_project()
     opened = stage.open_stage(project)
     opened.up()
-    typer.echo(f"dev is up after {time.monotonic() - started:.0f} s. `kilo status` shows its parts.", err=True)
+    typer.echo(
+        f"dev is up after {time.monotonic() - started:.0f} s. `kilo status` shows its parts.", err=True
+    )
     if tour:
         done = subprocess.run([sys.executable, "-m", "runtime.cli", "tour"], env=None, check=False)
         raise typer.Exit(done.returncode)
@@ -48,7 +50,8 @@ def up(
 
 def down(
     destroy: Annotated[
-        bool, typer.Option("--destroy", help="Also remove the stage and its data, apart from what is protected.")
+        bool,
+        typer.Option("--destroy", help="Also remove the stage and its data, apart from what is protected."),
     ] = False,
 ) -> None:
     """Stop the dev stage; its data stays under .kilo/ and `kilo up` takes it up again.

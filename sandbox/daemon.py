@@ -37,7 +37,17 @@ from sandbox.servers.registries import PrimaryRegistry, SecondaryRegistry
 
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
-TOOLS = ("pulumi", "postgres", "nats-server", "envoy", "java", "debezium", "prometheus", "docker-registry", "crds")
+TOOLS = (
+    "pulumi",
+    "postgres",
+    "nats-server",
+    "envoy",
+    "java",
+    "debezium",
+    "prometheus",
+    "docker-registry",
+    "crds",
+)
 DATABASE = "kilo"
 STATUS_SECONDS = 0.5
 
@@ -140,7 +150,7 @@ def stop(project: Path) -> bool:
     deadline = time.monotonic() + STOP_SECONDS
     while _is_locked(home.lock):
         if time.monotonic() > deadline:
-            msg = f"the sandbox's daemon (process {pid}) did not stop within {STOP_SECONDS:.0f} s; see {home.log}"
+            msg = f"the sandbox (process {pid}) did not stop within {STOP_SECONDS:.0f} s; see {home.log}"
             raise Unreachable(msg)
         time.sleep(0.05)
     end_marked(str(home.directory))
@@ -166,7 +176,9 @@ async def _serve(project: Path, home: Home) -> None:
     postgres = PostgresServer(home.directory / "postgres", port=ports.of("postgres"))
     aws = MotoServer(home.directory / "aws", port=ports.of("aws"))
     gcs = FakeGcsServer(home.directory / "gcs", port=ports.of("gcs"))
-    primary = PrimaryRegistry(home.directory / "registry-primary", port=ports.of("registry-primary"), aws=aws.url)
+    primary = PrimaryRegistry(
+        home.directory / "registry-primary", port=ports.of("registry-primary"), aws=aws.url
+    )
     secondary = SecondaryRegistry(home.directory / "registry-secondary", port=ports.of("registry-secondary"))
     backing = Backing(
         {

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.toolchain.cache import cache_directory
+from sandbox.toolchain.cache import cache_root
 
 _FREE_BYTES = 6_000_000_000
 _OLDEST_PYTHON = (3, 11)
@@ -35,12 +35,16 @@ def _findings() -> Iterator[Finding]:
     yield Finding("Python", sys.version_info >= _OLDEST_PYTHON, f"{version}; 3.11 or later is needed")
     system, machine = platform.system(), platform.machine()
     yield Finding(
-        "machine", (system, machine) == ("Linux", "x86_64"), f"{system} {machine}; the servers are for Linux on x86_64"
+        "machine",
+        (system, machine) == ("Linux", "x86_64"),
+        f"{system} {machine}; the servers are for Linux on x86_64",
     )
-    yield from map(_program, ("mvn", "java", "git"), ("downloads Debezium", "runs Maven", "reads the checkout"))
+    yield from map(
+        _program, ("mvn", "java", "git"), ("downloads Debezium", "runs Maven", "reads the checkout")
+    )
     if os.geteuid() == 0:
         yield _program("setpriv", "runs PostgreSQL as another user, which refuses to run as root")
-    cache = cache_directory()
+    cache = cache_root()
     free = shutil.disk_usage(_existing(cache)).free
     yield Finding(
         "disk space",
@@ -51,7 +55,11 @@ def _findings() -> Iterator[Finding]:
 
 def _program(name: str, purpose: str) -> Finding:
     place = shutil.which(name)
-    detail = f"{place} ({purpose})" if place else f"not on PATH; it {purpose}: install it with your package manager"
+    detail = (
+        f"{place} ({purpose})"
+        if place
+        else f"not on PATH; it {purpose}: install it with your package manager"
+    )
     return Finding(name, place is not None, detail)
 
 

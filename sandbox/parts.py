@@ -68,7 +68,9 @@ def parts(project: Path, endpoints: Endpoints) -> list[PartStatus]:
         with connect(endpoints.cluster) as client:
             answer = client.get("/api/v1/pods").raise_for_status().json()
     except httpx.HTTPError as error:
-        msg = f"the sandbox's cluster at {endpoints.cluster} does not answer ({error}); see `kilo logs daemon`"
+        msg = (
+            f"the sandbox's cluster at {endpoints.cluster} does not answer ({error}); see `kilo logs daemon`"
+        )
         raise Unreachable(msg) from error
     return found + [_of_pod(pod) for pod in answer["items"]]
 
@@ -76,7 +78,9 @@ def parts(project: Path, endpoints: Endpoints) -> list[PartStatus]:
 def _of_pod(pod: dict[str, Any]) -> PartStatus:
     status = pod.get("status") or {}
     containers: list[dict[str, Any]] = status.get("containerStatuses") or []
-    ports = [str(port["containerPort"]) for item in pod["spec"]["containers"] for port in item.get("ports") or ()]
+    ports = [
+        str(port["containerPort"]) for item in pod["spec"]["containers"] for port in item.get("ports") or ()
+    ]
     address = f"{status.get('podIP', '')}:{','.join(ports)}" if ports else str(status.get("podIP", ""))
     started = status.get("startTime")
     return PartStatus(
@@ -96,7 +100,9 @@ def _state(status: dict[str, Any], containers: Sequence[dict[str, Any]]) -> str:
         if waiting:
             return str(waiting.get("reason", "waiting"))
     if status.get("phase") == "Running":
-        return "ready" if containers and all(container.get("ready") for container in containers) else "not ready"
+        return (
+            "ready" if containers and all(container.get("ready") for container in containers) else "not ready"
+        )
     return str(status.get("phase", "Pending")).lower()
 
 

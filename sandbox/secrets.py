@@ -27,7 +27,7 @@ def put_stage_secrets(project: Path, endpoint: str, database_url: str) -> None:
         try:
             config = YAML(typ="safe").load(file)["config"]
             name, region = config["kilo:database"]["url_secret_id"], config["aws:region"]
-        except Exception:  # noqa: BLE001, S112  any shape of a wrong file
+        except Exception:  # noqa: S112  any shape of a wrong file
             continue
         _put(endpoint, region, name, database_url if stage == DEV else NOWHERE)
 

@@ -24,7 +24,7 @@ from sandbox.providers.values import decode, encode
 
 _MESSAGE_BYTES = 400 * 1024 * 1024
 _THREADS = 64
-_KINDS = {
+KINDS = {
     ("add", False): provider_pb2.PropertyDiff.ADD,
     ("add", True): provider_pb2.PropertyDiff.ADD_REPLACE,
     ("delete", False): provider_pb2.PropertyDiff.DELETE,
@@ -34,11 +34,13 @@ _KINDS = {
 }
 
 
-def _type(urn: str) -> str:
+def type_of(urn: str) -> str:
+    """The resource type in a URN, as in ``aws:kms/key:Key``."""
     return urn.split("::", 3)[2].rpartition("$")[2]
 
 
-def _name(urn: str) -> str:
+def name_of(urn: str) -> str:
+    """The resource's name in a URN."""
     return urn.split("::", 3)[3]
 
 
@@ -67,7 +69,7 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
 
     def Configure(self, request: Any, context: Any) -> Any:
-        with _one_line(context, f"provider {self._provider.package}"):
+        with one_line(context, f"provider {self._provider.package}"):
             self._provider.configure(decode(request.args))
         return provider_pb2.ConfigureResponse(supportsPreview=True)
 
@@ -80,17 +82,17 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
                 f"add it in sandbox/providers/{self._provider.package}/",
             )
             raise AssertionError
-        with _one_line(context, request.tok):
+        with one_line(context, request.tok):
             response = provider_pb2.InvokeResponse()
             # A keyword of Python, so the field can't be named in a call.
             getattr(response, "return").CopyFrom(encode(function(decode(request.args))))
             return response
 
     def Check(self, request: Any, context: Any) -> Any:
-        with _one_line(context, request.urn):
+        with one_line(context, request.urn):
             inputs, failures = self._provider.check(
-                _type(request.urn),
-                _name(request.urn),
+                type_of(request.urn),
+                name_of(request.urn),
                 decode(request.olds),
                 decode(request.news),
                 request.randomSeed,
@@ -101,8 +103,8 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
         )
 
     def Diff(self, request: Any, context: Any) -> Any:
-        with _one_line(context, request.urn):
-            resource_type = self._provider.find_type(_type(request.urn))
+        with one_line(context, request.urn):
+            resource_type = self._provider.find_type(type_of(request.urn))
         found = changes(
             decode(request.old_inputs),
             decode(request.news),
@@ -117,7 +119,7 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
             deleteBeforeReplace=resource_type.delete_before_replace,
             detailedDiff={
                 change.path: provider_pb2.PropertyDiff(
-                    kind=_KINDS[change.kind, change.replaces], inputDiff=True
+                    kind=KINDS[change.kind, change.replaces], inputDiff=True
                 )
                 for change in found
             },
@@ -125,16 +127,16 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
         )
 
     def Create(self, request: Any, context: Any) -> Any:
-        with _one_line(context, request.urn):
+        with one_line(context, request.urn):
             resource_id, outputs = self._provider.create(
-                _type(request.urn), decode(request.properties), preview=request.preview
+                type_of(request.urn), decode(request.properties), preview=request.preview
             )
         return provider_pb2.CreateResponse(id=resource_id, properties=encode(outputs))
 
     def Read(self, request: Any, context: Any) -> Any:
-        with _one_line(context, request.urn):
+        with one_line(context, request.urn):
             found = self._provider.read(
-                _type(request.urn), request.id, decode(request.properties), decode(request.inputs)
+                type_of(request.urn), request.id, decode(request.properties), decode(request.inputs)
             )
         if found is None:
             return provider_pb2.ReadResponse()
@@ -142,9 +144,9 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.ReadResponse(id=request.id, properties=encode(outputs), inputs=encode(inputs))
 
     def Update(self, request: Any, context: Any) -> Any:
-        with _one_line(context, request.urn):
+        with one_line(context, request.urn):
             outputs = self._provider.update(
-                _type(request.urn),
+                type_of(request.urn),
                 request.id,
                 decode(request.olds),
                 decode(request.news),
@@ -153,12 +155,12 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.UpdateResponse(properties=encode(outputs))
 
     def Delete(self, request: Any, context: Any) -> Any:
-        with _one_line(context, request.urn):
-            self._provider.delete(_type(request.urn), request.id, decode(request.properties))
+        with one_line(context, request.urn):
+            self._provider.delete(type_of(request.urn), request.id, decode(request.properties))
         return empty_pb2.Empty()
 
 
-class _one_line:
+class one_line:
     """Turns whatever a server's client raises into one line for a person, without a traceback."""
 
     def __init__(self, context: Any, place: str) -> None:
@@ -178,13 +180,18 @@ class _one_line:
 
 
 def serve(provider: Provider) -> None:
+    """Serve a provider of resource types; see :func:`run`."""
+    run(ProviderServicer(provider))
+
+
+def run(servicer: ProviderServicer) -> None:
     """Serve until the engine goes away; the port is the first line on standard output, as it expects."""
     options = [
         ("grpc.max_receive_message_length", _MESSAGE_BYTES),
         ("grpc.max_send_message_length", _MESSAGE_BYTES),
     ]
     server = grpc.server(ThreadPoolExecutor(_THREADS), options=options)
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(ProviderServicer(provider), server)
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     sys.stdout.write(f"{port}\n")
