@@ -24,9 +24,8 @@ _EPILOG = (
     "Exit codes: 0 fine, 1 the check said no, 2 wrong use or bad input, 3 a part could not be reached. "
     "Completion for your shell: kilo --install-completion"
 )
-_DEFECT = (
-    70  # EX_SOFTWARE of sysexits.h: none of the codes above, so that no script takes a defect for an answer.
-)
+# EX_SOFTWARE of sysexits.h: none of the documented codes, so that no script takes a defect for an answer.
+_DEFECT = 70
 _INTERRUPTED = 130  # What shells report for a process that SIGINT ended.
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import typer
 
 from runtime.errors import BadInput, CheckFailed, Unreachable
@@ -40,7 +42,7 @@ def defect() -> None:
 
 
 def lost_connection() -> None:
-    raise BrokenPipeError
+    raise BrokenPipeError(errno.EPIPE, "the server went away")
 
 
 def needs_pulumi() -> None:

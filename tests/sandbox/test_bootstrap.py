@@ -5,6 +5,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,10 +126,18 @@ def test_clean_is_idempotent_and_keeps_the_sources(fresh_tree: Path) -> None:
     assert not (fresh_tree / "sandbox" / "__pycache__").exists()
 
 
+def write_python(folder: Path, name: str, version: tuple[int, int]) -> None:
+    """A Python that claims to be of a version, and that only says which file it was to run."""
+    script = f'''#!/bin/sh
+if [ "$1" = -c ]; then exec {sys.executable} -c "import sys; sys.version_info = {version}; $2"; fi
+echo "{name} runs $1"
+'''
+    (folder / name).write_text(script)
+    (folder / name).chmod(0o755)
+
+
 def test_up_without_a_new_enough_python_is_one_clear_line(fresh_tree: Path, bare_path: Path) -> None:
-    old = bare_path / "python3"
-    old.write_text("#!/bin/sh\nexit 1\n")
-    old.chmod(0o755)
+    write_python(bare_path, "python3", (3, 10))
     run = make(fresh_tree, "up", path=bare_path)
     first, *rest = run.stderr.splitlines()
     assert first.startswith("kilo: error: Python 3.11 or later is needed and none is on PATH: install it")
@@ -138,11 +147,10 @@ def test_up_without_a_new_enough_python_is_one_clear_line(fresh_tree: Path, bare
 
 
 def test_up_passes_over_an_old_python3_for_a_newer_one(fresh_tree: Path, bare_path: Path) -> None:
-    for name, script in {"python3": "exit 1", "python3.12": '[ "$1" = -c ] || echo "ran $1"'}.items():
-        (bare_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (bare_path / name).chmod(0o755)
+    write_python(bare_path, "python3", (3, 10))
+    write_python(bare_path, "python3.12", (3, 12))
     run = make(fresh_tree, "environment", path=bare_path)
-    assert run.stdout == "ran sandbox/bootstrap.py\n"
+    assert run.stdout == "python3.12 runs sandbox/bootstrap.py\n"
 
 
 def test_help_names_every_target(fresh_tree: Path) -> None:
