@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sandbox.providers.kubernetes.api import Api, Object
 
@@ -27,9 +27,9 @@ _HOPELESS_SECONDS = 10.0
 class NotReady(Exception):
     """The object was stored, and what it stands for does not run."""
 
-    def __init__(self, *reasons: str) -> None:
-        super().__init__("\n".join(reasons))
-        self.reasons = reasons
+    def __init__(self, place: str, problem: str, details: Iterable[str] = ()) -> None:
+        self.reasons = (f"{place} {problem}", *details)
+        super().__init__("\n".join(self.reasons))
 
 
 def wait_ready(api: Api, obj: Object, seconds: float, cancelled: threading.Event) -> Object:
@@ -47,19 +47,19 @@ def wait_ready(api: Api, obj: Object, seconds: float, cancelled: threading.Event
     while True:
         live = api.get(obj)
         if live is None:
-            raise NotReady(f"{place} was deleted while it was waited for")
+            raise NotReady(place, "was deleted while it was waited for")
         if failure := _failure(live):
-            raise NotReady(f"{place} failed: {failure}", *_why(api, live))
+            raise NotReady(place, f"failed: {failure}", _why(api, live))
         if _is_ready(live):
             return live
         reason = _hopeless(api, live)
         hopeless_since = (hopeless_since or time.monotonic()) if reason else None
         if reason and hopeless_since and time.monotonic() - hopeless_since > _HOPELESS_SECONDS:
-            raise NotReady(f"{place} won't become ready: {reason}", *_why(api, live))
+            raise NotReady(place, f"won't become ready: {reason}", _why(api, live))
         if time.monotonic() > deadline:
-            raise NotReady(f"{place} was not ready within {seconds:.0f} s", *_why(api, live))
+            raise NotReady(place, f"was not ready within {seconds:.0f} s", _why(api, live))
         if cancelled.wait(_POLL_SECONDS):
-            raise NotReady(f"{place}: cancelled while it was waited for")
+            raise NotReady(place, "was not ready when the update was cancelled")
 
 
 def wait_gone(api: Api, obj: Object, seconds: float, cancelled: threading.Event) -> None:
