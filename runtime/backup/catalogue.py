@@ -1,0 +1,127 @@
+"""The backups that the stores have, and reading one back, checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from runtime.backup import cipher
+from runtime.backup.keys import BackupKey
+from runtime.backup.manifest import MANIFESTS, Manifest, ManifestKey, ObjectState, parse_manifest
+from runtime.backup.stores import Store
+from runtime.errors import BadInput, CheckFailed, KiloError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One backup by its manifest's key, and the stores that list it."""
+
+    key: ManifestKey
+    stores: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """All backups, oldest first, and the stores that could not be listed."""
+
+    entries: list[Entry] = field(default_factory=list[Entry])
+    errors: dict[str, KiloError] = field(default_factory=dict[str, KiloError])
+
+    def find(self, backup_id: str | None) -> Entry:
+        """The backup of that id, or the newest.
+
+        Raises:
+            BadInput: there is none.
+        """
+        if not self.entries:
+            why = "; ".join(map(str, self.errors.values()))
+            msg = f"no backup in any store{f' ({why})' if why else ''}; take one with kilo backup run"
+            raise BadInput(msg)
+        if backup_id is None:
+            return self.entries[-1]
+        for entry in self.entries:
+            if entry.key.id == backup_id:
+                return entry
+        msg = f"{backup_id}: no such backup; kilo backup list names them"
+        raise BadInput(msg)
+
+
+def read_catalogue(stores: Mapping[str, Store]) -> Catalogue:
+    """List the backups of every store. A store that can't be listed is noted, not raised."""
+    catalogue = Catalogue()
+    holders: dict[str, list[str]] = {}
+    for name, store in stores.items():
+        try:
+            listed = store.list(MANIFESTS)
+        except KiloError as error:
+            catalogue.errors[name] = error
+            continue
+        for entry in listed:
+            holders.setdefault(entry.key, []).append(name)
+    known = {key: ManifestKey.parse(key) for key in holders}
+    parsed = sorted(
+        (found for found in known.values() if found), key=lambda found: (found.sequence, found.id)
+    )
+    catalogue.entries = [Entry(found, tuple(holders[found.key])) for found in parsed]
+    return catalogue
+
+
+def read_manifest(store: Store, key: ManifestKey) -> Manifest:
+    """Read a manifest and hold it against its key.
+
+    Raises:
+        CheckFailed: it is not there, or not what its key says.
+        StoreError: the store failed.
+    """
+    try:
+        content = b"".join(store.read(key.key))
+    except KeyError as error:
+        msg = f"{store.describe()}/{key.key}: listed, but not there"
+        raise CheckFailed(msg) from error
+    return parse_manifest(key, content, store.describe())
+
+
+def unwrap_data_key(key: BackupKey, manifest: Manifest) -> bytes:
+    """Unwrap the manifest's data key and check its seal with it.
+
+    Raises:
+        CheckFailed: KMS denies it, or the manifest is not genuine.
+        Unreachable: KMS does not answer.
+    """
+    context = manifest.encryption.context
+    if context.get("backup") != manifest.id or context.get("purpose") != "backup":
+        msg = f"backup {manifest.id}: its key belongs to another purpose or backup: {context}"
+        raise CheckFailed(msg)
+    data_key = key.unwrap(manifest.encryption.wrapped_key, context)
+    manifest.check_seal(data_key)
+    return data_key
+
+
+def ciphertext(store: Store, state: ObjectState) -> Iterator[bytes]:
+    """Read an object as it lies in the store.
+
+    Raises:
+        CheckFailed: at its end, when size or digest are not the manifest's.
+    """
+    digest, size = hashlib.sha256(), 0
+    try:
+        for piece in store.read(state.key):
+            digest.update(piece)
+            size += len(piece)
+            yield piece
+    except KeyError as error:
+        msg = f"{store.describe()}/{state.key}: not there"
+        raise CheckFailed(msg) from error
+    if (size, digest.hexdigest()) != (state.size, state.sha256):
+        msg = f"{store.describe()}/{state.key}: {size} bytes that are not the manifest's {state.size}"
+        raise CheckFailed(msg)
+
+
+def plaintext(store: Store, manifest: Manifest, name: str, data_key: bytes) -> Iterator[bytes]:
+    """Read an object decrypted; nothing that is not genuine is yielded.
+
+    Raises:
+        CheckFailed: it was changed, cut off, or is missing.
+    """
+    yield from cipher.decrypt(data_key, name, ciphertext(store, manifest.objects[name]))

@@ -1,0 +1,236 @@
+"""What is backed up: one database as it was at one moment.
+
+A transaction exports its snapshot; pg_dump and the counting of rows both see the database through
+it, so that the manifest says exactly what the dump holds. Connection details go to the PostgreSQL
+programs by environment, never on their command lines.
+
+A table's fingerprint is the sum of 64-bit hashes of its rows' text, under session settings that fix
+that text. It does not depend on row order, and it is for finding a restore that went wrong; forging
+is what the manifest's seal is for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from runtime.backup.manifest import TableState
+from runtime.errors import BadInput, CheckFailed, Unreachable
+
+_READ_BYTES = 1024 * 1024
+_LIBPQ = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "dbname": "PGDATABASE",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+}
+_CANONICAL_TEXT = (
+    "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; "
+    "SET extra_float_digits = 1; SET bytea_output = 'hex'; SET xmloption = 'content'; "
+    "SET default_transaction_isolation = 'repeatable read'; SET statement_timeout = 0; "
+    "SET idle_in_transaction_session_timeout = 0; SET search_path = ''"
+)
+_TABLES = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'
+ORDER BY 1, 2"""
+_ROWS = "SELECT count(*), coalesce(sum(pg_catalog.hashtextextended(t::text, 0)), 0)::text FROM ONLY {} t"
+_LARGE_OBJECTS = """
+SELECT count(*), coalesce(sum(pg_catalog.hashtextextended(
+    oid::text || pg_catalog.encode(pg_catalog.lo_get(oid), 'hex'), 0)), 0)::text
+FROM pg_catalog.pg_largeobject_metadata"""
+LARGE_OBJECTS = "large objects"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What the manifest says of the server."""
+
+    database: str
+    server_version: str
+    schema_version: str
+    lsn: str
+
+
+class Snapshot:
+    """An exported snapshot of a database; open while something reads through it."""
+
+    def __init__(self, url: str, connection: psycopg.Connection[Any]) -> None:
+        self._url = url
+        self._connection = connection
+        self.name = str(_value(connection, "SELECT pg_export_snapshot()"))
+        self.state = ServerState(
+            str(_value(connection, "SELECT current_database()")),
+            str(_value(connection, "SHOW server_version")),
+            _schema_version(connection),
+            str(_value(connection, "SELECT pg_current_wal_lsn()")),
+        )
+
+    def count(self) -> dict[str, TableState]:
+        """Count and fingerprint every table and the large objects, on a connection of its own."""
+        with connect(self._url) as connection:
+            connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self.name)))
+            return count_tables(connection)
+
+
+@contextmanager
+def open_snapshot(url: str) -> Generator[Snapshot]:
+    """Open a snapshot of the database at ``url`` for as long as the block runs.
+
+    Raises:
+        Unreachable: the database does not answer or refuses the login.
+    """
+    with connect(url) as connection:
+        yield Snapshot(url, connection)
+
+
+@contextmanager
+def connect(url: str) -> Generator[psycopg.Connection[Any]]:
+    """Connect with the session settings under which fingerprints are made.
+
+    Raises:
+        Unreachable: the database does not answer or refuses the login.
+        BadInput: the URL is not one.
+    """
+    try:
+        connection = psycopg.connect(url, autocommit=True, connect_timeout=10, application_name="kilo backup")
+    except psycopg.ProgrammingError as error:
+        msg = "the database URL is no PostgreSQL connection string"
+        raise BadInput(msg) from error
+    except psycopg.OperationalError as error:
+        msg = f"PostgreSQL: {_one_line(error)}"
+        raise Unreachable(msg) from error
+    with connection:
+        connection.execute(_CANONICAL_TEXT)
+        connection.autocommit = False
+        yield connection
+
+
+def count_tables(connection: psycopg.Connection[Any]) -> dict[str, TableState]:
+    """Count and fingerprint every table of the connection's database, and its large objects.
+
+    Raises:
+        CheckFailed: a table can't be read by this role.
+    """
+    found: dict[str, TableState] = {}
+    try:
+        for schema, table in connection.execute(_TABLES).fetchall():
+            query = sql.SQL(_ROWS).format(sql.Identifier(schema, table))
+            rows, fingerprint = cast("tuple[int, str]", connection.execute(query).fetchone())
+            found[f"{schema}.{table}"] = TableState(rows=rows, fingerprint=fingerprint)
+        rows, fingerprint = cast("tuple[int, str]", connection.execute(_LARGE_OBJECTS).fetchone())
+    except psycopg.Error as error:
+        msg = f"counting rows for the manifest: {_one_line(error)}"
+        raise CheckFailed(msg) from error
+    if rows:
+        found[LARGE_OBJECTS] = TableState(rows=rows, fingerprint=fingerprint)
+    return found
+
+
+def is_empty(url: str) -> bool:
+    """Whether the database has no table and no large object of anybody's."""
+    with connect(url) as connection:
+        return not count_tables(connection)
+
+
+def dump(url: str, snapshot: str) -> Iterator[bytes]:
+    """Run pg_dump on ``snapshot`` in its custom format and yield its output, large objects included.
+
+    Raises:
+        CheckFailed: pg_dump failed; raised at the end of its output, which is then incomplete.
+    """
+    yield from run(
+        ["pg_dump", "--format=custom", "--large-objects", "--no-password", f"--snapshot={snapshot}"], url
+    )
+
+
+def dump_globals(url: str) -> Iterator[bytes]:
+    """Run pg_dumpall for roles and tablespaces, without passwords: those are in the secrets manager."""
+    yield from run(["pg_dumpall", "--globals-only", "--no-role-passwords", "--no-password"], url)
+
+
+def run(argv: Sequence[str], url: str) -> Iterator[bytes]:
+    """Run a PostgreSQL program against ``url`` and yield its output.
+
+    Raises:
+        BadInput: the program is not on PATH.
+        CheckFailed: it failed; with its last line.
+    """
+    process = start(argv, url, stdout=subprocess.PIPE)
+    errors: list[bytes] = []
+    reader = threading.Thread(target=lambda: errors.extend(cast("Any", process.stderr)), daemon=True)
+    reader.start()
+    try:
+        assert process.stdout is not None  # noqa: S101 - piped above
+        # Unbuffered: read as much as is there, rather than copy it together.
+        while piece := os.read(process.stdout.fileno(), _READ_BYTES):
+            yield piece
+        code = process.wait()
+        reader.join(5)
+        if code != 0:
+            last = b" ".join(errors[-3:]).decode(errors="replace").strip()
+            msg = f"{argv[0]} failed with exit code {code}: {last}"
+            raise CheckFailed(msg)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def start(
+    argv: Sequence[str], url: str, *, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    """Start a PostgreSQL program with ``url``'s connection in its environment; stderr is piped.
+
+    Raises:
+        BadInput: the program is not on PATH.
+    """
+    program = shutil.which(argv[0])
+    if program is None:
+        msg = (
+            f"{argv[0]} is not on PATH; install PostgreSQL's client programs of the server's version or newer"
+        )
+        raise BadInput(msg)
+    return subprocess.Popen(
+        [program, *argv[1:]],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=os.environ | environment_of(url),
+    )
+
+
+def environment_of(url: str) -> dict[str, str]:
+    """The libpq environment variables that say what ``url`` says."""
+    settings = conninfo_to_dict(url)
+    return {variable: str(settings[key]) for key, variable in _LIBPQ.items() if settings.get(key)}
+
+
+def _value(connection: psycopg.Connection[Any], query: Any) -> object:
+    row = connection.execute(query).fetchone()
+    return row[0] if row else None
+
+
+def _schema_version(connection: psycopg.Connection[Any]) -> str:
+    """The last migration that ran; empty where the database has none."""
+    if _value(connection, "SELECT to_regclass('public.kilo_migrations')") is None:
+        return ""
+    return str(_value(connection, "SELECT max(name) FROM public.kilo_migrations") or "")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,158 @@
+"""A backup's manifest: what it holds, how to tell that it does, and which manifests came before.
+
+JSON in the canonical form of RFC 8785, so that its digest is of its meaning. The key under which it
+lies has its place in the chain and its digest, ``manifests/SEQUENCE-ID-SHA256.json``: whoever lists
+keys can extend the chain without reading, and nobody can swap a manifest unseen. ``previous`` names
+every manifest of the highest place that was there: two runs at once make a fork, and the next run
+joins it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Self
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from runtime.backup import cipher
+from runtime.errors import CheckFailed
+
+MANIFESTS = "manifests/"
+OBJECTS = "backups/"
+_KEY = re.compile(
+    r"manifests/(?P<sequence>\d{8})-(?P<id>[0-9TZa-z]+-[0-9a-f]{6})-(?P<sha256>[0-9a-f]{64})\.json"
+)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TableState(_Part):
+    """How many rows a table has, and the sum of their hashes."""
+
+    rows: int
+    fingerprint: str
+
+
+class ObjectState(_Part):
+    """One encrypted object: what lies in the stores, and what it decrypts to."""
+
+    key: str
+    size: int
+    sha256: str
+    plaintext_size: int
+    plaintext_sha256: str
+
+
+class Encryption(_Part):
+    """How the objects are encrypted, and the wrapped data key."""
+
+    algorithm: str
+    key: str
+    context: dict[str, str]
+    wrapped_key: str
+
+
+class Manifest(_Part):
+    """A backup. Times are UTC."""
+
+    format: Literal[1] = 1
+    id: str
+    sequence: int
+    previous: tuple[str, ...]
+    stage: str
+    database: str
+    snapshot_at: datetime
+    finished_at: datetime
+    duration_seconds: float
+    server_version: str
+    schema_version: str
+    lsn: str
+    tables: dict[str, TableState]
+    objects: dict[str, ObjectState]
+    encryption: Encryption
+    seal: str = ""
+
+    def sealed(self, data_key: bytes) -> Self:
+        """This manifest with its seal."""
+        return self.model_copy(update={"seal": cipher.seal(data_key, self._unsealed())})
+
+    def check_seal(self, data_key: bytes) -> None:
+        """Check the seal.
+
+        Raises:
+            CheckFailed: the manifest was not made under this data key.
+        """
+        if not hmac.compare_digest(cipher.seal(data_key, self._unsealed()), self.seal):
+            msg = f"backup {self.id}: the manifest's seal is wrong: it was changed, or is not of this key"
+            raise CheckFailed(msg)
+
+    def content(self) -> bytes:
+        """The canonical bytes."""
+        return rfc8785.dumps(json.loads(self.model_dump_json()))
+
+    def key(self) -> str:
+        """The key under which the manifest lies."""
+        digest = hashlib.sha256(self.content()).hexdigest()
+        return f"{MANIFESTS}{self.sequence:08d}-{self.id}-{digest}.json"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all objects as they lie in a store."""
+        return sum(state.size for state in self.objects.values())
+
+    def _unsealed(self) -> bytes:
+        return self.model_copy(update={"seal": ""}).content()
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestKey:
+    """What a manifest's key says."""
+
+    key: str
+    sequence: int
+    id: str
+    sha256: str
+
+    @classmethod
+    def parse(cls, key: str) -> Self | None:
+        """Read a key; None when it is no manifest's."""
+        match = _KEY.fullmatch(key)
+        return cls(key, int(match["sequence"]), match["id"], match["sha256"]) if match else None
+
+
+def heads(keys: Iterable[str]) -> tuple[ManifestKey, ...]:
+    """The manifests at the end of the chain, by their keys."""
+    known = [found for found in map(ManifestKey.parse, keys) if found]
+    highest = max((found.sequence for found in known), default=0)
+    return tuple(sorted((found for found in known if found.sequence == highest), key=lambda found: found.key))
+
+
+def parse_manifest(key: ManifestKey, content: bytes, place: str) -> Manifest:
+    """Read a manifest and hold it against its key.
+
+    Raises:
+        CheckFailed: its bytes are not those whose digest the key has, or it is not of this format.
+    """
+    if hashlib.sha256(content).hexdigest() != key.sha256:
+        msg = f"{place}/{key.key}: the content is not what the key's digest says"
+        raise CheckFailed(msg)
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        msg = f"{place}/{key.key}: {where}: {first['msg']}"
+        raise CheckFailed(msg) from error
+    if (manifest.id, manifest.sequence) != (key.id, key.sequence):
+        msg = f"{place}/{key.key}: says that it is backup {manifest.id}, {manifest.sequence} of the chain"
+        raise CheckFailed(msg)
+    return manifest

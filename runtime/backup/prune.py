@@ -1,0 +1,100 @@
+"""Removing old backups: never a locked one, never the newest, never the last that a drill proved.
+
+A backup is removed manifest first, so that what a killed run leaves behind is no longer a backup,
+and its remaining objects are removed by the next run. Needs an identity that may delete, which
+neither the writer nor the restorer is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from runtime.backup.drill import DRILLS
+from runtime.backup.manifest import MANIFESTS, OBJECTS, ManifestKey
+from runtime.backup.stores import Store
+from runtime.errors import KiloError
+
+_UNDER_WAY = timedelta(days=1)
+"""Objects without a manifest that are younger than this may belong to a run that is not over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What became of one backup's objects in one store."""
+
+    store: str
+    backup: str
+    outcome: str
+
+    def document(self) -> dict[str, str]:
+        """The JSON form."""
+        return {"store": self.store, "backup": self.backup, "outcome": self.outcome}
+
+
+def prune(
+    stores: Mapping[str, Store], *, keep_days: int, keep_last: int, dry_run: bool = False
+) -> list[Pruned]:
+    """Remove backups that are older than ``keep_days``, apart from the ``keep_last`` newest.
+
+    Raises:
+        StoreError: a store can't be listed; nothing was removed from it.
+    """
+    results: list[Pruned] = []
+    for name, store in stores.items():
+        results += _prune_store(name, store, keep_days, max(1, keep_last), dry_run=dry_run)
+    return results
+
+
+def _prune_store(name: str, store: Store, keep_days: int, keep_last: int, *, dry_run: bool) -> list[Pruned]:
+    now = datetime.now(UTC)
+    listed = {entry.key: entry for entry in store.list(MANIFESTS)}
+    manifests = sorted(
+        (found for found in map(ManifestKey.parse, listed) if found),
+        key=lambda found: (found.sequence, found.id),
+    )
+    proven = _last_proven(store)
+    spared = {found.id for found in manifests[-keep_last:]} | ({proven} if proven else set())
+    objects: dict[str, list[str]] = {}
+    recent: set[str] = set()
+    for entry in store.list(OBJECTS):
+        backup_id = entry.key.removeprefix(OBJECTS).partition("/")[0]
+        objects.setdefault(backup_id, []).append(entry.key)
+        if entry.created_at > now - _UNDER_WAY:
+            recent.add(backup_id)
+    # Manifest first: what is left of it then is no longer a backup.
+    doomed = {
+        found.id: [found.key, *objects.get(found.id, [])]
+        for found in manifests
+        if found.id not in spared and listed[found.key].created_at < now - timedelta(days=keep_days)
+    }
+    orphans = objects.keys() - {found.id for found in manifests} - recent
+    doomed |= {backup_id: objects[backup_id] for backup_id in sorted(orphans)}
+    return [_remove(name, store, backup_id, keys, now, dry_run=dry_run) for backup_id, keys in doomed.items()]
+
+
+def _remove(
+    name: str, store: Store, backup_id: str, keys: list[str], now: datetime, *, dry_run: bool
+) -> Pruned:
+    try:
+        locks = [store.lock(key) for key in keys]
+        locked = max((lock.until for lock in locks if lock.until), default=None)
+        if locked and locked > now:
+            return Pruned(name, backup_id, f"kept: locked until {locked:%Y-%m-%d}")
+        if not dry_run:
+            for key in keys:
+                store.delete(key)
+    except KeyError:
+        return Pruned(name, backup_id, "kept: changed meanwhile")
+    except KiloError as error:
+        return Pruned(name, backup_id, f"kept: {error}")
+    return Pruned(name, backup_id, "would remove" if dry_run else "removed")
+
+
+def _last_proven(store: Store) -> str | None:
+    """The backup of the newest drill that succeeded, by its evidence's key."""
+    keys = sorted(entry.key for entry in store.list(DRILLS) if entry.key.endswith("-proven.json"))
+    if not keys:
+        return None
+    return "-".join(keys[-1].removesuffix("-proven.json").rsplit("-", 2)[-2:])
