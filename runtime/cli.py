@@ -210,3 +210,7 @@ def _usage(error: typer.TyperException) -> str:
     command = context.command_path if context is not None else "kilo"
     message = error.format_message().rstrip(".")
     return message and f"{message} (see {command} --help)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

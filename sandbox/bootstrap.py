@@ -38,6 +38,8 @@ def main() -> int:
     except Problem as problem:
         sys.stderr.write(f"kilo: error: {problem}\n")
         return UNREACHABLE
+    except KeyboardInterrupt:
+        return 130  # The next run carries on from the packages that are cached.
     return 0
 
 
