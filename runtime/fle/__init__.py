@@ -15,6 +15,6 @@ alone.
 from runtime.fle.aio import AsyncFieldCipher
 from runtime.fle.cipher import FieldCipher
 from runtime.fle.errors import FieldError
-from runtime.fle.keyring import CacheLimits
+from runtime.fle.ring import CacheLimits
 
 __all__ = ["AsyncFieldCipher", "CacheLimits", "FieldCipher", "FieldError"]

@@ -36,9 +36,10 @@ from runtime.fle.formats import (
     to_bytes,
     to_text,
 )
-from runtime.fle.keyring import CacheLimits, Keyring, Reader, Ring, Writer
+from runtime.fle.keyring import Keyring
 from runtime.fle.keytable import KeyTable
 from runtime.fle.kms import KmsClients
+from runtime.fle.ring import CacheLimits, Reader, Ring, Writer
 from runtime.fle.xaes import CommitmentMismatch
 from runtime.observe.metrics import FLE_DECRYPT_FAILURES
 

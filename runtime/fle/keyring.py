@@ -17,9 +17,8 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import monotonic
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from runtime.contract import KeyReference
 from runtime.fle.datakey import DataKey, GcmKey, XaesKey, data_key, derive_index_key
@@ -34,97 +33,17 @@ from runtime.fle.errors import (
     UnknownTenant,
     WrongTenant,
 )
-from runtime.fle.keytable import DATA, INDEX, KeyRow, KeyTable, TenantRows, Wrap
+from runtime.fle.keytable import DATA, INDEX, KeyRow, KeyTable, Wrap
 from runtime.fle.kms import KmsClients, context_of
+from runtime.fle.ring import CacheLimits, Ring
 from runtime.fle.xaes import KEY_BYTES
 
 _PASSING = (KmsUnavailable, KmsThrottled, KeyTableUnavailable)
 _READABLE = ("active", "retiring", "pending")
 
 
-@dataclass(frozen=True, slots=True)
-class CacheLimits:
-    """How long and how much a key serves from memory.
-
-    Attributes:
-        max_age_seconds: a key's age at which it is fetched again; the time in which a revocation takes hold.
-        outage_seconds: how much longer it serves while KMS or the key table does not answer.
-        retry_seconds: how often a fetch is tried during an outage.
-        negative_seconds: how long a refusal is remembered.
-        max_messages: messages a key encrypts before it is fetched again.
-        max_bytes: bytes that a tenant's keys encrypt before they are fetched again; counted without a
-            lock, so threads that race undercount by one message.
-        max_tenants: tenants held at once; the least recently fetched goes first.
-        reserve_messages: messages reserved in the key table at a time; a crash forfeits what is left.
-    """
-
-    max_age_seconds: float = 300
-    outage_seconds: float = 900
-    retry_seconds: float = 5
-    negative_seconds: float = 10
-    max_messages: int = 1 << 27
-    max_bytes: int = 1 << 36
-    max_tenants: int = 2048
-    reserve_messages: int = 1 << 18
-
-
 class WouldWait(Exception):
     """The key is not in memory, and :meth:`Keyring.inline` forbids waiting for it."""
-
-
-class Writer(NamedTuple):
-    """The key that encrypts a field, and the field's associated data up to the row."""
-
-    key: GcmKey | XaesKey
-    place: bytes
-
-
-class Reader(NamedTuple):
-    """A key that decrypts a field's values, and the field's associated data up to the row."""
-
-    key: XaesKey
-    place: bytes
-
-
-class Ring:
-    """One tenant's keys as they were fetched. Replaced whole, never changed by readers."""
-
-    __slots__ = (
-        "bytes_left",
-        "fresh_until",
-        "index",
-        "index_keys",
-        "keys",
-        "messages",
-        "readers",
-        "rows",
-        "serve_until",
-        "v1",
-        "writer",
-        "writers",
-    )
-
-    def __init__(self, rows: TenantRows, now: float, limits: CacheLimits) -> None:
-        self.rows = rows
-        self.keys: dict[int, GcmKey | XaesKey] = {}
-        self.index: dict[int, bytearray] = {}
-        self.index_keys: dict[tuple[str, str], list[tuple[int, bytes]]] = {}
-        self.writer: GcmKey | XaesKey | None = None
-        self.fresh_until = now + limits.max_age_seconds
-        self.serve_until = self.fresh_until + limits.outage_seconds
-        self.messages = 0
-        self.bytes_left = limits.max_bytes
-        # What a cipher prepares for a field is kept here, so that it never outlives the keys.
-        self.v1: list[GcmKey] | None = None
-        self.writers: dict[tuple[str, str], Writer] = {}
-        self.readers: dict[tuple[str, str, bytes], Reader] = {}
-
-    def __repr__(self) -> str:
-        return f"Ring({len(self.keys)} keys)"
-
-    def __reduce__(self) -> NoReturn:
-        msg = "keys can't be pickled"
-        raise TypeError(msg)
 
 
 class Keyring:

@@ -1,0 +1,179 @@
+"""Re-encrypting rows online: bounded batches, compare and swap, any number of workers, resumable.
+
+A worker claims the next range of rows by moving the pass's position, converts what it reads without
+holding a lock, and writes with a compare and swap: a row that somebody else changed meanwhile is left
+for the next pass. A worker that is killed loses at most its claimed range, which the next pass finds,
+since passes repeat until one finds nothing to do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from runtime.fle.datakey import XaesKey
+from runtime.fle.formats import V1, length_prefixed
+from runtime.fle.rotation.columns import Columns, prefixes
+from runtime.fle.rotation.convert import Converter
+
+_BEGIN_SCAN = """
+INSERT INTO fle_rotation_passes (plan_hash, table_name, direction, pass) VALUES (%s, %s, %s, %s)
+ON CONFLICT DO NOTHING
+"""
+_LOCK_SCAN = """
+SELECT next_row, exhausted FROM fle_rotation_passes
+WHERE plan_hash = %s AND table_name = %s AND direction = %s AND pass = %s FOR UPDATE
+"""
+_MOVE_SCAN = """
+UPDATE fle_rotation_passes SET next_row = coalesce(%s, next_row), exhausted = %s
+WHERE plan_hash = %s AND table_name = %s AND direction = %s AND pass = %s
+"""
+_RECORD = """
+INSERT INTO fle_rotation_batches (plan_hash, table_name, direction, pass, rows_read, rows_changed, digest)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
+"""
+
+
+@dataclass
+class Progress:
+    """What a worker did."""
+
+    read: int = 0
+    changed: int = 0
+    lost_races: int = 0
+    failed: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One table of one rotation, one way.
+
+    Attributes:
+        plan_hash: which rotation.
+        direction: ``forward`` or ``back``.
+        columns: which table.
+        evidence: the key under which digests are made; its format is v2.
+        batch_rows: rows a batch reads at most.
+        rows_per_second: a limit on one worker, or ``None``.
+    """
+
+    plan_hash: str
+    direction: str
+    columns: Columns
+    evidence: XaesKey
+    batch_rows: int = 2000
+    rows_per_second: float | None = None
+
+
+class Backfill:
+    """One worker. ``connection`` is its own, in autocommit mode; ``may_go_on`` is asked before each batch."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[TupleRow],
+        converter: Converter,
+        work: Work,
+        may_go_on: Callable[[], bool],
+    ) -> None:
+        self.connection, self.converter, self.work, self.may_go_on = connection, converter, work, may_go_on
+        self.progress = Progress()
+
+    def run(self, on_batch: Callable[[Progress], None]) -> bool:
+        """Make passes until one finds nothing to do; ``False`` when it was stopped before."""
+        number = self._first_pass()
+        while True:
+            found = self._pass(number, on_batch)
+            if found is None:
+                return False
+            if found == 0:
+                return True
+            number += 1
+
+    def _key(self, number: int) -> tuple[str, str, str, int]:
+        return (self.work.plan_hash, self.work.columns.spec.table, self.work.direction, number)
+
+    def _first_pass(self) -> int:
+        row = self.connection.execute(
+            "SELECT pass, exhausted FROM fle_rotation_passes"
+            " WHERE plan_hash = %s AND table_name = %s AND direction = %s ORDER BY pass DESC LIMIT 1",
+            self._key(0)[:3],
+        ).fetchone()
+        # A pass that is through may have lost a range with a worker that died: look at everything again.
+        return 1 if row is None else row[0] + 1 if row[1] else row[0]
+
+    def _pass(self, number: int, on_batch: Callable[[Progress], None]) -> int | None:
+        """Rows that this pass found to change; ``None`` when it was stopped."""
+        found = 0
+        while True:
+            if not self.may_go_on():
+                return None
+            started = time.monotonic()
+            claimed = self._claim(number)
+            if claimed is None:
+                return found
+            found += self._batch(number, *claimed)
+            on_batch(self.progress)
+            if self.work.rows_per_second:
+                due = self.work.batch_rows / self.work.rows_per_second
+                time.sleep(max(0.0, due - (time.monotonic() - started)))
+
+    def _claim(self, number: int) -> tuple[str | None, str] | None:
+        """The next range of rows, (after, upto]; ``None`` when the pass is through."""
+        key = self._key(number)
+        with self.connection.transaction():
+            self.connection.execute(_BEGIN_SCAN, key)
+            row = self.connection.execute(_LOCK_SCAN, key).fetchone()
+            if row is None or row[1]:
+                return None
+            after: str | None = row[0]
+            last = self.connection.execute(
+                self.work.columns.boundary(after),
+                {"tenant": self.converter.tenant, "after": after, "size": self.work.batch_rows},
+            ).fetchone()
+            upto: str | None = last[0] if last else None
+            self.connection.execute(_MOVE_SCAN, (upto, upto is None, *key))
+        return None if upto is None else (after, upto)
+
+    def _batch(self, number: int, after: str | None, upto: str) -> int:
+        """Convert the rows of a range; the number of rows that needed it."""
+        columns, tenant = self.work.columns, self.converter.tenant
+        key = self.converter.key()
+        done = prefixes(key.key_id) if key is not None and key.format != V1 else []
+        rows = self.connection.execute(
+            columns.select(after, upto, skip_prefixes=bool(done)),
+            {"tenant": tenant, "after": after, "upto": upto, "done": done},
+        ).fetchall()
+        self.progress.read += len(rows)
+        ids: list[str] = [row[0] for row in rows]
+        touched: set[int] = set()
+        compared = sha256()
+        old_new: dict[str, list[str | None]] = {}
+        for number_of, name in enumerate(columns.fields):
+            old: list[str | None] = [row[number_of + 1] for row in rows]
+            converted = self.converter.convert(name, ids, old)
+            new = list(old)
+            for position, value in zip(converted.at, converted.new, strict=True):
+                new[position] = value
+            touched.update(converted.at)
+            compared.update(converted.compared)
+            self.progress.failed += [f"{columns.spec.table}: {each}" for each in converted.failed]
+            old_new[f"old{number_of}"], old_new[f"new{number_of}"] = old, new
+        if not touched:
+            return 0
+        kept = sorted(touched)
+        parameters: dict[str, Any] = {name: [values[at] for at in kept] for name, values in old_new.items()}
+        parameters |= {"tenant": tenant, "rows": [ids[at] for at in kept]}
+        place = length_prefixed(b"kilo rotation digest", self.work.plan_hash.encode())
+        proof = self.work.evidence.seal_deterministic(compared.digest(), place)
+        with self.connection.transaction():
+            swapped = self.connection.execute(columns.swap(), parameters).rowcount
+            self.connection.execute(_RECORD, (*self._key(number), len(kept), swapped, proof))
+        self.progress.changed += swapped
+        self.progress.lost_races += len(kept) - swapped
+        return len(kept)

@@ -1,0 +1,151 @@
+"""Converting one column of a batch: which values change, into what, and the proof that nothing was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runtime.errors import CheckFailed
+from runtime.fle.cipher import FieldCipher
+from runtime.fle.datakey import GcmKey, XaesKey
+from runtime.fle.errors import FieldError
+from runtime.fle.formats import V1, Inspection, associated_data, inspect, length_prefixed, row_data, to_text
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Where values shall lie: under ``key_id``, or plain when it is ``None``."""
+
+    key_id: int | None
+    plain_too: bool
+    """Whether plain values are encrypted as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """The new values of a column at positions ``at``, and what was compared to prove them."""
+
+    at: list[int]
+    new: list[str]
+    compared: bytes
+    failed: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A stored value that reads: whether it lies encrypted, and its part of the digest."""
+
+    encrypted: bool
+    compared: bytes
+
+
+class Converter:
+    """Converts values of one tenant towards ``goal``; ``cipher`` is bound to the table's context."""
+
+    def __init__(self, cipher: FieldCipher, tenant: str, goal: Goal) -> None:
+        self.cipher, self.tenant, self.goal = cipher, tenant, goal
+
+    def key(self) -> GcmKey | XaesKey | None:
+        """The key that values shall lie under; ``None`` when they shall be plain."""
+        if self.goal.key_id is None:
+            return None
+        return self.cipher.keyring.reader(self.tenant, self.goal.key_id)[0]
+
+    def convert(self, name: str, rows: Sequence[str], values: Sequence[str | None]) -> Converted:
+        """Convert a column.
+
+        Each new value is decrypted again and compared before it is handed out.
+
+        Raises:
+            CheckFailed: a new value does not read as the old one did.
+        """
+        key = self.key()
+        at: list[int] = []
+        new: list[str] = []
+        failed: list[str] = []
+        plain: list[bytes] = []
+        deterministic: list[bool] = []
+        for position, value in enumerate(values):
+            if value is None:
+                continue
+            found = _inspect(value)
+            if not self._concerns(found, key):
+                continue
+            try:
+                data = (
+                    self.cipher.decrypt_bytes(self.tenant, name, rows[position], value)
+                    if found
+                    else value.encode()
+                )
+            except FieldError as error:
+                failed.append(f"row {rows[position]}: {error}")
+                continue
+            at.append(position)
+            plain.append(data)
+            deterministic.append(found is not None and found.suite == "AES-SIV-512")
+        names = [rows[position] for position in at]
+        new = self._seal(key, name, names, plain, deterministic)
+        back = [
+            self.cipher.decrypt_bytes(self.tenant, name, row, value) if key else value.encode()
+            for row, value in zip(names, new, strict=True)
+        ]
+        if back != plain:
+            msg = f"field {name}: a new value does not read as the old one did; nothing was written"
+            raise CheckFailed(msg)
+        compared = b"".join(
+            length_prefixed(name.encode(), row_data(row), data) for row, data in zip(names, back, strict=True)
+        )
+        return Converted(at, new, compared, failed)
+
+    def check(self, name: str, row: str, value: str) -> Checked | None:
+        """Decrypt one stored value; ``None`` when it can't be."""
+        found = _inspect(value)
+        if found is None:
+            data = value.encode()
+        else:
+            try:
+                data = self.cipher.decrypt_bytes(self.tenant, name, row, value)
+            except FieldError:
+                return None
+        return Checked(found is not None, length_prefixed(name.encode(), row_data(row), data))
+
+    def _concerns(self, found: Inspection | None, key: GcmKey | XaesKey | None) -> bool:
+        if found is None:
+            return self.goal.plain_too
+        if key is None:
+            return True
+        if found.version == V1:
+            return key.format != V1
+        return found.key_id != key.key_id
+
+    def _seal(
+        self,
+        key: GcmKey | XaesKey | None,
+        name: str,
+        rows: Sequence[str],
+        plain: Sequence[bytes],
+        deterministic: Sequence[bool],
+    ) -> list[str]:
+        if key is None:
+            return [each.decode() for each in plain]
+        if not plain:
+            return []
+        key.take(len(plain), self.cipher.keyring.reserve)
+        context = self.cipher.table
+        place = associated_data(key.header, self.tenant, context, name)
+        sealed = [to_text(raw) for raw in key.seal_many(plain, place, rows)]
+        if isinstance(key, XaesKey) and any(deterministic):
+            # A value that could be searched for stays so.
+            place = associated_data(key.siv_header, self.tenant, context, name)
+            for position, wanted in enumerate(deterministic):
+                if wanted:
+                    sealed[position] = to_text(key.seal_deterministic(plain[position], place))
+        return sealed
+
+
+def _inspect(value: str) -> Inspection | None:
+    """What the value says of itself; ``None`` for a plain one."""
+    try:
+        return inspect(value)
+    except FieldError:
+        return None

@@ -1,0 +1,90 @@
+"""The plan of a rotation: canonical text whose hash people sign."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Literal
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from runtime.contract import EncryptedTable, StackOutputs
+from runtime.errors import BadInput, CheckFailed
+
+Kind = Literal["rekey", "adopt", "release"]
+"""``rekey``: values go under a new key. ``adopt``: plain values are encrypted too, which is how a tenant
+moves into scope. ``release``: values become plain, which is how a tenant moves out."""
+
+
+class Plan(BaseModel):
+    """What a rotation will do. Equal plans have equal hashes, so the time of planning is part of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    tenant: str
+    kind: Kind
+    tables: tuple[EncryptedTable, ...]
+    requester: str
+    created_at: str
+    settle_seconds: int
+    destroy_after_days: int
+
+    def canonical(self) -> str:
+        """The plan as canonical JSON (RFC 8785)."""
+        return rfc8785.dumps(self.model_dump(mode="json")).decode()
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical text, in hex."""
+        return sha256(self.canonical().encode()).hexdigest()
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """Read a plan's canonical text."""
+        try:
+            return cls.model_validate(json.loads(text))
+        except (ValueError, ValidationError) as error:
+            msg = "the stored plan can't be read: it was made by another version, or altered"
+            raise CheckFailed(msg) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Whether the stage's configuration switches rotation on."""
+
+    outputs: StackOutputs
+
+    def check(self) -> None:
+        """Raise :class:`CheckFailed` when rotation is off."""
+        if not self.outputs.field_encryption.rotation_enabled:
+            msg = (
+                f"rotation is switched off on stage {self.outputs.stage}; "
+                "set field_encryption.rotation_enabled in the stage's configuration and run `pulumi up`"
+            )
+            raise CheckFailed(msg)
+
+
+def make_plan(outputs: StackOutputs, tenant: str, kind: Kind, requester: str, settle_seconds: int) -> Plan:
+    """Plan a rotation for ``tenant`` over the stage's encrypted tables."""
+    if tenant not in outputs.tenants:
+        msg = f"--tenant: {tenant} is not a tenant of stage {outputs.stage}"
+        raise BadInput(msg)
+    settings = outputs.field_encryption
+    if not settings.tables:
+        msg = (
+            f"stage {outputs.stage}: field_encryption.tables is empty; name the tables with encrypted columns"
+        )
+        raise BadInput(msg)
+    return Plan(
+        stage=outputs.stage,
+        tenant=tenant,
+        kind=kind,
+        tables=settings.tables,
+        requester=requester,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        settle_seconds=settle_seconds,
+        destroy_after_days=settings.destroy_after_days,
+    )

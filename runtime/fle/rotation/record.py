@@ -1,0 +1,124 @@
+"""A rotation as the database has it, and moving it from state to state with its audit entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from runtime.errors import BadInput, CheckFailed
+from runtime.fle.audit.log import append
+from runtime.fle.rotation.plan import Plan
+
+OPEN = ("planned", "running", "paused", "verified", "rolling-back")
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """One rotation. ``settled`` is whether every writer must have seen the key that is active now."""
+
+    plan: Plan
+    plan_hash: str
+    state: str
+    old_key_id: int | None
+    new_key_id: int | None
+    settled: bool
+
+
+_FIND = """
+SELECT plan, plan_hash, state, old_key_id, new_key_id,
+       switched_at IS NOT NULL
+       AND now() - switched_at >= make_interval(secs => (plan::jsonb ->> 'settle_seconds')::int)
+FROM fle_rotations WHERE plan_hash LIKE %s || '%%'
+"""
+
+
+def find(connection: psycopg.Connection[TupleRow], plan_hash: str, *, lock: bool = False) -> Rotation:
+    """The rotation whose plan's hash begins with ``plan_hash`` (8 characters or more).
+
+    Raises:
+        BadInput: there is none, or more than one.
+        CheckFailed: the stored plan does not have its hash.
+    """
+    if len(plan_hash) < 8 or not all(each in "0123456789abcdef" for each in plan_hash):
+        msg = f"PLAN: {plan_hash!r} is no plan hash; give 8 or more of its hexadecimal characters"
+        raise BadInput(msg)
+    rows = connection.execute(_FIND + (" FOR UPDATE" if lock else ""), (plan_hash,)).fetchall()
+    if len(rows) != 1:
+        msg = f"PLAN: {'no' if not rows else 'more than one'} rotation's plan hash begins with {plan_hash}"
+        raise BadInput(msg)
+    text, digest, state, old, new, settled = rows[0]
+    plan = Plan.parse(text)
+    if plan.digest() != digest:
+        msg = f"plan {digest[:12]}: the stored plan was altered; its hash is {plan.digest()[:12]}"
+        raise CheckFailed(msg)
+    return Rotation(plan, digest, state, old, new, settled)
+
+
+def require(rotation: Rotation, *states: str) -> None:
+    """Raise :class:`CheckFailed` unless the rotation is in one of ``states``."""
+    if rotation.state not in states:
+        msg = f"plan {rotation.plan_hash[:12]} is {rotation.state}; this needs it {' or '.join(states)}"
+        raise CheckFailed(msg)
+
+
+def move(
+    connection: psycopg.Connection[TupleRow],
+    rotation: Rotation,
+    *,
+    state: str,
+    actor: str,
+    action: str,
+    details: Mapping[str, Any],
+) -> None:
+    """Set the state and append the audit entry, in the caller's transaction."""
+    connection.execute(
+        "UPDATE fle_rotations SET state = %(state)s, finished_at ="
+        " CASE WHEN %(state)s IN ('finalized', 'rolled-back') THEN now() END WHERE plan_hash = %(plan)s",
+        {"state": state, "plan": rotation.plan_hash},
+    )
+    record(connection, rotation, actor, action, {**details, "state": state})
+
+
+def record(
+    connection: psycopg.Connection[TupleRow],
+    rotation: Rotation,
+    actor: str,
+    action: str,
+    details: Mapping[str, Any],
+) -> None:
+    """Append an audit entry about ``rotation``."""
+    keys = {"old_key_id": rotation.old_key_id, "new_key_id": rotation.new_key_id}
+    subject = f"tenant/{rotation.plan.tenant}"
+    append(connection, actor, action, subject, {"plan": rotation.plan_hash, **keys, **details})
+
+
+def switch(
+    connection: psycopg.Connection[TupleRow], tenant: str, retire: int | None, activate: int | None
+) -> None:
+    """Make ``activate`` the tenant's active data key and ``retire`` a key that is only read."""
+    if retire is not None:
+        connection.execute(
+            "UPDATE fle_keys SET state = 'retiring' WHERE id = %s AND tenant = %s AND state = 'active'",
+            (retire, tenant),
+        )
+    if activate is not None:
+        connection.execute(
+            "UPDATE fle_keys SET state = 'active', activated_at = coalesce(activated_at, now())"
+            " WHERE id = %s AND tenant = %s AND state IN ('pending', 'retiring')",
+            (activate, tenant),
+        )
+
+
+def retire(
+    connection: psycopg.Connection[TupleRow], tenant: str, key_id: int, destroy_after_days: int
+) -> None:
+    """Refuse a key from now on, and schedule the destruction of its wraps."""
+    connection.execute(
+        "UPDATE fle_keys SET state = 'retired', destroy_after = now() + make_interval(days => %s)"
+        " WHERE id = %s AND tenant = %s AND state IN ('retiring', 'pending')",
+        (destroy_after_days, key_id, tenant),
+    )

@@ -1,0 +1,173 @@
+"""Rotation end to end: dual control, online backfill, verification, finalize, roll back."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from runtime.errors import CheckFailed
+from runtime.fle import FieldCipher
+from runtime.fle.errors import Downgraded
+from runtime.fle.rotation import approval
+from runtime.fle.rotation.plan import Plan
+from runtime.fle.rotation.steps import Rotations
+
+from .conftest import PEOPLE, Stage
+
+TABLE = """
+CREATE TABLE customers (id bigserial PRIMARY KEY, tenant text NOT NULL, email text, details jsonb)
+"""
+
+
+def fill(
+    stage: Stage, cipher: FieldCipher, tenant: str = "gold", rows: int = 50
+) -> dict[int, tuple[str, str]]:
+    """Encrypted customers; what they are in plain by row."""
+    plain = {number: (f"user{number}@example.com", f"+4670{number:07d}") for number in range(1, rows + 1)}
+    with psycopg.connect(stage.url) as connection:
+        connection.execute(TABLE)
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO customers (id, tenant, email, details)"
+                " VALUES (%s, %s, %s, jsonb_build_object('phone', %s::text, 'n', 1))",
+                [
+                    (
+                        number,
+                        tenant,
+                        cipher.encrypt(tenant, "email", number, email),
+                        cipher.encrypt(tenant, "phone", number, phone),
+                    )
+                    for number, (email, phone) in plain.items()
+                ],
+            )
+    return plain
+
+
+def read_all(stage: Stage, cipher: FieldCipher, tenant: str = "gold") -> dict[int, tuple[str, str]]:
+    return {
+        number: (
+            cipher.decrypt(tenant, "email", number, email),
+            cipher.decrypt(tenant, "phone", number, phone),
+        )
+        for number, email, phone in stage.sql(
+            "SELECT id, email, details->>'phone' FROM customers WHERE tenant = %s ORDER BY id", tenant
+        )
+    }
+
+
+def approved(
+    stage: Stage, rotations: Rotations, kind: str = "rekey", settle: int = 0, tenant: str = "gold"
+) -> Plan:
+    plan = rotations.plan(tenant, kind, "requester", PEOPLE["requester"], settle)  # type: ignore[arg-type]
+    for name in ("approver.one", "approver.two"):
+        rotations.approve(
+            plan.digest(), approval.sign(stage.outputs, "approve", plan.digest(), name, PEOPLE[name])
+        )
+    return plan
+
+
+@pytest.fixture
+def rotations(stage: Stage) -> Rotations:
+    return Rotations(stage.outputs, stage.url, stage.cipher())
+
+
+def quiet(_: object) -> None:
+    pass
+
+
+def test_a_rotation_moves_every_value_and_then_refuses_the_old_key(
+    stage: Stage, rotations: Rotations
+) -> None:
+    cipher = stage.cipher()
+    plain = fill(stage, cipher)
+    before = stage.sql("SELECT email FROM customers WHERE id = 1")[0][0]
+    plan = approved(stage, rotations)
+    done, failed = rotations.run(plan.digest(), "tester", quiet, batch_rows=7)
+    assert (done, failed) == (True, [])
+    assert read_all(stage, cipher) == plain
+    assert rotations.verify(plan.digest(), "tester") == {"values": 100, "failed": 0, "plain": 0}
+    rotations.finalize(plan.digest(), "requester", PEOPLE["requester"])
+    fresh = stage.cipher()
+    assert read_all(stage, fresh) == plain
+    with pytest.raises(Downgraded):
+        fresh.decrypt("gold", "email", 1, before)
+    states = stage.sql(
+        "SELECT state, destroy_after > now() FROM fle_keys WHERE tenant = 'gold' ORDER BY version"
+    )
+    assert states == [("retired", True), ("active", None)]
+    actions = [row[0] for row in stage.sql("SELECT entry::jsonb ->> 'action' FROM fle_audit ORDER BY seq")]
+    assert actions == ["plan", "approve", "approve", "run", "backfilled", "verify", "finalize"]
+
+
+def test_rolling_back_brings_every_value_under_the_old_key_again(stage: Stage, rotations: Rotations) -> None:
+    cipher = stage.cipher()
+    plain = fill(stage, cipher)
+    plan = approved(stage, rotations)
+    rotations.run(plan.digest(), "tester", quiet)
+    rotations.begin_rollback(plan.digest(), "approver.one", PEOPLE["approver.one"])
+    rotations.run(plan.digest(), "tester", quiet)
+    rotations.end_rollback(plan.digest(), "tester")
+    assert read_all(stage, stage.cipher()) == plain
+    old = stage.sql("SELECT id FROM fle_keys WHERE state = 'active' AND tenant = 'gold'")[0][0]
+    assert old == 1
+    assert {row[0] for row in stage.sql("SELECT left(email, 8) FROM customers")} == {"AgEAAAAB"}
+
+
+@pytest.mark.parametrize("who", ["nobody", "one", "requester"])
+def test_a_plan_does_not_run_without_two_others(stage: Stage, rotations: Rotations, who: str) -> None:
+    fill(stage, stage.cipher())
+    plan = rotations.plan("gold", "rekey", "requester", PEOPLE["requester"])
+    digest = plan.digest()
+    if who == "one":
+        rotations.approve(
+            digest, approval.sign(stage.outputs, "approve", digest, "approver.one", PEOPLE["approver.one"])
+        )
+    if who == "requester":
+        with pytest.raises(CheckFailed, match="can't approve"):
+            rotations.approve(
+                digest, approval.sign(stage.outputs, "approve", digest, "requester", PEOPLE["requester"])
+            )
+    with pytest.raises(CheckFailed, match="needs 2 approvals"):
+        rotations.run(digest, "tester", quiet)
+
+
+def test_adopting_encrypts_plain_values_and_releasing_gives_them_back(
+    stage: Stage, rotations: Rotations
+) -> None:
+    stage.sql(TABLE)
+    stage.sql(
+        "INSERT INTO customers (tenant, email, details)"
+        " SELECT 'gold', 'u' || n || '@example.com', '{}' FROM generate_series(1, 20) n"
+    )
+    plan = approved(stage, rotations, "adopt")
+    assert rotations.run(plan.digest(), "tester", quiet) == (True, [])
+    rotations.verify(plan.digest(), "tester")
+    rotations.finalize(plan.digest(), "requester", PEOPLE["requester"])
+    cipher = stage.cipher()
+    stored = stage.sql("SELECT id, email FROM customers ORDER BY id")
+    assert [cipher.decrypt("gold", "email", row, value) for row, value in stored] == [
+        f"u{n}@example.com" for n in range(1, 21)
+    ]
+    back = approved(stage, rotations, "release")
+    assert rotations.run(back.digest(), "tester", quiet) == (True, [])
+    assert stage.sql("SELECT email FROM customers WHERE id = 3") == [("u3@example.com",)]
+
+
+def test_v1_values_move_to_v2(stage: Stage, rotations: Rotations) -> None:
+    cipher = stage.cipher()
+    cipher.keyring.create("legacy", "field-data", "active", bytearray(b"k" * 32))
+    stage.sql(TABLE)
+    for number in range(1, 11):
+        stage.sql(
+            "INSERT INTO customers (id, tenant, email, details) VALUES (%s, 'legacy', %s, '{}')",
+            number,
+            cipher.encrypt("legacy", "email", number, f"v{number}"),
+        )
+    plan = approved(stage, rotations, tenant="legacy")
+    assert rotations.run(plan.digest(), "tester", quiet) == (True, [])
+    rotations.verify(plan.digest(), "tester")
+    stored = stage.sql("SELECT id, email FROM customers ORDER BY id")
+    assert all(value.startswith("AgEA") for _, value in stored)
+    assert [cipher.decrypt("legacy", "email", row, value) for row, value in stored] == [
+        f"v{n}" for n in range(1, 11)
+    ]
