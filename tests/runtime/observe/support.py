@@ -1,0 +1,96 @@
+"""Tenants, and the real promtool, for the tests of rules and dashboards."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from runtime.observe import foreign, metrics
+from runtime.tenancy import Objective, RateLimit, Tenant
+from sandbox import toolchain
+
+
+def make_tenant(name: str, **changes: Any) -> Tenant:
+    settings: dict[str, Any] = {
+        "tier": "gold",
+        "limit": RateLimit(requests_per_second=100, burst=200),
+        "timeout_ms": 1_000,
+        "retries": 0,
+        "objective": Objective(availability_percent=99.9, latency_threshold_ms=300, latency_percent=99),
+        "spans_per_second": 100,
+    }
+    return Tenant.model_validate({**settings, **changes, "id": name})
+
+
+TENANTS = [
+    make_tenant("acme"),
+    make_tenant("globex"),
+    make_tenant(
+        "initech",
+        tier="bronze",
+        limit=RateLimit(requests_per_second=10, burst=20),
+        objective=Objective(availability_percent=99, latency_threshold_ms=1_000, latency_percent=95),
+    ),
+]
+
+
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(toolchain.path("promtool")), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_rules(directory: Path, rules: dict[str, Any], test: dict[str, Any], interval: str) -> str:
+    """Run one promtool unit test; return what it complains of, empty when it passes."""
+    Path(directory, "rules.json").write_text(json.dumps(rules), encoding="utf-8")
+    whole = {
+        "rule_files": ["rules.json"],
+        "evaluation_interval": interval,
+        "tests": [{"interval": interval, **test}],
+    }
+    path = Path(directory, "test.json")
+    path.write_text(json.dumps(whole), encoding="utf-8")
+    done = promtool("test", "rules", str(path))
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+_WORDS = frozenset(
+    {"and", "or", "unless", "on", "by", "bool", "sum", "max", "min", "avg", "count", "topk", "vector", "time"}
+    | {"rate", "increase", "absent", "histogram_quantile", "sum_over_time", "avg_over_time", "max_over_time"}
+    | {"label_values", "clamp_min", "changes"}
+)
+_SELECTOR = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(?:\{([^}]*)\})?")
+_CLAUSE = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)")
+_MATCHER = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)\s*(?:=~|!~|!=|=)\s*"[^"]*"')
+# What Prometheus itself puts on every series that it scrapes.
+_SCRAPED = frozenset({"job", "instance", "namespace", "pod"})
+
+
+def series_in(query: str) -> dict[str, set[str]]:
+    """Find every series that a query asks for, with the labels that it selects by."""
+    bare = _CLAUSE.sub(" ", query)
+    bare = re.sub(r"\[[^\]]*\]", " ", bare)
+    found: dict[str, set[str]] = {}
+    for name, matchers in _SELECTOR.findall(bare):
+        if name not in _WORDS:
+            found.setdefault(name, set()).update(_MATCHER.findall(matchers))
+    return found
+
+
+def undeclared(query: str, recorded: set[str]) -> list[str]:
+    """List what a query asks for that nothing is declared to export."""
+    declared = {
+        series: {*metric.labels, "le"} for metric in metrics.CATALOGUE.values() for series in metric.series()
+    }
+    declared |= {series.name: set(series.labels) for series in foreign.FOREIGN.values()}
+    faults: list[str] = []
+    for name, labels in series_in(query).items():
+        if name in recorded:
+            continue
+        if name not in declared:
+            faults.append(name)
+            continue
+        faults += [f"{name}{{{label}}}" for label in labels - declared[name] - _SCRAPED]
+    return faults

@@ -1,0 +1,465 @@
+"""Rules and alerts, judged by the real promtool."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+from runtime.observe.rules import every_alert, render_rules
+from sandbox import toolchain
+from tests.runtime.observe.support import TENANTS, make_tenant, promtool, series_in, test_rules, undeclared
+
+test_rules.__test__ = False
+ROOT = Path(__file__).parents[3]
+RULES = render_rules(TENANTS)
+ALERTS = every_alert(TENANTS)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Series that make an alert fire for exactly the given labels, and others that leave it silent.
+
+    Values are promtool's: ``0+3x20`` is 0, 3, … 60, one value a step.
+    """
+
+    alert: str
+    fires: dict[str, str]
+    silent: dict[str, str]
+    summary: str
+    labels: dict[str, str] = field(default_factory=dict)
+    at: str = "20m"
+    step: str = "30s"
+
+
+REQUESTS = 'envoy_gateway_requests_total{tenant="acme", version="stable", status="%d"}'
+OK, FAILED, THROTTLED = REQUESTS % 200, REQUESTS % 503, REQUESTS % 429
+BACKUP_AGE = f"0x{27 * 12}"
+
+CASES = [
+    Case(
+        "TenantUnserved",
+        {FAILED: "0+1x100"},
+        {FAILED: "0+1x100", OK: "0+1x100"},
+        "Every request of acme has failed for half an hour",
+        {"tenant": "acme"},
+        at="40m",
+    ),
+    Case(
+        "TenantThrottled",
+        {OK: "0+98x60", THROTTLED: "0+2x60"},
+        {OK: "0+995x60", THROTTLED: "0+5x60"},
+        "acme has 2% of its requests refused with 429",
+        {"tenant": "acme"},
+    ),
+    Case(
+        "TenantNearLimit",
+        {OK: "0+2850x100"},
+        {OK: "0+2550x100"},
+        "acme uses 95% of its request limit",
+        {"tenant": "acme"},
+        at="45m",
+    ),
+    Case(
+        "OutboxLag",
+        {"outbox_oldest_undequeued_age_seconds": "90x60"},
+        {"outbox_oldest_undequeued_age_seconds": "50x60"},
+        "The oldest event has waited in the outbox for 1m 30s",
+    ),
+    Case("OutboxWorkerDown", {}, {"outbox_rows_waiting": "0x60"}, "No outbox worker reports"),
+    Case(
+        "OutboxWatermarkHeld",
+        {"outbox_watermark_age_seconds": "600x60"},
+        {"outbox_watermark_age_seconds": "200x60"},
+        "A transaction open for 10m 0s holds back the outbox and its clean-up",
+    ),
+    Case(
+        "OutboxPublishErrors",
+        {"outbox_publish_errors_total": "0+1x60"},
+        {"outbox_publish_errors_total": "7x60"},
+        "The bus has refused publishes for ten minutes",
+    ),
+    Case(
+        "OutboxStuckAggregate",
+        {"outbox_stuck_aggregates": "2x60"},
+        {"outbox_stuck_aggregates": "0x60"},
+        "2 aggregates wait behind an event that can't be published",
+    ),
+    Case(
+        "OutboxEventsLost",
+        {"outbox_lost_events": "1x60"},
+        {"outbox_lost_events": "0x60"},
+        "1 events are marked as published and are not on the bus",
+    ),
+    Case(
+        "OutboxReconcilerStale",
+        {"outbox_reconcile_last_success_timestamp_seconds": "0x60"},
+        {"outbox_reconcile_last_success_timestamp_seconds": "0+30x60"},
+        "Outbox and stream were last compared 25m 0s ago",
+        at="25m",
+    ),
+    Case(
+        "CdcConnectorDown",
+        {'replication_slot_active{slot="outbox"}': "0x60"},
+        {'replication_slot_active{slot="outbox"}': "0x4 1x56"},
+        "No connector streams from the replication slot outbox",
+        {"slot": "outbox"},
+    ),
+    Case(
+        "SlotWalRetention",
+        {'replication_slot_lag_bytes{slot="outbox"}': f"{2 * 2**30}x60"},
+        {'replication_slot_lag_bytes{slot="outbox"}': f"{2**29}x60"},
+        "The replication slot outbox retains 2GiB of WAL",
+        {"slot": "outbox"},
+    ),
+    Case(
+        "SlotNearLoss",
+        {'replication_slot_lag_bytes{slot="outbox"}': "600x60", "replication_slot_limit_bytes": "1000x60"},
+        {'replication_slot_lag_bytes{slot="outbox"}': "600x60", "replication_slot_limit_bytes": "0x60"},
+        "The replication slot outbox has used half of the WAL it may retain",
+        {"slot": "outbox"},
+    ),
+    Case(
+        "ConsumerStalled",
+        {"consumer_events_pending": "5x60", 'consumer_events_total{kind="a", outcome="handled"}': "9x60"},
+        {"consumer_events_pending": "5x60", 'consumer_events_total{kind="a", outcome="handled"}': "0+1x60"},
+        "5 events are pending and no consumer takes any",
+    ),
+    Case(
+        "DeadLetters",
+        {'dead_letters_total{kind="order.created", tenant="acme"}': "0x30 1x30"},
+        {'dead_letters_total{kind="order.created", tenant="acme"}': "1x60"},
+        "Events of kind order.created of acme were parked as dead letters",
+        {"kind": "order.created", "tenant": "acme"},
+    ),
+    Case(
+        "DeadLettersWaiting",
+        {'dead_letters_waiting{kind="order.created", tenant="acme"}': "3x300"},
+        {'dead_letters_waiting{kind="order.created", tenant="acme"}': "3x200 0x100"},
+        "Dead letters of acme (order.created) have waited for a day",
+        {"kind": "order.created", "tenant": "acme"},
+        at="25h",
+        step="5m",
+    ),
+    Case(
+        "FleDecryptFailures",
+        {'fle_decrypt_failures_total{tenant="acme", reason="tag"}': "0x30 2x30"},
+        {'fle_decrypt_failures_total{tenant="acme", reason="tag"}': "2x60"},
+        "Fields of acme could not be decrypted: tag",
+        {"tenant": "acme", "reason": "tag"},
+    ),
+    Case(
+        "FleCoverageIncomplete",
+        {'fle_coverage_ratio{tenant="acme", field="email"}': "0.5x200"},
+        {'fle_coverage_ratio{tenant="acme", field="email"}': "1x200"},
+        "Of acme's email, 50% lies encrypted",
+        {"tenant": "acme", "field": "email"},
+        at="70m",
+    ),
+    Case(
+        "MirrorLag",
+        {'registry_mirror_lag_seconds{repository="kilo"}': "420x60"},
+        {'registry_mirror_lag_seconds{repository="kilo"}': "299x60"},
+        "A push to kilo has not been mirrored for 7m 0s",
+        {"repository": "kilo"},
+    ),
+    Case(
+        "MirrorDrift",
+        {'registry_mirror_drift{repository="kilo", finding="missing_attestation"}': "1x60"},
+        {
+            'registry_mirror_drift{repository="kilo", finding="missing_attestation"}': "0x60",
+            'registry_mirror_drift{repository="kilo", finding="extra"}': "4x60",
+        },
+        "kilo differs between the registries: missing_attestation",
+        {"repository": "kilo", "finding": "missing_attestation"},
+    ),
+    Case(
+        "MirrorUnreachable",
+        {'registry_mirror_drift{repository="kilo", finding="unreachable"}': "1x60"},
+        {'registry_mirror_drift{repository="kilo", finding="unreachable"}': "1x20 0x40"},
+        "kilo could not be compared: a registry does not answer",
+        {"repository": "kilo"},
+    ),
+    Case(
+        "MirrorSweepMissed",
+        {"registry_sweep_last_success_timestamp_seconds": "0x500"},
+        {"registry_sweep_last_success_timestamp_seconds": "0x300 9000x200"},
+        "The registries were last compared in full 4h 0m 0s ago",
+        at="4h",
+    ),
+    Case(
+        "BackupMissed",
+        {'backup_last_success_timestamp_seconds{store="primary"}': BACKUP_AGE},
+        {'backup_last_success_timestamp_seconds{store="primary"}': f"0x100 20000x{27 * 12 - 100}"},
+        "The primary store has had no whole backup for 1d 3h 0m 0s",
+        {"store": "primary"},
+        at="27h",
+        step="5m",
+    ),
+    Case(
+        "BackupFailed",
+        {
+            'backup_last_failure_timestamp_seconds{store="secondary"}': "900x60",
+            'backup_last_success_timestamp_seconds{store="secondary"}': "600x60",
+        },
+        {
+            'backup_last_failure_timestamp_seconds{store="secondary"}': "600x60",
+            'backup_last_success_timestamp_seconds{store="secondary"}': "900x60",
+        },
+        "The last backup to the secondary store failed",
+        {"store": "secondary"},
+    ),
+    Case(
+        "BackupSlow",
+        {"backup_duration_seconds": "400x50 1200x10"},
+        {"backup_duration_seconds": "400x50 700x10"},
+        "The last backup took 20m 0s, twice the usual",
+        at="27m",
+    ),
+    Case(
+        "BackupUnverified",
+        {'backup_last_verified_timestamp_seconds{store="primary"}': f"0x{9 * 24}"},
+        {'backup_last_verified_timestamp_seconds{store="primary"}': f"0x170 600000x{9 * 24 - 170}"},
+        "No restore from the primary store was proven for 9d 0h 0m 0s",
+        {"store": "primary"},
+        at="9d",
+        step="1h",
+    ),
+    Case(
+        "BackupShrunk",
+        {'backup_size_bytes{store="primary"}': "1000x30 600x30"},
+        {'backup_size_bytes{store="primary"}': "1000x30 900x30"},
+        "The last backup in the primary store is far smaller than those before it",
+        {"store": "primary"},
+    ),
+    Case("GatewayDown", {"envoy_server_live": "0x60"}, {"envoy_server_live": "1x60"}, "No gateway is alive"),
+    Case(
+        "GatewayConfigRejected",
+        {"envoy_cluster_manager_cds_update_rejected": "0x30 1x30"},
+        {"envoy_cluster_manager_cds_update_rejected": "1x60"},
+        "A gateway refused its new configuration and runs on with the old one",
+    ),
+    Case(
+        "GatewayShedding",
+        {"envoy_http_adaptive_concurrency_gradient_controller_rq_blocked": "0+60x60"},
+        {"envoy_http_adaptive_concurrency_gradient_controller_rq_blocked": "60x60"},
+        "The gateway sheds 2 requests a second to protect latency",
+    ),
+    Case(
+        "RetryBudgetSpent",
+        {'envoy_cluster_upstream_rq_retry_overflow{envoy_cluster_name="stable-gold"}': "0+1x60"},
+        {'envoy_cluster_upstream_rq_retry_overflow{envoy_cluster_name="stable-gold"}': "3x60"},
+        "Retries to stable-gold are held back by their budget",
+        {"envoy_cluster_name": "stable-gold"},
+    ),
+    Case(
+        "SamplingGuardTripped",
+        {'sampling_guard_tripped{tenant="acme", attribute="sql.text"}': "1x60"},
+        {'sampling_guard_tripped{tenant="acme", attribute="sql.text"}': "1x15 0x45"},
+        "acme is over its span allowance because of sql.text",
+        {"tenant": "acme", "attribute": "sql.text"},
+    ),
+    Case(
+        "TargetDown",
+        {'up{job="ingest", instance="a"}': "0x60"},
+        {'up{job="ingest", instance="a"}': "0x5 1x55"},
+        "ingest at a does not answer its metrics endpoint",
+        {"job": "ingest", "instance": "a"},
+    ),
+]
+BURN_ALERTS = {"TenantAvailabilityBurn", "TenantLatencyBurn"}
+
+
+def rules_for(alert: str, step: str) -> dict[str, Any]:
+    """Keep the groups that an alert needs, evaluated once a step: a test over days ends in a second."""
+    needed = [
+        group
+        for group in RULES["groups"]
+        if any(rule.get("alert") == alert for rule in group["rules"])
+        or (alert.startswith("Tenant") and group["name"] == "kilo-tenant-records")
+    ]
+    # No test lasts a month.
+    return {
+        "groups": [
+            {
+                **group,
+                "interval": step,
+                "rules": [rule for rule in group["rules"] if "[30d]" not in rule["expr"]],
+            }
+            for group in needed
+        ]
+    }
+
+
+def complaints(directory: Path, case: Case, series: dict[str, str], *, fires: bool) -> str:
+    alert = next(alert for alert in ALERTS if alert.name == case.alert)
+    expected = {
+        "exp_labels": {"severity": alert.severity, **case.labels},
+        "exp_annotations": {"summary": case.summary, "runbook_url": f"docs/runbooks/{alert.name}.md"},
+    }
+    test: dict[str, Any] = {
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "alert_rule_test": [
+            {"eval_time": case.at, "alertname": case.alert, "exp_alerts": [expected] if fires else []}
+        ],
+    }
+    return test_rules(directory, rules_for(case.alert, case.step), test, case.step)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.alert)
+def test_alert_fires(tmp_path: Path, case: Case) -> None:
+    assert complaints(tmp_path, case, case.fires, fires=True) == ""
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.alert)
+def test_alert_is_silent(tmp_path: Path, case: Case) -> None:
+    assert complaints(tmp_path, case, case.silent, fires=False) == ""
+
+
+def test_every_alert_is_tried() -> None:
+    assert {case.alert for case in CASES} | BURN_ALERTS == {alert.name for alert in ALERTS}
+
+
+def burn_test(
+    directory: Path, series: dict[str, str], alert: str, at: str, expected: list[tuple[str, str, str]]
+) -> str:
+    """Run a test at five-minute steps; ``expected`` are tenant, burn rate and severity of what fires."""
+    name = f'ALERTS{{alertname="{alert}", alertstate="firing"'
+    test = {
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": f"{name}}}",
+                "eval_time": at,
+                "exp_samples": [
+                    {
+                        "labels": f'{name}, burn_rate="{rate}", severity="{severity}", tenant="{tenant}"}}',
+                        "value": 1,
+                    }
+                    for tenant, rate, severity in expected
+                ],
+            }
+        ],
+    }
+    return test_rules(directory, rules_for(alert, "5m"), test, "5m")
+
+
+def firing(tenant: str, *rates: str) -> list[tuple[str, str, str]]:
+    return [(tenant, rate, "page" if rate in {"14.4", "6"} else "ticket") for rate in rates]
+
+
+class TestBurn:
+    """Days of a steady share of bad requests, at five-minute steps of 1,000 requests."""
+
+    def test_availability_over_three_days(self, tmp_path: Path) -> None:
+        # acme and globex promise 99.9 %, initech 99 %.
+        failed = {"acme": 8, "globex": 2, "initech": 8}
+        series: dict[str, str] = {}
+        for tenant, count in failed.items():
+            series[OK.replace("acme", tenant)] = f"0+{1000 - count}x900"
+            series[FAILED.replace("acme", tenant)] = f"0+{count}x900"
+        expected = [*firing("acme", "1", "3", "6"), *firing("globex", "1")]
+        assert burn_test(tmp_path, series, "TenantAvailabilityBurn", "3d", expected) == ""
+
+    def test_latency_with_either_spelling_of_a_bucket(self, tmp_path: Path) -> None:
+        name = "envoy_gateway_request_duration_milliseconds"
+        series: dict[str, str] = {}
+        for tenant, slow, edge in (("acme", 200, "300"), ("globex", 200, "300.0"), ("initech", 40, "1000")):
+            labels = f'tenant="{tenant}", version="stable"'
+            series[f'{name}_bucket{{{labels}, le="{edge}"}}'] = f"0+{1000 - slow}x100"
+            series[f"{name}_count{{{labels}}}"] = "0+1000x100"
+        every = ("1", "14.4", "3", "6")
+        expected = [*firing("acme", *every), *firing("globex", *every)]
+        assert burn_test(tmp_path, series, "TenantLatencyBurn", "8h", expected) == ""
+
+    def test_one_failure_of_a_small_tenant_alerts_nobody(self, tmp_path: Path) -> None:
+        series = {OK: "0+1x120", FAILED: "0x100 1x20"}
+        assert burn_test(tmp_path, series, "TenantAvailabilityBurn", "8h40m", []) == ""
+
+    def test_an_outage_pages_while_it_lasts(self, tmp_path: Path) -> None:
+        series = {OK: "0+1000x60", FAILED: "0+100x24 2400x36"}
+        during, after = firing("acme", "14.4", "3", "6"), firing("acme", "1", "3")
+        assert burn_test(tmp_path, series, "TenantAvailabilityBurn", "1h55m", during) == ""
+        assert burn_test(tmp_path, series, "TenantAvailabilityBurn", "3h20m", after) == ""
+
+
+class TestRecords:
+    def test_throttled_requests_dilute_no_error_ratio(self, tmp_path: Path) -> None:
+        test = {
+            "input_series": [
+                {"series": OK, "values": "0+90x20"},
+                {"series": FAILED, "values": "0+10x20"},
+                {"series": THROTTLED, "values": "0+900x20"},
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": name,
+                    "eval_time": "10m",
+                    "exp_samples": [{"labels": f'{name}{{tenant="acme"}}', "value": value}],
+                }
+                for name, value in {
+                    "tenant:error_ratio:rate5m": 0.1,
+                    "tenant:throttled_ratio:rate5m": 0.9,
+                }.items()
+            ],
+        }
+        assert test_rules(tmp_path, RULES, test, "30s") == ""
+
+    def test_tenant_without_traffic_has_no_ratio_rather_than_a_wrong_one(self, tmp_path: Path) -> None:
+        test = {
+            "input_series": [{"series": OK, "values": "5x20"}, {"series": FAILED, "values": "5x20"}],
+            "promql_expr_test": [
+                {"expr": "tenant:error_ratio:rate5m", "eval_time": "10m", "exp_samples": []},
+                {
+                    "expr": "tenant:errors:rate5m",
+                    "eval_time": "10m",
+                    "exp_samples": [{"labels": 'tenant:errors:rate5m{tenant="acme"}', "value": 0}],
+                },
+            ],
+        }
+        assert test_rules(tmp_path, RULES, test, "30s") == ""
+
+
+def test_promtool_accepts_the_rules_of_a_thousand_tenants(tmp_path: Path) -> None:
+    many = [make_tenant(f"tenant-{number}") for number in range(1000)]
+    path = Path(tmp_path, "rules.json")
+    path.write_text(json.dumps(render_rules(many)), encoding="utf-8")
+    done = promtool("check", "rules", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(every_alert(many)) == len(ALERTS)
+
+
+def test_rules_are_what_the_operator_takes() -> None:
+    document = YAML(typ="safe").load(toolchain.path("crds") / "monitoring.coreos.com_prometheusrules.yaml")
+    schema = document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    # Go's inline flags are no JSON Schema pattern, and the field is not used.
+    del schema["properties"]["groups"]["items"]["properties"]["partial_response_strategy"]
+    jsonschema.validate(RULES, schema)
+
+
+def test_every_series_asked_for_is_declared() -> None:
+    rules = [rule for group in RULES["groups"] for rule in group["rules"]]
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    assert {rule["expr"]: faults for rule in rules if (faults := undeclared(rule["expr"], recorded))} == {}
+    assert series_in('sum by (x) (rate(no_such_total{tenant="a"}[5m]))') == {"no_such_total": {"tenant"}}
+    assert undeclared("no_such_total > 1", recorded) == ["no_such_total"]
+    assert undeclared('outbox_rows_waiting{tenant="a"} > 1', recorded) == ["outbox_rows_waiting{tenant}"]
+
+
+@pytest.mark.parametrize("name", sorted({alert.name for alert in ALERTS}))
+def test_every_alert_has_its_runbook(name: str) -> None:
+    text = (ROOT / "docs" / "runbooks" / f"{name}.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {name}\n")
+    for part in ("## What it means", "## Look first", "## Mend"):
+        assert part in text
+
+
+def test_no_runbook_is_left_without_its_alert() -> None:
+    alerts = {alert.name for alert in ALERTS}
+    named = {path.stem for path in (ROOT / "docs" / "runbooks").glob("[A-Z]*.md") if path.stem != "README"}
+    assert named <= alerts
