@@ -1,0 +1,128 @@
+"""``kilo tour``: events through the whole path, and a table of what arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from runtime.contract import StackOutputs, load_outputs
+from runtime.errors import CheckFailed, Unreachable
+from runtime.tour.count import TenantCount, count, wait_delivered
+from runtime.tour.events import Event, make_events, read_events
+from runtime.tour.report import as_json, as_table, total
+from runtime.tour.sender import Answer, send_all
+
+SENSITIVE = ("email", "phone")
+_EVENTS_EACH = 100
+
+
+def tour(
+    events: Annotated[
+        Path | None, typer.Option(help="Send these events (newline-delimited JSON) instead of made-up ones.")
+    ] = None,
+    count_each: Annotated[
+        int, typer.Option("--count", min=1, max=100_000, help="How many events to make up a tenant.")
+    ] = _EVENTS_EACH,
+    timeout_seconds: Annotated[
+        float, typer.Option("--timeout", min=1, help="Seconds until what has not arrived counts as lost.")
+    ] = 120.0,
+    as_json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Send events through the whole path and count what arrives.
+
+    Events go over HTTP through the gateway to ingest, from there with their business row into the outbox,
+    by the worker or by change capture onto the bus, and to the consumer. The table says for each tenant what
+    became of them. Reads the stage's outputs from the file that KILO_OUTPUTS names and counts in the database
+    of DATABASE_URL; `eval "$(kilo env)"` sets both for the sandbox.
+
+    Exits with 1 when an acknowledged event was lost or altered, or an event was refused.
+
+    Examples:
+
+      kilo tour
+
+      kilo tour --events orders.ndjson --json
+
+      echo '{"tenant": "acme", "aggregate": "order", "aggregate_id": "1", "kind": "order.created",
+      "payload": {"total": 12}}' > one.ndjson && kilo tour --events one.ndjson
+    """
+    outputs = load_outputs()
+    database = os.environ.get("DATABASE_URL")
+    if not database:
+        msg = 'DATABASE_URL is not set, and the tour counts in the database; run `eval "$(kilo env)"` first'
+        raise Unreachable(msg)
+    tenants = sorted(outputs.tenants)
+    sent = read_events(events) if events else make_events(tenants, count_each * len(tenants))
+    answers = _send_and_wait(outputs, database, sent, timeout_seconds)
+    counts = count(database, answers, SENSITIVE)
+    if as_json_:
+        _print_json(counts, answers)
+    else:
+        _print_table(outputs, counts, answers)
+    whole = total(counts)
+    failures = [
+        f"{number} {what}"
+        for number, what in ((whole.lost, "lost"), (whole.altered, "altered"), (whole.refused, "refused"))
+        if number
+    ]
+    if failures:
+        msg = f"of {whole.sent} events {' and '.join(failures)}"
+        raise CheckFailed(msg)
+
+
+def _send_and_wait(
+    outputs: StackOutputs, database: str, events: Sequence[Event], timeout_seconds: float
+) -> list[Answer]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        sending = progress.add_task("sending", total=len(events))
+        answers = asyncio.run(
+            send_all(
+                outputs.gateway.url,
+                outputs.gateway.tenant_header,
+                events,
+                timeout_seconds=timeout_seconds,
+                answered=lambda _: progress.advance(sending),
+            )
+        )
+        acknowledged = sum(answer.acknowledged for answer in answers)
+        arriving = progress.add_task("arriving", total=acknowledged)
+        wait_delivered(
+            database,
+            answers,
+            timeout_seconds=timeout_seconds,
+            progress=lambda arrived: progress.update(arriving, completed=arrived),
+        )
+    return answers
+
+
+def _refusals(answers: Sequence[Answer]) -> list[str]:
+    return [f"{answer.event.place}: {answer.refusal}" for answer in answers if answer.refusal]
+
+
+def _print_json(counts: Mapping[str, TenantCount], answers: Sequence[Answer]) -> None:
+    document = {
+        "tenants": {tenant: as_json(line) for tenant, line in sorted(counts.items())},
+        "total": as_json(total(counts)),
+        "refusals": _refusals(answers),
+    }
+    typer.echo(json.dumps(document, indent=2))
+
+
+def _print_table(outputs: StackOutputs, counts: Mapping[str, TenantCount], answers: Sequence[Answer]) -> None:
+    console = Console()
+    console.print(as_table(counts))
+    for refusal in _refusals(answers):
+        console.print(f"[red]refused[/] {refusal}", highlight=False)
+    console.print()
+    console.print(f"outputs     {os.environ.get('KILO_OUTPUTS', '')}", highlight=False)
+    console.print(f"metrics     {outputs.monitoring.prometheus_url}", highlight=False)
+    console.print("logs        kilo logs NAME, names in `kilo status`", highlight=False)

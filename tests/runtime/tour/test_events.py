@@ -1,0 +1,72 @@
+"""Events of a tour: made up or read, and every mistake in a file named by its line."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import BadInput, Unreachable
+from runtime.tour.events import make_events, read_events
+
+GOOD = {
+    "tenant": "acme",
+    "aggregate": "order",
+    "aggregate_id": "1",
+    "kind": "order.created",
+    "payload": {"a": 1},
+}
+
+
+def file_of(path: Path, *lines: str) -> Path:
+    file = path / "events.ndjson"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return file
+
+
+def test_made_up_events_are_spread_over_tenants_and_never_share_a_key() -> None:
+    events = make_events(["acme", "globex"], 80) + make_events(["acme", "globex"], 80)
+    assert Counter(event.tenant for event in events) == {"acme": 80, "globex": 80}
+    assert len({event.idempotency_key for event in events}) == len(events)
+
+
+def test_made_up_events_have_what_is_easily_lost() -> None:
+    payload = make_events(["acme"], 1)[0].content()["payload"]
+    assert payload["ledger_entry"] > 2**53
+    assert payload["customer"]["address"]["city"] == "Köln"
+    assert payload["coupon"] is None
+
+
+def test_a_file_keeps_numbers_keys_and_text_as_written(tmp_path: Path) -> None:
+    line = json.dumps({**GOOD, "payload": {"n": 12345678901234567890123}, "idempotency_key": "k-1"})
+    (event,) = read_events(file_of(tmp_path, "", line))
+    assert event.content()["payload"]["n"] == 12345678901234567890123
+    assert event.idempotency_key == "k-1"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", ":2: not JSON"),
+        ("[]", ":2: must be a JSON object"),
+        ('{"tenant": "a", "tenant": "b"}', ":2: not JSON: key 'tenant' stands twice"),
+        (json.dumps({"tenant": "acme"}), ":2: aggregate, aggregate_id, kind, payload missing"),
+        (json.dumps({**GOOD, "tenant": 7}), ":2: tenant must be a string, and is 7"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_events(file_of(tmp_path, json.dumps(GOOD), line))
+    assert message in str(caught.value)
+
+
+def test_a_file_without_events_or_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no events"):
+        read_events(file_of(tmp_path, "", ""))
+    with pytest.raises(Unreachable, match="can't be read"):
+        read_events(tmp_path / "missing.ndjson")
+    (tmp_path / "latin.ndjson").write_bytes(b'{"tenant": "\xfc"}')
+    with pytest.raises(BadInput, match="not UTF-8 at byte 12"):
+        read_events(tmp_path / "latin.ndjson")
