@@ -1,0 +1,58 @@
+"""``kilo bus``: the streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated
+
+import typer
+from nats.js.errors import APIError
+
+from runtime.bus.nats import NatsBus
+from runtime.bus.streams import StreamPolicy, apply_streams, declare_streams
+from runtime.contract import load_outputs
+from runtime.errors import BadInput
+
+app = typer.Typer(no_args_is_help=True, help="The bus's streams.")
+
+
+@app.callback()
+def _group() -> None:
+    """The bus's streams."""
+
+
+@app.command()
+def apply(
+    replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of each stream; odd.")] = 1,
+    retention_days: Annotated[int, typer.Option(min=1, help="Days that events are kept.")] = 7,
+    max_gibibytes: Annotated[
+        int | None, typer.Option(min=1, help="Most that the events may take; beyond it new ones wait.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Declare the streams of the stage; safe to run again.
+
+    Reads the stage's outputs from KILO_OUTPUTS.
+
+    Example:  kilo bus apply --replicas 3 --retention-days 7
+    """
+    outputs = load_outputs()
+    streams = declare_streams(outputs.bus, StreamPolicy(replicas, retention_days, max_gibibytes))
+
+    async def run() -> list[tuple[str, str]]:
+        bus = await NatsBus.connect(outputs.bus.url, "kilo-bus-apply")
+        try:
+            return await apply_streams(bus.client.jetstream(), streams)
+        except APIError as error:
+            msg = f"the bus refuses a stream: {error.description} ({error.err_code})"
+            raise BadInput(msg) from error
+        finally:
+            await bus.close()
+
+    done = asyncio.run(run())
+    if as_json:
+        typer.echo(json.dumps(dict(done)))
+        return
+    for stream, what in done:
+        typer.echo(f"{stream}: {what}")

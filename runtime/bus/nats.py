@@ -1,0 +1,254 @@
+"""The port on NATS JetStream.
+
+Publishing is pipelined: all frames of a call go out in one write, and each acknowledgement comes back on a
+reply subject of its own under one inbox. Messages that share subject and key with another of the same call
+go as one atomic batch instead (https://github.com/nats-io/nats-architecture-and-design, ADR-50): were they
+pipelined, a leader change or a full stream could refuse one and take the next.
+
+The client's own reconnecting is off. It would hold frames back and send them after others were lost, which
+turns their order round; here a lost connection is an error, and the caller starts again from what it knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Self
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js.errors import APIError
+from nats.js.errors import NotFoundError as StreamNotFound
+
+from runtime.bus.nats_reader import read
+from runtime.bus.port import BusError, Message, Receipt, Received
+
+_ATOMIC_LIMIT = 1000
+_PIPELINE_LIMIT = 4000
+"""Frames in flight. The server refuses single messages when about 10,000 wait for a stream."""
+
+_NO_ACKNOWLEDGEMENT = Receipt(None, error="no acknowledgement in time")
+
+
+class NatsBus:
+    """A connection to NATS JetStream."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._inbox = client.new_inbox()
+        self._calls = 0
+        self._receipts: list[Receipt] = []
+        self._missing = 0
+        self._call = ""
+        self._done = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._in_use = asyncio.Lock()
+
+    @classmethod
+    async def connect(cls, url: str, name: str) -> Self:
+        """See :func:`runtime.bus.connect`."""
+        client = Client()
+        bus = cls(client)
+
+        async def ended() -> None:
+            bus._closed.set()
+            bus._done.set()
+
+        async def ignore(_error: Exception) -> None:
+            return
+
+        try:
+            await client.connect(
+                servers=url.split(","),
+                name=name,
+                allow_reconnect=False,
+                connect_timeout=5,
+                ping_interval=10,
+                closed_cb=ended,
+                disconnected_cb=ended,
+                error_cb=ignore,
+            )
+            await client.subscribe(f"{bus._inbox}.*.*", cb=bus._acknowledged)
+        except (NatsError, OSError, asyncio.TimeoutError) as error:
+            await _close(client)
+            msg = f"bus {_shown(url)} does not answer: {error or type(error).__name__}"
+            raise BusError(msg) from error
+        return bus
+
+    @property
+    def client(self) -> Client:
+        """The client itself, for what is NATS's own: declaring streams."""
+        return self._client
+
+    async def publish(self, messages: Sequence[Message], deadline_seconds: float = 10) -> list[Receipt]:
+        """See :meth:`runtime.bus.Bus.publish`."""
+        shared = Counter((each.subject, each.key) for each in messages)
+        single = [n for n, each in enumerate(messages) if shared[each.subject, each.key] == 1]
+        several = [n for n, each in enumerate(messages) if shared[each.subject, each.key] > 1]
+        receipts: list[Receipt] = [_NO_ACKNOWLEDGEMENT] * len(messages)
+        async with self._in_use:
+            for start in range(0, len(single), _PIPELINE_LIMIT):
+                part = single[start : start + _PIPELINE_LIMIT]
+                got = await self._pipelined([messages[n] for n in part], deadline_seconds)
+                for n, receipt in zip(part, got, strict=True):
+                    receipts[n] = receipt
+            failed: set[tuple[str, str]] = set()
+            for start in range(0, len(several), _ATOMIC_LIMIT):
+                part = [
+                    n
+                    for n in several[start : start + _ATOMIC_LIMIT]
+                    if (messages[n].subject, messages[n].key) not in failed
+                ]
+                got = await self._ordered([messages[n] for n in part], deadline_seconds)
+                for n, receipt in zip(part, got, strict=True):
+                    receipts[n] = receipt
+                    if receipt.error:
+                        failed.add((messages[n].subject, messages[n].key))
+        return receipts
+
+    async def read(
+        self, stream: str, position: int, most: int = 1000
+    ) -> AsyncIterator[Sequence[Received]]:
+        """See :meth:`runtime.bus.Bus.read`."""
+        async for batch in read(self._client, self._closed, stream, position, most):
+            yield batch
+
+    async def last_position(self, stream: str) -> int:
+        """See :meth:`runtime.bus.Bus.last_position`."""
+        return (await self._state(stream)).last_seq
+
+    async def first_position(self, stream: str) -> int:
+        """See :meth:`runtime.bus.Bus.first_position`."""
+        return (await self._state(stream)).first_seq
+
+    async def close(self) -> None:
+        """See :meth:`runtime.bus.Bus.close`."""
+        await _close(self._client)
+
+    async def _state(self, stream: str) -> Any:
+        try:
+            return (await self._client.jetstream().stream_info(stream)).state
+        except StreamNotFound as error:
+            msg = f"stream {stream} is not declared: run `kilo bus apply`"
+            raise BusError(msg) from error
+        except (APIError, NatsError, asyncio.TimeoutError) as error:
+            msg = f"stream {stream}: {error or type(error).__name__}"
+            raise BusError(msg) from error
+
+    async def _pipelined(self, messages: Sequence[Message], deadline_seconds: float) -> list[Receipt]:
+        """Publish all at once; what becomes of one does not touch the others."""
+        reply = self._expect(len(messages))
+        frames = [_frame(each, f"{reply}.{n}", b"") for n, each in enumerate(messages)]
+        await self._send(frames, deadline_seconds)
+        return self._receipts
+
+    async def _ordered(self, messages: Sequence[Message], deadline_seconds: float) -> list[Receipt]:
+        """Publish all or none; a batch with a message that the bus knows already goes one by one."""
+        if len(messages) > 1:
+            reply = self._expect(1)
+            last = len(messages)
+            frames = [
+                _frame(
+                    each,
+                    f"{reply}.0" if n == last else "",
+                    f"Nats-Batch-Id: {reply[-40:]}\r\nNats-Batch-Sequence: {n}\r\n".encode()
+                    + (b"Nats-Batch-Commit: 1\r\n" if n == last else b""),
+                )
+                for n, each in enumerate(messages, 1)
+            ]
+            await self._send(frames, deadline_seconds)
+            receipt = self._receipts[0]
+            if receipt.position is not None:
+                first = receipt.position - last + 1
+                return [Receipt(first + n) for n in range(last)]
+        receipts: list[Receipt] = []
+        stopped: set[tuple[str, str]] = set()
+        for each in messages:
+            if (each.subject, each.key) in stopped:
+                receipts.append(Receipt(None, error="waits behind an earlier one that failed"))
+                continue
+            (receipt,) = await self._pipelined([each], deadline_seconds)
+            receipts.append(receipt)
+            if receipt.error:
+                stopped.add((each.subject, each.key))
+        return receipts
+
+    def _expect(self, count: int) -> str:
+        """Make ready for ``count`` acknowledgements and return the subject under which they come."""
+        self._calls += 1
+        self._call = f"{self._calls:x}"
+        self._receipts = [_NO_ACKNOWLEDGEMENT] * count
+        self._missing = count
+        self._done.clear()
+        return f"{self._inbox}.{self._call}"
+
+    async def _send(self, frames: list[bytes], deadline_seconds: float) -> None:
+        try:
+            # The client's public publish() costs more an event than all the rest of the worker together.
+            await self._client._send_command(b"".join(frames))  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+            await self._client._flush_pending()  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+            await asyncio.wait_for(self._done.wait(), deadline_seconds)
+        except asyncio.TimeoutError:
+            pass
+        except (NatsError, OSError) as error:
+            msg = f"the bus ended the connection: {error or type(error).__name__}"
+            raise BusError(msg) from error
+        if self._closed.is_set() or self._client.is_closed:
+            msg = "the bus ended the connection"
+            raise BusError(msg)
+
+    async def _acknowledged(self, message: Msg) -> None:
+        _, call, number = message.subject.rsplit(".", 2)
+        if call != self._call:
+            return  # too late: that call has given up on it
+        index = int(number)
+        if self._receipts[index] is _NO_ACKNOWLEDGEMENT:
+            self._receipts[index] = _receipt(message)
+            self._missing -= 1
+            if self._missing == 0:
+                self._done.set()
+
+
+def _frame(message: Message, reply: str, extra: bytes) -> bytes:
+    """An HPUB frame (https://docs.nats.io/reference/reference-protocols/nats-protocol)."""
+    headers = len(message.headers) + len(extra) + 12  # with "NATS/1.0\r\n" before and "\r\n" after
+    return b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b%b\r\n%b\r\n" % (
+        message.subject.encode(),
+        reply.encode(),
+        headers,
+        headers + len(message.payload),
+        message.headers,
+        extra,
+        message.payload,
+    )
+
+
+def _receipt(message: Msg) -> Receipt:
+    data = message.data
+    if not data:
+        status = (message.headers or {}).get("Status", "")
+        return Receipt(None, error="no stream takes this subject" if status == "503" else f"status {status}")
+    answer: dict[str, Any] = json.loads(data)
+    error = answer.get("error")
+    if error:
+        return Receipt(None, error=f"{error.get('description')} ({error.get('err_code')})")
+    return Receipt(answer["seq"], duplicate=bool(answer.get("duplicate")))
+
+
+async def _close(client: Client) -> None:
+    try:
+        await client.close()
+    except (NatsError, OSError, asyncio.TimeoutError):
+        return
+
+
+def _shown(url: str) -> str:
+    """``url`` without user and password."""
+    return ",".join(each.split("://")[0] + "://" + each.rpartition("@")[2].split("://")[-1] for each in url.split(","))
+
+
+__all__ = ["NatsBus", "nats"]

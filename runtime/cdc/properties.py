@@ -1,0 +1,140 @@
+"""Renders the configuration of Debezium Server, and of a connector for a Kafka Connect installation; pure.
+
+Every setting here was needed: see the remarks. Secrets stand as ``${DATABASE_PASSWORD}`` and the like,
+which Debezium Server reads from its environment (SmallRye Config) and Kafka Connect from its
+``EnvVarConfigProvider``. Settings: https://debezium.io/documentation/reference/stable/connectors/postgresql.html,
+https://debezium.io/documentation/reference/stable/operations/debezium-server.html
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from runtime.contract import BusOutputs, OutboxOutputs
+
+_HEADERS = (
+    ("fingerprint", "Nats-Msg-Id"),
+    ("fingerprint", "fingerprint"),
+    ("kind", "kind"),
+    ("tenant", "tenant"),
+    ("aggregate_id", "aggregate-id"),
+    ("created_at", "created-at"),
+    ("traceparent", "traceparent"),
+)
+"""Outbox columns and the header each becomes: those that the worker sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorSettings:
+    """What Debezium reads and where it writes."""
+
+    bus: BusOutputs
+    outbox: OutboxOutputs
+    offsets_file: str = "/debezium/data/offsets.dat"
+    sink: Literal["nats", "kafka"] = "nats"
+
+
+def render_properties(settings: ConnectorSettings) -> str:
+    """Render ``application.properties`` for Debezium Server."""
+    lines = [f"debezium.source.{name}={value}" for name, value in _source(settings).items()]
+    lines += [f"debezium.{name}={value}" for name, value in _sink(settings).items()]
+    lines += [
+        f"debezium.source.offset.storage.file.filename={settings.offsets_file}",
+        "debezium.source.offset.storage=org.apache.kafka.connect.storage.FileOffsetBackingStore",
+        "debezium.source.offset.flush.interval.ms=1000",
+        "debezium.format.key=simplestring",
+        "debezium.format.value=simplestring",
+        # Without this converter header values arrive as JSON, in quotes.
+        "debezium.format.header=json",
+        "debezium.format.header.class=org.apache.kafka.connect.storage.StringConverter",
+        "debezium.transforms=outbox,publisher",
+        *(f"debezium.transforms.{name}={value}" for name, value in _transforms(settings).items()),
+        "quarkus.log.level=WARN",
+        "quarkus.log.console.json=false",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def render_connector(settings: ConnectorSettings) -> str:
+    """Render ``connector.json`` for a Kafka Connect installation that has Debezium's PostgreSQL connector."""
+    source = _source(settings)
+    config = {
+        **{name: value.replace("${", "${env:") for name, value in source.items()},
+        "tasks.max": "1",
+        "key.converter": "org.apache.kafka.connect.storage.StringConverter",
+        "value.converter": "org.apache.kafka.connect.storage.StringConverter",
+        "header.converter": "org.apache.kafka.connect.storage.StringConverter",
+        "transforms": "outbox,publisher",
+        **{f"transforms.{name}": value for name, value in _transforms(settings).items()},
+    }
+    return json.dumps({"name": settings.outbox.replication_slot, "config": config}, indent=2) + "\n"
+
+
+def _source(settings: ConnectorSettings) -> dict[str, str]:
+    outbox, bus = settings.outbox, settings.bus
+    return {
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "database.hostname": "${DATABASE_HOST}",
+        "database.port": "${DATABASE_PORT}",
+        "database.dbname": "${DATABASE_NAME}",
+        "database.user": "${DATABASE_USER}",
+        "database.password": "${DATABASE_PASSWORD}",
+        "topic.prefix": bus.subject_prefix,
+        "plugin.name": "pgoutput",
+        "table.include.list": f"public.{outbox.table}",
+        # Publication and slot are declared by the database's migration, never by the connector.
+        "publication.name": outbox.publication,
+        "publication.autocreate.mode": "disabled",
+        "slot.name": outbox.replication_slot,
+        "slot.drop.on.stop": "false",
+        "snapshot.mode": "no_data",
+        "tombstones.on.delete": "false",
+        # By default the slot never advances while the table is quiet, and WAL piles up.
+        "lsn.flush.mode": "connector_and_driver",
+        "heartbeat.interval.ms": "5000",
+        "topic.heartbeat.prefix": "heartbeat",
+        # 500 ms by default, which would be most of an event's latency.
+        "poll.interval.ms": "10",
+        "max.batch.size": "4096",
+        "max.queue.size": "16384",
+        "provide.transaction.metadata": "false",
+        "errors.max.retries": "-1",
+    }
+
+
+def _sink(settings: ConnectorSettings) -> dict[str, str]:
+    bus = settings.bus
+    if settings.sink == "kafka":
+        return {
+            "sink.type": "kafka",
+            "sink.kafka.producer.bootstrap.servers": bus.url.split("://")[-1],
+            "sink.kafka.producer.enable.idempotence": "true",
+            "sink.kafka.producer.acks": "all",
+            "sink.kafka.producer.key.serializer": "org.apache.kafka.common.serialization.StringSerializer",
+            "sink.kafka.producer.value.serializer": "org.apache.kafka.common.serialization.StringSerializer",
+        }
+    return {
+        "sink.type": "nats-jetstream",
+        "sink.nats-jetstream.url": bus.url,
+        "sink.nats-jetstream.create-stream": "false",
+        # Synchronous publishing manages a third of the throughput.
+        "sink.nats-jetstream.async.enabled": "true",
+    }
+
+
+def _transforms(settings: ConnectorSettings) -> dict[str, str]:
+    placement = ",".join(f"{column}:header:{header}" for column, header in _HEADERS)
+    return {
+        "outbox.type": "io.debezium.transforms.outbox.EventRouter",
+        "outbox.table.field.event.id": "fingerprint",
+        "outbox.table.field.event.key": "aggregate_id",
+        "outbox.table.field.event.payload": "payload",
+        "outbox.route.by.field": "aggregate",
+        "outbox.route.topic.replacement": f"{settings.bus.subject_prefix}.${{routedByValue}}",
+        "outbox.table.fields.additional.placement": placement,
+        "publisher.type": "org.apache.kafka.connect.transforms.InsertHeader",
+        "publisher.header": "publisher",
+        "publisher.value.literal": "cdc",
+    }

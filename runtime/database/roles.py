@@ -1,0 +1,57 @@
+"""The database roles, one a workload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+ROLES: Mapping[str, str] = MappingProxyType(
+    {
+        "kilo_ingest": "LOGIN",
+        "kilo_worker": "LOGIN",
+        "kilo_consumer": "LOGIN",
+        "kilo_cdc": "LOGIN",
+        "kilo_backup": "LOGIN",
+    }
+)
+"""Role attributes by role. What a role may touch is granted in the migrations; kilo_cdc also replicates."""
+
+
+def apply_roles(connection: psycopg.Connection[Any], passwords: Mapping[str, str]) -> None:
+    """Create the roles that are missing and set the given passwords.
+
+    Passwords are sent as SCRAM verifiers (RFC 5802), so that no server log can hold one in plain.
+    """
+    for role, attributes in ROLES.items():
+        known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
+        if known is None:
+            statement = sql.SQL("CREATE ROLE {} {}").format(sql.Identifier(role), sql.SQL(attributes))  # pyright: ignore[reportArgumentType]
+            try:
+                with connection.transaction():
+                    connection.execute(statement)
+            except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+                # Roles belong to the whole server: another database's migration made it meanwhile.
+                pass
+        password = passwords.get(role)
+        if password:
+            verifier = connection.pgconn.encrypt_password(
+                password.encode(), role.encode(), b"scram-sha-256"
+            ).decode()
+            connection.execute(
+                sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier))
+            )
+    _allow_replication(connection)
+
+
+def _allow_replication(connection: psycopg.Connection[Any]) -> None:
+    able = connection.execute("SELECT rolreplication FROM pg_roles WHERE rolname = 'kilo_cdc'").fetchone()
+    if able and able[0]:
+        return
+    # Amazon RDS keeps the REPLICATION attribute to itself and grants a role instead.
+    managed = connection.execute("SELECT FROM pg_roles WHERE rolname = 'rds_replication'").fetchone()
+    statement = "ALTER ROLE kilo_cdc REPLICATION" if managed is None else "GRANT rds_replication TO kilo_cdc"
+    connection.execute(statement)

@@ -1,0 +1,27 @@
+"""What a process reads from its environment besides the stack's outputs."""
+
+from __future__ import annotations
+
+import os
+
+from runtime.errors import BadInput
+
+DATABASE_VARIABLE = "DATABASE_URL"
+
+
+def database_url() -> str:
+    """The database's URL with the credentials of this process's own role.
+
+    Raises:
+        BadInput: ``DATABASE_URL`` is not set.
+    """
+    url = os.environ.get(DATABASE_VARIABLE, "")
+    if not url.startswith(("postgresql://", "postgres://")):
+        msg = f"{DATABASE_VARIABLE}: {'not a PostgreSQL URL' if url else 'not set'}; it takes postgresql://USER:PASSWORD@HOST:PORT/NAME"
+        raise BadInput(msg)
+    return url
+
+
+def bind_address() -> str:
+    """The address to listen on: the pod's own, or loopback outside a pod."""
+    return os.environ.get("POD_IP") or "127.0.0.1"
