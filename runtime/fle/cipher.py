@@ -33,6 +33,7 @@ from runtime.fle.formats import (
     RowId,
     associated_data,
     classify,
+    is_encrypted,
     to_bytes,
     to_text,
 )
@@ -62,6 +63,7 @@ class FieldCipher:
         self._scope: Mapping[str, frozenset[str]] = {
             each: frozenset(fields) for each, fields in scope.items()
         }
+        self._ever_encrypted = frozenset[str]().union(*self._scope.values())
         self._clock = keyring.clock
 
     @classmethod
@@ -212,12 +214,20 @@ class FieldCipher:
         return result
 
     def reveal(self, tenant: str, record: Mapping[str, object], row_id: RowId) -> dict[str, object]:
-        """A copy of ``record`` with the tenant's encrypted fields decrypted."""
+        """A copy of ``record`` with the tenant's encrypted fields decrypted.
+
+        While the tenant moves into scope or out of it (``kilo fle rotate plan --kind adopt`` or
+        ``release``), plain values are passed on as they are; at any other time a plain value in an
+        encrypted field raises :class:`runtime.fle.errors.PlaintextFound`.
+        """
         result = dict(record)
-        for field in self.encrypted_fields(tenant) & record.keys():
+        scope = self.encrypted_fields(tenant)
+        moving = self.keyring.ring(tenant).rows.moving
+        for field in (scope if moving is None else self._ever_encrypted) & record.keys():
             value = record[field]
-            if value is not None:
-                result[field] = self.decrypt(tenant, field, row_id, str(value))
+            if value is None or (moving is not None and not (isinstance(value, str) and is_encrypted(value))):
+                continue
+            result[field] = self.decrypt(tenant, field, row_id, str(value))
         return result
 
     def warm(self, tenants: Iterable[str] | None = None) -> None:

@@ -244,6 +244,21 @@ class Keyring:
             if secret is None:
                 material[:] = bytes(len(material))
 
+    def rewrap(self, tenant: str) -> list[int]:
+        """Wrap every key of ``tenant`` anew under its KMS keys of now; returns their ids."""
+        done: list[int] = []
+        for row in self.table.read(tenant).keys:
+            if not row.wraps:
+                continue
+            secret = self._unwrap(row)
+            try:
+                self.table.replace_wraps(row.id, self.make_wraps(tenant, row.purpose, secret)(row.id))
+            finally:
+                secret[:] = bytes(len(secret))
+            done.append(row.id)
+        self.clear()
+        return done
+
     @contextmanager
     def inline(self) -> Generator[None]:
         """Within, whatever would wait for KMS or the database raises :class:`WouldWait` instead."""

@@ -6,7 +6,7 @@ short connection of its own: nothing is shared between threads, and nothing surv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -47,10 +47,11 @@ class KeyRow:
 
 @dataclass(frozen=True, slots=True)
 class TenantRows:
-    """All of a tenant's keys, and the oldest version that readers may use."""
+    """All of a tenant's keys, the oldest version that readers may use, and whether its scope changes."""
 
     keys: tuple[KeyRow, ...]
     minimum_version: int
+    moving: str | None
     shredded: bool
 
     def active(self, purpose: str) -> KeyRow | None:
@@ -72,6 +73,11 @@ INSERT INTO fle_keys (id, tenant, purpose, format, version, state, message_limit
 SELECT %(id)s, %(tenant)s, %(purpose)s, %(format)s, coalesce(max(version), 0) + 1, %(state)s,
        %(limit)s, CASE WHEN %(state)s = 'active' THEN now() END
 FROM fle_keys WHERE tenant = %(tenant)s AND purpose = %(purpose)s
+"""
+
+_WRAP = """
+INSERT INTO fle_wraps (key_id, provider, kms_key, wrapped) VALUES (%s, %s, %s, %s)
+ON CONFLICT (key_id, provider, kms_key) DO UPDATE SET wrapped = excluded.wrapped, created_at = now()
 """
 
 _RESERVE = """
@@ -123,8 +129,8 @@ class KeyTable:
             if wrapped is not None:
                 wraps = (*wraps, Wrap(provider, kms_key, wrapped))
             keys[head[0]] = KeyRow(*head, wraps=wraps)
-        minimum, shredded = floor or (0, False)
-        return TenantRows(tuple(keys.values()), minimum, shredded)
+        minimum, moving, shredded = floor or (0, None, False)
+        return TenantRows(tuple(keys.values()), minimum, moving, shredded)
 
     def owner(self, key_id: int) -> str | None:
         """The tenant that key ``key_id`` belongs to."""
@@ -171,11 +177,23 @@ class KeyTable:
                 },
             )
             for wrap in wraps:
-                connection.execute(
-                    "INSERT INTO fle_wraps (key_id, provider, kms_key, wrapped) VALUES (%s, %s, %s, %s)",
-                    (key_id, wrap.provider, wrap.kms_key, wrap.wrapped),
-                )
+                connection.execute(_WRAP, (key_id, wrap.provider, wrap.kms_key, wrap.wrapped))
         return key_id
+
+    def replace_wraps(self, key_id: int, wraps: Sequence[Wrap]) -> None:
+        """Put new wraps in place of all that the key has, unless it has been destroyed meanwhile."""
+        with self.transaction() as connection:
+            found = connection.execute(
+                "SELECT FROM fle_keys WHERE id = %s AND state <> 'destroyed' FOR UPDATE", (key_id,)
+            ).fetchone()
+            if found is None:
+                return
+            for wrap in wraps:
+                connection.execute(_WRAP, (key_id, wrap.provider, wrap.kms_key, wrap.wrapped))
+            connection.execute(
+                "DELETE FROM fle_wraps WHERE key_id = %s AND NOT kms_key = ANY(%s)",
+                (key_id, [wrap.kms_key for wrap in wraps]),
+            )
 
     def reserve(self, key_id: int, messages: int) -> int:
         """Reserve up to ``messages`` for this process to encrypt; returns how many it got, at least 1.

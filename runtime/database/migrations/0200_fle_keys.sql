@@ -36,6 +36,8 @@ CREATE TABLE fle_wraps (
 CREATE TABLE fle_tenants (
     tenant text PRIMARY KEY,
     minimum_version integer NOT NULL DEFAULT 0,
+    -- While a tenant moves into scope or out of it, plain and encrypted values lie side by side.
+    moving text CHECK (moving IN ('adopt', 'release')),
     shredded_at timestamptz
 );
 

@@ -24,6 +24,10 @@ _NOTE = re.compile(r"checkpoint-(\d{10})\.note")
 _ENTRIES = re.compile(r"entries-(\d{10})-(\d{10})\.jsonl")
 
 
+EXPORTED_LOG = "database.jsonl"
+"""The database's log in an export; what is beside it is the store."""
+
+
 @dataclass
 class Report:
     """What a verification found. ``problems`` is empty when all holds."""
@@ -141,5 +145,5 @@ def export(connection: psycopg.Connection[TupleRow], source: Store, target: Stor
         target.create(name, source.read(name))
     entries = read(connection)
     lines = "".join(f"{entry.text}\n" for entry in entries)
-    target.create("database.jsonl", lines)
+    target.create(EXPORTED_LOG, lines)
     return len(entries)

@@ -18,7 +18,11 @@ OPEN = ("planned", "running", "paused", "verified", "rolling-back")
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """One rotation. ``settled`` is whether every writer must have seen the key that is active now."""
+    """One rotation.
+
+    ``settled`` is whether every process must have seen the last change of the key table: the switch to
+    another key or, before it, the plan.
+    """
 
     plan: Plan
     plan_hash: str
@@ -30,8 +34,7 @@ class Rotation:
 
 _FIND = """
 SELECT plan, plan_hash, state, old_key_id, new_key_id,
-       switched_at IS NOT NULL
-       AND now() - switched_at >= make_interval(secs => (plan::jsonb ->> 'settle_seconds')::int)
+       now() - coalesce(switched_at, created_at) >= make_interval(secs => (plan::jsonb ->> 'settle_seconds')::int)
 FROM fle_rotations WHERE plan_hash LIKE %s || '%%'
 """
 
@@ -80,6 +83,8 @@ def move(
         " CASE WHEN %(state)s IN ('finalized', 'rolled-back') THEN now() END WHERE plan_hash = %(plan)s",
         {"state": state, "plan": rotation.plan_hash},
     )
+    if state in {"finalized", "rolled-back"}:
+        connection.execute("UPDATE fle_tenants SET moving = NULL WHERE tenant = %s", (rotation.plan.tenant,))
     record(connection, rotation, actor, action, {**details, "state": state})
 
 

@@ -70,6 +70,13 @@ class Rotations:
             if made is None:
                 msg = f"tenant {tenant} has an open rotation already; finalize it or roll it back first"
                 raise CheckFailed(msg)
+            if kind != "rekey":
+                # Readers learn of it before the first value changes: start waits until they must have.
+                connection.execute(
+                    "INSERT INTO fle_tenants (tenant, moving) VALUES (%s, %s)"
+                    " ON CONFLICT (tenant) DO UPDATE SET moving = excluded.moving",
+                    (tenant, kind),
+                )
             details = {"plan": plan.digest(), "kind": kind, "signature": signed.signature.hex()}
             append(connection, requester, "plan", f"tenant/{tenant}", details)
         return plan
@@ -114,6 +121,12 @@ class Rotations:
                 connection, self.outputs, rotation.plan_hash, rotation.plan.requester
             )
         if rotation.state == "planned":
+            if rotation.plan.kind != "rekey" and not rotation.settled:
+                msg = (
+                    f"plan {rotation.plan_hash[:12]}: readers learn of it within "
+                    f"{rotation.plan.settle_seconds} s of planning; run it later"
+                )
+                raise CheckFailed(msg)
             self._switch_forward(rotation, actor, by)
         elif rotation.state == "paused":
             self._set(rotation, ("paused",), "running", actor, "resume")

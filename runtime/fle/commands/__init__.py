@@ -1,0 +1,1 @@
+"""The ``kilo fle`` commands: values, keys, rotation and audit."""

@@ -1,0 +1,110 @@
+"""``kilo fle audit``: signed checkpoints, verification from outside, exports."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtime.errors import BadInput, CheckFailed
+from runtime.fle.audit.log import Entry, leaf_hash, read
+from runtime.fle.audit.notes import load_private_key, public_bytes
+from runtime.fle.audit.store import FolderStore, open_store
+from runtime.fle.audit.verify import EXPORTED_LOG, check
+from runtime.fle.audit.verify import checkpoint as make_checkpoint
+from runtime.fle.audit.verify import export as export_log
+from runtime.fle.commands.common import AsJson, OutputsFile, database, show, stage
+
+app = typer.Typer(no_args_is_help=True, help="Sign checkpoints of the audit log, and verify it from outside.")
+
+KEY_VARIABLE = "KILO_FLE_AUDIT_KEY_FILE"
+
+
+@app.command()
+def checkpoint(
+    signing_key: Annotated[
+        Path | None,
+        typer.Option(help=f"Ed25519 key (PEM). Default: the file that {KEY_VARIABLE} names."),
+    ] = None,
+    outputs: OutputsFile = None,
+) -> None:
+    """Sign the log as it stands and put it into the stage's object-locked bucket."""
+    path = signing_key or Path(os.environ.get(KEY_VARIABLE, ""))
+    if path == Path():
+        msg = f"--signing-key: not given, and {KEY_VARIABLE} is not set"
+        raise BadInput(msg)
+    found = stage(outputs)
+    with database() as connection:
+        made = make_checkpoint(connection, open_store(found.audit), found.stage, load_private_key(path))
+    typer.echo(
+        "nothing new since the last checkpoint" if made is None else f"checkpoint at {made.size} entries"
+    )
+
+
+@app.command()
+def verify(
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Verify this export, offline, instead of the stage."),
+    ] = None,
+    public_key: Annotated[str, typer.Option(help="Ed25519, base64. Default: from the stack outputs.")] = "",
+    stage_name: Annotated[str, typer.Option("--stage", help="With --export: the stage's name.")] = "",
+    outputs: OutputsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check chain, signatures and store, and name each entry that was altered, dropped or reordered.
+
+    \b
+    kilo fle audit verify
+    kilo fle audit verify --export ./audit --stage prod --public-key BASE64
+    """
+    if export is not None:
+        if not export.is_dir():
+            msg = f"--export: {export} is not a folder; make one with `kilo fle audit export`"
+            raise BadInput(msg)
+        if not (public_key and stage_name):
+            msg = "--public-key and --stage are needed with --export: a log can't vouch for its own key"
+            raise BadInput(msg)
+        key = public_bytes(public_key, "--public-key")
+        report = check(FolderStore(export), stage_name, key, _exported(export))
+    else:
+        found = stage(outputs)
+        key = public_bytes(
+            public_key or found.field_encryption.audit_public_key, "field_encryption.audit_public_key"
+        )
+        with database() as connection:
+            report = check(open_store(found.audit), found.stage, key, read(connection))
+    result = {
+        "entries": report.entries,
+        "checkpoints": report.checkpoints,
+        "not yet in a checkpoint": report.uncovered,
+        "problems": len(report.problems),
+    }
+    show({**result, "problems": report.problems} if as_json else result, as_json=as_json)
+    if report.problems:
+        raise CheckFailed("\n".join(["the audit log does not verify:", *report.problems]))
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    outputs: OutputsFile = None,
+) -> None:
+    """Copy checkpoints, stored entries and the database's log to a folder for an auditor who is offline."""
+    if folder.exists() and any(folder.iterdir()):
+        msg = f"{folder}: is not empty"
+        raise BadInput(msg)
+    found = stage(outputs)
+    with database() as connection:
+        count = export_log(connection, open_store(found.audit), FolderStore(folder))
+    typer.echo(f"{count} entries exported to {folder}")
+
+
+def _exported(folder: Path) -> list[Entry] | None:
+    path = folder / EXPORTED_LOG
+    if not path.is_file():
+        return None
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Entry(seq, text, leaf_hash(text)) for seq, text in enumerate(lines)]
