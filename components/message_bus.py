@@ -13,12 +13,10 @@ from components.access import AccessArgs, From, To
 from components.labels import labels, service_host
 from components.pod import ConfigFiles, HttpCheck, PodArgs, Scratch
 from components.runtime_pod import Process, RuntimePlace, runtime_access, runtime_pod
-from components.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
+from components.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs, headless
 from components.task import Task, TaskArgs
+from runtime.bus.config import CLIENT_PORT, MONITOR_PORT, ROUTE_PORT
 
-CLIENT_PORT = 4_222
-ROUTE_PORT = 6_222
-MONITOR_PORT = 8_222
 CONFIG_DIRECTORY = "/etc/nats"
 CONFIG_FILE = "nats.conf"
 DATA_DIRECTORY = "/data"
@@ -28,6 +26,11 @@ STREAMS_TASK = "bus-streams"
 def bus_url(name: str, namespace: str) -> str:
     """The URL by which the bus ``name`` is reached."""
     return f"nats://{service_host(name, namespace)}:{CLIENT_PORT}"
+
+
+def member_host(name: str, index: int, namespace: str) -> str:
+    """The full name of one member of the bus ``name``, counted from 0."""
+    return f"{name}-{index}.{service_host(headless(name), namespace)}"
 
 
 def to_bus(name: str) -> To:

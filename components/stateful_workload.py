@@ -16,6 +16,11 @@ from components.labels import labels, selector
 from components.pod import PodArgs, pod_template
 
 
+def headless(name: str) -> str:
+    """The Service that gives each pod of the workload ``name`` a name of its own."""
+    return f"{name}-headless"
+
+
 @dataclass(frozen=True)
 class Disk:
     """Each pod's own volume."""
@@ -46,10 +51,10 @@ class StatefulWorkload(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         metadata = meta.v1.ObjectMetaArgs(name=name, namespace=args.access.namespace, labels=labels(name))
         access = Access(name, args.access, opts=child)
-        headless = core.v1.Service(
-            f"{name}-headless",
+        members = core.v1.Service(
+            headless(name),
             metadata=meta.v1.ObjectMetaArgs(
-                name=f"{name}-headless", namespace=args.access.namespace, labels=labels(name)
+                name=headless(name), namespace=args.access.namespace, labels=labels(name)
             ),
             spec=core.v1.ServiceSpecArgs(
                 cluster_ip="None",
@@ -68,7 +73,7 @@ class StatefulWorkload(pulumi.ComponentResource):
             metadata=metadata,
             spec=apps.v1.StatefulSetSpecArgs(
                 replicas=args.replicas,
-                service_name=f"{name}-headless",
+                service_name=headless(name),
                 pod_management_policy="Parallel",
                 selector=meta.v1.LabelSelectorArgs(match_labels=selector(name)),
                 update_strategy=apps.v1.StatefulSetUpdateStrategyArgs(type="RollingUpdate"),
@@ -90,7 +95,7 @@ class StatefulWorkload(pulumi.ComponentResource):
                     )
                 ],
             ),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[access, headless]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[access, members]),
         )
         policy.v1.PodDisruptionBudget(
             name,

@@ -13,24 +13,16 @@ import pulumi
 
 from components.backup_vault import BackupVault
 from components.database_role import ROLES, secret_of
-from components.message_bus import bus_url
 from components.mirrored_registry import MirroredRegistry
 from components.s3_locked_bucket import S3LockedBucket
 from components.tenant_gateway import gateway_url
 from components.tenant_keys import TenantKeys
 from infra import names
+from infra.rendering import bus_outputs, outbox_outputs
 from infra.settings import Settings
 from runtime.contract import CONTRACT_VERSION, StackOutputs
 
 DEFAULT_POSTGRESQL_PORT = 5_432
-# The same in every stage; services read them from the outputs all the same.
-BUS_NAMES = {
-    "stream": "EVENTS",
-    "subject_prefix": "events",
-    "dead_letter_stream": "DEAD_LETTERS",
-    "heartbeat_stream": "HEARTBEATS",
-}
-OUTBOX_NAMES = {"table": "outbox", "publication": "outbox_cdc", "replication_slot": "outbox_cdc"}
 
 
 def database_port(url: pulumi.Output[str]) -> pulumi.Output[int]:
@@ -75,17 +67,8 @@ def outputs_document(
             "name": database,
             "role_secrets": {role: secret_of(role) for role in ROLES},
         },
-        "bus": {
-            "url": bus_url(names.BUS, settings.namespace),
-            "duplicate_window_seconds": settings.bus.duplicate_window_seconds,
-            **BUS_NAMES,
-        },
-        "outbox": {
-            "cdc_aggregates": list(settings.outbox.cdc_aggregates),
-            "payload_limit_bytes": settings.outbox.payload_limit_bytes,
-            "fingerprint_window_days": settings.outbox.fingerprint_window_days,
-            **OUTBOX_NAMES,
-        },
+        "bus": bus_outputs(settings).model_dump(mode="json"),
+        "outbox": outbox_outputs(settings).model_dump(mode="json"),
         "gateway": {
             "url": gateway_url(names.GATEWAY, settings.namespace),
             "tenant_header": settings.gateway.tenant_header,

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from components.change_capture import OFFSETS_FILE
 from components.ingest import PORT as INGEST_PORT
 from components.labels import service_host
+from components.message_bus import DATA_DIRECTORY, bus_url, member_host
 from infra import names
 from infra.settings import Settings
+from runtime.bus.config import ROUTE_PORT, render_nats_config
+from runtime.cdc.properties import ConnectorSettings, render_properties
+from runtime.contract import BusOutputs, OutboxOutputs
 from runtime.observe.rules import render_rules
 from runtime.traffic.settings import GatewaySettings, Upstream
 
@@ -27,19 +32,58 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
     )
 
 
+def bus_outputs(settings: Settings) -> BusOutputs:
+    """Where the bus is and what is declared on it."""
+    return BusOutputs(
+        url=bus_url(names.BUS, settings.namespace),
+        stream="EVENTS",
+        subject_prefix="events",
+        dead_letter_stream="DEAD_LETTERS",
+        heartbeat_stream="HEARTBEATS",
+        duplicate_window_seconds=settings.bus.duplicate_window_seconds,
+    )
+
+
+def outbox_outputs(settings: Settings) -> OutboxOutputs:
+    """What the outbox is called in the database, and who publishes what."""
+    return OutboxOutputs(
+        table="outbox",
+        cdc_aggregates=settings.outbox.cdc_aggregates,
+        publication="outbox_cdc",
+        replication_slot="outbox_cdc",
+        payload_limit_bytes=settings.outbox.payload_limit_bytes,
+        fingerprint_window_days=settings.outbox.fingerprint_window_days,
+    )
+
+
 def nats_config(settings: Settings) -> str:
-    """``nats.conf``."""
-    return f'http_port: 8222\njetstream {{ store_dir: "/data", max_file: {settings.bus.storage_gib}GiB }}\n'
+    """``nats.conf``. A single member has nobody to route to."""
+    bus = settings.bus
+    members = [member_host(names.BUS, index, settings.namespace) for index in range(bus.replicas)]
+    return render_nats_config(
+        store_directory=DATA_DIRECTORY,
+        storage_gibibytes=bus.storage_gib,
+        cluster_name=f"kilo-{settings.stage}",
+        routes=[f"nats-route://{host}:{ROUTE_PORT}" for host in members] if bus.replicas > 1 else [],
+    )
 
 
 def streams_arguments(settings: Settings) -> list[str]:
     """The command line that declares the streams."""
-    return ["bus", "apply", "--replicas", str(settings.bus.replicas)]
+    bus = settings.bus
+    # The rest of the disk is for dead letters, heartbeats and the server's own bookkeeping.
+    most = max(1, bus.storage_gib * 3 // 4)
+    limits = {"replicas": bus.replicas, "retention-days": bus.retention_days, "max-gibibytes": most}
+    return ["bus", "apply", *(f"--{name}={value}" for name, value in limits.items())]
 
 
 def debezium_properties(settings: Settings) -> str:
     """``application.properties``."""
-    return f"# {settings.stage}\n"
+    return render_properties(
+        ConnectorSettings(
+            bus=bus_outputs(settings), outbox=outbox_outputs(settings), offsets_file=OFFSETS_FILE
+        )
+    )
 
 
 def alert_rules(settings: Settings) -> Mapping[str, Any]:
