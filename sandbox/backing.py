@@ -70,6 +70,10 @@ class Ports:
         with suppress(OSError, ValueError):
             self._known = json.loads(file.read_bytes())
 
+    def known(self, name: str) -> int | None:
+        """The port that was chosen for ``name`` the last time."""
+        return self._known.get(name)
+
     def of(self, name: str) -> int:
         """The port of ``name``."""
         port = self._known.get(name)

@@ -27,13 +27,14 @@ from runtime.errors import KiloError, Unreachable
 from sandbox import toolchain
 from sandbox.backing import Backing, Ports, write_atomically
 from sandbox.cluster.service import ClusterService, Surroundings
-from sandbox.secrets import put_stage_secrets
+from sandbox.secrets import DEV, put_stage_secrets
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.leftovers import MARK, end_marked, start_guardian
 from sandbox.servers.moto import MotoServer
 from sandbox.servers.postgres import PostgresServer
 from sandbox.servers.process import tail
 from sandbox.servers.registries import PrimaryRegistry, SecondaryRegistry
+from sandbox.stages import stage_config, write_registries_conf
 
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
@@ -49,6 +50,7 @@ TOOLS = (
     "crds",
 )
 DATABASE = "kilo"
+DEFAULT_REGION = "us-east-1"
 STATUS_SECONDS = 0.5
 
 
@@ -101,6 +103,13 @@ def running(project: Path) -> Endpoints | None:
         return Endpoints(**json.loads(home.endpoints.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def database_url(project: Path) -> str:
+    """The URL of the running sandbox's database with its superuser's password."""
+    home = Home(project.resolve() / ".kilo")
+    ports = Ports(home.directory / "ports.json")
+    return PostgresServer(home.directory / "postgres", port=ports.known("postgres")).url_of(DATABASE)
 
 
 def ensure_running(project: Path) -> Endpoints:
@@ -173,11 +182,14 @@ async def _serve(project: Path, home: Home) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     ports = Ports(home.directory / "ports.json")
-    postgres = PostgresServer(home.directory / "postgres", port=ports.of("postgres"))
+    region = stage_config(project, DEV).get("aws:region", DEFAULT_REGION)
+    postgres = PostgresServer(
+        home.directory / "postgres", port=ports.of("postgres"), settings={"track_commit_timestamp": "on"}
+    )
     aws = MotoServer(home.directory / "aws", port=ports.of("aws"))
     gcs = FakeGcsServer(home.directory / "gcs", port=ports.of("gcs"))
     primary = PrimaryRegistry(
-        home.directory / "registry-primary", port=ports.of("registry-primary"), aws=aws.url
+        home.directory / "registry-primary", port=ports.of("registry-primary"), aws=aws.url, region=region
     )
     secondary = SecondaryRegistry(home.directory / "registry-secondary", port=ports.of("registry-secondary"))
     backing = Backing(
@@ -193,6 +205,7 @@ async def _serve(project: Path, home: Home) -> None:
         await asyncio.to_thread(backing.start)
         await asyncio.to_thread(_ensure_database, postgres)
         await asyncio.to_thread(put_stage_secrets, project, aws.url, postgres.url_of(DATABASE))
+        write_registries_conf(home.directory / "registries.conf", project, primary.url, secondary.url)
         cluster = ClusterService(
             home.directory,
             Surroundings(
@@ -212,7 +225,7 @@ async def _serve(project: Path, home: Home) -> None:
                 gcs=gcs.url,
                 primary_registry=primary.url,
                 secondary_registry=secondary.url,
-                database=f"postgresql://127.0.0.1:{postgres.port}/{DATABASE}",
+                database=f"127.0.0.1:{postgres.port}/{DATABASE}",
             )
             write_atomically(home.endpoints, asdict(endpoints))
             await _report_until(stopped, home, backing)

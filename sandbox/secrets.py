@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from ruamel.yaml import YAML
+
+from sandbox.stages import stage_config, stages
 
 DEV = "dev"
 NOWHERE = "postgresql://preview:preview@database.invalid:5432/kilo"
@@ -22,14 +23,12 @@ def put_stage_secrets(project: Path, endpoint: str, database_url: str) -> None:
 
     A stage file that can't be read is left alone: the program itself reports what is wrong with it.
     """
-    for file in sorted(project.glob("Pulumi.*.yaml")):
-        stage = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
-        try:
-            config = YAML(typ="safe").load(file)["config"]
-            name, region = config["kilo:database"]["url_secret_id"], config["aws:region"]
-        except Exception:  # noqa: S112  any shape of a wrong file
-            continue
-        _put(endpoint, region, name, database_url if stage == DEV else NOWHERE)
+    for stage in stages(project):
+        config = stage_config(project, stage)
+        database = config.get("kilo:database")
+        if isinstance(database, dict) and "url_secret_id" in database and "aws:region" in config:
+            url = database_url if stage == DEV else NOWHERE
+            _put(endpoint, config["aws:region"], database["url_secret_id"], url)
 
 
 def _put(endpoint: str, region: str, name: str, value: str) -> None:

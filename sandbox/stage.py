@@ -40,7 +40,16 @@ class Stage:
         """
         self._pulumi(["up", "--stack", STAGE, "--yes", "--skip-preview", "--suppress-outputs"])
         answer = self._pulumi(["stack", "output", "--stack", STAGE, "--json"], quiet=True)
-        write_atomically(self.outputs_file, json.loads(answer))
+        write_atomically(self.outputs_file, json.loads(self._with_addresses(answer)))
+
+    def _with_addresses(self, text: str) -> str:
+        """Services' addresses in place of their names, which nothing on this machine resolves."""
+        addresses: dict[str, str] = json.loads((self.project / ".kilo" / "addresses.json").read_bytes())
+        for owner, address in addresses.items():
+            kind, namespace, name = owner.split("/")
+            if kind == "service":
+                text = text.replace(f"{name}.{namespace}.svc.cluster.local", address)
+        return text
 
     def destroy(self) -> list[str]:
         """Let the engine remove all that is not protected; answers with the URNs of what is.
@@ -111,6 +120,8 @@ def open_stage(project: Path) -> Stage:
         environment.Endpoints(daemon=endpoints.cluster, aws=endpoints.aws, gcs=endpoints.gcs),
     )
     variables[OUTPUTS_VARIABLE] = str(project / ".kilo" / "outputs.json")
+    variables["DATABASE_URL"] = daemon.database_url(project)
+    variables["CONTAINERS_REGISTRIES_CONF"] = str(project / ".kilo" / "registries.conf")
     stage = Stage(project, endpoints, variables)
     stage.ensure_stacks()
     return stage
