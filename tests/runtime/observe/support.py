@@ -42,7 +42,7 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_rules(directory: Path, rules: dict[str, Any], test: dict[str, Any], interval: str) -> str:
+def run_rule_test(directory: Path, rules: dict[str, Any], test: dict[str, Any], interval: str) -> str:
     """Run one promtool unit test; return what it complains of, empty when it passes."""
     Path(directory, "rules.json").write_text(json.dumps(rules), encoding="utf-8")
     whole = {

@@ -13,9 +13,8 @@ from ruamel.yaml import YAML
 
 from runtime.observe.rules import every_alert, render_rules
 from sandbox import toolchain
-from tests.runtime.observe.support import TENANTS, make_tenant, promtool, series_in, test_rules, undeclared
+from tests.runtime.observe.support import TENANTS, make_tenant, promtool, run_rule_test, series_in, undeclared
 
-test_rules.__test__ = False
 ROOT = Path(__file__).parents[3]
 RULES = render_rules(TENANTS)
 ALERTS = every_alert(TENANTS)
@@ -308,7 +307,7 @@ def complaints(directory: Path, case: Case, series: dict[str, str], *, fires: bo
             {"eval_time": case.at, "alertname": case.alert, "exp_alerts": [expected] if fires else []}
         ],
     }
-    return test_rules(directory, rules_for(case.alert, case.step), test, case.step)
+    return run_rule_test(directory, rules_for(case.alert, case.step), test, case.step)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.alert)
@@ -346,7 +345,7 @@ def burn_test(
             }
         ],
     }
-    return test_rules(directory, rules_for(alert, "5m"), test, "5m")
+    return run_rule_test(directory, rules_for(alert, "5m"), test, "5m")
 
 
 def firing(tenant: str, *rates: str) -> list[tuple[str, str, str]]:
@@ -408,7 +407,7 @@ class TestRecords:
                 }.items()
             ],
         }
-        assert test_rules(tmp_path, RULES, test, "30s") == ""
+        assert run_rule_test(tmp_path, RULES, test, "30s") == ""
 
     def test_tenant_without_traffic_has_no_ratio_rather_than_a_wrong_one(self, tmp_path: Path) -> None:
         test = {
@@ -422,7 +421,7 @@ class TestRecords:
                 },
             ],
         }
-        assert test_rules(tmp_path, RULES, test, "30s") == ""
+        assert run_rule_test(tmp_path, RULES, test, "30s") == ""
 
 
 def test_promtool_accepts_the_rules_of_a_thousand_tenants(tmp_path: Path) -> None:
