@@ -75,7 +75,7 @@ class Container:
         self.files = files
         self.restarts = restarts
         self.ready = False
-        self.started = False
+        self.has_started = asyncio.Event()
         self.state: Object = {"waiting": {"reason": "PodInitializing"}}
         self._policy = policy
         self._last_state = last_state or {}
@@ -132,7 +132,8 @@ class Container:
             # A container ends with its first process; nothing of it may stay.
             signal_group(process.pid, signal.SIGKILL)
         code = code if code >= 0 else 128 - code
-        self.ready = self.started = False
+        self.ready = False
+        self.has_started.clear()
         message = "" if code == 0 else tail(self._log_path(), _MESSAGE_LINES)
         self._set(
             {"terminated": self._terminated(code, message, began, "Completed" if code == 0 else "Error")}
@@ -140,19 +141,8 @@ class Container:
         return code
 
     async def _start(self) -> asyncio.subprocess.Process:
-        while True:
-            try:
-                self.files.prepare()
-                variables = environment(
-                    self._around.pod, self.spec, self._around.address, self._around.lookup
-                )
-                break
-            except MissingReference as error:
-                self._wait("CreateContainerConfigError", str(error))
-                await self._pause(_REFERENCE_DELAY)
-                if self._stopping:
-                    raise VolumeError(str(error)) from error
-        image = self._around.images.find(self.spec["image"])
+        variables = await self._refer()
+        image = await self._pull()
         self._environment = self._whole_environment(variables, image)
         argv = command_line(self.spec, image.entrypoint, image.arguments, variables)
         argv = [self.files.text.replace(word) for word in argv]
@@ -167,6 +157,33 @@ class Container:
                 start_new_session=True,
             )
         return self._process
+
+    async def _refer(self) -> dict[str, str]:
+        """Mounts and variables, as soon as all that they refer to is there."""
+        around = self._around
+        while True:
+            try:
+                self.files.prepare()
+                return environment(around.pod, self.spec, around.address, around.lookup)
+            except MissingReference as error:
+                self._wait("CreateContainerConfigError", str(error))
+                await self._pause(_REFERENCE_DELAY)
+                if self._stopping:
+                    raise VolumeError(str(error)) from error
+
+    async def _pull(self) -> Image:
+        """The image, waited for in vain if nothing stands for it."""
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                # The first use of a program may build or download it.
+                return await asyncio.to_thread(self._around.images.find, self.spec["image"])
+            except ImageError as error:
+                self._wait("ErrImagePull" if delay == _FIRST_DELAY else "ImagePullBackOff", str(error))
+                await self._pause(delay)
+                delay = min(delay * 2, _LAST_DELAY)
+                if self._stopping:
+                    raise
 
     def _whole_environment(self, variables: dict[str, str], image: Image) -> dict[str, str]:
         scratch = self.files.local("/tmp")  # noqa: S108  the container's, not the machine's
@@ -256,7 +273,7 @@ class Container:
             self._begin_later_probes()
 
     def _begin_later_probes(self) -> None:
-        self.started = True
+        self.has_started.set()
         if liveness := self.spec.get("livenessProbe"):
             self._watch(liveness, self._liveness_changed, holds=True)
         if readiness := self.spec.get("readinessProbe"):
@@ -339,7 +356,7 @@ class Container:
             "image": image,
             "imageID": f"local://{image}",
             "ready": self.ready,
-            "started": self.started,
+            "started": self.has_started.is_set(),
             "restartCount": self.restarts,
             "state": self.state,
             "lastState": self._last_state,
