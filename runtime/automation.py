@@ -53,7 +53,7 @@ def read_outputs(stage: str, project: Path) -> StackOutputs:
         msg = f"stage {stage}: has no outputs; deploy it with `pulumi up -s {stage}`"
         raise CheckFailed(msg)
     try:
-        return StackOutputs.model_validate(values)
+        return StackOutputs.model_validate(values, extra="ignore")
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

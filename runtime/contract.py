@@ -189,7 +189,8 @@ def load_outputs(path: str | Path | None = None) -> StackOutputs:
         )
         raise Unreachable(msg) from error
     try:
-        return StackOutputs.model_validate(json.loads(text))
+        # A later program of the same version may export more; whoever reads takes what it knows.
+        return StackOutputs.model_validate(json.loads(text), extra="ignore")
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

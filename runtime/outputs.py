@@ -25,12 +25,30 @@ class Format(StrEnum):
     YAML = "yaml"
 
 
+def schema_text() -> str:
+    """The contract as JSON Schema (draft 2020-12), as it is published in ``docs/outputs.schema.json``."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **StackOutputs.model_json_schema()}
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+def _print_schema(wanted: bool) -> None:
+    if wanted:
+        typer.echo(schema_text(), nl=False)
+        raise typer.Exit
+
+
 def outputs(
     stage: Annotated[str, typer.Option("--stage", "-s", help="The stage, such as dev.")],
     output_format: Annotated[
         Format, typer.Option("--format", "-f", help="env: shell assignments, quoted for eval.")
     ] = Format.JSON,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema", is_eager=True, callback=_print_schema, help="Print the JSON Schema of all stages."
+        ),
+    ] = False,
 ) -> None:
     """Print a stage's outputs: references to keys, streams, registries and buckets; never a secret.
 

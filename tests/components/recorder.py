@@ -68,8 +68,11 @@ class Recording:
 class _Answers(Mocks):
     """What the clouds would say: the least that the program asks of them."""
 
+    def __init__(self, more: Mapping[str, Mapping[str, Any]]) -> None:
+        self._more = more
+
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
-        answers: dict[str, Any] = dict(args.inputs)
+        answers: dict[str, Any] = {**args.inputs, **self._more.get(args.typ, {})}
         name = args.inputs.get("name") or args.inputs.get("bucket") or args.name
         service = args.typ.partition("/")[0].replace("aws:", "")
         if args.typ.startswith("aws:"):
@@ -101,8 +104,8 @@ class _Answers(Mocks):
 
 
 class _Monitor(MockMonitor):
-    def __init__(self, recording: Recording, stack: str) -> None:
-        super().__init__(_Answers())
+    def __init__(self, recording: Recording, stack: str, answers: _Answers) -> None:
+        super().__init__(answers)
         self._recording = recording
         self._stack = stack
 
@@ -146,15 +149,23 @@ class _Monitor(MockMonitor):
         return super().RegisterResourceOutputs(request)
 
 
-def record(program: Callable[[], object], *, stack: str = "dev", preview: bool = False) -> Recording:
+def record(
+    program: Callable[[], object],
+    *,
+    stack: str = "dev",
+    preview: bool = False,
+    answers: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Recording:
     """Run ``program`` as the engine would, and return all that it registered.
+
+    ``answers`` are output properties by resource type, besides those that the clouds here know.
 
     Raises whatever the program raises.
     """
     recording = Recording()
 
     def run() -> None:
-        monitor = _Monitor(recording, stack)
+        monitor = _Monitor(recording, stack, _Answers(answers or {}))
         configure(
             MockSettings(
                 monitor=monitor,
