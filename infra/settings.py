@@ -184,6 +184,10 @@ class Gateway(_Part):
         StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$"),
         Field(description="a header name in lower case"),
     ] = "x-tenant-id"
+    limits_enforced: bool = True
+    """False lets every tenant through its limit and still counts, without a restart."""
+    shedding_enabled: bool = True
+    """False switches adaptive concurrency off, without a restart."""
 
 
 class Service(_Part):
