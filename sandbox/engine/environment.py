@@ -146,19 +146,8 @@ def _write_shims(layout: Layout, pulumi: Path) -> None:
         (layout.binaries / _LANGUAGE_HOST).unlink(missing_ok=True)
     else:
         _script(layout.binaries / _LANGUAGE_HOST, f'{python} sandbox.engine.language_host "$@"')
-    locks = shlex.quote(str(layout.state / ".pulumi" / "locks"))
-    recover = (
-        f"{shlex.quote(sys.executable)} -P -m sandbox.engine.recovery {shlex.quote(str(layout.project))}"
-    )
-    real = shlex.quote(str(pulumi.resolve()))
-    _script(
-        layout.binaries / "pulumi",
-        f"# A lock that is there before we start may be a killed engine's.\n"
-        f'if [ -n "$(find {locks} -name "*.json" -print -quit 2>/dev/null)" ]; then\n'
-        f"  KILO_PULUMI={real} {recover} >&2 || exit $?\n"
-        f"fi\n"
-        f'exec {real} "$@"',
-    )
+    project, real = shlex.quote(str(layout.project)), shlex.quote(str(pulumi.resolve()))
+    _script(layout.binaries / "pulumi", f'{python} sandbox.engine.command {project} {real} "$@"')
 
 
 def _outside(layout: Layout) -> list[str]:

@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 
 from runtime.errors import KiloError, Unreachable
+from sandbox.engine.command import with_configuration
 from sandbox.engine.environment import Layout
 from sandbox.providers.base import Provider
 
@@ -101,7 +102,8 @@ def _finish_creations(project: Path, pulumi: Path, stack: str) -> None:
     if not created:
         return
     time.sleep(_SETTLE_SECONDS)
-    command = [str(pulumi), "refresh", "--stack", stack, "--yes", "--skip-preview", "--non-interactive"]
+    refresh = ["refresh", "--stack", stack, "--yes", "--skip-preview", "--non-interactive"]
+    command = [str(pulumi), *with_configuration(project, refresh)]
     for resource in created:
         command += ["--target", resource["urn"]]
         if found := _find(resource, state["resources"]):

@@ -1,0 +1,79 @@
+"""The ``pulumi`` of ``.kilo/bin``: the engine's own, given the sandbox's copy of the stage's configuration.
+
+A stage's file may name a cloud's secrets provider, and without one the engine notes its own salt there.
+The sandbox encrypts by a passphrase of its own, so a command that runs the program reads a copy of the file
+under ``.kilo/config`` without the one and with the other, and the file itself stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sandbox.engine.environment import Layout
+
+RUNS_THE_PROGRAM = frozenset(
+    {"preview", "pre", "up", "update", "refresh", "destroy", "down", "import", "watch"}
+)
+_PROVIDER = re.compile(r"^(secretsprovider|encryptedkey|encryptionsalt):.*\n?", re.MULTILINE)
+_SALT = re.compile(r"^encryptionsalt:.*$", re.MULTILINE)
+
+
+def with_configuration(project: Path, arguments: Sequence[str]) -> list[str]:
+    """``arguments`` with the sandbox's copy of the configuration of the stack that they name."""
+    given = list(arguments)
+    command = next((word for word in given if not word.startswith("-")), None)
+    stack = _stack(given)
+    has_file = any(word.split("=", 1)[0] == "--config-file" for word in given)
+    if command not in RUNS_THE_PROGRAM or stack is None or has_file:
+        return given
+    copy = sandbox_configuration(project, stack)
+    return [*given, "--config-file", str(copy)] if copy else given
+
+
+def sandbox_configuration(project: Path, stack: str) -> Path | None:
+    """The sandbox's copy of a stage's file, brought up to date; None when the stage has no file."""
+    source = project / f"Pulumi.{stack}.yaml"
+    copy = Layout(project).home / "config" / source.name
+    try:
+        text = _PROVIDER.sub("", source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    if copy.exists() and (salt := _SALT.search(copy.read_text(encoding="utf-8"))):
+        text = f"{text.rstrip()}\n{salt[0]}\n"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    beside = copy.with_name(f".{os.getpid()}.{copy.name}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(copy)
+    return copy
+
+
+def _stack(arguments: Sequence[str]) -> str | None:
+    for index, word in enumerate(arguments):
+        if word in ("-s", "--stack") and index + 1 < len(arguments):
+            return arguments[index + 1].rpartition("/")[2]
+        if word.startswith(("--stack=", "-s=")):
+            return word.partition("=")[2].rpartition("/")[2]
+    return os.environ.get("PULUMI_STACK")
+
+
+def main() -> None:
+    """Become the engine: ``command PROJECT ENGINE ARGUMENTS…``."""
+    project, engine, *arguments = sys.argv[1:]
+    # A lock that is there before we start may be a killed engine's.
+    if any((Layout(Path(project)).state / ".pulumi" / "locks").rglob("*.json")):
+        recovery = [sys.executable, "-P", "-m", "sandbox.engine.recovery", project]
+        done = subprocess.run(
+            recovery, env={**os.environ, "KILO_PULUMI": engine}, stdout=sys.stderr, check=False
+        )
+        if done.returncode:
+            sys.exit(done.returncode)
+    os.execv(engine, [engine, *with_configuration(Path(project), arguments)])  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()
