@@ -21,6 +21,7 @@ from components.runtime_pod import RuntimePlace, database_exit
 from components.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
 
 PORT = 10_085
+MEMORY_MEBIBYTES = 1_024
 CONFIG_DIRECTORY = "/debezium/config"
 CONFIG_FILE = "application.properties"
 DATA_DIRECTORY = "/debezium/data"
@@ -74,7 +75,12 @@ class ChangeCapture(pulumi.ComponentResource):
                 pod=PodArgs(
                     image=args.image,
                     arguments=[],
-                    environment={"QUARKUS_HTTP_HOST": "$(POD_IP)", "QUARKUS_HTTP_PORT": str(PORT)},
+                    environment={
+                        "QUARKUS_HTTP_HOST": "$(POD_IP)",
+                        "QUARKUS_HTTP_PORT": str(PORT),
+                        # Half of the pod's memory; the other half is for threads, buffers and code.
+                        "JAVA_OPTS": f"-Xmx{MEMORY_MEBIBYTES // 2}m -XX:+UseSerialGC",
+                    },
                     secrets={
                         variable: SecretKey(secret, key) for variable, key in DATABASE_VARIABLES.items()
                     },
@@ -85,7 +91,7 @@ class ChangeCapture(pulumi.ComponentResource):
                     ready=HttpCheck("/q/health/ready", "http"),
                     start_seconds=120,
                     cpu_millicores=500,
-                    memory_mebibytes=1_024,
+                    memory_mebibytes=MEMORY_MEBIBYTES,
                     annotations={
                         "kilo.dev/config-checksum": hashlib.sha256(args.properties.encode()).hexdigest()
                     },

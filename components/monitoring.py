@@ -28,9 +28,10 @@ class MonitoringArgs:
     """The ``spec`` of a PrometheusRule."""
     dashboards: Mapping[str, str]
     """Grafana dashboards, as JSON by file name."""
+    alert_routes: Mapping[str, Any] | None
+    """The ``spec`` of an AlertmanagerConfig; ``None`` where nobody is told."""
     gateway: str
     """The workload that is Envoy."""
-    webhook_secret: str | None
 
 
 class Monitoring(pulumi.ComponentResource):
@@ -43,9 +44,9 @@ class Monitoring(pulumi.ComponentResource):
             "processes", {PART_OF_LABEL: PART_OF}, port="http", path="/metrics", exclude=args.gateway
         )
         self._scrape("gateway", {NAME_LABEL: args.gateway}, port="operations", path="/metrics")
-        self._object("PrometheusRule", OPERATOR_API, "kilo", dict(args.rules))
-        if args.webhook_secret:
-            self._object("AlertmanagerConfig", ROUTES_API, "kilo", _routes(args.webhook_secret))
+        self._object("PrometheusRule", OPERATOR_API, "kilo", args.rules)
+        if args.alert_routes:
+            self._object("AlertmanagerConfig", ROUTES_API, "kilo", args.alert_routes)
         for file, dashboard in args.dashboards.items():
             config_map = f"dashboard-{file.removesuffix('.json')}"
             core.v1.ConfigMap(
@@ -86,32 +87,3 @@ class Monitoring(pulumi.ComponentResource):
             spec=spec,
             opts=pulumi.ResourceOptions(parent=self),
         )
-
-
-def _routes(webhook_secret: str) -> dict[str, Any]:
-    """Pages at once and again every hour; tickets are gathered and repeated once a day."""
-    receiver = {
-        "name": "webhook",
-        "webhookConfigs": [{"urlSecret": {"name": webhook_secret, "key": "url"}, "sendResolved": True}],
-    }
-    by = ["alertname", "tenant"]
-    return {
-        "route": {
-            "receiver": "webhook",
-            "groupBy": by,
-            "groupWait": "5m",
-            "groupInterval": "1h",
-            "repeatInterval": "1d",
-            "routes": [
-                {
-                    "receiver": "webhook",
-                    "groupBy": by,
-                    "matchers": [{"name": "severity", "value": "page", "matchType": "="}],
-                    "groupWait": "30s",
-                    "groupInterval": "5m",
-                    "repeatInterval": "1h",
-                }
-            ],
-        },
-        "receivers": [receiver],
-    }

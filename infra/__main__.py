@@ -39,6 +39,7 @@ from infra.configuration import from_engine
 from infra.outputs import database_port, export, outputs_document, outputs_json
 from infra.settings import Settings
 from runtime.errors import KiloError
+from runtime.observe.dashboards import render_dashboards
 
 
 def deploy(settings: Settings) -> None:
@@ -257,9 +258,9 @@ def deploy(settings: Settings) -> None:
         MonitoringArgs(
             namespace=namespace,
             rules=rendering.alert_rules(settings),
-            dashboards=rendering.dashboards(settings),
+            dashboards=render_dashboards(),
+            alert_routes=rendering.alert_routes(settings),
             gateway=names.GATEWAY,
-            webhook_secret=settings.monitoring.alerts.webhook_secret if settings.monitoring.alerts else None,
         ),
         opts=inside,
     )

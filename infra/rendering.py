@@ -14,6 +14,7 @@ from infra.settings import Settings
 from runtime.bus.config import ROUTE_PORT, render_nats_config
 from runtime.cdc.properties import ConnectorSettings, render_properties
 from runtime.contract import BusOutputs, OutboxOutputs
+from runtime.observe.alertmanager import render_routes
 from runtime.observe.rules import render_rules
 from runtime.traffic.settings import GatewaySettings, Upstream
 
@@ -29,6 +30,8 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         next=upstream(names.INGEST_NEXT) if settings.ingest.next_image else None,
         tenant_header=settings.gateway.tenant_header,
         replicas=settings.gateway.replicas,
+        limits_enforced=settings.gateway.limits_enforced,
+        shedding_enabled=settings.gateway.shedding_enabled,
     )
 
 
@@ -91,6 +94,7 @@ def alert_rules(settings: Settings) -> Mapping[str, Any]:
     return render_rules(settings.resolved_tenants)
 
 
-def dashboards(settings: Settings) -> Mapping[str, str]:
-    """Dashboards by file name."""
-    return {}
+def alert_routes(settings: Settings) -> Mapping[str, Any] | None:
+    """The spec of the AlertmanagerConfig, if the stage names somebody to tell."""
+    alerts = settings.monitoring.alerts
+    return render_routes(alerts.webhook_secret) if alerts else None

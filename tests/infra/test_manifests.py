@@ -1,0 +1,22 @@
+"""Every Kubernetes object of every stage is what a current Kubernetes accepts, to the last field."""
+
+from __future__ import annotations
+
+import kubernetes_validate
+import pytest
+
+from tests.infra.test_program import STAGES, program
+
+KUBERNETES = "1.37"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_object_is_valid_strictly(stage: str) -> None:
+    found = [
+        resource
+        for resource in program(stage).resources
+        if resource.type.startswith("kubernetes:") and "coreos" not in resource.type
+    ]
+    assert len(found) > 50
+    for resource in found:
+        kubernetes_validate.validate(resource.inputs, KUBERNETES, strict=True)
