@@ -82,7 +82,7 @@ def _pulumi() -> Path | _Made:
         "pulumi",
         {"pulumi": f"{_PULUMI}/cmd/pulumi"},
         summary=f"the Pulumi CLI {version} from its Go module, 500 MB of sources and some minutes",
-        disk_bytes=5_000_000_000,
+        disk_bytes=4_000_000_000,
         linker_flags=f"-X {_PULUMI_VERSION_VARIABLE}={version}",
     )
     return _Made(recipe, "pulumi")

@@ -22,7 +22,7 @@ _COPY = "org.apache.maven.plugins:maven-dependency-plugin:2.8:copy"
 def distribution() -> Recipe:
     """Debezium Server: ``config/``, ``lib/`` and the runner, without its connectors for Kafka Connect."""
     summary = f"Debezium Server {VERSION} from Maven Central, 782 MB"
-    return Recipe("debezium-server", summary, f"{VERSION} {_SHA256}", 3_000_000_000, _make)
+    return Recipe("debezium-server", summary, f"{VERSION} {_SHA256}", 2_500_000_000, _make)
 
 
 def _make(directory: Path, step: Step) -> None:
