@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -46,8 +46,15 @@ def port_reference(value: object, path: str) -> Causes:
         yield from port_number(value, path)
 
 
-def check(spec: Object, path: str, restart: Collection[str]) -> Causes:
-    """All that is wrong with a pod's specification at ``path``, ``restart`` being the policies allowed."""
+def check(spec: Object, path: str, restart: Collection[str], claims: Iterable[str] = ()) -> Causes:
+    """All that is wrong with a pod's specification.
+
+    Args:
+        spec: of the pod.
+        path: at which it stands.
+        restart: the restart policies that are allowed.
+        claims: names of the volumes that a StatefulSet adds to it.
+    """
     policy = spec.get("restartPolicy", "Always")
     if policy not in restart:
         supported = ", ".join(f'"{name}"' for name in restart)
@@ -56,7 +63,7 @@ def check(spec: Object, path: str, restart: Collection[str]) -> Causes:
     containers = spec.get("containers") or []
     if not containers:
         yield Cause(f"{path}.containers", "Required value", "FieldValueRequired")
-    volumes = _names(spec.get("volumes") or [])
+    volumes = _names(spec.get("volumes") or []) | set(claims)
     yield from _duplicates([v.get("name", "") for v in spec.get("volumes") or []], f"{path}.volumes")
     for index, volume in enumerate(spec.get("volumes") or []):
         sources = [name for name in volume if name != "name" and volume[name] is not None]

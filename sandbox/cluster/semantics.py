@@ -218,7 +218,8 @@ def _selecting(obj: Object) -> Causes:
         yield wrong("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
     if (spec.get("replicas") or 0) < 0:
         yield wrong("spec.replicas", spec["replicas"], "must be greater than or equal to 0")
-    yield from _template(template, "spec.template", restart=("Always",))
+    claims = spec.get("volumeClaimTemplates") or ()
+    yield from _template(template, "spec.template", restart=("Always",), claims=claims)
 
 
 def _deployment(obj: Object) -> Causes:
@@ -297,10 +298,13 @@ def _pod(obj: Object) -> Causes:
     yield from podspec.check(obj["spec"], "spec", ("Always", "OnFailure", "Never"))
 
 
-def _template(template: Object, path: str, *, restart: Iterable[str]) -> Causes:
+def _template(
+    template: Object, path: str, *, restart: Iterable[str], claims: Iterable[Object] = ()
+) -> Causes:
     metadata = template.get("metadata") or {}
     yield from _labels(metadata.get("labels") or {}, f"{path}.metadata.labels")
-    yield from podspec.check(template.get("spec") or {}, f"{path}.spec", tuple(restart))
+    claimed = [claim["metadata"]["name"] for claim in claims]
+    yield from podspec.check(template.get("spec") or {}, f"{path}.spec", tuple(restart), claimed)
 
 
 def _disruption_budget(obj: Object) -> Causes:
