@@ -45,7 +45,7 @@ def render_files(tenants: Sequence[Tenant], settings: GatewaySettings) -> dict[s
     Raises:
         BadInput: there is no tenant, or a tenant is listed twice or weighted to a version that is not there.
     """
-    _check(tenants)
+    check_tenants(tenants)
     files = {
         BOOTSTRAP_FILE: render_bootstrap(tenants, settings),
         CLUSTERS_FILE: render_clusters(tenants, settings),
@@ -167,7 +167,8 @@ def _latency_buckets(tenants: Sequence[Tenant]) -> list[float]:
     return sorted({*_LATENCY_BUCKETS_MS, *(tenant.objective.latency_threshold_ms for tenant in tenants)})
 
 
-def _check(tenants: Sequence[Tenant]) -> None:
+def check_tenants(tenants: Sequence[Tenant]) -> None:
+    """Refuse a list that no gateway can be rendered from: empty, or with a tenant twice; raises BadInput."""
     if not tenants:
         msg = "tenants: empty; a gateway needs at least one"
         raise BadInput(msg)

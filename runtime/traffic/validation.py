@@ -17,7 +17,7 @@ from pathlib import Path
 from runtime.errors import CheckFailed, Unreachable
 from runtime.tenancy import Tenant
 from runtime.traffic.clusters import render_clusters
-from runtime.traffic.envoy import render_address_part, render_bootstrap
+from runtime.traffic.envoy import check_tenants, render_address_part, render_bootstrap
 from runtime.traffic.limits import LIMITS_TYPE, render_limits_filter
 from runtime.traffic.routes import render_route_configuration
 from runtime.traffic.settings import GatewaySettings
@@ -27,7 +27,8 @@ _TIMEOUT_SECONDS = 60
 
 
 def render_whole(tenants: Sequence[Tenant], settings: GatewaySettings, bind: str = "127.0.0.1") -> Json:
-    """Put every rendered part into one static bootstrap."""
+    """Put every rendered part into one static bootstrap; raises BadInput as ``render_files`` does."""
+    check_tenants(tenants)
     whole = deepcopy(render_bootstrap(tenants, settings))
     own = deepcopy(render_address_part(tenants, settings, bind))
     del whole["dynamic_resources"], whole["layered_runtime"]
