@@ -15,6 +15,7 @@ from sandbox.cluster.controllers.replicaset import ReplicaSetController
 from sandbox.cluster.controllers.service import ServiceController
 from sandbox.cluster.controllers.statefulset import ClaimController, StatefulSetController
 from sandbox.cluster.node.node import Node, NodeSettings
+from sandbox.cluster.operator import PrometheusOperator
 from sandbox.cluster.resources import Resources
 from sandbox.cluster.schemas import Schemas
 from sandbox.cluster.store import Store
@@ -45,7 +46,8 @@ class Cluster:
             *deletion_controllers(self.resources),
         ]
         self._manager = Manager(controllers, self.resources)
+        self._operator = PrometheusOperator(self.resources)
 
     async def run(self) -> None:
         """Run until cancelled."""
-        await asyncio.gather(self.node.run(), self._manager.run())
+        await asyncio.gather(self.node.run(), self._manager.run(), self._operator.run())

@@ -81,6 +81,10 @@ def _postgres() -> Image:
     return Image(entrypoint=("postgres",), path=(toolchain.path("postgres"),))
 
 
+def _prometheus() -> Image:
+    return Image(entrypoint=("prometheus",), path=(toolchain.path("prometheus").parent,))
+
+
 def _python() -> Image:
     return Image(entrypoint=("python3",), path=(Path(sys.executable).parent,))
 
@@ -91,6 +95,7 @@ BUILT_IN: Mapping[str, Callable[[], Image]] = {
     "nats": _nats,
     "debezium/server": _debezium,
     "postgres": _postgres,
+    "prometheus/prometheus": _prometheus,
     "python": _python,
 }
 
