@@ -15,7 +15,7 @@ _SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 # What the image's run.sh does: its own jar first, then the mounted configuration, then all libraries.
 _DEBEZIUM = (
     "exec java --add-opens=java.base/java.lang=ALL-UNNAMED $JAVA_OPTS "
-    '-cp "$(echo "$DEBEZIUM_HOME"/*-runner.jar):config:$DEBEZIUM_HOME/config/lib:$DEBEZIUM_HOME/lib/*" '
+    '-cp "$(echo "$SERVER_HOME"/*-runner.jar):config:$SERVER_HOME/config/lib:$SERVER_HOME/lib/*" '
     "io.debezium.server.Main"
 )
 
@@ -73,7 +73,7 @@ def _debezium() -> Image:
         entrypoint=("sh", "-c", _DEBEZIUM),
         path=(java.parent,),
         working_directory="/debezium",
-        environment={"JAVA_HOME": str(java.parent.parent), "DEBEZIUM_HOME": str(home), "JAVA_OPTS": ""},
+        environment={"JAVA_HOME": str(java.parent.parent), "SERVER_HOME": str(home), "JAVA_OPTS": ""},
     )
 
 
