@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -76,7 +77,10 @@ def _install_all(recipes: list[Recipe]) -> None:
 
 def _pulumi() -> Path | _Made:
     version = module_version("pulumi", _PULUMI)
-    if (official := shutil.which("pulumi")) and _pulumi_version(official) >= _parse_version(version):
+    # In a shell set up by `kilo env` the first pulumi on PATH is the sandbox's own wrapper.
+    outside = [folder for folder in os.get_exec_path() if not folder.endswith("/.kilo/bin")]
+    official = shutil.which("pulumi", path=os.pathsep.join(outside))
+    if official and _pulumi_version(official) >= _parse_version(version):
         return Path(official).resolve()
     recipe = go_program(
         "pulumi",
