@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from runtime.observe.foreign import FOREIGN
 from runtime.tenancy import Objective, RateLimit
 from runtime.traffic.settings import Upstream
 from tests.runtime.traffic.support import ADDRESS, Gateway, UpstreamServer, free_port, make_tenant, wait_until
@@ -358,6 +359,27 @@ class TestOperations:
         assert 'envoy_gateway_requests_total{tenant="acme",version="stable",status="429"} 1' in text
         assert 'envoy_gateway_requests_total{tenant="",version="",status="403"} 1' in text
         assert "intruder" not in text
+
+    def test_envoy_exports_what_rules_and_dashboards_ask_for(self, make_gateway: MakeGateway) -> None:
+        asked_for = {
+            name: set(series.labels) for name, series in FOREIGN.items() if name.startswith("envoy_")
+        }
+        assert len(asked_for) > 10
+        gateway = make_gateway()
+        gateway.start([make_tenant("acme")])
+        with client(gateway) as http:
+            http.post("/v1/events")
+        wait_until(
+            lambda: "envoy_gateway_request_duration_milliseconds_bucket" in gateway.metrics(), "flushed"
+        )
+
+        exported: dict[str, set[str]] = {}
+        for name, labels in re.findall(r"^(\w+)\{(.*)\} ", gateway.metrics(), re.M):
+            exported.setdefault(name, set()).update(re.findall(r'(\w+)="', labels))
+
+        assert {
+            name: labels for name, labels in asked_for.items() if not labels <= exported.get(name, {""})
+        } == {}
 
     def test_every_objective_is_a_bucket_of_the_latency_histogram(self, make_gateway: MakeGateway) -> None:
         gateway = make_gateway()
