@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from sandbox.providers.kubernetes.api import Api, Object
 
 DEFAULT_SECONDS = 300.0
 SKIP_ANNOTATION = "pulumi.com/skipAwait"
 
+_WORKLOADS = frozenset({"Deployment", "StatefulSet"})
 _POLL_SECONDS = 0.2
 _LOG_LINES = 15
 # A part that waits for another may fall over a few times; one that always falls is not waited for.
@@ -44,6 +45,8 @@ def wait_ready(api: Api, obj: Object, seconds: float, cancelled: threading.Event
         return obj
     deadline = time.monotonic() + seconds
     hopeless_since: float | None = None
+    # Restarts of before this update say nothing of it.
+    before = _restarts(api, obj)
     while True:
         live = api.get(obj)
         if live is None:
@@ -52,7 +55,7 @@ def wait_ready(api: Api, obj: Object, seconds: float, cancelled: threading.Event
             raise NotReady(place, f"failed: {failure}", _why(api, live))
         if _is_ready(live):
             return live
-        reason = _hopeless(api, live)
+        reason = _hopeless(api, live, before)
         hopeless_since = (hopeless_since or time.monotonic()) if reason else None
         if reason and hopeless_since and time.monotonic() - hopeless_since > _HOPELESS_SECONDS:
             raise NotReady(place, f"won't become ready: {reason}", _why(api, live))
@@ -117,16 +120,28 @@ def _containers(pod: Object) -> Iterator[Object]:
     yield from status.get("containerStatuses") or ()
 
 
-def _hopeless(api: Api, obj: Object) -> str | None:
-    if obj["kind"] not in ("Deployment", "StatefulSet"):
+def _restarts(api: Api, obj: Object) -> dict[tuple[str, str], int]:
+    """How often each container of a workload was restarted, by pod and container."""
+    pods = api.pods(obj) if obj["kind"] in _WORKLOADS else []
+    return {
+        (pod["metadata"]["uid"], container["name"]): container.get("restartCount", 0)
+        for pod in pods
+        for container in _containers(pod)
+    }
+
+
+def _hopeless(api: Api, obj: Object, before: Mapping[tuple[str, str], int]) -> str | None:
+    if obj["kind"] not in _WORKLOADS:
         return None
     for pod in api.pods(obj):
         for container in _containers(pod):
             waiting = (container.get("state") or {}).get("waiting") or {}
             if waiting.get("reason") in _HOPELESS_REASONS:
                 return f"{waiting['reason']}: {waiting.get('message', '')}"
-            if container.get("restartCount", 0) >= _HOPELESS_RESTARTS and not container.get("ready"):
-                return f"container {container['name']} was restarted {container['restartCount']} times"
+            known = before.get((pod["metadata"]["uid"], container["name"]), 0)
+            restarts = container.get("restartCount", 0) - known
+            if restarts >= _HOPELESS_RESTARTS and not container.get("ready"):
+                return f"container {container['name']} was restarted {restarts} times"
     return None
 
 
