@@ -52,7 +52,8 @@ class TenantGateway(pulumi.ComponentResource):
         super().__init__("kilo:traffic:TenantGateway", name, {}, opts)
         config_map = f"{name}-envoy"
         files = render_files(args.tenants, args.settings)
-        arguments = container_args(args.tenants, args.settings)
+        # A pod is replaced, never restarted in place: no shared memory, no sockets beside the listeners.
+        arguments = [*container_args(args.tenants, args.settings), "--disable-hot-restart"]
         config = core.v1.ConfigMap(
             config_map,
             metadata=meta.v1.ObjectMetaArgs(name=config_map, namespace=args.namespace, labels=labels(name)),
