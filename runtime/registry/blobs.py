@@ -1,9 +1,10 @@
 """Copying one blob: streamed, verified as it passes, resumed where either side breaks off.
 
-Small blobs go in one PUT. Larger ones go in chunks (PATCH), so that a break costs a chunk at most:
-the source is read on with a Range request, and the destination is asked how far it got, since a
-registry may have kept a part of a broken chunk. The digest is computed over every byte on the way
-in; an upload whose bytes are not what was asked for is cancelled, never committed.
+Small blobs go in one PUT, larger ones in chunks (PATCH). A source that breaks off is read on with a
+Range request, unseen by the destination. A destination that breaks off is asked how far it got and
+gets the rest; one that does not say (Distribution once a chunk was torn, go-containerregistry
+always) gets the blob again, since nobody knows what it kept. The digest is computed over every byte
+on the way in; an upload whose bytes are not what was asked for is cancelled, never committed.
 
 Artifact Registry takes no chunks (https://cloud.google.com/artifact-registry/docs/docker/pushing-and-pulling),
 so a blob goes there in one PATCH and starts over when it breaks.
@@ -24,7 +25,7 @@ from urllib3.exceptions import HTTPError
 from runtime.registry.client import Repository, require
 from runtime.registry.errors import NotFound, RegistryDown, Rejected, Untrustworthy
 from runtime.registry.manifest import Descriptor
-from runtime.registry.transport import back_off_seconds
+from runtime.registry.transport import back_off_seconds, retry_after_seconds
 
 CHUNK_BYTES = 64 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
@@ -38,7 +39,7 @@ class BlobReader:
     Raises, while read:
         Untrustworthy: more or other bytes than the descriptor says.
         NotFound: the source does not hold the blob.
-        HTTPError: the connection broke; read on from the same offset.
+        RegistryDown: the connection broke time and again.
     """
 
     def __init__(self, repository: Repository, descriptor: Descriptor) -> None:
@@ -55,19 +56,32 @@ class BlobReader:
         if self._answer is None or offset != self._position:
             self._open(offset)
         assert self._answer is not None  # noqa: S101 - opened above
-        end = offset + length
+        end, failures = offset + length, 0
         while self._position < end:
-            piece = self._answer.read(min(_READ_BYTES, end - self._position))
+            try:
+                piece = self._answer.read(min(_READ_BYTES, end - self._position))
+            except HTTPError as error:
+                failures += 1
+                if failures >= _ATTEMPTS:
+                    msg = f"{self._place}: {type(error).__name__} at byte {self._position}, {failures} times"
+                    raise RegistryDown(msg) from error
+                time.sleep(back_off_seconds(failures))
+                self._open(self._position)
+                continue
             if not piece:
                 self.close()
                 msg = f"{self._place}: ends after {self._position} of {self._descriptor.size} bytes"
                 raise Untrustworthy(msg)
-            fresh = self._position + len(piece) - self._hashed
-            if fresh > 0:
-                self._hash.update(piece[len(piece) - fresh :] if fresh < len(piece) else piece)
-                self._hashed += fresh
-            self._position += len(piece)
+            self._count(piece)
+            failures = 0
             yield piece
+
+    def _count(self, piece: bytes) -> None:
+        fresh = self._position + len(piece) - self._hashed
+        if fresh > 0:
+            self._hash.update(piece[len(piece) - fresh :] if fresh < len(piece) else piece)
+            self._hashed += fresh
+        self._position += len(piece)
 
     def check(self) -> None:
         """Check the digest and that nothing follows, once every byte has been read."""
@@ -167,6 +181,7 @@ class BlobWriter:
                 "Content-Length": str(length),
                 "Content-Range": f"{offset}-{offset + length - 1}",
             }
+            delay = back_off_seconds(attempt)
             try:
                 answer = self._transport.send(
                     "PATCH",
@@ -181,27 +196,26 @@ class BlobWriter:
                 if answer.status == 202:
                     return self._transport.url(answer.headers.get("Location", location)), offset + length
                 trouble = f"HTTP {answer.status}"
+                delay = max(delay, retry_after_seconds(answer.headers.get("Retry-After")) or 0)
                 if answer.status in {404, 410}:
                     msg = f"{self._place}: the upload is gone (HTTP {answer.status})"
                     raise UploadLost(msg)
                 if answer.status not in {416, 429, 500, 502, 503, 504}:
                     require(answer, {202}, self._place)
             reader.close()
-            if time.monotonic() >= deadline:
+            if time.monotonic() + delay >= deadline:
                 msg = f"{self._place}: {trouble} at byte {offset}, for {attempt + 1} attempts"
                 raise RegistryDown(msg)
-            time.sleep(back_off_seconds(attempt))
-            location, offset = self._progress(location, offset)
+            time.sleep(delay)
+            location, offset = self._progress(location)
         raise AssertionError
 
-    def _progress(self, location: str, offset: int) -> tuple[str, int]:
-        """Ask how far the upload got. Without an answer, only whole chunks count as kept."""
+    def _progress(self, location: str) -> tuple[str, int]:
+        """Ask how far the upload got. Without an answer nobody knows what was kept of the broken chunk."""
         answer = self._transport.request("GET", location, self._repository.push)
-        if answer.status == 404:
-            msg = f"{self._place}: the upload is gone"
-            raise UploadLost(msg)
         if answer.status != 204:
-            return location, offset
+            msg = f"{self._place}: the upload can't be resumed"
+            raise UploadLost(msg)
         kept = _RANGE.fullmatch(answer.headers.get("Range", ""))
         location = self._transport.url(answer.headers.get("Location", location))
         # "0-0" stands for an empty upload as well as for one byte; starting over at 0 is right for both.

@@ -209,8 +209,11 @@ class Transport:
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
     def _wait_while_paused(self, deadline: float) -> None:
-        remaining = min(self._paused_until, deadline) - time.monotonic()
+        remaining = self._paused_until - time.monotonic()
         if remaining > 0:
+            if self._paused_until >= deadline:
+                msg = f"{self.host}: rate limited for another {remaining:.0f} s"
+                raise RegistryDown(msg)
             time.sleep(remaining)
 
 
