@@ -51,3 +51,9 @@ class Cluster:
     async def run(self) -> None:
         """Run until cancelled."""
         await asyncio.gather(self.node.run(), self._manager.run(), self._operator.run())
+
+    async def stop(self) -> None:
+        """Stop every pod's processes, the pods staying for the next start."""
+        await self.node.stop()
+        self.services.close()
+        self.addresses.close()

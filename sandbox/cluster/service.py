@@ -66,7 +66,7 @@ class ClusterService:
 
     async def stop(self) -> None:
         """Stop every pod's processes; the pods come back at the next start."""
-        await self.cluster.node.stop()
+        await self.cluster.stop()
         self._server.should_exit = True
         self._tasks[0].cancel()
         for task in self._tasks:

@@ -76,6 +76,11 @@ class ServiceController(Controller):
         """How many pods the Service leads to, over all its ports."""
         return sum(len(found) for (other, _), found in self._targets.items() if other == key)
 
+    def close(self) -> None:
+        """Close every port."""
+        for server in self._servers.values():
+            server.close()
+
     def _pods(self, obj: Object) -> list[Object]:
         ready_only = not obj["spec"].get("publishNotReadyAddresses")
         pods = self.store.list("v1", "Pod", obj["metadata"]["namespace"])
