@@ -66,6 +66,7 @@ class NatsBus:
                 servers=url.split(","),
                 name=name,
                 allow_reconnect=False,
+                max_reconnect_attempts=0,
                 connect_timeout=5,
                 ping_interval=10,
                 closed_cb=ended,
@@ -73,7 +74,7 @@ class NatsBus:
                 error_cb=ignore,
             )
             await client.subscribe(f"{bus._inbox}.*.*", cb=bus._acknowledged)
-        except (NatsError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, NatsError, OSError) as error:
             await _close(client)
             msg = f"bus {_shown(url)} does not answer: {error or type(error).__name__}"
             raise BusError(msg) from error
@@ -110,9 +111,7 @@ class NatsBus:
                         failed.add((messages[n].subject, messages[n].key))
         return receipts
 
-    async def read(
-        self, stream: str, position: int, most: int = 1000
-    ) -> AsyncIterator[Sequence[Received]]:
+    async def read(self, stream: str, position: int, most: int = 1000) -> AsyncIterator[Sequence[Received]]:
         """See :meth:`runtime.bus.Bus.read`."""
         async for batch in read(self._client, self._closed, stream, position, most):
             yield batch
@@ -135,7 +134,7 @@ class NatsBus:
         except StreamNotFound as error:
             msg = f"stream {stream} is not declared: run `kilo bus apply`"
             raise BusError(msg) from error
-        except (APIError, NatsError, asyncio.TimeoutError) as error:
+        except (TimeoutError, APIError, NatsError) as error:
             msg = f"stream {stream}: {error or type(error).__name__}"
             raise BusError(msg) from error
 
@@ -189,10 +188,10 @@ class NatsBus:
     async def _send(self, frames: list[bytes], deadline_seconds: float) -> None:
         try:
             # The client's public publish() costs more an event than all the rest of the worker together.
-            await self._client._send_command(b"".join(frames))  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
-            await self._client._flush_pending()  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+            await self._client._send_command(b"".join(frames))  # pyright: ignore[reportPrivateUsage]
+            await self._client._flush_pending()  # pyright: ignore[reportPrivateUsage]
             await asyncio.wait_for(self._done.wait(), deadline_seconds)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             pass
         except (NatsError, OSError) as error:
             msg = f"the bus ended the connection: {error or type(error).__name__}"
@@ -242,13 +241,15 @@ def _receipt(message: Msg) -> Receipt:
 async def _close(client: Client) -> None:
     try:
         await client.close()
-    except (NatsError, OSError, asyncio.TimeoutError):
+    except (TimeoutError, NatsError, OSError):
         return
 
 
 def _shown(url: str) -> str:
     """``url`` without user and password."""
-    return ",".join(each.split("://")[0] + "://" + each.rpartition("@")[2].split("://")[-1] for each in url.split(","))
+    return ",".join(
+        each.split("://")[0] + "://" + each.rpartition("@")[2].split("://")[-1] for each in url.split(",")
+    )
 
 
 __all__ = ["NatsBus", "nats"]

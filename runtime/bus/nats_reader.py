@@ -41,7 +41,7 @@ async def read(
                 yield batch
         except _Gap:
             continue
-        except (APIError, NatsError, asyncio.TimeoutError, OSError) as error:
+        except (TimeoutError, APIError, NatsError, OSError) as error:
             msg = f"reading stream {stream}: {error or type(error).__name__}"
             raise BusError(msg) from error
 
@@ -135,5 +135,5 @@ async def _forget(client: Client, subscription: Any, stream: str, consumer: str)
     try:
         await subscription.unsubscribe()
         await client.jetstream().delete_consumer(stream, consumer)
-    except (APIError, NatsError, asyncio.TimeoutError, OSError):
+    except (TimeoutError, APIError, NatsError, OSError):
         return

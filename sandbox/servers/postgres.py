@@ -35,6 +35,7 @@ _SETTINGS = {
     "shared_buffers": "256MB",
     "unix_socket_directories": "",
     "log_min_messages": "warning",
+    "track_commit_timestamp": "on",
     "timezone": "UTC",
 }
 _ACCOUNT = "nobody"

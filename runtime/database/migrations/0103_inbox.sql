@@ -44,11 +44,12 @@ CREATE TABLE dead_letters (
     last_at      timestamptz NOT NULL DEFAULT now(),
     next_at      timestamptz,
     position     bigint      NOT NULL,
+    holds        boolean     NOT NULL DEFAULT true,  -- whether later events of the aggregate wait behind it
     replays      integer     NOT NULL DEFAULT 0,
     UNIQUE (consumer, fingerprint)
 );
 CREATE INDEX dead_letters_open_idx ON dead_letters (consumer, aggregate, aggregate_id, id)
-    WHERE state IN ('retrying', 'parked', 'waiting', 'replaying');
+    WHERE holds AND state IN ('retrying', 'parked', 'waiting', 'replaying');
 CREATE TABLE dead_letter_edits (
     id             bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     dead_letter_id bigint      NOT NULL REFERENCES dead_letters ON DELETE CASCADE,

@@ -8,13 +8,14 @@ GRANT SELECT, INSERT, UPDATE ON events TO kilo_ingest;
 
 GRANT SELECT, UPDATE (dequeued_at) ON outbox TO kilo_worker;
 GRANT SELECT, UPDATE ON outbox_slots TO kilo_worker;
+GRANT SELECT ON SEQUENCE outbox_id_seq TO kilo_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_workers, outbox_stuck TO kilo_worker;
 GRANT SELECT ON outbox_cdc_aggregates TO kilo_worker;
 GRANT EXECUTE ON FUNCTION kilo_create_partitions, kilo_drop_partitions TO kilo_worker;
 -- Whose transaction holds the watermark, and how far the slot lags, are told to monitors only.
 GRANT pg_monitor TO kilo_worker;
 
-GRANT SELECT, INSERT, UPDATE ON inbox, consumer_positions, projection TO kilo_consumer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON inbox, consumer_positions, projection TO kilo_consumer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON dead_letters, dead_letter_edits TO kilo_consumer;
 GRANT EXECUTE ON FUNCTION kilo_create_partitions, kilo_drop_partitions TO kilo_consumer;
 

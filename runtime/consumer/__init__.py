@@ -1,0 +1,20 @@
+"""Idempotent consumers: one effect an event, however often it is delivered.
+
+::
+
+    consumer = Consumer("billing")
+
+    @consumer.on("order.created")
+    async def bill(event: Event, connection: AsyncConnection) -> None:
+        await connection.execute("INSERT INTO bills …", …)
+
+The inbox row, the handler's writes and the position in the stream are one transaction on ``connection``,
+so after any crash all of them happened or none. What a handler does elsewhere (an e-mail, a call) is
+outside of it and can happen twice.
+"""
+
+from runtime.consumer.consumer import Consumer, Place
+from runtime.consumer.event import Event
+from runtime.consumer.policy import Park, Policy
+
+__all__ = ["Consumer", "Event", "Park", "Place", "Policy"]

@@ -1,0 +1,24 @@
+"""A handler's failure, and how to tell equal ones."""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+
+from runtime.consumer.event import Envelope
+
+
+class Failure(Exception):
+    """A handler did not handle ``one``: it raised ``error``."""
+
+    def __init__(self, one: Envelope, error: Exception) -> None:
+        super().__init__(str(error))
+        self.one = one
+        self.error = error
+
+
+def stack_digest(error: BaseException) -> str:
+    """Twelve hexadecimal digits that are equal for failures at the same place, whatever the values were."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{frame.filename.rpartition('/')[2]}:{frame.name}" for frame in frames]
+    return hashlib.sha256("\n".join([type(error).__name__, *places]).encode()).hexdigest()[:12]

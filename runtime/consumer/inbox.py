@@ -1,0 +1,150 @@
+"""The consumer's own tables: inbox, position, and what is set aside.
+
+Everything here runs in the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from runtime.bus import Received
+from runtime.consumer.event import Envelope
+
+_CLAIM = """
+INSERT INTO inbox (consumer, fingerprint, created_at, tenant, publisher)
+SELECT %s, * FROM unnest(%s::text[], %s::timestamptz[], %s::text[], %s::text[])
+ON CONFLICT (consumer, fingerprint, created_at) DO NOTHING RETURNING fingerprint
+"""
+_COUNT_DUPLICATES = """
+UPDATE inbox SET duplicates = duplicates + 1
+WHERE consumer = %s AND (fingerprint, created_at) IN (SELECT * FROM unnest(%s::text[], %s::timestamptz[]))
+"""
+_MOVE = """
+INSERT INTO consumer_positions (consumer, source, position) VALUES (%s, %s, %s)
+ON CONFLICT (consumer, source) DO UPDATE SET position = excluded.position, updated_at = now()
+"""
+_SET_ASIDE = """
+INSERT INTO dead_letters (consumer, state, fingerprint, tenant, aggregate, aggregate_id, kind, payload,
+    headers, traceparent, created_at, error, stack_digest, attempts, next_at, position, holds)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now() + %s * interval '1 s', %s, %s)
+ON CONFLICT (consumer, fingerprint) DO UPDATE SET state = excluded.state, error = excluded.error,
+    stack_digest = excluded.stack_digest, attempts = dead_letters.attempts + excluded.attempts,
+    next_at = excluded.next_at, last_at = now(), headers = excluded.headers
+WHERE dead_letters.state IN ('replayed', 'discarded')
+"""
+
+
+async def claim(connection: AsyncConnection[Any], consumer: str, events: Sequence[Envelope]) -> set[str]:
+    """Write inbox rows and return the fingerprints that were not there; the others are duplicates."""
+    columns = (
+        [each.fingerprint for each in events],
+        [each.created_at for each in events],
+        [each.tenant for each in events],
+        [each.publisher for each in events],
+    )
+    cursor = await connection.execute(_CLAIM, (consumer, *columns), prepare=True)
+    fresh = {row[0] for row in await cursor.fetchall()}
+    again = [each for each in events if each.fingerprint not in fresh]
+    if again:
+        await connection.execute(
+            _COUNT_DUPLICATES,
+            (consumer, [each.fingerprint for each in again], [each.created_at for each in again]),
+        )
+    return fresh
+
+
+async def unclaim(connection: AsyncConnection[Any], consumer: str, events: Collection[Envelope]) -> None:
+    """Take back inbox rows of events that were set aside: they had no effect yet."""
+    if events:
+        await connection.execute(
+            "DELETE FROM inbox WHERE consumer = %s AND (fingerprint, created_at) IN"
+            " (SELECT * FROM unnest(%s::text[], %s::timestamptz[]))",
+            (consumer, [each.fingerprint for each in events], [each.created_at for each in events]),
+        )
+
+
+async def position(connection: AsyncConnection[Any], consumer: str, source: str) -> int:
+    """How far ``consumer`` has read ``source``; 0 at first."""
+    cursor = await connection.execute(
+        "SELECT position FROM consumer_positions WHERE consumer = %s AND source = %s", (consumer, source)
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def move(connection: AsyncConnection[Any], consumer: str, source: str, to: int) -> None:
+    """Remember how far ``consumer`` has read."""
+    await connection.execute(_MOVE, (consumer, source, to), prepare=True)
+
+
+async def blocked_lanes(
+    connection: AsyncConnection[Any], consumer: str, events: Sequence[Envelope]
+) -> set[tuple[str, str]]:
+    """Aggregates of ``events`` that have something set aside, behind which they must wait."""
+    cursor = await connection.execute(
+        "SELECT DISTINCT aggregate, aggregate_id FROM dead_letters WHERE consumer = %s AND holds"
+        " AND state IN ('retrying', 'parked', 'waiting', 'replaying')"
+        " AND (aggregate, aggregate_id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+        (consumer, [each.aggregate for each in events], [each.aggregate_id for each in events]),
+        prepare=True,
+    )
+    return {(row[0], row[1]) for row in await cursor.fetchall()}
+
+
+async def set_aside(
+    connection: AsyncConnection[Any],
+    consumer: str,
+    one: Envelope,
+    *,
+    state: str,
+    error: str = "",
+    stack_digest: str = "",
+    attempts: int = 0,
+    pause_seconds: float | None = None,
+    holds: bool = True,
+) -> None:
+    """Keep ``one`` for later: to try again, for a person, or behind an earlier one of its aggregate."""
+    await connection.execute(
+        _SET_ASIDE,
+        (
+            consumer,
+            state,
+            one.fingerprint,
+            one.tenant,
+            one.aggregate,
+            one.aggregate_id,
+            one.kind,
+            one.raw,
+            json.dumps(dict(one.headers)),
+            one.headers.get("traceparent"),
+            one.created_at,
+            error[:2000],
+            stack_digest,
+            attempts,
+            pause_seconds,
+            one.position,
+            holds,
+        ),
+    )
+
+
+def stand_in(received: Received, stream: str) -> Envelope:
+    """An envelope for a message that is no event, so that it can be kept and looked at."""
+    headers = received.headers
+    return Envelope(
+        fingerprint=headers.get("fingerprint") or f"unreadable/{stream}/{received.position}",
+        tenant=headers.get("tenant", "unknown"),
+        aggregate=received.subject.rpartition(".")[2],
+        aggregate_id=headers.get("aggregate-id") or f"unreadable-{received.position}",
+        kind=headers.get("kind", "unreadable"),
+        created_at=datetime.now(UTC),
+        publisher=headers.get("publisher", "unknown"),
+        position=received.position,
+        headers=headers,
+        raw=received.payload,
+    )

@@ -1,0 +1,44 @@
+"""The consumer's instruments, one set a process."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+
+from prometheus_client import REGISTRY
+
+from runtime.consumer.event import Envelope
+from runtime.observe import metrics
+
+
+class ConsumerMetrics:
+    """Counts what became of deliveries."""
+
+    def __init__(self) -> None:
+        self._events = metrics.CONSUMER_EVENTS.create(REGISTRY)
+        self._latency = metrics.CONSUMER_DELIVERY_LATENCY.create(REGISTRY)
+        self._duration = metrics.CONSUMER_HANDLER_DURATION.create(REGISTRY)
+        self._parked = metrics.DEAD_LETTERS.create(REGISTRY)
+        self.pending = metrics.CONSUMER_EVENTS_PENDING.create(REGISTRY)
+        self.held_aggregates = metrics.CONSUMER_PARKED_AGGREGATES.create(REGISTRY)
+        self.dead_letters = metrics.DEAD_LETTERS_WAITING.create(REGISTRY)
+
+    @staticmethod
+    @cache
+    def shared() -> ConsumerMetrics:
+        """The process's one set: a metric can be registered once."""
+        return ConsumerMetrics()
+
+    def count(self, kind: str, outcome: str) -> None:
+        """Count one delivery."""
+        self._events.labels(kind, outcome).inc()
+
+    def handled(self, one: Envelope, latency_seconds: float, started: float) -> None:
+        """Count an event whose handler did it; ``started`` is of ``time.perf_counter``."""
+        self._events.labels(one.kind, "handled").inc()
+        self._latency.labels(one.publisher).observe(latency_seconds)
+        self._duration.labels(one.kind).observe(time.perf_counter() - started)
+
+    def parked(self, one: Envelope) -> None:
+        """Count a dead letter."""
+        self._parked.labels(one.kind, one.tenant).inc()

@@ -1,0 +1,55 @@
+"""The sample consumer: what is known of each aggregate, and a hint of whom to contact about it.
+
+It shows the whole of a handler: a decrypted value in hand, its effect in the transaction it was given,
+and no sensitive value stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from runtime.consumer.consumer import Consumer
+from runtime.consumer.event import Event
+
+NAME = "projection"
+
+_PROJECT = """
+INSERT INTO projection (tenant, aggregate, aggregate_id, events, last_kind, last_fingerprint, contact_hint)
+VALUES (%s, %s, %s, 1, %s, %s, %s)
+ON CONFLICT (tenant, aggregate, aggregate_id) DO UPDATE SET events = projection.events + 1,
+    last_kind = excluded.last_kind, last_fingerprint = excluded.last_fingerprint,
+    contact_hint = coalesce(excluded.contact_hint, projection.contact_hint), updated_at = clock_timestamp()
+"""
+
+
+def make_consumer() -> Consumer:
+    """The consumer with its one handler."""
+    consumer = Consumer(NAME)
+
+    @consumer.on("*")
+    async def project(event: Event, connection: AsyncConnection[Any]) -> None:  # pyright: ignore[reportUnusedFunction]
+        await connection.execute(
+            _PROJECT,
+            (
+                event.tenant,
+                event.aggregate,
+                event.aggregate_id,
+                event.kind,
+                event.fingerprint,
+                _hint(event.payload),
+            ),
+            prepare=True,
+        )
+
+    return consumer
+
+
+def _hint(payload: Any) -> str | None:
+    """An e-mail address of which only the domain and the first letter are left."""
+    email = payload.get("email") if isinstance(payload, dict) else None
+    if not isinstance(email, str) or "@" not in email:
+        return None
+    name, _, domain = email.rpartition("@")
+    return f"{name[:1]}…@{domain}"

@@ -1,0 +1,146 @@
+"""Reads what is waiting, in an order that holds per aggregate, without reading anything twice for nothing.
+
+The order. Writers of one aggregate take turns from before a row's id is taken until they commit (the
+table's trigger sees to it). So a snapshot that sees a row sees every earlier row of its aggregate, and
+reading all that is visible in the order of ids is right. Reading only below the snapshot's xmin is not:
+the writer of the earlier row can have the larger transaction id, and be above xmin while the later row is
+below (docs/outbox.md has the example, tests/runtime/outbox/test_reader.py shows it).
+
+The cursor. Ids are taken at INSERT and seen at COMMIT, so what is below the cursor can still appear. The
+reader remembers the transactions that were open when it last read, with the id below which each can have
+taken none, and goes back to there when they end. A transaction that stays open for hours costs nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection
+
+SLOTS = 64
+"""Hash slots of aggregates, as the table's generated column has them."""
+
+_YOUNG_SECONDS = 2.0
+
+_ROWS = """
+SELECT (SELECT pg_current_snapshot()::text), (SELECT last_value FROM outbox_id_seq), waiting.*
+FROM (VALUES (1)) AS once
+LEFT JOIN LATERAL (
+    SELECT id, created_at, 'events.' || aggregate AS subject, aggregate_id,
+        convert_to(
+            'Nats-Msg-Id: ' || fingerprint || E'\\r\\nfingerprint: ' || fingerprint || E'\\r\\nkind: ' || kind
+            || E'\\r\\ntenant: ' || tenant || E'\\r\\naggregate-id: ' || aggregate_id || E'\\r\\ncreated-at: '
+            || to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+            || coalesce(E'\\r\\ntraceparent: ' || traceparent, '') || E'\\r\\npublisher: worker\\r\\n', 'UTF8'
+        ) AS headers,
+        convert_to(payload::text, 'UTF8') AS payload
+    FROM outbox
+    WHERE dequeued_at IS NULL AND publisher = 'worker' AND id > %s {slots}
+    ORDER BY id LIMIT %s
+) AS waiting ON true
+"""
+_ALL_ROWS = _ROWS.format(slots="")
+_SLOT_ROWS = _ROWS.format(slots="AND slot = ANY(%s)")
+
+
+class Row(NamedTuple):
+    """A waiting row; the names are the columns'."""
+
+    id: int
+    created_at: Any
+    subject: str
+    aggregate_id: str
+    headers: bytes
+    payload: bytes
+
+
+@dataclass(slots=True)
+class _Open:
+    """A transaction that was open: it took no id up to ``above``."""
+
+    above: int
+    since: float
+
+
+class OutboxReader:
+    """Reads waiting rows of some slots over ``connection``, which is in autocommit mode."""
+
+    def __init__(self, connection: AsyncConnection[Any]) -> None:
+        self._connection = connection
+        self._cursor = 0
+        self._open: dict[int, _Open] = {}
+        self._seen: set[int] = set()
+        self._newest_before = 0
+        self._newest = 0
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """These rows are in nobody's hands any more: they are marked, or let go."""
+        self._seen.difference_update(ids)
+
+    def again_from(self, row_id: int) -> None:
+        """Rows from ``row_id`` on that were let go are to be read again."""
+        self._cursor = min(self._cursor, row_id - 1)
+
+    def again(self, ids: Sequence[int]) -> None:
+        """Let these rows go, and read them again."""
+        if ids:
+            self.forget(ids)
+            self.again_from(min(ids))
+
+    def restart(self) -> None:
+        """Read from the beginning, as after slots were gained."""
+        self._cursor = 0
+
+    async def read(self, slots: frozenset[int], most: int) -> list[Row]:
+        """Up to ``most`` waiting rows that are in nobody's hands, in the order of ids.
+
+        They are in the caller's hands then, until it marks them or lets them go.
+        """
+        while True:
+            start = self._start()
+            limit = most + sum(1 for each in self._seen if each > start)
+            found = await self._fetch(start, slots, limit)
+            snapshot, newest = found[0][0], found[0][1]
+            rows = [Row(*each[2:]) for each in found] if found[0][2] is not None else []
+            if self._missed(snapshot, start, newest):
+                continue
+            if len(rows) == limit:
+                self._cursor = rows[-1].id
+            elif rows:
+                self._cursor = max(self._cursor, rows[-1].id)
+            fresh = [row for row in rows if row.id not in self._seen]
+            self._seen.update(row.id for row in fresh)
+            return fresh
+
+    def _start(self) -> int:
+        now = time.monotonic()
+        young = [each.above for each in self._open.values() if now - each.since < _YOUNG_SECONDS]
+        return min([self._cursor, *young])
+
+    def _missed(self, snapshot: str, start: int, newest: int) -> bool:
+        """Take note of ``snapshot``; whether an old transaction ended whose rows are below ``start``."""
+        _, _, listed = snapshot.split(":")
+        running = {int(each) for each in listed.split(",")} if listed else set[int]()
+        ended = [each.above for xid, each in self._open.items() if xid not in running]
+        self._open = {xid: each for xid, each in self._open.items() if xid in running}
+        # What began after the snapshot before this one took its ids after that one's predecessor was read.
+        above = max(self._cursor, self._newest_before)
+        now = time.monotonic()
+        for xid in running - self._open.keys():
+            self._open[xid] = _Open(above, now)
+        self._newest_before, self._newest = self._newest, newest
+        if ended and min(ended) < start:
+            self._cursor = min(self._cursor, *ended)
+            return True
+        return False
+
+    async def _fetch(self, start: int, slots: frozenset[int], limit: int) -> list[Any]:
+        async with self._connection.cursor(binary=True) as cursor:
+            if len(slots) == SLOTS:
+                await cursor.execute(_ALL_ROWS, (start, limit), prepare=True)
+            else:
+                await cursor.execute(_SLOT_ROWS, (start, sorted(slots), limit), prepare=True)
+            return await cursor.fetchall()

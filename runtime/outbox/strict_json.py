@@ -1,0 +1,185 @@
+"""JSON without its loose ends: what is read here is stored and delivered as it came.
+
+Python's own reader takes the last of two equal keys, rounds fractions to doubles, accepts NaN, and lets
+through what PostgreSQL's jsonb can't hold (U+0000, lone surrogates). This one refuses all of it and keeps
+every number exact: whole numbers as ``int``, others as ``Decimal``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, NoReturn
+
+import rfc8785
+
+_DEEPEST = 100
+_LONGEST_NUMBER = 400
+"""Digits of a number, exponent applied: jsonb would write 1e9999 out in full."""
+
+_EXACT = 2**53
+
+
+class NotStrict(ValueError):
+    """The text is not JSON, or not JSON that can be kept as it is.
+
+    Attributes:
+        pointer: where in the document (RFC 6901), empty for the whole of it.
+        problem: what is wrong there.
+    """
+
+    def __init__(self, problem: str, pointer: str = "") -> None:
+        super().__init__(f"{pointer or 'body'}: {problem}")
+        self.pointer = pointer
+        self.problem = problem
+
+
+def parse(text: str | bytes) -> Any:
+    """Read a JSON text (RFC 8259).
+
+    Raises:
+        NotStrict: it is not one, or holds what can't be kept.
+    """
+    try:
+        # A byte order mark is not JSON, and other encodings than UTF-8 are not for exchange.
+        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
+        value = json.loads(
+            decoded,
+            object_pairs_hook=_object,
+            parse_int=_whole,
+            parse_float=_fraction,
+            parse_constant=_constant,
+        )
+    except UnicodeDecodeError as error:
+        problem = f"not UTF-8 at byte {error.start}"
+        raise NotStrict(problem) from error
+    except json.JSONDecodeError as error:
+        problem = f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        raise NotStrict(problem) from error
+    except RecursionError as error:
+        problem = f"nested deeper than {_DEEPEST}"
+        raise NotStrict(problem) from error
+    _check(value)
+    return value
+
+
+def write(value: Any) -> str:
+    """Write what :func:`parse` read, numbers as they were."""
+    return "".join(_pieces(value))
+
+
+def canonical(value: Any) -> bytes:
+    """The canonical form of RFC 8785 (JCS).
+
+    RFC 8785 leaves numbers open that a double does not hold; here they are their exact decimal digits.
+    """
+    return _canonical(value).encode()
+
+
+def _canonical(value: Any) -> str:
+    if isinstance(value, dict):
+        # RFC 8785, section 3.2.3: sorted by UTF-16 code units.
+        names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+        return "{" + ",".join(f"{_string(name)}:{_canonical(value[name])}" for name in names) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_canonical, value)) + "]"
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, str):
+        return _string(value)
+    return _number(value if isinstance(value, Decimal) else Decimal(str(value)))
+
+
+def _number(number: Decimal) -> str:
+    if number == number.to_integral_value() and abs(number) <= _EXACT:
+        return str(int(number))
+    double = float(number)
+    if Decimal(repr(double)) == number:
+        return rfc8785.dumps(double).decode()
+    return format(number.normalize(), "f")
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        separator = "{"
+        for name, each in value.items():
+            yield f"{separator}{_string(name)}: "
+            yield from _pieces(each)
+            separator = ", "
+        yield "}" if value else "{}"
+    elif isinstance(value, list | tuple):
+        separator = "["
+        for each in value:
+            yield separator
+            yield from _pieces(each)
+            separator = ", "
+        yield "]" if value else "[]"
+    elif isinstance(value, Decimal):
+        yield str(value)
+    else:
+        yield json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _string(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        # The reader does not say where it is: the key itself must do.
+        problem = f"the key {twice!r} stands twice in one object"
+        raise NotStrict(problem, f"/…/{twice}")
+    return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _LONGEST_NUMBER:
+        problem = f"a number has more than {_LONGEST_NUMBER} digits"
+        raise NotStrict(problem)
+    return int(digits)
+
+
+def _fraction(text: str) -> Decimal:
+    number = Decimal(text) if len(text) <= _LONGEST_NUMBER else None
+    if number is None or abs(number.adjusted()) > _LONGEST_NUMBER:
+        problem = f"the number {text[:20]}… has more than {_LONGEST_NUMBER} digits"
+        raise NotStrict(problem)
+    return number
+
+
+def _constant(name: str) -> NoReturn:
+    problem = f"{name} is not JSON"
+    raise NotStrict(problem)
+
+
+def _check(document: Any) -> None:
+    waiting: list[tuple[Any, str, int]] = [(document, "", 0)]
+    while waiting:
+        value, pointer, depth = waiting.pop()
+        if depth > _DEEPEST:
+            problem = f"nested deeper than {_DEEPEST}"
+            raise NotStrict(problem, pointer[:200])
+        if isinstance(value, str):
+            _check_text(value, pointer)
+        elif isinstance(value, dict):
+            for name, each in value.items():
+                _check_text(name, pointer)
+                step = name.replace("~", "~0").replace("/", "~1")
+                waiting.append((each, f"{pointer}/{step}", depth + 1))
+        elif isinstance(value, list):
+            waiting.extend((each, f"{pointer}/{n}", depth + 1) for n, each in enumerate(value))
+
+
+def _check_text(text: str, pointer: str) -> None:
+    if "\x00" in text:
+        problem = "holds U+0000, which can't be stored"
+        raise NotStrict(problem, pointer)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        problem = f"holds half a surrogate pair at character {error.start}"
+        raise NotStrict(problem, pointer) from error

@@ -1,0 +1,227 @@
+"""A whole path of events for tests: real servers, and the platform's processes as real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import psycopg
+
+from runtime.bus.nats import NatsBus
+from runtime.bus.streams import StreamPolicy, apply_streams, declare_streams
+from runtime.cdc.properties import ConnectorSettings, render_properties
+from runtime.cdc.publication import apply_capture
+from runtime.contract import StackOutputs
+from runtime.database import ROLES, migrate
+from sandbox.servers.debezium import DebeziumServer
+from sandbox.servers.moto import MotoServer
+from sandbox.servers.nats import NatsServer
+from sandbox.servers.ports import free_port
+from sandbox.servers.postgres import PostgresServer
+from sandbox.servers.process import ServerProcess
+
+REGION = "eu-central-1"
+TENANTS = {"acme": ["email", "phone"], "globex": ["email"], "initech": []}
+CDC_AGGREGATES = ("payment",)
+
+
+def make_outputs(bus_url: str = "nats://127.0.0.1:1", keys: dict[str, str] | None = None) -> StackOutputs:
+    """Outputs of a stage with three tenants; ``keys`` are their KMS keys' ARNs."""
+    locked = {
+        "provider": "aws",
+        "bucket": "b",
+        "location": REGION,
+        "lock_mode": "unlocked",
+        "retention_days": 1,
+    }
+    registry = {"provider": "aws", "url": "registry.test/kilo", "location": REGION}
+    key = {"provider": "aws", "alias": "alias/test"}
+    return StackOutputs.model_validate(
+        {
+            "stage": "test",
+            "namespace": "kilo",
+            "tenants": {
+                tenant: {
+                    "tier": "gold" if fields else "bronze",
+                    "encryption_key": {**key, "key": (keys or {}).get(tenant, "none")},
+                    "encrypted_fields": fields if keys else [],
+                }
+                for tenant, fields in TENANTS.items()
+            },
+            "database": {"host": "localhost", "port": 5432, "name": "kilo", "role_secrets": {}},
+            "bus": {
+                "url": bus_url,
+                "stream": "EVENTS",
+                "subject_prefix": "events",
+                "dead_letter_stream": "DEAD_LETTERS",
+                "heartbeat_stream": "HEARTBEATS",
+                "duplicate_window_seconds": 120,
+            },
+            "outbox": {
+                "table": "outbox",
+                "cdc_aggregates": CDC_AGGREGATES,
+                "publication": "outbox_cdc",
+                "replication_slot": "outbox_cdc",
+                "payload_limit_bytes": 65536,
+                "fingerprint_window_days": 7,
+            },
+            "gateway": {"url": "http://localhost", "tenant_header": "x-tenant-id"},
+            "registries": {
+                "primary": registry,
+                "secondary": registry,
+                "repositories": [],
+                "push_queue_url": "",
+            },
+            "backups": {"primary": locked, "secondary": locked, "encryption_key": {**key, "key": "none"}},
+            "audit": locked,
+            "monitoring": {"prometheus_url": "http://localhost"},
+        }
+    )
+
+
+async def declare(url: str, outputs: StackOutputs) -> None:
+    """Declare the stage's streams on the server at ``url``."""
+    bus = await NatsBus.connect(url, "test")
+    try:
+        await apply_streams(bus.client.jetstream(), declare_streams(outputs.bus, StreamPolicy()))
+    finally:
+        await bus.close()
+
+
+@dataclass
+class Platform:
+    """Servers and processes of one path, each of which a test may kill and start again."""
+
+    directory: Path
+    postgres: PostgresServer
+    nats: NatsServer
+    moto: MotoServer
+    outputs: StackOutputs
+    database: str
+    processes: dict[str, ServerProcess] = field(default_factory=dict[str, ServerProcess])
+    debezium: DebeziumServer | None = None
+
+    @property
+    def url(self) -> str:
+        """The administrator's database URL."""
+        return self.postgres.url_of(self.database)
+
+    @property
+    def ingest_url(self) -> str:
+        """Where events are taken."""
+        return self.processes["ingest"].env["TEST_URL"]
+
+    def sql(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(query.encode(), parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def start(self, name: str, arguments: Sequence[str], role: str) -> ServerProcess:
+        """Start ``kilo ARGUMENTS`` with the credentials of ``role`` and wait until it is ready."""
+        port = free_port()
+        url = self.url.replace("postgres:" + self.url.split(":")[2].split("@")[0], f"{role}:{role}-password")
+        base = f"http://127.0.0.1:{port}"
+
+        def ready() -> bool:
+            try:
+                return httpx.get(f"{base}/readyz", timeout=2).status_code == httpx.codes.OK
+            except httpx.HTTPError:
+                return False
+
+        process = ServerProcess(
+            name=name,
+            argv=[sys.executable, "-m", "runtime.cli", *arguments, "--port", str(port)],
+            env={
+                **os.environ,
+                **aws_environment(self.moto.url),
+                "DATABASE_URL": url,
+                "KILO_OUTPUTS": str(self.directory / "outputs.json"),
+                "TEST_URL": base,
+            },
+            directory=self.directory,
+            log_path=self.directory / f"{name}.log",
+            ready=ready,
+        )
+        self.processes[name] = process
+        process.start()
+        return process
+
+    def start_ingest(self) -> None:
+        self.start("ingest", ["ingest", "serve"], "kilo_ingest")
+
+    def start_worker(self, name: str = "worker") -> None:
+        self.start(name, ["outbox", "worker"], "kilo_worker")
+
+    def start_consumer(self, name: str = "consumer") -> None:
+        self.start(name, ["consumer", "run"], "kilo_consumer")
+
+    def start_debezium(self) -> None:
+        if self.debezium is None:
+            host = {"DATABASE_HOST": "127.0.0.1", "DATABASE_PORT": str(self.postgres.port)}
+            user = {"DATABASE_USER": "kilo_cdc", "DATABASE_PASSWORD": "kilo_cdc-password"}
+            settings = ConnectorSettings(
+                self.outputs.bus, self.outputs.outbox, str(self.directory / "offsets.dat")
+            )
+            self.debezium = DebeziumServer(
+                self.directory / "debezium",
+                render_properties(settings),
+                {**host, **user, "DATABASE_NAME": self.database},
+            )
+        self.debezium.start()
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.stop()
+        if self.debezium:
+            self.debezium.stop()
+
+
+def aws_environment(url: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": REGION,
+    }
+
+
+@contextmanager
+def make_platform(
+    directory: Path, postgres: PostgresServer, nats: NatsServer, moto: MotoServer, database: str
+) -> Iterator[Platform]:
+    """A migrated database, declared streams and tenants' keys; processes are started by the test."""
+    import asyncio
+
+    kms = boto3.client(
+        "kms",
+        endpoint_url=moto.url,
+        region_name=REGION,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    keys = {tenant: kms.create_key()["KeyMetadata"]["Arn"] for tenant in TENANTS}
+    outputs = make_outputs(nats.url, keys)
+    (directory / "outputs.json").write_text(json.dumps(outputs.model_dump(mode="json")), encoding="utf-8")
+    url = postgres.url_of(database)
+    migrate(url, {role: f"{role}-password" for role in ROLES})
+    with psycopg.connect(url, autocommit=True) as connection:
+        apply_capture(connection, outputs.outbox)
+    asyncio.run(declare(nats.url, outputs))
+    platform = Platform(directory, postgres, nats, moto, outputs, database)
+    try:
+        yield platform
+    finally:
+        platform.close()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+                " WHERE database = current_database() AND NOT active"
+            )

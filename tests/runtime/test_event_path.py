@@ -1,0 +1,72 @@
+"""The whole path on real servers: HTTP, outbox, worker and Debezium, bus, consumer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from sandbox.servers.moto import MotoServer
+from sandbox.servers.nats import NatsServer
+from sandbox.servers.postgres import PostgresServer
+from tests.events import Platform, make_platform
+
+
+@pytest.fixture(scope="module")
+def platform(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    directory = tmp_path_factory.mktemp("path")
+    nats, moto = NatsServer(directory / "nats"), MotoServer(directory / "moto")
+    nats.start()
+    moto.start()
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE event_path")
+    with make_platform(directory, postgres, nats, moto, "event_path") as made:
+        made.start_ingest()
+        made.start_worker()
+        made.start_consumer()
+        made.start_debezium()
+        yield made
+    moto.stop()
+    nats.stop()
+
+
+def post(
+    platform: Platform, tenant: str, key: str, aggregate: str, payload: dict[str, object]
+) -> httpx.Response:
+    return httpx.post(
+        f"{platform.ingest_url}/v1/events",
+        headers={"x-tenant-id": tenant, "idempotency-key": key},
+        json={
+            "aggregate": aggregate,
+            "aggregate_id": "1",
+            "kind": f"{aggregate}.created",
+            "payload": payload,
+        },
+        timeout=30,
+    )
+
+
+def wait_for(platform: Platform, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while platform.sql("SELECT count(*) FROM inbox")[0][0] < count:
+        assert time.monotonic() < deadline, platform.sql("SELECT fingerprint FROM inbox")
+        time.sleep(0.1)
+
+
+def test_events_arrive_once_by_the_publisher_that_the_stage_names(platform: Platform) -> None:
+    payload: dict[str, object] = {"email": "zoë@example.com", "amount": 2**70, "nested": {"phone": "+49 1"}}
+    for n in range(20):
+        assert post(platform, "acme", f"k{n}", "payment" if n % 2 else "order", payload).status_code == 201
+    assert post(platform, "acme", "k0", "order", payload).status_code == 200
+    wait_for(platform, 20)
+    rows = platform.sql("SELECT publisher, count(*), sum(duplicates) FROM inbox GROUP BY 1 ORDER BY 1")
+    assert rows == [("cdc", 10, 0), ("worker", 10, 0)]
+    stored = platform.sql("SELECT payload::text FROM events UNION ALL SELECT payload::text FROM outbox")
+    assert len(stored) == 40
+    assert not [text for (text,) in stored if "zoë" in text or "+49 1" in text]
+    hints = platform.sql("SELECT DISTINCT contact_hint FROM projection WHERE tenant = 'acme'")
+    assert hints == [("z…@example.com",)]
