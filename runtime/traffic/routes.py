@@ -70,8 +70,7 @@ def _tenant_route(tenant: Tenant, settings: GatewaySettings) -> Json:
         raise BadInput(msg)
     weights = [(cluster_name("stable", tenant.tier), 100 - tenant.next_weight_percent)]
     if settings.next is not None:
-        # The next version takes the low end of the hash range: raising the weight moves keys to it
-        # and none away from it.
+        # At one end of the hash range: raising the weight moves keys to the next version and none away.
         weights.insert(0, (cluster_name("next", tenant.tier), tenant.next_weight_percent))
     route: Json = {
         "weighted_clusters": {
