@@ -101,6 +101,7 @@ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'kilo_ingest') THEN
         GRANT SELECT, INSERT ON fle_keys, fle_wraps TO kilo_ingest;
         GRANT UPDATE (messages_reserved) ON fle_keys TO kilo_ingest;
+        GRANT UPDATE (wrapped, created_at) ON fle_wraps TO kilo_ingest;
         GRANT SELECT ON fle_tenants TO kilo_ingest;
         GRANT USAGE ON SEQUENCE fle_keys_id TO kilo_ingest;
     END IF;
