@@ -76,7 +76,7 @@ class Keyring:
 
     def _start_empty(self) -> None:
         self.rings: OrderedDict[str, Ring] = OrderedDict()
-        self._refusals: OrderedDict[tuple[str, int], tuple[float, FieldError]] = OrderedDict()
+        self.refusals: OrderedDict[tuple[str, int], tuple[float, FieldError]] = OrderedDict()
         self._locks: dict[str, threading.RLock] = {}
         self._guard = threading.Lock()
         self._local = threading.local()
@@ -157,17 +157,20 @@ class Keyring:
         found = ring.keys.get(key_id)
         if found is not None:
             return found, ring
+        owner: str | None = None
         with self._lock(tenant):
-            row = next((row for row in ring.rows.keys if row.id == key_id), None)
+            row = _row(ring, key_id)
             if row is None:
+                # Made by a rotation since, or no key of this tenant: a forged value must not cost a fetch.
                 self._check_refusal(tenant, key_id)
-                ring = self._again(tenant)
-                row = next((row for row in ring.rows.keys if row.id == key_id), None)
-            if row is None:
+                self._may_block()
                 owner = self.table.owner(key_id)
-                problem = (
-                    UnknownKey(tenant, key_id=key_id) if owner is None else WrongTenant(tenant, key_id=key_id)
-                )
+                if owner == tenant:
+                    ring = self._again(tenant)
+                    row = _row(ring, key_id)
+            if row is None:
+                kind = UnknownKey if owner is None else WrongTenant
+                problem = kind(tenant, key_id=key_id)
                 self._refuse(tenant, key_id, problem, seconds=self.limits.negative_seconds)
                 raise problem
             return self._data_key(ring, row), ring
@@ -333,6 +336,7 @@ class Keyring:
         self._may_block()
         if not row.wraps:
             raise KeyDestroyed(row.tenant, key_id=row.id)
+        self._check_refusal(row.tenant, row.id)
         context = context_of(row.tenant, row.purpose, row.id)
         problem: FieldError | None = None
         for wrap in row.wraps:
@@ -341,7 +345,10 @@ class Keyring:
             except FieldError as error:
                 # A passing fault of one KMS must not hide behind another's refusal, nor the reverse.
                 problem = error if problem is None or isinstance(error, _PASSING) else problem
-        raise type(problem or UnknownKey())(row.tenant, "", row.id, problem.detail if problem else "")
+        problem = type(problem or UnknownKey())(row.tenant, "", row.id, problem.detail if problem else "")
+        passing = isinstance(problem, _PASSING)
+        self._refuse(row.tenant, row.id, problem, seconds=1 if passing else self.limits.negative_seconds)
+        raise problem
 
     def _lock(self, tenant: str) -> threading.RLock:
         with self._guard:
@@ -352,14 +359,18 @@ class Keyring:
 
     def _refuse(self, tenant: str, key_id: int, error: FieldError, *, seconds: float) -> None:
         with self._guard:
-            self._refusals[tenant, key_id] = (self.clock() + seconds, error)
-            while len(self._refusals) > self.limits.max_tenants:
-                self._refusals.popitem(last=False)
+            self.refusals[tenant, key_id] = (self.clock() + seconds, error)
+            while len(self.refusals) > self.limits.max_tenants:
+                self.refusals.popitem(last=False)
 
     def _check_refusal(self, tenant: str, key_id: int) -> None:
-        until, error = self._refusals.get((tenant, key_id), (0.0, None))
+        until, error = self.refusals.get((tenant, key_id), (0.0, None))
         if error is not None and self.clock() < until:
             raise error.at(tenant, "")
+
+
+def _row(ring: Ring, key_id: int) -> KeyRow | None:
+    return next((row for row in ring.rows.keys if row.id == key_id), None)
 
 
 _keyrings: weakref.WeakSet[Keyring] = weakref.WeakSet()

@@ -119,7 +119,7 @@ class KeyTable:
         with self.transaction() as connection:
             rows = connection.execute(_KEYS, (tenant,)).fetchall()
             floor = connection.execute(
-                "SELECT minimum_version, shredded_at IS NOT NULL FROM fle_tenants WHERE tenant = %s",
+                "SELECT minimum_version, moving, shredded_at IS NOT NULL FROM fle_tenants WHERE tenant = %s",
                 (tenant,),
             ).fetchone()
         keys: dict[int, KeyRow] = {}
@@ -144,7 +144,8 @@ class KeyTable:
         """Add a key in ``state`` and return its id.
 
         ``make_wraps`` gets the id, since the wrap is bound to it, and is called before the transaction.
-        When another process makes the tenant's active key at the same moment, that one's id is returned.
+        A tenant has one active and one pending key of a purpose: when another process makes it at the same
+        moment, that one's id is returned.
         """
         with self.transaction() as connection:
             row = connection.execute("SELECT nextval('fle_keys_id')").fetchone()
@@ -158,10 +159,10 @@ class KeyTable:
                 "SELECT pg_advisory_xact_lock(hashtextextended('fle-key/' || %s || '/' || %s, 0))",
                 (tenant, purpose),
             )
-            if state == "active":
+            if state in {"active", "pending"}:
                 existing = connection.execute(
-                    "SELECT id FROM fle_keys WHERE tenant = %s AND purpose = %s AND state = 'active'",
-                    (tenant, purpose),
+                    "SELECT id FROM fle_keys WHERE tenant = %s AND purpose = %s AND state = %s",
+                    (tenant, purpose, state),
                 ).fetchone()
                 if existing is not None:
                     return existing[0]

@@ -49,6 +49,8 @@ _AWS_ERRORS: dict[str, type[FieldError]] = {
     "InvalidCiphertextException": WrapNotAuthentic,
     "IncorrectKeyException": WrapNotAuthentic,
 }
+# For codes that are not in the list, such as those of a proxy in between.
+_BY_STATUS: dict[int, type[FieldError]] = {401: KmsDenied, 403: KmsDenied, 429: KmsThrottled}
 # https://grpc.io/docs/guides/status-codes/ as google.api_core names them.
 _GCP_ERRORS: dict[str, type[FieldError]] = {
     "PermissionDenied": KmsDenied,
@@ -128,7 +130,8 @@ class AwsKms:
             return _counted(operation, context, call)
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
-            problem = _AWS_ERRORS.get(code, KmsUnavailable)(detail=code)
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            problem = _AWS_ERRORS.get(code, _BY_STATUS.get(status, KmsUnavailable))(detail=code)
         except NoCredentialsError:
             problem = KmsDenied(detail="no AWS credentials were found")
         except BotoCoreError as error:

@@ -47,7 +47,8 @@ class Progress:
     read: int = 0
     changed: int = 0
     lost_races: int = 0
-    failed: list[str] = field(default_factory=list[str])
+    failed: set[str] = field(default_factory=set[str])
+    """Values that can't be decrypted, each once however many passes meet it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ class Backfill:
                 new[position] = value
             touched.update(converted.at)
             compared.update(converted.compared)
-            self.progress.failed += [f"{columns.spec.table}: {each}" for each in converted.failed]
+            self.progress.failed.update(f"{columns.spec.table}: {each}" for each in converted.failed)
             old_new[f"old{number_of}"], old_new[f"new{number_of}"] = old, new
         if not touched:
             return 0

@@ -34,7 +34,8 @@ class Rotation:
 
 _FIND = """
 SELECT plan, plan_hash, state, old_key_id, new_key_id,
-       now() - coalesce(switched_at, created_at) >= make_interval(secs => (plan::jsonb ->> 'settle_seconds')::int)
+       now() - coalesce(switched_at, created_at)
+       >= make_interval(secs => (plan::jsonb ->> 'settle_seconds')::int)
 FROM fle_rotations WHERE plan_hash LIKE %s || '%%'
 """
 

@@ -166,7 +166,7 @@ class Rotations:
                 )
                 worker = Backfill(connection, converter, work, may_go_on)
                 done = worker.run(on_batch) and done
-                failed += worker.progress.failed
+                failed += sorted(worker.progress.failed)
         if done:
             self._backfilled(rotation, actor, len(failed))
         return done, failed

@@ -12,6 +12,8 @@ import boto3
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.kms.models import kms_backends
 from moto.server import ThreadedMotoServer
 
 from runtime.contract import StackOutputs
@@ -133,6 +135,11 @@ class Stage:
 
     def cipher(self, table: str = "customers", **settings: Any) -> FieldCipher:
         return FieldCipher.from_outputs(self.outputs, self.url, table=table, **settings)
+
+    def destroy_kms_key(self, tenant: str) -> None:
+        """As after the deletion window; moto lets disabled keys go on, but not destroyed ones."""
+        key_id = self.outputs.tenants[tenant].encryption_key.key.rpartition("/")[2]
+        del kms_backends[DEFAULT_ACCOUNT_ID][REGION].keys[key_id]
 
     def sql(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url) as connection:

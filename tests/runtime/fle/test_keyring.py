@@ -1,0 +1,468 @@
+"""The key ring: ages, outages, revocation, counters, single flight, forks, principals, second KMS."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+
+from runtime.contract import KeyReference
+from runtime.fle import CacheLimits, FieldCipher, errors
+from runtime.fle.formats import inspect, to_bytes, to_text
+from runtime.fle.keyring import Keyring
+from runtime.fle.keytable import DATA, KeyTable
+from runtime.fle.kms import AwsKms, Context, GcpKms, KmsClients
+
+from .conftest import Stage
+
+LIMITS = CacheLimits(
+    max_age_seconds=100, outage_seconds=50, retry_seconds=5, negative_seconds=10, reserve_messages=100
+)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class CountingKms(AwsKms):
+    """AWS KMS by its protocol, which counts its calls and can be out of reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wraps = self.unwraps = 0
+        self.down = False
+        self.gate: threading.Event | None = None
+
+    def wrap(self, key: str, secret: bytes | bytearray, context: Context) -> bytes:
+        self.wraps += 1
+        return super().wrap(key, secret, context)
+
+    def unwrap(self, key: str, wrapped: bytes, context: Context) -> bytearray:
+        self.unwraps += 1
+        if self.gate:
+            self.gate.wait(10)
+        if self.down:
+            raise errors.KmsUnavailable(detail="test")
+        return super().unwrap(key, wrapped, context)
+
+
+@pytest.fixture
+def kms() -> CountingKms:
+    return CountingKms()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def ring_of(
+    stage: Stage, kms: Any, clock: Clock | None = None, limits: CacheLimits = LIMITS, **more: Any
+) -> Keyring:
+    references = {name: (each.encryption_key,) for name, each in stage.outputs.tenants.items()}
+    return Keyring(
+        KeyTable(stage.url), KmsClients(aws=kms), references, limits=limits, clock=clock or Clock(), **more
+    )
+
+
+def cipher_of(stage: Stage, ring: Keyring) -> FieldCipher:
+    scope = {name: each.encrypted_fields for name, each in stage.outputs.tenants.items()}
+    return FieldCipher(ring, scope, "customers")
+
+
+def test_kms_calls_do_not_grow_with_operations(stage: Stage, kms: CountingKms) -> None:
+    cipher = cipher_of(stage, ring_of(stage, kms))
+    for number in range(1000):
+        cipher.decrypt("gold", "email", number, cipher.encrypt("gold", "email", number, "x"))
+    assert (kms.wraps, kms.unwraps) == (1, 1)
+
+
+def test_keys_are_fetched_again_at_their_age_and_a_revoked_one_stops(
+    stage: Stage, kms: CountingKms, clock: Clock
+) -> None:
+    cipher = cipher_of(stage, ring_of(stage, kms, clock))
+    value = cipher.encrypt("gold", "email", 1, "x")
+    stage.destroy_kms_key("gold")
+    clock.now += 99
+    assert cipher.decrypt("gold", "email", 1, value) == "x"
+    clock.now += 1
+    with pytest.raises(errors.KmsKeyUnusable):
+        cipher.decrypt("gold", "email", 1, value)
+    with pytest.raises(errors.KmsKeyUnusable):
+        cipher.encrypt("gold", "email", 1, "x")
+
+
+def test_an_outage_is_served_for_its_time_and_no_longer(stage: Stage, kms: CountingKms, clock: Clock) -> None:
+    cipher = cipher_of(stage, ring_of(stage, kms, clock))
+    value = cipher.encrypt("gold", "email", 1, "x")
+    kms.down = True
+    for _ in range(14):
+        clock.now += 10
+        assert cipher.decrypt("gold", "email", 1, value) == "x"
+        cipher.encrypt("gold", "email", 1, "y")
+    clock.now += 10
+    with pytest.raises(errors.KmsUnavailable):
+        cipher.decrypt("gold", "email", 1, value)
+    kms.down = False
+    clock.now += 2
+    assert cipher.decrypt("gold", "email", 1, value) == "x"
+
+
+def test_the_key_table_s_outage_is_served_as_well(stage: Stage, kms: CountingKms, clock: Clock) -> None:
+    ring = ring_of(stage, kms, clock)
+    cipher = cipher_of(stage, ring)
+    value = cipher.encrypt("gold", "email", 1, "x")
+    ring.table = KeyTable("postgresql://nobody:hidden@127.0.0.1:1/none")
+    clock.now += 120
+    assert cipher.decrypt("gold", "email", 1, value) == "x"
+    clock.now += 31
+    with pytest.raises(errors.KeyTableUnavailable) as caught:
+        cipher.decrypt("gold", "email", 1, value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_refusals_are_remembered_for_a_while(stage: Stage, kms: CountingKms, clock: Clock) -> None:
+    cipher_of(stage, ring_of(stage, kms)).encrypt("gold", "email", 1, "x")
+    stage.destroy_kms_key("gold")
+    kms.unwraps = 0
+    cipher = cipher_of(stage, ring_of(stage, kms, clock))
+    for _ in range(50):
+        with pytest.raises(errors.KmsKeyUnusable):
+            cipher.encrypt("gold", "email", 1, "x")
+    assert kms.unwraps == 1
+    clock.now += 11
+    with pytest.raises(errors.KmsKeyUnusable):
+        cipher.encrypt("gold", "email", 1, "x")
+    assert kms.unwraps == 2
+
+
+def test_unknown_keys_do_not_ask_the_key_table_each_time(
+    stage: Stage, kms: CountingKms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = ring_of(stage, kms, limits=CacheLimits(max_tenants=3))
+    cipher = cipher_of(stage, ring)
+    value = cipher.encrypt("gold", "email", 1, "x")
+    asked: list[int] = []
+    owner = ring.table.owner
+    monkeypatch.setattr(ring.table, "owner", lambda key_id: asked.append(key_id) or owner(key_id))
+    monkeypatch.setattr(ring.table, "read", None)
+    kms.unwraps = 0
+    for number in range(200):
+        unknown = to_text(b"\x02\x01\xff\xff\xff" + bytes([number // 40]) + to_bytes(value)[6:])
+        with pytest.raises(errors.UnknownKey):
+            cipher.decrypt("gold", "email", 1, unknown)
+    assert len(asked) == 5
+    assert kms.unwraps == 0
+    assert len(ring.refusals) <= 3
+
+
+def test_threads_wait_for_one_fetch(stage: Stage, kms: CountingKms) -> None:
+    cipher_of(stage, ring_of(stage, kms)).encrypt("gold", "email", 1, "x")
+    value = cipher_of(stage, ring_of(stage, kms)).encrypt("gold", "email", 1, "x")
+    kms.unwraps, kms.gate = 0, threading.Event()
+    cipher = cipher_of(stage, ring_of(stage, kms))
+    with ThreadPoolExecutor(16) as pool:
+        found = [pool.submit(cipher.decrypt, "gold", "email", 1, value) for _ in range(16)]
+        kms.gate.set()
+        assert {each.result() for each in found} == {"x"}
+    assert kms.unwraps == 1
+
+
+def test_two_processes_making_the_first_key_agree_on_one(stage: Stage, kms: CountingKms) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        values = list(
+            pool.map(
+                lambda n: cipher_of(stage, ring_of(stage, CountingKms())).encrypt("gold", "email", n, "x"),
+                range(8),
+            )
+        )
+    assert len({inspect(each).key_id for each in values}) == 1
+    assert stage.sql("SELECT count(*) FROM fle_keys") == [(1,)]
+
+
+def test_the_message_limit_holds_across_restarts(stage: Stage, kms: CountingKms) -> None:
+    key_id = ring_of(stage, kms).create("gold", DATA, "active")
+    stage.sql("UPDATE fle_keys SET message_limit = 250 WHERE id = %s", key_id)
+    made = 0
+    for _ in range(5):
+        cipher = cipher_of(stage, ring_of(stage, kms))
+        with suppress(errors.KeyExhausted):
+            for _ in range(60):
+                cipher.encrypt("gold", "email", 1, "x")
+                made += 1
+    # Each restart forfeits what it had reserved, so fewer than the limit; never more.
+    assert made <= 250
+    assert stage.sql("SELECT messages_reserved FROM fle_keys") == [(250,)]
+    with pytest.raises(errors.KeyExhausted):
+        cipher_of(stage, ring_of(stage, kms)).encrypt("gold", "email", 1, "x")
+    with pytest.raises(errors.KeyExhausted):
+        cipher_of(stage, ring_of(stage, kms)).encrypt_column("gold", "email", [1, 2], ["x", "y"])
+
+
+def test_columns_count_each_value(stage: Stage, kms: CountingKms) -> None:
+    key_id = ring_of(stage, kms).create("gold", DATA, "active")
+    stage.sql("UPDATE fle_keys SET message_limit = 10 WHERE id = %s", key_id)
+    cipher = cipher_of(stage, ring_of(stage, kms))
+    cipher.encrypt_column("gold", "email", list(range(10)), ["x"] * 10)
+    with pytest.raises(errors.KeyExhausted):
+        cipher.encrypt("gold", "email", 1, "x")
+
+
+def test_the_byte_limit_fetches_again(stage: Stage, kms: CountingKms) -> None:
+    limits = CacheLimits(max_bytes=1000, reserve_messages=100)
+    cipher = cipher_of(stage, ring_of(stage, kms, limits=limits))
+    for _ in range(25):
+        cipher.encrypt("gold", "email", 1, "x" * 100)
+    assert kms.unwraps == 3
+
+
+def test_the_message_limit_of_the_cache_fetches_again(stage: Stage, kms: CountingKms) -> None:
+    limits = CacheLimits(max_messages=10, reserve_messages=5)
+    cipher = cipher_of(stage, ring_of(stage, kms, limits=limits))
+    for _ in range(31):
+        cipher.encrypt("gold", "email", 1, "x")
+    assert kms.unwraps > 2
+
+
+def test_principals_share_no_key(stage: Stage) -> None:
+    allowed, denied = CountingKms(), CountingKms()
+    denied.down = True
+    one = cipher_of(stage, ring_of(stage, allowed, principal="ingest"))
+    other = cipher_of(stage, ring_of(stage, denied, principal="support"))
+    value = one.encrypt("gold", "email", 1, "x")
+    with pytest.raises(errors.KmsUnavailable):
+        other.decrypt("gold", "email", 1, value)
+    assert "support" in repr(other)
+
+
+def test_least_recently_fetched_tenants_leave_the_cache(stage: Stage, kms: CountingKms) -> None:
+    ring = ring_of(stage, kms, limits=CacheLimits(max_tenants=1))
+    cipher = cipher_of(stage, ring)
+    value = cipher.encrypt("gold", "email", 1, "x")
+    cipher.encrypt("second", "email", 1, "x")
+    assert list(ring.rings) == ["second"]
+    assert cipher.decrypt("gold", "email", 1, value) == "x"
+
+
+def test_a_wrap_does_not_open_in_another_tenant_s_context(stage: Stage, kms: CountingKms) -> None:
+    """One KEK for many tenants (branch keys): the context is what keeps their wraps apart."""
+    shared = stage.outputs.tenants["gold"].encryption_key
+    ring = Keyring(KeyTable(stage.url), KmsClients(aws=kms), {"gold": (shared,), "second": (shared,)})
+    cipher = FieldCipher(ring, {"gold": ["email"], "second": ["email"]}, "customers")
+    values = {tenant: cipher.encrypt(tenant, "email", 1, "x") for tenant in ("gold", "second")}
+    assert inspect(values["gold"]).key_id != inspect(values["second"]).key_id
+    stage.sql(
+        "UPDATE fle_wraps w SET wrapped = o.wrapped FROM fle_wraps o WHERE w.key_id = 2 AND o.key_id = 1"
+    )
+    ring.clear()
+    assert cipher.decrypt("gold", "email", 1, values["gold"]) == "x"
+    with pytest.raises(errors.WrapNotAuthentic):
+        cipher.decrypt("second", "email", 1, values["second"])
+
+
+def test_a_second_kms_opens_what_the_first_can_t(stage: Stage, kms: CountingKms) -> None:
+    arn = boto3.client("kms", region_name="eu-north-1").create_key()["KeyMetadata"]["Arn"]
+    second = KeyReference(provider="aws", key=arn, alias="second")
+    cipher = FieldCipher.from_outputs(
+        stage.outputs, stage.url, table="customers", kms=KmsClients(aws=kms), second={"gold": second}
+    )
+    value = cipher.encrypt("gold", "email", 1, "x")
+    assert kms.wraps == 2
+    stage.destroy_kms_key("gold")
+    cipher.keyring.clear()
+    assert cipher.decrypt("gold", "email", 1, value) == "x"
+
+
+def test_wrapping_again_changes_wraps_and_no_value(stage: Stage, kms: CountingKms) -> None:
+    cipher = cipher_of(stage, ring_of(stage, kms))
+    value = cipher.encrypt("gold", "email", 1, "x")
+    arn = stage.kms.create_key()["KeyMetadata"]["Arn"]
+    new = Keyring(
+        KeyTable(stage.url),
+        KmsClients(aws=kms),
+        {"gold": (KeyReference(provider="aws", key=arn, alias="n"),)},
+    )
+    assert new.rewrap("gold") == [1]
+    assert stage.sql("SELECT kms_key FROM fle_wraps WHERE key_id = 1") == [(arn,)]
+    stage.destroy_kms_key("gold")
+    assert cipher_of(stage, new).decrypt("gold", "email", 1, value) == "x"
+    events = [row[0] for row in stage.sql("SELECT event FROM fle_key_history ORDER BY seq")]
+    assert events == ["state", "wrapped", "wrapped", "wrap destroyed"]
+
+
+@pytest.fixture
+def enforced(moto_url: str) -> Any:
+    """IAM is enforced from here on, and not any more afterwards."""
+    yield lambda: httpx.post(f"{moto_url}/moto-api/reset-auth", content=b"0").raise_for_status()
+    httpx.post(f"{moto_url}/moto-api/reset-auth", content=b"inf").raise_for_status()
+
+
+def test_an_identity_without_the_right_is_denied(stage: Stage, enforced: Any) -> None:
+    """A consumer may decrypt; it can't make a key, nor encrypt with one whose wrap it may not open.
+
+    The server here evaluates actions, and neither resources nor conditions: that a workload reaches only
+    its tenants' keys is shown on the policies themselves, in the tests of the component that makes them.
+    """
+    value = stage.cipher().encrypt("gold", "email", 1, "x")
+    reader = cipher_of(stage, ring_of(stage, AwsKms(session_with(stage, "kms:Decrypt"))))
+    writer = cipher_of(stage, ring_of(stage, AwsKms(session_with(stage, "kms:Encrypt"))))
+    enforced()
+    assert reader.decrypt("gold", "email", 1, value) == "x"
+    with pytest.raises(errors.KmsDenied, match="second/email"):
+        reader.encrypt("second", "email", 1, "x")
+    with pytest.raises(errors.KmsDenied, match="gold/email"):
+        writer.decrypt("gold", "email", 1, value)
+
+
+def session_with(stage: Stage, action: str) -> boto3.Session:
+    iam = boto3.client("iam")
+    name = f"{action.replace(':', '-')}-{stage.url.rpartition('/')[2]}"
+    iam.create_user(UserName=name)
+    statement = {"Effect": "Allow", "Action": action, "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_user_policy(UserName=name, PolicyName="use", PolicyDocument=policy)
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    return boto3.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name="eu-central-1")
+
+
+def test_kms_out_of_reach_is_its_own_error(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(errors.KmsUnavailable, match="gold/email"):
+        stage.cipher().encrypt("gold", "email", 1, "x")
+
+
+def test_missing_credentials_are_a_denial(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(errors.KmsDenied, match="credentials"):
+        stage.cipher().encrypt("gold", "email", 1, "x")
+
+
+class FakeGcp:
+    """Google's client as far as we call it; there is no local server that speaks Cloud KMS."""
+
+    def encrypt(self, request: dict[str, Any]) -> Any:
+        from types import SimpleNamespace
+
+        import google_crc32c
+
+        body = json.dumps(
+            [request["name"], request["plaintext"].hex(), request["additional_authenticated_data"].decode()]
+        ).encode()
+        return SimpleNamespace(
+            ciphertext=body,
+            ciphertext_crc32c=google_crc32c.value(body),
+            verified_plaintext_crc32c=True,
+            verified_additional_authenticated_data_crc32c=True,
+        )
+
+    def decrypt(self, request: dict[str, Any]) -> Any:
+        from types import SimpleNamespace
+
+        import google_crc32c
+        from google.api_core.exceptions import InvalidArgument
+
+        name, plaintext, bound = json.loads(request["ciphertext"])
+        if (name, bound) != (request["name"], request["additional_authenticated_data"].decode()):
+            raise InvalidArgument("x")  # noqa: EM101 - as the client does
+        data = bytes.fromhex(plaintext)
+        return SimpleNamespace(plaintext=data, plaintext_crc32c=google_crc32c.value(data))
+
+
+def test_gcp_binds_the_context_too() -> None:
+    kms = GcpKms(FakeGcp())
+    context = {"tenant": "gold", "purpose": DATA, "key-id": "1"}
+    wrapped = kms.wrap("projects/p/k", b"k" * 32, context)
+    assert kms.unwrap("projects/p/k", wrapped, context) == b"k" * 32
+    with pytest.raises(errors.WrapNotAuthentic):
+        kms.unwrap("projects/p/k", wrapped, {**context, "tenant": "second"})
+
+
+def test_gcp_notices_what_was_corrupted_on_the_way() -> None:
+    client = FakeGcp()
+    kms = GcpKms(client)
+    context = {"tenant": "gold", "purpose": DATA, "key-id": "1"}
+    good = client.encrypt
+    client.encrypt = lambda request: (answer := good(request), setattr(answer, "ciphertext_crc32c", 1))[0]  # type: ignore[method-assign]
+    with pytest.raises(errors.KmsUnavailable, match="corrupted"):
+        kms.wrap("projects/p/k", b"k" * 32, context)
+
+
+def test_a_forked_child_starts_with_no_key_and_repeats_no_nonce(stage: Stage) -> None:
+    cipher = stage.cipher()
+    cipher.encrypt("gold", "email", 0, "x")
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        # The child says what it found, and leaves without pytest's cleaning up.
+        try:
+            report = [
+                len(cipher.keyring.rings),
+                *(cipher.encrypt("gold", "email", 1, "x") for _ in range(200)),
+            ]
+            os.write(writer, json.dumps(report).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        rings, *child = json.load(pipe)
+    os.waitpid(pid, 0)
+    own = [cipher.encrypt("gold", "email", 1, "x") for _ in range(200)]
+    assert rings == 0
+    assert len({to_bytes(each)[6:30] for each in child + own}) == 400
+    assert cipher.decrypt("gold", "email", 1, child[0]) == "x"
+
+
+WRITER = """
+import sys
+from runtime.contract import load_outputs
+from runtime.fle import CacheLimits, FieldCipher
+limits = CacheLimits(reserve_messages=10)
+cipher = FieldCipher.from_outputs(load_outputs(sys.argv[1]), sys.argv[2], table="t", limits=limits)
+while True:
+    print(cipher.encrypt("gold", "email", 1, "x"), flush=True)
+"""
+
+
+def test_a_killed_writer_has_counted_whatever_it_wrote(stage: Stage, tmp_path: Any) -> None:
+    path = tmp_path / "outputs.json"
+    path.write_text(stage.outputs.model_dump_json())
+    wrote: list[str] = []
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, path, stage.url], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        wrote += [process.stdout.readline().strip() for _ in range(37)]
+        process.send_signal(signal.SIGKILL)
+        wrote += [line.strip() for line in process.stdout if line.endswith("\n")]
+        process.wait()
+    reserved = stage.sql("SELECT messages_reserved FROM fle_keys")[0][0]
+    assert reserved >= len(wrote) >= 74
+    assert len({to_bytes(each)[6:30] for each in wrote}) == len(wrote)
+
+
+def test_a_shredded_tenant_s_minimum_never_falls(stage: Stage) -> None:
+    import psycopg
+
+    stage.sql("INSERT INTO fle_tenants (tenant, minimum_version) VALUES ('gold', 3)")
+    with pytest.raises(psycopg.errors.RaiseException, match="never falls"):
+        stage.sql("UPDATE fle_tenants SET minimum_version = 2")
+    with pytest.raises(psycopg.errors.RaiseException):
+        stage.sql("DELETE FROM fle_tenants")
+    with pytest.raises(psycopg.errors.RaiseException, match="append-only"):
+        stage.sql("DELETE FROM fle_key_history")
