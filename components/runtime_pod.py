@@ -37,6 +37,7 @@ class RuntimePlace:
     namespace: str
     image: str
     aws_region: str
+    google_project: str
     outputs_checksum: pulumi.Output[str]
     database_network: str
     database_port: pulumi.Input[int]
@@ -73,6 +74,9 @@ def runtime_pod(place: RuntimePlace, process: Process) -> PodArgs:
     files = [ConfigFiles(OUTPUTS_CONFIG_MAP, OUTPUTS_MOUNT.removesuffix(f"/{OUTPUTS_FILE}"))]
     if process.identity and process.identity.google_identity_provider:
         files.append(ConfigFiles(GOOGLE_CREDENTIALS_CONFIG_MAP, GOOGLE_CREDENTIALS_DIRECTORY))
+    environment = {OUTPUTS_VARIABLE: OUTPUTS_MOUNT}
+    if process.identity and process.identity.google_identity_provider:
+        environment["GOOGLE_CLOUD_PROJECT"] = place.google_project
     secrets = dict(process.secrets)
     if process.database_role:
         secrets[URL_KEY] = SecretKey(secret_of(process.database_role), URL_KEY)
@@ -80,7 +84,7 @@ def runtime_pod(place: RuntimePlace, process: Process) -> PodArgs:
     return PodArgs(
         image=place.image,
         arguments=[*process.arguments, "--port", str(process.port)] if serves else process.arguments,
-        environment={OUTPUTS_VARIABLE: OUTPUTS_MOUNT},
+        environment=environment,
         secrets=secrets,
         files=files,
         scratch=process.scratch,

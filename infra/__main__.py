@@ -154,6 +154,7 @@ def deploy(settings: Settings) -> None:
         namespace=namespace,
         image=settings.images.runtime,
         aws_region=settings.aws.region,
+        google_project=settings.gcp.project,
         outputs_checksum=home.outputs_checksum,
         database_network=settings.database.network,
         database_port=database_port(database_url),
