@@ -1,0 +1,1 @@
+"""Side-by-side measurements: one run measures everything it compares, on the same machine and rows."""
