@@ -36,8 +36,14 @@ class ConnectorSettings:
     sink: Literal["nats", "kafka"] = "nats"
 
 
+_ROUTED = "${routedByValue}"
+"""The transform's own placeholder, for the aggregate."""
+
+
 def render_properties(settings: ConnectorSettings) -> str:
     """Render ``application.properties`` for Debezium Server."""
+    # SmallRye Config would take the transform's placeholder for one of its own.
+    transforms = {name: value.replace("${", "$${") for name, value in _transforms(settings).items()}
     lines = [f"debezium.source.{name}={value}" for name, value in _source(settings).items()]
     lines += [f"debezium.{name}={value}" for name, value in _sink(settings).items()]
     lines += [
@@ -50,7 +56,7 @@ def render_properties(settings: ConnectorSettings) -> str:
         "debezium.format.header=json",
         "debezium.format.header.class=org.apache.kafka.connect.storage.StringConverter",
         "debezium.transforms=outbox,publisher",
-        *(f"debezium.transforms.{name}={value}" for name, value in _transforms(settings).items()),
+        *(f"debezium.transforms.{name}={value}" for name, value in transforms.items()),
         "quarkus.log.level=WARN",
         "quarkus.log.console.json=false",
     ]
@@ -132,7 +138,7 @@ def _transforms(settings: ConnectorSettings) -> dict[str, str]:
         "outbox.table.field.event.key": "aggregate_id",
         "outbox.table.field.event.payload": "payload",
         "outbox.route.by.field": "aggregate",
-        "outbox.route.topic.replacement": f"{settings.bus.subject_prefix}.${{routedByValue}}",
+        "outbox.route.topic.replacement": f"{settings.bus.subject_prefix}.{_ROUTED}",
         "outbox.table.fields.additional.placement": placement,
         "publisher.type": "org.apache.kafka.connect.transforms.InsertHeader",
         "publisher.header": "publisher",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from runtime.outbox import Event, FingerprintConflict, enqueue_async, strict_jso
 from runtime.outbox.enqueue import content_digest
 from runtime.sensitive import PayloadCipher, hide, reveal, without
 
+_log = logging.getLogger(__name__)
 _ATTEMPTS = 4
 _INSERT_EVENT = (
     "INSERT INTO events (fingerprint, tenant, aggregate, aggregate_id, kind, payload)"
@@ -45,6 +47,7 @@ class EventStore:
         try:
             hidden = await hide(self._cipher, event.tenant, event.fingerprint, event.payload)
         except FieldError as error:
+            _log.warning("%s", error)
             msg = "the tenant's encryption key can't be used now; try again with the same key"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, msg, headers=_AGAIN) from error
         row = Event(

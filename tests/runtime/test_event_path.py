@@ -60,7 +60,8 @@ def wait_for(platform: Platform, count: int) -> None:
 def test_events_arrive_once_by_the_publisher_that_the_stage_names(platform: Platform) -> None:
     payload: dict[str, object] = {"email": "zoë@example.com", "amount": 2**70, "nested": {"phone": "+49 1"}}
     for n in range(20):
-        assert post(platform, "acme", f"k{n}", "payment" if n % 2 else "order", payload).status_code == 201
+        answer = post(platform, "acme", f"k{n}", "payment" if n % 2 else "order", payload)
+        assert answer.status_code == 201, answer.text
     assert post(platform, "acme", "k0", "order", payload).status_code == 200
     wait_for(platform, 20)
     rows = platform.sql("SELECT publisher, count(*), sum(duplicates) FROM inbox GROUP BY 1 ORDER BY 1")
