@@ -19,6 +19,11 @@ import psutil
 MARK = "KILO_SANDBOX_OWNER"
 
 
+def inherited() -> dict[str, str]:
+    """This process's mark, for children that get an environment of their own."""
+    return {MARK: os.environ[MARK]} if MARK in os.environ else {}
+
+
 def marked(owner: str) -> list[psutil.Process]:
     """Every process of this user that carries the owner's mark, apart from this one."""
     found: list[psutil.Process] = []

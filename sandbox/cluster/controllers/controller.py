@@ -39,12 +39,16 @@ class Controller(ABC):
             ApiError: the API server refused a change; tried again later.
         """
 
-    def affected(self, key: Key, obj: Object | None) -> Iterable[Key]:
-        """The keys of this kind's objects to look at when any object has changed."""
+    def affected(self, key: Key, obj: Object) -> Iterable[Key]:
+        """The keys of this kind's objects to look at when any object has changed, or goes after that."""
         if (key.api_version, key.kind) == (self.api_version, self.kind):
             return [key]
-        owner = controller_of(obj) if obj else None
+        owner = controller_of(obj)
         return [owner] if owner and (owner.api_version, owner.kind) == (self.api_version, self.kind) else []
+
+    def gone(self, key: Key) -> None:
+        """An object of this kind is gone; let go of what was kept for it."""
+        del key
 
     def refused(self, obj: Object, error: ApiError) -> None:
         """The API server refused what a reconciliation wanted."""
@@ -90,6 +94,9 @@ class Manager:
         if obj is None:
             # Who looked after it is asked once more, now that it is gone.
             affected = self._owners.pop(key, [])
+            for controller in self._controllers:
+                if (key.api_version, key.kind) == (controller.api_version, controller.kind):
+                    controller.gone(key)
         else:
             affected = [(c, target) for c in self._controllers for target in c.affected(key, obj)]
             if affected:

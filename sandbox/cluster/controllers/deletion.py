@@ -49,7 +49,7 @@ class NamespaceDeletion(Controller):
     kind = "Namespace"
 
     @override
-    def affected(self, key: Key, obj: Object | None) -> Iterable[Key]:
+    def affected(self, key: Key, obj: Object) -> Iterable[Key]:
         if key.kind == "Namespace":
             return [key]
         return [Key("v1", "Namespace", "", key.namespace)] if key.namespace else []

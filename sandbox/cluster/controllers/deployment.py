@@ -7,15 +7,18 @@ say so. https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 from typing_extensions import override
 
 from sandbox.cluster.controllers.controller import Controller
 from sandbox.cluster.controllers.pods import template_hash
 from sandbox.cluster.objects import (
+    Key,
     Object,
     annotations_of,
     condition,
+    controller_of,
     find_condition,
     is_deleting,
     key_of,
@@ -36,6 +39,15 @@ class DeploymentController(Controller):
 
     api_version = "apps/v1"
     kind = "Deployment"
+
+    @override
+    def affected(self, key: Key, obj: Object) -> Iterable[Key]:
+        if key.kind == "Pod":
+            # A pod on its way out counts no more in its ReplicaSet, and Recreate waits until it is gone.
+            owner = controller_of(obj)
+            replica_set = self.store.get(owner) if owner else None
+            return super().affected(owner, replica_set) if owner and replica_set else []
+        return super().affected(key, obj)
 
     @override
     def reconcile(self, obj: Object) -> float | None:

@@ -38,16 +38,13 @@ class ServiceController(Controller):
         self._opening: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     @override
-    def affected(self, key: Key, obj: Object | None) -> Iterable[Key]:
+    def affected(self, key: Key, obj: Object) -> Iterable[Key]:
         if key.kind == "Service":
-            if obj is None:
-                self._close(key)
             return [key]
         if key.kind != "Pod":
             return []
-        labels = labels_of(obj) if obj else {}
         services = self.store.list("v1", "Service", key.namespace)
-        return [key_of(service) for service in services if _selects(service, labels)]
+        return [key_of(service) for service in services if _selects(service, labels_of(obj))]
 
     @override
     def reconcile(self, obj: Object) -> float | None:
@@ -106,7 +103,8 @@ class ServiceController(Controller):
         self._opening[place] = asyncio.get_running_loop().create_task(open_port())
         self._opening[place].add_done_callback(lambda _: self._opening.pop(place))
 
-    def _close(self, key: Key) -> None:
+    @override
+    def gone(self, key: Key) -> None:
         address = self._addresses.service(key.namespace, key.name)
         for place in [place for place in self._servers if place[0] == address]:
             self._servers.pop(place).close()

@@ -23,6 +23,7 @@ from sandbox.cluster.node.logs import LogReader
 from sandbox.cluster.node.lookup import Lookup, MissingReference
 from sandbox.cluster.node.volumes import FileSystem, VolumeError
 from sandbox.cluster.objects import Object, timestamp
+from sandbox.servers.leftovers import inherited
 from sandbox.servers.process import command, signal_group, tail
 
 _FIRST_DELAY, _LAST_DELAY = 1.0, 60.0
@@ -196,6 +197,7 @@ class Container:
             "LANG": "C.UTF-8",
             **image.environment,
             **self._around.injected,
+            **inherited(),
         }
         replaced = {name: self.files.text.replace(value) for name, value in variables.items()}
         return base | replaced

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,8 +77,13 @@ class RunningCluster:
         return self.cluster.node.logs.read(found, container=None, lines=None, previous=previous)
 
 
-_VERSIONS = {"Deployment": "apps/v1", "StatefulSet": "apps/v1", "ReplicaSet": "apps/v1"}
-_VERSIONS |= {"Job": "batch/v1", "CronJob": "batch/v1"}
+_VERSIONS = {
+    "Deployment": "apps/v1",
+    "StatefulSet": "apps/v1",
+    "ReplicaSet": "apps/v1",
+    "Job": "batch/v1",
+    "CronJob": "batch/v1",
+}
 
 
 def key(kind: str, name: str) -> Key:
@@ -87,7 +92,7 @@ def key(kind: str, name: str) -> Key:
 
 
 @asynccontextmanager
-async def running(home: Path) -> AsyncIterator[RunningCluster]:
+async def running(home: Path) -> AsyncGenerator[RunningCluster]:
     """A running cluster whose state lies under ``home``; stopped in order at the end."""
     cluster = Cluster(NodeSettings(home=home), toolchain.path("crds"))
     task = asyncio.create_task(cluster.run())
@@ -101,7 +106,7 @@ async def running(home: Path) -> AsyncIterator[RunningCluster]:
             await task
 
 
-async def eventually(condition: Callable[[], T]) -> T:
+async def eventually(condition: Callable[[], T | None]) -> T:
     """What ``condition`` gives once it is true; an assertion error in it counts as not yet."""
     deadline = time.monotonic() + PATIENCE
     while True:
