@@ -13,11 +13,14 @@ import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
 
+from runtime.environment import OUTPUTS_VARIABLE
 from runtime.errors import BadInput, ExitCode, KiloError
 
 _EPILOG = (
@@ -93,6 +96,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _report(error, as_json="--json" in given)
     return answer if isinstance(answer, int) else ExitCode.OK
+
+
+def adopt_environment() -> None:
+    """Take the variables of the stage that is up in this checkout, unless the shell names a stage itself.
+
+    ``kilo up`` leaves them in ``.kilo/environment.json`` beside ``Pulumi.yaml``, and ``kilo down`` takes the
+    file away, so that commands find the stage as long as it is there.
+    """
+    if OUTPUTS_VARIABLE in os.environ:
+        return
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "Pulumi.yaml").is_file():
+            with suppress(OSError, ValueError):
+                os.environ.update(json.loads((folder / ".kilo" / "environment.json").read_bytes()))
+            return
 
 
 def build(called: str | None) -> typer.Typer:

@@ -15,11 +15,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from runtime.environment import OUTPUTS_VARIABLE
 from runtime.errors import BadInput, Unreachable
 from runtime.tenancy import AggregateName, FieldName, TenantId, TierName
 
 CONTRACT_VERSION = 1
-OUTPUTS_VARIABLE = "KILO_OUTPUTS"
 OUTPUTS_MOUNT = "/etc/kilo/outputs.json"
 
 

@@ -6,6 +6,7 @@ import os
 
 from runtime.errors import BadInput
 
+OUTPUTS_VARIABLE = "KILO_OUTPUTS"
 DATABASE_VARIABLE = "DATABASE_URL"
 
 

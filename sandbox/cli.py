@@ -44,7 +44,7 @@ def up(
         f"dev is up after {time.monotonic() - started:.0f} s. `kilo status` shows its parts.", err=True
     )
     if tour:
-        done = subprocess.run([sys.executable, "-m", "runtime.cli", "tour"], env=None, check=False)
+        done = subprocess.run([sys.executable, "-m", "runtime.cli", "tour"], cwd=project, check=False)
         raise typer.Exit(done.returncode)
 
 
@@ -66,11 +66,11 @@ def down(
     if destroy:
         kept = stage.open_stage(project).destroy()
         if kept:
-            daemon.stop(project)
+            stage.close(project)
             listed = "\n  ".join(kept)
             msg = f"these are protected, so that their data stays under .kilo/:\n  {listed}"
             raise CheckFailed(msg)
-    was_running = daemon.stop(project)
+    was_running = stage.close(project)
     if destroy:
         stage.remove(project)
     typer.echo("Stopped." if was_running else "Nothing was running.", err=True)

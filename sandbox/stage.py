@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.contract import OUTPUTS_VARIABLE
+from runtime.environment import OUTPUTS_VARIABLE
 from runtime.errors import BadInput, CheckFailed
 from sandbox import daemon, toolchain
 from sandbox.backing import write_atomically
@@ -41,6 +41,7 @@ class Stage:
         self._pulumi(["up", "--stack", STAGE, "--yes", "--skip-preview", "--suppress-outputs"])
         answer = self._pulumi(["stack", "output", "--stack", STAGE, "--json"], quiet=True)
         write_atomically(self.outputs_file, json.loads(self._with_addresses(answer)))
+        write_atomically(environment_file(self.project), dict(self.variables))
 
     def _with_addresses(self, text: str) -> str:
         """Services' addresses in place of their names, which nothing on this machine resolves."""
@@ -91,6 +92,21 @@ class Stage:
             msg = f"`pulumi {' '.join(arguments[:2])}` failed{said}; {_NOTHING_DONE}"
             raise CheckFailed(msg)
         return done.stdout or ""
+
+
+def environment_file(project: Path) -> Path:
+    """The variables of a stage that is up, which `kilo` reads where the shell sets none."""
+    return project / ".kilo" / "environment.json"
+
+
+def close(project: Path) -> bool:
+    """Stop the sandbox; says whether it was running.
+
+    Raises:
+        Unreachable: it did not stop in time.
+    """
+    environment_file(project).unlink(missing_ok=True)
+    return daemon.stop(project)
 
 
 def find_project() -> Path:
