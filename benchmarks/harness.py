@@ -1,83 +1,96 @@
-"""What every benchmark shares: rounds that take turns, medians, a table of ratios, results as JSON.
+"""Running programs side by side and saying what each cost: seconds, processor seconds, memory.
 
-Absolute figures move with the machine and with what else runs on it. So all candidates of a comparison
-run in every round, one after another, the median round counts, and what is judged are ratios.
+One run of a benchmark measures all sides on the same machine in turn, so that ratios hold where
+absolute figures do not.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import statistics
+import subprocess
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-
-
-@dataclass
-class Measured:
-    """One candidate: operations a second by round, and whatever else was counted."""
-
-    name: str
-    per_second: list[float] = field(default_factory=list[float])
-    counted: dict[str, Any] = field(default_factory=dict[str, Any])
-
-    @property
-    def median(self) -> float:
-        """Operations a second in the median round."""
-        return statistics.median(self.per_second)
+from rich.console import Console
+from rich.table import Table
 
 
-def measure(
-    candidates: dict[str, Callable[[int], None]], *, seconds: float = 0.3, rounds: int = 7
-) -> dict[str, Measured]:
-    """Run each candidate, which gets a number of operations to do, in ``rounds`` rounds.
+@dataclass(frozen=True)
+class Cost:
+    """What a program cost: wall and processor time in seconds, peak resident memory in MB."""
 
-    The number is chosen once a candidate so that a turn takes about ``seconds``.
+    seconds: float
+    processor_seconds: float
+    peak_megabytes: float
+
+    def plus(self, other: Cost) -> Cost:
+        """Both after each other."""
+        return Cost(
+            self.seconds + other.seconds,
+            self.processor_seconds + other.processor_seconds,
+            max(self.peak_megabytes, other.peak_megabytes),
+        )
+
+
+def measure(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Cost:
+    """Run a program to its end and return what it cost, its children that it waited for included.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it wrote.
     """
-    counts: dict[str, int] = {}
-    for name, run in candidates.items():
-        count = 1
-        while True:
-            taken = _time(run, count)
-            if taken > seconds / 10:
-                break
-            count *= 4
-        counts[name] = max(1, int(count * seconds / taken))
-    result = {name: Measured(name) for name in candidates}
-    for _ in range(rounds):
-        for name, run in candidates.items():
-            result[name].per_second.append(counts[name] / _time(run, counts[name]))
-    return result
+    begun = time.monotonic()
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
+    ) as process:
+        peak = _Peak(process.pid)
+        assert process.stdout is not None
+        output = process.stdout.read()
+        peak.stop()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        msg = f"{argv[0]} failed with {process.returncode}: {output[-500:].decode(errors='replace')}"
+        raise RuntimeError(msg)
+    return Cost(time.monotonic() - begun, usage.ru_utime + usage.ru_stime, peak.megabytes)
 
 
-def _time(run: Callable[[int], None], count: int) -> float:
-    started = time.perf_counter()
-    run(count)
-    return time.perf_counter() - started
+class _Peak:
+    """A process's resident high-water mark. The kernel's own sum counts the parent's memory before exec."""
+
+    def __init__(self, pid: int) -> None:
+        self.megabytes = 0.0
+        self._status = Path(f"/proc/{pid}/status")
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._look()
+        self._stopping.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(0.02):
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            lines = self._status.read_text().splitlines()
+        except OSError:
+            return
+        found = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")]
+        self.megabytes = max([self.megabytes, *found])
 
 
-def table(title: str, results: Sequence[Measured], against: str) -> str:
-    """A Markdown table: operations a second, microseconds each, and the ratio to ``against``."""
-    base = next(each.median for each in results if each.name == against)
-    lines = [f"### {title}", "", f"| what | per second | µs each | × {against} |", "| --- | ---: | ---: | ---: |"]
-    lines += [
-        f"| {each.name} | {each.median:,.0f} | {1e6 / each.median:,.2f} | {each.median / base:.2f} |"
-        for each in results
-    ]
-    return "\n".join([*lines, ""])
-
-
-def save(name: str, results: dict[str, Any], text: str) -> None:
-    """Write results to ``benchmarks/results/NAME.json`` and ``.md`` and print the text."""
-    RESULTS.mkdir(exist_ok=True)
-    machine = {"python": platform.python_version(), "cores": os.cpu_count(), "system": platform.platform()}
-    content = {"machine": machine, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **results}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
-    print(text)  # noqa: T201 - a benchmark's output is its table
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table and the machine it was made on."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=120)
+    console.print(table)
+    console.print(f"{os.cpu_count()} processors, {platform.system()} {platform.release()}", highlight=False)

@@ -67,7 +67,7 @@ def _prune_store(name: str, store: Store, keep_days: int, keep_last: int, *, dry
     doomed = {
         found.id: [found.key, *objects.get(found.id, [])]
         for found in manifests
-        if found.id not in spared and listed[found.key].created_at < now - timedelta(days=keep_days)
+        if found.id not in spared and _age_days(listed[found.key].created_at, now) > keep_days
     }
     orphans = objects.keys() - {found.id for found in manifests} - recent
     doomed |= {backup_id: objects[backup_id] for backup_id in sorted(orphans)}
@@ -90,6 +90,10 @@ def _remove(
     except KiloError as error:
         return Pruned(name, backup_id, f"kept: {error}")
     return Pruned(name, backup_id, "would remove" if dry_run else "removed")
+
+
+def _age_days(created_at: datetime, now: datetime) -> float:
+    return (now - created_at) / timedelta(days=1)
 
 
 def _last_proven(store: Store) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import google.auth
 import requests
-from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed
+from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
@@ -25,8 +25,7 @@ from runtime.contract import BucketOutputs
 CHUNK_BYTES = 16 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
 _TIMEOUT_SECONDS = 60
-_EMULATED = bool(os.environ.get("STORAGE_EMULATOR_HOST"))
-_FAILURES = (GoogleAPICallError, GoogleAuthError, requests.RequestException)
+_FAILURES = (GoogleAPIError, GoogleAuthError, requests.RequestException)
 
 
 class GcsStore:
@@ -88,7 +87,7 @@ class GcsStore:
         days = int(bucket.retention_period or 0) // 86_400
         if not days:
             # An emulator keeps no retention policy, so there its absence says nothing.
-            return ("unknown" if _EMULATED else "none"), 0
+            return ("unknown" if _emulated() else "none"), 0
         return ("locked" if bucket.retention_policy_locked else "unlocked"), days
 
     def delete(self, key: str) -> None:
@@ -109,7 +108,7 @@ class GcsStore:
         if self._client_made is None:
             try:
                 identity, project = (
-                    (AnonymousCredentials(), "emulated") if _EMULATED else google.auth.default()
+                    (AnonymousCredentials(), "emulated") if _emulated() else google.auth.default()
                 )
             except GoogleAuthError as error:
                 raise self._failure(error, "sign in") from error
@@ -130,3 +129,7 @@ class GcsStore:
             f"{self.describe()}/{key}: {action} failed: {type(error).__name__}{f' ({code})' if code else ''}"
         )
         return StoreError(msg)
+
+
+def _emulated() -> bool:
+    return bool(os.environ.get("STORAGE_EMULATOR_HOST"))

@@ -75,9 +75,9 @@ class Proxy:
                     back.close()
 
             def forward(self, fault: Fault, back: http.client.HTTPConnection, length: int) -> None:
-                headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+                headers = [(name, value) for name, value in self.headers.items() if name.lower() != "host"]
                 back.putrequest(self.command, self.path, skip_accept_encoding=True)
-                for name, value in headers.items():
+                for name, value in headers:
                     back.putheader(name, value)
                 back.endheaders()
                 remaining = (

@@ -1,0 +1,306 @@
+"""What goes wrong while a backup is taken, and what somebody does to it afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from typer.testing import CliRunner
+
+from runtime.backup import run as run_module
+from runtime.backup.catalogue import read_catalogue, unwrap_data_key
+from runtime.backup.cli import app
+from runtime.backup.drill import drill
+from runtime.backup.keys import BackupKey
+from runtime.backup.manifest import Manifest
+from runtime.backup.restore import restore
+from runtime.backup.stores import Store, open_stores
+from runtime.backup.stores.base import AlreadyExists
+from runtime.contract import StackOutputs
+from runtime.errors import CheckFailed, KiloError, Unreachable
+from sandbox.servers.fake_gcs import FakeGcsServer
+from sandbox.servers.moto import MotoServer
+from sandbox.toolchain import path
+from tests.runtime.backup.test_backup import back_up, checks_of, wrong
+from tests.runtime.registry.proxy import Fault, Proxy
+
+Stores = dict[str, Store]
+
+
+@pytest.fixture
+def s3_proxy(cloud: None, moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    del cloud
+    proxy = Proxy(moto.url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def gcs_proxy(cloud: None, gcs: FakeGcsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    del cloud
+    proxy = Proxy(gcs.url)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+    yield proxy
+    proxy.close()
+
+
+def uploads(method: str, url: str) -> bool:
+    return method in {"POST", "PUT"} and "backups" in url
+
+
+@pytest.mark.parametrize("down", ["primary", "secondary"])
+def test_one_store_down_does_not_lose_the_other(
+    s3_proxy: Proxy, gcs_proxy: Proxy, outputs: StackOutputs, key: BackupKey, filled_url: str, down: str
+) -> None:
+    up = "secondary" if down == "primary" else "primary"
+    stores = open_stores(outputs.backups)
+    proxy = s3_proxy if down == "primary" else gcs_proxy
+    # Denied rather than 5xx: the libraries would retry that for minutes.
+    proxy.rule = lambda method, url: Fault(status=403) if uploads(method, url) else None
+    result = back_up(outputs, stores, filled_url)
+    assert {store.store: store.error is None for store in result.stores} == {down: False, up: True}
+    assert [entry.stores for entry in read_catalogue(stores).entries] == [(up,)]
+    proxy.rule = lambda _method, _url: None
+    run_module.complete(outputs, stores[up], down, stores[down], result.manifest)
+    assert wrong(checks_of(stores, key)) == set()
+
+
+@pytest.mark.usefixtures("outputs_file")
+def test_the_command_says_which_store_has_no_copy(
+    gcs_proxy: Proxy, filled_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gcs_proxy.rule = lambda method, url: Fault(status=403) if uploads(method, url) else None
+    monkeypatch.setenv("DATABASE_URL", filled_url)
+    outcome = CliRunner().invoke(app, ["run", "--json"])
+    assert isinstance(outcome.exception, CheckFailed)
+    assert "secondary: gs://" in str(outcome.exception)
+    gcs_proxy.rule = lambda _method, _url: None
+    completed = CliRunner().invoke(app, ["complete"])
+    assert completed.exception is None
+    assert "copied to gs://" in completed.stdout
+
+
+def test_both_stores_down_is_a_failure(
+    s3_proxy: Proxy, gcs_proxy: Proxy, outputs: StackOutputs, filled_url: str
+) -> None:
+    for proxy in (s3_proxy, gcs_proxy):
+        proxy.rule = lambda method, url: Fault(status=403) if uploads(method, url) else None
+    with pytest.raises(KiloError):
+        back_up(outputs, open_stores(outputs.backups), filled_url)
+
+
+def test_a_denied_key_stops_the_run_before_anything_is_written(
+    outputs: StackOutputs, stores: Stores, filled_url: str
+) -> None:
+    gone = outputs.backups.encryption_key.key[:-4] + "dead"
+    reference = outputs.backups.encryption_key.model_copy(update={"key": gone})
+    changed = outputs.model_copy(
+        update={"backups": outputs.backups.model_copy(update={"encryption_key": reference})}
+    )
+    with pytest.raises(CheckFailed, match="NotFoundException"):
+        back_up(changed, stores, filled_url)
+    assert [store.list("") for store in stores.values()] == [[], []]
+
+
+@pytest.fixture
+def pg_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Put a pg_dump in front of the real one, which it may call as $REAL."""
+
+    def install(script: str) -> None:
+        program = tmp_path / "pg_dump"
+        program.write_text(f"#!/bin/sh\nREAL={path('postgres')}/pg_dump\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    return install
+
+
+def test_a_dump_that_fails_is_never_a_backup(
+    outputs: StackOutputs, stores: Stores, filled_url: str, pg_dump: Callable[[str], None]
+) -> None:
+    pg_dump('"$REAL" "$@" | head -c 100000; echo "server closed the connection" >&2; exit 1')
+    with pytest.raises(CheckFailed, match="server closed the connection"):
+        back_up(outputs, stores, filled_url)
+    assert [store.list("") for store in stores.values()] == [[], []], "not even a part of it is left"
+
+
+def test_a_dump_that_is_cut_off_silently_fails_the_drill(
+    outputs: StackOutputs, stores: Stores, key: BackupKey, filled_url: str, pg_dump: Callable[[str], None]
+) -> None:
+    pg_dump('"$REAL" "$@" | head -c 100000')
+    back_up(outputs, stores, filled_url)
+    [result] = drill({"primary": stores["primary"]}, key)
+    assert result.error
+    assert "pg_restore" in result.error
+
+
+def test_a_dump_that_lacks_a_table_fails_the_drill(
+    outputs: StackOutputs, stores: Stores, key: BackupKey, filled_url: str, pg_dump: Callable[[str], None]
+) -> None:
+    """It restores without an error, and is still no backup."""
+    pg_dump('exec "$REAL" "$@" --exclude-table-data=public.days_2026')
+    back_up(outputs, stores, filled_url)
+    [result] = drill({"primary": stores["primary"]}, key)
+    assert result.error
+    assert "public.days_2026 has 0 rows instead of 100" in result.error
+
+
+def test_killed_in_the_middle_there_is_no_backup_and_the_next_run_is_whole(
+    s3_proxy: Proxy,
+    outputs: StackOutputs,
+    outputs_file: Path,
+    key: BackupKey,
+    filled_url: str,
+) -> None:
+    del outputs_file
+    s3_proxy.rule = lambda method, url: Fault(delay_seconds=2) if "database.dump" in url else None
+    command = [
+        sys.executable,
+        "-c",
+        "from runtime.cli import main; raise SystemExit(main())",
+        "backup",
+        "run",
+    ]
+    process = subprocess.Popen(
+        command, env=os.environ | {"DATABASE_URL": filled_url}, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not any("database.dump" in url for _, url in s3_proxy.asked) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    stores = open_stores(outputs.backups)
+    assert read_catalogue(stores).entries == []
+    s3_proxy.rule = lambda _method, _url: None
+    assert back_up(outputs, stores, filled_url).whole
+    assert wrong(checks_of(stores, key)) == set()
+
+
+def test_a_corrupted_object_is_found_and_never_restored(
+    outputs: StackOutputs, stores: Stores, key: BackupKey, filled_url: str, target_url: str, gcs_proxy: Proxy
+) -> None:
+    manifest = back_up(outputs, stores, filled_url).manifest
+    place = len(b"KILOBAK1") + 500
+
+    def flip(body: bytes) -> bytes:
+        return body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :] if len(body) > place else body
+
+    media = "database.dump", "alt=media"
+    gcs_proxy.rule = lambda _, url: Fault(spoil=flip) if all(part in url for part in media) else None
+    spoiled = open_stores(outputs.backups)
+    assert wrong(checks_of(spoiled, key)) == {("secondary", "database.dump")}
+    with pytest.raises(KiloError):
+        restore(spoiled["secondary"], manifest, unwrap_data_key(key, manifest), target_url)
+    assert restore(spoiled["primary"], manifest, unwrap_data_key(key, manifest), target_url).rows == 20_102
+
+
+def test_a_forged_manifest_is_refused(
+    outputs: StackOutputs, stores: Stores, key: BackupKey, filled_url: str
+) -> None:
+    manifest = back_up(outputs, stores, filled_url).manifest
+    with pytest.raises(CheckFailed, match="seal"):
+        unwrap_data_key(key, manifest.model_copy(update={"database": "other"}))
+    foreign = manifest.encryption.model_copy(update={"context": {"purpose": "other", "backup": manifest.id}})
+    with pytest.raises(CheckFailed, match="another purpose"):
+        unwrap_data_key(key, manifest.model_copy(update={"encryption": foreign}))
+
+
+def test_the_writer_can_neither_overwrite_nor_delete(
+    outputs: StackOutputs, stores: Stores, key: BackupKey, filled_url: str
+) -> None:
+    """With the writer's credentials, an attacker against the lock that moto enforces."""
+    manifest = back_up(outputs, stores, filled_url).manifest
+    object_key = manifest.objects["database.dump"].key
+    bucket = outputs.backups.primary.bucket
+    s3 = boto3.client("s3")
+    [version] = s3.list_object_versions(Bucket=bucket, Prefix=object_key)["Versions"]
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3.delete_object(Bucket=bucket, Key=object_key, VersionId=version["VersionId"])
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        s3.put_object(Bucket=bucket, Key=object_key, Body=b"ransom", IfNoneMatch="*")
+    with pytest.raises(AlreadyExists):
+        stores["primary"].create(object_key, BytesIO(b"ransom"))
+    # Without a condition S3 takes it as a new version: found, and the true one is still there.
+    s3.put_object(Bucket=bucket, Key=object_key, Body=b"ransom")
+    assert wrong(checks_of(stores, key)) == {("primary", "database.dump")}
+    body = s3.get_object(Bucket=bucket, Key=object_key, VersionId=version["VersionId"])["Body"].read()
+    assert len(body) == manifest.objects["database.dump"].size
+
+
+def test_a_deleted_object_is_found(
+    outputs: StackOutputs, stores: Stores, key: BackupKey, filled_url: str
+) -> None:
+    manifest = back_up(outputs, stores, filled_url).manifest
+    stores["secondary"].delete(manifest.objects["globals.sql"].key)
+    assert wrong(checks_of(stores, key)) == {
+        ("secondary", "globals.sql"),
+        ("secondary", "lock of globals.sql"),
+    }
+    s3 = boto3.client("s3")
+    s3.delete_object(Bucket=outputs.backups.primary.bucket, Key=manifest.key())
+    assert [entry.stores for entry in read_catalogue(stores).entries] == [("secondary",)]
+
+
+def test_a_bucket_without_a_lock_is_not_taken_for_locked(outputs: StackOutputs, filled_url: str) -> None:
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="unlocked", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    primary = outputs.backups.primary.model_copy(update={"bucket": "unlocked"})
+    changed = outputs.model_copy(update={"backups": outputs.backups.model_copy(update={"primary": primary})})
+    result = back_up(changed, open_stores(changed.backups), filled_url)
+    assert [store.store for store in result.stores if store.error is not None] == ["primary"]
+
+
+def test_a_lock_that_is_too_short_is_reported(outputs: StackOutputs, filled_url: str) -> None:
+    longer = outputs.backups.primary.model_copy(update={"retention_days": 30})
+    changed = outputs.model_copy(update={"backups": outputs.backups.model_copy(update={"primary": longer})})
+    result = back_up(changed, open_stores(changed.backups), filled_url)
+    [primary, _] = result.stores
+    assert "asked for compliance, 30 days" in str(primary.error)
+
+
+def test_a_clock_that_went_back_does_not_break_the_chain(
+    outputs: StackOutputs, stores: Stores, key: BackupKey, filled_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = back_up(outputs, stores, filled_url).manifest
+
+    class Earlier(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:
+            del tz
+            return datetime.now(UTC) - timedelta(days=2)
+
+    monkeypatch.setattr(run_module, "datetime", Earlier)
+    second = back_up(outputs, stores, filled_url).manifest
+    assert second.id < first.id
+    assert (second.sequence, second.previous) == (2, (first.key(),))
+    assert read_catalogue(stores).find(None).key.id == second.id
+    assert wrong(checks_of(stores, key)) == set()
+
+
+def test_a_key_in_the_contract_that_is_none_is_named(outputs: StackOutputs) -> None:
+    reference = outputs.backups.encryption_key.model_copy(update={"key": "alias/backup"})
+    with pytest.raises(KiloError, match=r"backups\.encryption_key\.key"):
+        BackupKey(reference)
+
+
+def test_a_database_that_is_down_is_unreachable(outputs: StackOutputs, stores: Stores) -> None:
+    with pytest.raises(Unreachable, match="PostgreSQL"):
+        back_up(outputs, stores, "postgresql://nobody:secretword@127.0.0.1:9/none")
+
+
+def test_manifests_hold_no_secret(outputs: StackOutputs, stores: Stores, filled_url: str) -> None:
+    manifest = back_up(outputs, stores, filled_url).manifest
+    password = filled_url.partition("@")[0].rpartition(":")[2]
+    assert password not in manifest.content().decode()
+    assert Manifest.model_validate_json(manifest.content()) == manifest
