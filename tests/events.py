@@ -163,6 +163,9 @@ class Platform:
     def start_consumer(self, name: str = "consumer") -> None:
         self.start(name, ["consumer", "run"], "kilo_consumer")
 
+    def start_reconciler(self) -> None:
+        self.start("reconciler", ["outbox", "reconcile", "--lag-seconds", "3"], "kilo_worker")
+
     def start_debezium(self) -> None:
         if self.debezium is None:
             host = {"DATABASE_HOST": "127.0.0.1", "DATABASE_PORT": str(self.postgres.port)}

@@ -111,7 +111,13 @@ def _received(message: Msg) -> tuple[Received, int]:
     # with a domain and account hash before the stream on newer servers: count from the end.
     tokens = message.reply.split(".")
     base = 2 if len(tokens) < 11 else 4
-    received = Received(int(tokens[base + 3]), message.subject, message.headers or {}, message.data)
+    received = Received(
+        int(tokens[base + 3]),
+        message.subject,
+        message.headers or {},
+        message.data,
+        int(tokens[base + 5]) / 1e9,
+    )
     return received, int(tokens[base + 4])
 
 

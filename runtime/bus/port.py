@@ -44,6 +44,8 @@ class Received(NamedTuple):
     subject: str
     headers: Mapping[str, str]
     payload: bytes
+    stored_at: float
+    """When the bus stored it, in seconds since the epoch."""
 
 
 class Bus(Protocol):

@@ -1,0 +1,339 @@
+"""The reconciler: proves that every row that was published is in the stream, and mends it when not.
+
+It reads the stream twice. At its end, to mark the rows that change capture has delivered. And a while
+behind, to compare: a row counts as delivered only when the stream still holds its event after the bus has
+synced it to disk (``LAG_SECONDS``, three times the bus's sync interval), so that what a power cut took
+from the bus is found missing. Rows are kept for days, so what is missing is published again, with a new
+message id since the bus may still know the old one, and with the same fingerprint.
+
+A row of change capture that does not arrive is lost only when its slot has confirmed more WAL than there
+was when the row was seen, or when the slot is gone. Until then the connector is merely slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from prometheus_client import REGISTRY
+from psycopg import AsyncConnection
+
+from runtime.bus import Bus, BusError, Message, Received, encode_headers, event_headers
+from runtime.contract import StackOutputs
+from runtime.observe.metrics import OUTBOX_LOST, OUTBOX_RECONCILE_LAST_SUCCESS, OUTBOX_RECONCILED
+from runtime.service import Health
+
+_log = logging.getLogger(__name__)
+_lost = OUTBOX_LOST.create(REGISTRY)
+_reconciled = OUTBOX_RECONCILED.create(REGISTRY)
+_success = OUTBOX_RECONCILE_LAST_SUCCESS.create(REGISTRY)
+
+LAG_SECONDS = 30.0
+_MARGIN_SECONDS = 5.0
+_CYCLE_SECONDS = 1.0
+_COMPARE_SECONDS = 5.0
+_KEEP_SECONDS = 600.0
+_KEEP_MOST = 2_000_000
+"""Events remembered at most, about 200 MB. What is forgotten and still needed is published once too often."""
+_BATCH = 2000
+
+_ROWS = (
+    "SELECT id, created_at, fingerprint, aggregate, aggregate_id, kind, tenant, traceparent, payload::text"
+    " FROM outbox WHERE "
+)
+_MARK = (
+    "UPDATE outbox SET dequeued_at = now() WHERE fingerprint = ANY(%s) AND created_at BETWEEN %s AND %s"
+    " AND dequeued_at IS NULL AND publisher = 'cdc'"
+)
+
+
+@dataclass(slots=True)
+class _Progress:
+    marked: int
+    resume: int
+    verified_until: datetime
+
+
+class Reconciler:
+    """One reconciler of a stage; further copies stand by.
+
+    Args:
+        database_url: with the worker role's credentials.
+        connect_bus: connects to the bus; called again whenever the connection is lost.
+        outputs: the stage's.
+        health: told whether the parts that are needed answer.
+        lag_seconds: how far behind the comparison is; longer than the bus's sync interval.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        connect_bus: Callable[[], Awaitable[Bus]],
+        outputs: StackOutputs,
+        health: Health | None = None,
+        lag_seconds: float = LAG_SECONDS,
+    ) -> None:
+        self._url = database_url
+        self._connect_bus = connect_bus
+        self._outputs = outputs
+        self._health = health or Health()
+        self._lag = lag_seconds
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until ``stopping`` is set; parts that are away are waited for."""
+        pause = 0.2
+        while not stopping.is_set():
+            try:
+                await self._session(stopping)
+                pause = 0.2
+            except (psycopg.OperationalError, psycopg.InterfaceError, BusError, TimeoutError) as error:
+                part = "bus" if isinstance(error, BusError) else "database"
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                self._health.broken(part, reason)
+                _log.warning("starting again in %.1f s: %s: %s", pause, part, reason)
+                await _wait(stopping, pause * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+                pause = min(2 * pause, 5.0)
+
+    async def _session(self, stopping: asyncio.Event) -> None:
+        async with await AsyncConnection.connect(
+            self._url, autocommit=True, connect_timeout=5, application_name="kilo-outbox-reconciler"
+        ) as connection:
+            self._health.fine("database")
+            buses = [await self._connect_bus() for _ in range(3)]
+            self._health.fine("bus")
+            try:
+                while not await _lead(connection):
+                    await _wait(stopping, _CYCLE_SECONDS)
+                    if stopping.is_set():
+                        return
+                await _Comparison(connection, buses, self._outputs, self._lag).run(stopping)
+            finally:
+                for bus in buses:
+                    await bus.close()
+
+
+class _Comparison:
+    """The work of the copy that leads, while database and bus answer."""
+
+    def __init__(
+        self, connection: AsyncConnection[Any], buses: Sequence[Bus], outputs: StackOutputs, lag: float
+    ) -> None:
+        self._connection = connection
+        self._publisher, self._at_end, self._behind = buses
+        self._stream = outputs.bus.stream
+        self._prefix = outputs.bus.subject_prefix
+        self._slot = outputs.outbox.replication_slot
+        self._lag = lag
+        self._seen: set[int] = set()
+        self._order: deque[tuple[float, int, int]] = deque()
+        self._held_back: list[Received] = []
+        self._suspects: list[tuple[int, str]] = []
+        self._suspected_at = 0.0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        progress = await self._load()
+        ends = self._at_end.read(self._stream, progress.marked, _BATCH)
+        behind = self._behind.read(self._stream, progress.resume, _BATCH)
+        compare_at = 0.0
+        while not stopping.is_set():
+            await self._mark_captured(ends, progress)
+            if time.monotonic() >= compare_at:
+                await self._compare(behind, progress)
+                compare_at = time.monotonic() + _COMPARE_SECONDS
+            await _wait(stopping, _CYCLE_SECONDS)
+
+    async def _compare(self, behind: Any, progress: _Progress) -> None:
+        bound = time.time() - self._lag
+        await self._remember(behind, bound)
+        missing = await self._missing(progress, bound)
+        missing += await self._never_captured()
+        _lost.set(len(missing))
+        if missing:
+            await self._publish(missing)
+        await self._save(progress, len(missing))
+        _success.set_to_current_time()
+
+    async def _load(self) -> _Progress:
+        cursor = await self._connection.execute(
+            "INSERT INTO outbox_reconciler (stream, verified_until) VALUES (%s, now() - interval '1 hour')"
+            " ON CONFLICT (stream) DO UPDATE SET stream = excluded.stream"
+            " RETURNING marked, resume, verified_until",
+            (self._stream,),
+        )
+        row = await cursor.fetchone()
+        assert row is not None  # noqa: S101  RETURNING of an upsert has one row
+        progress = _Progress(*row)
+        newest = await self._publisher.last_position(self._stream)
+        if max(progress.marked, progress.resume) > newest:
+            _log.warning(
+                "stream %s ends at %d, and was read up to %d: comparing everything that the outbox holds",
+                self._stream,
+                newest,
+                progress.marked,
+            )
+            cursor = await self._connection.execute("SELECT coalesce(min(created_at), now()) FROM outbox")
+            oldest = await cursor.fetchone()
+            progress = _Progress(0, 0, oldest[0] if oldest else progress.verified_until)
+        return progress
+
+    async def _mark_captured(self, ends: Any, progress: _Progress) -> None:
+        """Mark rows that change capture has delivered, up to the stream's present end."""
+        newest = await self._publisher.last_position(self._stream)
+        while progress.marked < newest:
+            batch: Sequence[Received] = await anext(ends)
+            if not batch:
+                return
+            captured = [
+                (each.headers["fingerprint"], datetime.fromisoformat(each.headers["created-at"]))
+                for each in batch
+                if each.headers.get("publisher") == "cdc"
+                and {"fingerprint", "created-at"} <= each.headers.keys()
+            ]
+            if captured:
+                times = [created_at for _, created_at in captured]
+                await self._connection.execute(
+                    _MARK,
+                    ([fingerprint for fingerprint, _ in captured], min(times), max(times)),
+                    prepare=True,
+                )
+            progress.marked = batch[-1].position
+
+    async def _remember(self, behind: Any, bound: float) -> None:
+        """Remember what the stream holds of what was stored before ``bound``."""
+        newest = await self._publisher.last_position(self._stream)
+        while True:
+            batch, self._held_back = self._held_back, []
+            if not batch:
+                last = self._order[-1][2] if self._order else 0
+                if last >= newest:
+                    break
+                batch = list(await anext(behind))
+            if not batch:
+                break
+            ripe = [each for each in batch if each.stored_at <= bound]
+            self._held_back = batch[len(ripe) :]
+            for each in ripe:
+                key = hash(each.headers.get("fingerprint", ""))
+                self._seen.add(key)
+                self._order.append((each.stored_at, key, each.position))
+            if self._held_back:
+                break
+        while self._order and (self._order[0][0] < bound - _KEEP_SECONDS or len(self._order) > _KEEP_MOST):
+            self._seen.discard(self._order.popleft()[1])
+
+    async def _missing(self, progress: _Progress, bound: float) -> list[Any]:
+        """Rows that were marked before ``bound`` and that the stream does not hold."""
+        until = datetime.fromtimestamp(bound - _MARGIN_SECONDS, UTC)
+        if until <= progress.verified_until:
+            return []
+        async with self._connection.transaction(), self._connection.cursor(name="marked") as cursor:
+            await cursor.execute(
+                _ROWS + "dequeued_at > %s AND dequeued_at <= %s",
+                (progress.verified_until, until),
+            )
+            missing = [row async for row in cursor if hash(row[2]) not in self._seen]
+        progress.verified_until = until
+        return missing
+
+    async def _never_captured(self) -> list[Any]:
+        """Rows of change capture that will not come any more."""
+        if time.monotonic() - self._suspected_at < _MARGIN_SECONDS:
+            return []
+        cursor = await self._connection.execute(
+            "SELECT confirmed_flush_lsn::text, wal_status FROM pg_replication_slots WHERE slot_name = %s"
+            " AND database = current_database()",
+            (self._slot,),
+        )
+        slot = await cursor.fetchone()
+        gone = slot is None or slot[1] == "lost"
+        lost: list[Any] = []
+        if self._suspects and (gone or await self._confirmed(slot, self._suspects[0][1])):
+            cursor = await self._connection.execute(
+                _ROWS + "id = ANY(%s) AND dequeued_at IS NULL ORDER BY id",
+                ([row_id for row_id, _ in self._suspects],),
+            )
+            lost = await cursor.fetchall()
+            self._suspects = []
+        if not self._suspects:
+            cursor = await self._connection.execute(
+                "SELECT id, pg_current_wal_lsn()::text FROM outbox WHERE dequeued_at IS NULL"
+                " AND publisher = 'cdc' AND created_at < now() - %s * interval '1 s' ORDER BY id LIMIT 10000",
+                (self._lag,),
+            )
+            self._suspects = [(row[0], row[1]) for row in await cursor.fetchall()]
+        self._suspected_at = time.monotonic()
+        return lost
+
+    async def _confirmed(self, slot: Any, position: str) -> bool:
+        cursor = await self._connection.execute("SELECT %s::pg_lsn > %s::pg_lsn", (slot[0], position))
+        row = await cursor.fetchone()
+        return bool(row and row[0])
+
+    async def _publish(self, rows: Sequence[Any]) -> None:
+        """Publish ``rows`` again and mark them; oldest first, so that order is kept among them."""
+        rows = sorted(rows, key=lambda row: row[0])
+        for start in range(0, len(rows), _BATCH):
+            part = rows[start : start + _BATCH]
+            receipts = await self._publisher.publish([self._message(row) for row in part])
+            stored = [
+                row for row, receipt in zip(part, receipts, strict=True) if receipt.position is not None
+            ]
+            if stored:
+                times = [row[1] for row in stored]
+                await self._connection.execute(
+                    "UPDATE outbox SET dequeued_at = now() WHERE id = ANY(%s)"
+                    " AND created_at BETWEEN %s AND %s",
+                    ([row[0] for row in stored], min(times), max(times)),
+                )
+            _reconciled.inc(len(stored))
+            _log.warning("published %d events again that the stream did not hold", len(stored))
+            if len(stored) < len(part):
+                msg = "the bus does not take events that are missing"
+                raise BusError(msg)
+
+    def _message(self, row: Any) -> Message:
+        _, created_at, fingerprint, aggregate, aggregate_id, kind, tenant, traceparent, payload = row
+        headers = event_headers(
+            message_id=f"{fingerprint}#{uuid.uuid4().hex[:12]}",
+            fingerprint=fingerprint,
+            kind=kind,
+            tenant=tenant,
+            aggregate_id=aggregate_id,
+            created_at=created_at,
+            publisher="worker",
+            traceparent=traceparent,
+        )
+        return Message(f"{self._prefix}.{aggregate}", aggregate_id, encode_headers(headers), payload.encode())
+
+    async def _save(self, progress: _Progress, republished: int) -> None:
+        if self._order:
+            progress.resume = max(progress.resume, self._order[0][2] - 1)
+        await self._connection.execute(
+            "UPDATE outbox_reconciler SET marked = %s, resume = %s, verified_until = %s,"
+            " republished = republished + %s, compared_at = now() WHERE stream = %s",
+            (progress.marked, progress.resume, progress.verified_until, republished, self._stream),
+        )
+
+
+async def _lead(connection: AsyncConnection[Any]) -> bool:
+    cursor = await connection.execute("SELECT pg_try_advisory_lock(hashtextextended('outbox-reconciler', 0))")
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
+__all__ = ["LAG_SECONDS", "Reconciler"]

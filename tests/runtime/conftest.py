@@ -1,0 +1,65 @@
+"""A bus with declared streams of its own a test, and a reader of everything that is on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from runtime.bus import Bus, Received, connect
+from runtime.contract import StackOutputs
+from sandbox.servers.nats import NatsServer
+from tests.events import declare, make_outputs
+
+
+@dataclass
+class BusServer:
+    """A server that a test may kill, with the stage's streams."""
+
+    server: NatsServer
+    outputs: StackOutputs
+
+    async def connect(self) -> Bus:
+        return await connect(self.server.url)
+
+    async def all(self) -> list[Received]:
+        """Everything in the event stream."""
+        bus = await self.connect()
+        try:
+            newest = await bus.last_position("EVENTS")
+            found: list[Received] = []
+            async for batch in bus.read("EVENTS", 0):
+                found += batch
+                if not batch or found[-1].position >= newest:
+                    return found
+            return found
+        finally:
+            await bus.close()
+
+    async def wait(self, enough: Callable[[list[Received]], bool]) -> list[Received]:
+        """Everything in the event stream once it is ``enough``."""
+        for _ in range(300):
+            found = await self.all()
+            if enough(found):
+                return found
+            await asyncio.sleep(0.1)
+        msg = f"{len(found)} messages"
+        raise AssertionError(msg)
+
+
+@pytest.fixture
+def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def bus(own_nats: NatsServer) -> AsyncIterator[BusServer]:
+    outputs = make_outputs(own_nats.url)
+    await declare(own_nats.url, outputs)
+    yield BusServer(own_nats, outputs)
