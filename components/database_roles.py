@@ -35,6 +35,8 @@ class DatabaseRolesArgs:
     place: RuntimePlace
     admin_url: pulumi.Output[str]
     """Secret: ``postgresql://user:password@host:port/name?options``."""
+    schema_checksum: str
+    """Changes with the schema, so that the migration runs again, whatever its image is called."""
 
 
 class DatabaseRoles(pulumi.ComponentResource):
@@ -60,6 +62,7 @@ class DatabaseRoles(pulumi.ComponentResource):
         migrate = Process(
             arguments=["db", "migrate"],
             secrets={variable: SecretKey(ADMIN_SECRET, variable) for variable in variables},
+            annotations={"kilo.dev/schema-checksum": args.schema_checksum},
             cpu_millicores=100,
             memory_mebibytes=256,
         )

@@ -61,6 +61,8 @@ class Process:
     database_role: DatabaseRole | None = None
     secrets: Mapping[str, SecretKey] = field(default_factory=dict[str, SecretKey])
     identity: CloudIdentity | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict[str, str])
+    """On the pods: a change of one replaces them."""
     scratch: Sequence[Scratch] = (Scratch("/tmp", 64),)  # noqa: S108  the pod's own
     stop_seconds: int = 30
 
@@ -97,7 +99,7 @@ def runtime_pod(place: RuntimePlace, process: Process) -> PodArgs:
         stop_seconds=process.stop_seconds,
         identity=process.identity,
         aws_region=place.aws_region,
-        annotations={CHECKSUM: place.outputs_checksum},
+        annotations={**process.annotations, CHECKSUM: place.outputs_checksum},
     )
 
 

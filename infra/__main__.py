@@ -177,7 +177,7 @@ def deploy(settings: Settings) -> None:
     )
     database = DatabaseRoles(
         "database",
-        DatabaseRolesArgs(place=place, admin_url=database_url),
+        DatabaseRolesArgs(place=place, admin_url=database_url, schema_checksum=rendering.schema_checksum()),
         opts=inside,
     )
     ready = pulumi.ResourceOptions(depends_on=[home, bus, database])

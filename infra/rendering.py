@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import runtime
 from components.change_capture import OFFSETS_FILE
 from components.ingest import PORT as INGEST_PORT
 from components.labels import service_host
@@ -57,6 +60,15 @@ def outbox_outputs(settings: Settings) -> OutboxOutputs:
         payload_limit_bytes=settings.outbox.payload_limit_bytes,
         fingerprint_window_days=settings.outbox.fingerprint_window_days,
     )
+
+
+def schema_checksum() -> str:
+    """SHA-256 over the migrations' names and texts, in hexadecimal."""
+    digest = hashlib.sha256()
+    # By path: importing the migrator would bring a database driver into the program.
+    for file in sorted((Path(runtime.__file__).parent / "database" / "migrations").glob("*.sql")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def nats_config(settings: Settings) -> str:

@@ -295,3 +295,19 @@ def test_a_preview_is_a_namespace_of_its_own() -> None:
     assert {found.inputs["metadata"]["namespace"] for found in inside if "spec" in found.inputs} == {
         "preview-pr-12"
     }
+
+
+def test_the_migration_runs_again_when_the_schema_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from infra import rendering
+
+    def template() -> Any:
+        settings = read_stage_file(ROOT / "Pulumi.dev.yaml")
+        return (
+            record(lambda: deploy(settings))
+            .one("kubernetes:batch/v1:Job", "schema")
+            .inputs["spec"]["template"]
+        )
+
+    before = template()
+    monkeypatch.setattr(rendering, "schema_checksum", lambda: "other")
+    assert template() != before
