@@ -20,6 +20,7 @@ RUNS_THE_PROGRAM = frozenset(
     {"preview", "pre", "up", "update", "refresh", "destroy", "down", "import", "watch"}
 )
 _PROVIDER = re.compile(r"^(secretsprovider|encryptedkey|encryptionsalt):.*\n?", re.MULTILINE)
+_SECURE = re.compile(r"^\s+secure:", re.MULTILINE)
 _SALT = re.compile(r"^encryptionsalt:.*$", re.MULTILINE)
 
 
@@ -43,7 +44,9 @@ def sandbox_configuration(project: Path, stack: str) -> Path | None:
         text = _PROVIDER.sub("", source.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
-    if copy.exists() and (salt := _SALT.search(copy.read_text(encoding="utf-8"))):
+    # Secrets in the file itself, of `pulumi config set --secret`, are encrypted with the file's own salt.
+    own = source if _SECURE.search(text) else copy
+    if own.exists() and (salt := _SALT.search(own.read_text(encoding="utf-8"))):
         text = f"{text.rstrip()}\n{salt[0]}\n"
     copy.parent.mkdir(parents=True, exist_ok=True)
     beside = copy.with_name(f".{os.getpid()}.{copy.name}")

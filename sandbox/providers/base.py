@@ -237,7 +237,8 @@ class Provider:
         live = resource_type.read(resource_id, _plain(state))
         if live is None:
             return None
-        outputs = {**_plain(state), **live}
+        # At an import nothing is known of inputs that only guide the provider; they are as by default.
+        outputs = {**(_plain(state) or resource_type.defaults), **live}
         read_inputs: Properties = {}
         if DEFAULTED in inputs:
             read_inputs[DEFAULTED] = inputs[DEFAULTED]
@@ -247,10 +248,8 @@ class Provider:
                 unchanged = key in resource_type.documents and same_document(value, inputs[key])
                 read_inputs[key] = inputs[key] if unchanged else value
             elif (
-                key in live
-                and not _is_default(value, resource_type.defaults.get(key))
-                and (key not in resource_type.server_chosen or not inputs)
-            ):
+                key in resource_type.defaults or (key in live and not _is_nothing(value))
+            ) and key not in resource_type.server_chosen:
                 read_inputs[key] = value
         return _secret(outputs, resource_type), {k: v for k, v in read_inputs.items() if v is not None}
 
@@ -283,8 +282,8 @@ def _secret(outputs: Properties, resource_type: ResourceType) -> Properties:
     }
 
 
-def _is_default(value: Value, default: Value) -> bool:
-    return value is None or value == default or value in ("", False, 0, [], {})  # pyright: ignore[reportUnnecessaryContains]
+def _is_nothing(value: Value) -> bool:
+    return value is None or value in ("", False, 0, [], {})  # pyright: ignore[reportUnnecessaryContains]
 
 
 def _document_failures(key: str, value: Value) -> Iterable[Failure]:

@@ -1,7 +1,8 @@
 """Google Cloud Storage of the sandbox: fake-gcs-server with its files under one directory.
 
-It serves the JSON API with objects, generations and versions. It enforces no retention and keeps no more
-of a bucket's configuration than its versioning; the sandbox's ``gcp`` provider records the rest.
+It serves the JSON API with objects and generations. With files it has no object versions; it enforces no
+retention and ignores ``ifGenerationMatch``, so locks can't be proven on it. Of a bucket's configuration it
+keeps the default event-based hold; the sandbox's ``gcp`` provider records the rest.
 """
 
 from __future__ import annotations

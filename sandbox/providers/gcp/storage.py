@@ -1,7 +1,8 @@
 """Google Cloud Storage buckets on fake-gcs-server.
 
-The server holds a bucket's existence, its objects and whether it is versioned; the rest of a bucket's
-configuration is recorded, since the server keeps none of it and enforces no retention.
+The server holds a bucket's existence, its objects and its default event-based hold. The rest of a bucket's
+configuration is recorded, since the server, with its objects in files, keeps none of it: it has no object
+versions and enforces no retention.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Bucket(GcpType):
     def create(self, inputs: Properties) -> str:
         """The bucket's name is its id."""
         name: str = inputs["name"]
-        body = {"name": name, "location": inputs["location"].upper(), "versioning": _versioning(inputs)}
+        body = {"name": name, **_held(inputs)}
         _call("POST", "/b", params={"project": inputs.get("project") or PROJECT.name}, json=body)
         self.records.put(name, inputs)
         return name
@@ -105,23 +106,21 @@ class Bucket(GcpType):
         response = _call("GET", f"/b/{resource_id}")
         if response.status_code == _NOT_FOUND:
             return None
-        live = response.json()
-        recorded = self.records.get(resource_id) or {}
-        enabled = bool((live.get("versioning") or {}).get("enabled"))
-        asked = known.get("versioning")
+        # One that was made by hand has no record, and then only what is asked for can be said of it.
+        recorded = self.records.get(resource_id) or known or {"location": "US", "storageClass": "STANDARD"}
+        held = bool(response.json().get("defaultEventBasedHold"))
         return {
             **recorded,
             **self.preview_outputs(recorded),
             "name": resource_id,
-            "location": live.get("location", "").upper() if not recorded else recorded["location"],
-            "versioning": {"enabled": enabled} if enabled or asked else None,
+            "defaultEventBasedHold": held if held or "defaultEventBasedHold" in recorded else None,
             "publicAccessPrevention": recorded.get("publicAccessPrevention", "inherited"),
             "uniformBucketLevelAccess": recorded.get("uniformBucketLevelAccess", False),
             "projectNumber": int(PROJECT.number),
             "selfLink": f"https://www.googleapis.com/storage/v1/b/{resource_id}",
             "url": f"gs://{resource_id}",
-            "timeCreated": live.get("timeCreated"),
-            "updated": live.get("timeCreated"),
+            "timeCreated": response.json().get("timeCreated"),
+            "updated": response.json().get("timeCreated"),
         }
 
     def update(self, resource_id: str, old: Properties, new: Properties) -> None:
@@ -132,7 +131,7 @@ class Bucket(GcpType):
             if after < before or not at(new, "retentionPolicy.isLocked"):
                 msg = f"the retention policy of {resource_id} is locked: it can be lengthened only"
                 raise BadInput(msg)
-        _call("PATCH", f"/b/{resource_id}", json={"versioning": _versioning(new)})
+        _call("PATCH", f"/b/{resource_id}", json=_held(new))
         self.records.put(resource_id, new)
 
     def delete(self, resource_id: str, known: Properties) -> None:
@@ -150,8 +149,8 @@ class Bucket(GcpType):
         return inputs["name"] if self.read(inputs["name"], inputs) else None
 
 
-def _versioning(inputs: Properties) -> dict[str, bool]:
-    return {"enabled": bool(at(inputs, "versioning.enabled"))}
+def _held(inputs: Properties) -> dict[str, bool]:
+    return {"defaultEventBasedHold": bool(inputs.get("defaultEventBasedHold"))}
 
 
 def _quoted(name: str) -> str:
