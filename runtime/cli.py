@@ -82,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; no traceback is shown for a :class:`KiloError`."""
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     output = _duplicate_output()
+    adopt_environment()
     try:
         answer = build(_called(given))(given, prog_name="kilo", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

@@ -34,7 +34,7 @@ from sandbox.servers.moto import MotoServer
 from sandbox.servers.postgres import PostgresServer
 from sandbox.servers.process import tail
 from sandbox.servers.registries import PrimaryRegistry, SecondaryRegistry
-from sandbox.stages import stage_config, write_registries_conf
+from sandbox.stages import region_of, write_registries_conf
 
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
@@ -50,7 +50,6 @@ TOOLS = (
     "crds",
 )
 DATABASE = "kilo"
-DEFAULT_REGION = "us-east-1"
 STATUS_SECONDS = 0.5
 
 
@@ -182,7 +181,7 @@ async def _serve(project: Path, home: Home) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     ports = Ports(home.directory / "ports.json")
-    region = stage_config(project, DEV).get("aws:region", DEFAULT_REGION)
+    region = region_of(project, DEV)
     postgres = PostgresServer(
         home.directory / "postgres", port=ports.of("postgres"), settings={"track_commit_timestamp": "on"}
     )

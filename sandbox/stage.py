@@ -14,6 +14,7 @@ from runtime.errors import BadInput, CheckFailed
 from sandbox import daemon, toolchain
 from sandbox.backing import write_atomically
 from sandbox.engine import environment
+from sandbox.stages import region_of
 
 STAGE = "dev"
 _NOTHING_DONE = "nothing more was done"
@@ -41,7 +42,8 @@ class Stage:
         self._pulumi(["up", "--stack", STAGE, "--yes", "--skip-preview", "--suppress-outputs"])
         answer = self._pulumi(["stack", "output", "--stack", STAGE, "--json"], quiet=True)
         write_atomically(self.outputs_file, json.loads(self._with_addresses(answer)))
-        write_atomically(environment_file(self.project), dict(self.variables))
+        own = {name: value for name, value in self.variables.items() if name != "PATH"}
+        write_atomically(environment_file(self.project), own)
 
     def _with_addresses(self, text: str) -> str:
         """Services' addresses in place of their names, which nothing on this machine resolves."""
@@ -133,7 +135,12 @@ def open_stage(project: Path) -> Stage:
     variables = environment.prepare(
         project,
         toolchain.path("pulumi"),
-        environment.Endpoints(daemon=endpoints.cluster, aws=endpoints.aws, gcs=endpoints.gcs),
+        environment.Endpoints(
+            daemon=endpoints.cluster,
+            aws=endpoints.aws,
+            gcs=endpoints.gcs,
+            aws_region=region_of(project, STAGE),
+        ),
     )
     variables[OUTPUTS_VARIABLE] = str(project / ".kilo" / "outputs.json")
     variables["DATABASE_URL"] = daemon.database_url(project)

@@ -23,6 +23,11 @@ def stage_config(project: Path, stage: str) -> Mapping[str, Any]:
         return {}
 
 
+def region_of(project: Path, stage: str) -> str:
+    """The stage's AWS region, AWS's own default where its file names none."""
+    return str(stage_config(project, stage).get("aws:region", "us-east-1"))
+
+
 def stages(project: Path) -> list[str]:
     """The stages that have a file."""
     files = sorted(project.glob("Pulumi.*.yaml"))
