@@ -25,6 +25,8 @@ class _Stuck:
     attempts: int
     due_at: float
     retrying: bool = False
+    through: bool = False
+    """The first row went through; this is the next, which has to be read before any later one goes."""
 
 
 class StuckAggregates:
@@ -43,10 +45,14 @@ class StuckAggregates:
     def holds(self, row: Row) -> bool:
         """Whether ``row`` has to wait."""
         stuck = self._held.get((row.subject, row.aggregate_id))
-        if stuck is None or (stuck.retrying and row.id == stuck.row_id):
+        if stuck is None:
+            return False
+        key = (row.subject, row.aggregate_id)
+        if stuck.retrying and row.id == stuck.row_id:
+            if stuck.through:
+                self._free(key)
             return False
         if row.id > stuck.row_id:
-            key = (row.subject, row.aggregate_id)
             self._behind[key] = min(row.id, self._behind.get(key, row.id))
         return True
 
@@ -67,12 +73,14 @@ class StuckAggregates:
         for row in rows:
             key = (row.subject, row.aggregate_id)
             stuck = self._held.get(key)
-            if stuck is not None and row.id >= stuck.row_id:
-                del self._held[key]
-                self._freed.add(key)
-                behind = self._behind.pop(key, None)
-                if behind is not None:
-                    self._again.append(behind)
+            if stuck is None or row.id != stuck.row_id:
+                continue
+            behind = self._behind.pop(key, None)
+            if behind is None:
+                self._free(key)
+            else:
+                self._held[key] = _Stuck(behind, 0, 0.0, retrying=True, through=True)
+                self._again.append(behind)
 
     async def hold(self, failed: Sequence[tuple[Row, str]]) -> None:
         """Hold the aggregates of these rows, which the bus did not take."""
@@ -119,6 +127,10 @@ class StuckAggregates:
         there = {row[0] for row in await cursor.fetchall()}
         for key, stuck in list(self._held.items()):
             if stuck.retrying and stuck.row_id not in there:
-                del self._held[key]
-                self._freed.add(key)
-                self._again.append(self._behind.pop(key, stuck.row_id))
+                self._again.append(self._behind.get(key, stuck.row_id))
+                self._free(key)
+
+    def _free(self, key: tuple[str, str]) -> None:
+        del self._held[key]
+        self._behind.pop(key, None)
+        self._freed.add(key)

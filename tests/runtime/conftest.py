@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 @pytest.fixture
-async def bus(own_nats: NatsServer) -> AsyncIterator[BusServer]:
+async def bus(own_nats: NatsServer) -> BusServer:
     outputs = make_outputs(own_nats.url)
     await declare(own_nats.url, outputs)
-    yield BusServer(own_nats, outputs)
+    return BusServer(own_nats, outputs)
