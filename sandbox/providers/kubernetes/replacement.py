@@ -17,9 +17,8 @@ _STATEFUL_SET_MUTABLE = (
     "persistentVolumeClaimRetentionPolicy",
     "minReadySeconds",
     "ordinals",
-    "revisionHistoryLimit",
 )
-_JOB_MUTABLE = ("parallelism", "suspend", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished")
+_JOB_MUTABLE = ("suspend", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished")
 _IMMUTABLE: dict[str, Collection[str]] = {
     "Deployment": ("spec.selector",),
     "Secret": ("type",),
