@@ -7,21 +7,19 @@ import logging
 import signal
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from runtime.contract import load_outputs
 from runtime.errors import CheckFailed, Unreachable
-from runtime.health import HealthServer
 from runtime.registry.client import Registries
 from runtime.registry.drift import Comparison, Kind, compare
 from runtime.registry.reference import Reference
 from runtime.registry.report import show_comparisons, show_results
-from runtime.registry.sync import Synchronizer, TagResult
+from runtime.registry.sync import Policy, Synchronizer, TagResult
 
 app = typer.Typer(help="Mirror images and prove that both registries agree.", no_args_is_help=True)
 
@@ -39,6 +37,15 @@ _Repositories = Annotated[
         help="A repository below both; again for more, '*' for every one.",
     ),
 ]
+_Signers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--signed-by",
+        metavar="FILE",
+        envvar="KILO_REGISTRY_SIGNERS",
+        help="A public key (PEM); again for more. Images not signed by one of them are quarantined.",
+    ),
+]
 _PATIENCE_SECONDS = 30.0
 _REPAIRABLE = frozenset({Kind.DRIFT, Kind.MISSING, Kind.MISSING_ATTESTATION})
 
@@ -54,11 +61,12 @@ def sync(
     repository: _Repositories = None,
     tags: _Tags = "*",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be copied.")] = False,
+    signed_by: _Signers = None,
     jobs: _Jobs = 8,
     as_json: _Json = False,
 ) -> None:
     """Copy images whole: every platform, signature, SBOM and attestation; tags last."""
-    with _interactive(jobs) as synchronizer:
+    with _interactive(jobs, signed_by) as synchronizer:
         pairs = _pairs(synchronizer.registries, source, destination, repository)
         results: list[TagResult] = []
         with _progress(as_json) as progress:
@@ -128,13 +136,14 @@ def diff(
 
 
 @app.command(epilog="Example: kilo registry sweep")
-def sweep(jobs: _Jobs = 8, as_json: _Json = False) -> None:
+def sweep(signed_by: _Signers = None, jobs: _Jobs = 8, as_json: _Json = False) -> None:
     """Copy all that the secondary registry lacks, down to the blobs: every repository of the stage."""
-    from runtime.registry.mirror import Sides  # noqa: PLC0415 - brings boto3 with it
+    from runtime.contract import load_outputs  # noqa: PLC0415 - what only some commands need is imported there
+    from runtime.registry.mirror import Sides  # noqa: PLC0415
 
     sides = Sides(load_outputs().registries)
     results: list[TagResult] = []
-    with Synchronizer(jobs=jobs) as synchronizer:
+    with Synchronizer(jobs=jobs, policy=_policy(signed_by)) as synchronizer:
         for name in sides.repositories:
             results += synchronizer.sync_existing(*sides.pair(name), deep=True)
     if as_json:
@@ -150,10 +159,15 @@ def mirror(
     compare_every: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="How often both registries are compared.")
     ] = 300,
+    signed_by: _Signers = None,
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Pushes under way at once.")] = 4,
 ) -> None:
     """Mirror pushes as they happen, from the queue of the stage's outputs, until told to stop."""
-    from runtime.registry.mirror import Mirror, MirrorMetrics  # noqa: PLC0415 - brings boto3 with it
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+
+    from runtime.contract import load_outputs  # noqa: PLC0415
+    from runtime.health import HealthServer  # noqa: PLC0415
+    from runtime.registry.mirror import Mirror, MirrorMetrics  # noqa: PLC0415
     from runtime.registry.watch import watch_drift  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -163,7 +177,7 @@ def mirror(
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    with Synchronizer(jobs=jobs) as synchronizer:
+    with Synchronizer(jobs=jobs, policy=_policy(signed_by)) as synchronizer:
         worker = Mirror(outputs, synchronizer, instruments, jobs=jobs)
         with HealthServer(port, metrics_registry, lambda: worker.ready):
             watcher = threading.Thread(
@@ -185,10 +199,20 @@ def _pairs(
     ]
 
 
-def _interactive(jobs: int) -> Synchronizer:
+def _policy(signed_by: list[Path] | None) -> Policy | None:
+    if not signed_by:
+        return None
+    from runtime.registry.signatures import Keys, SignaturePolicy  # noqa: PLC0415
+
+    return SignaturePolicy(Keys(signed_by))
+
+
+def _interactive(jobs: int, signed_by: list[Path] | None = None) -> Synchronizer:
     """With less patience than the workers have: somebody waits."""
     return Synchronizer(
-        jobs=jobs, registries=Registries(connections=jobs + 2, patience_seconds=_PATIENCE_SECONDS)
+        jobs=jobs,
+        policy=_policy(signed_by),
+        registries=Registries(connections=jobs + 2, patience_seconds=_PATIENCE_SECONDS),
     )
 
 

@@ -10,16 +10,24 @@ import fnmatch
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
-from runtime.errors import KiloError
+from runtime.errors import CheckFailed, KiloError
 from runtime.registry.client import Registries, Repository
 from runtime.registry.copier import BlobPool, Copied, GraphCopier
 from runtime.registry.errors import NotFound
-from runtime.registry.graph import RepositoryView, digest_of_tag
+from runtime.registry.graph import Graph, RepositoryView, digest_of_tag
 from runtime.registry.reference import Reference
 
 Outcome = Literal["copied", "present", "failed", "quarantined", "would copy"]
+
+
+class Policy(Protocol):
+    """What an image must satisfy before it is copied."""
+
+    def check(self, view: RepositoryView, graph: Graph) -> None:
+        """Raise CheckFailed for an image that must not be copied."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +59,19 @@ class Synchronizer:
     """Copies tags and digests between registries, several at a time.
 
     ``jobs`` bounds the images under way, ``blob_jobs`` the blobs; memory is bounded by both, not by
-    the size of anything. Use as a context manager.
+    the size of anything. With a ``policy``, a tag whose image is not signed as required is
+    quarantined: reported and not copied. Use as a context manager.
     """
 
-    def __init__(self, *, jobs: int = 8, blob_jobs: int = 4, registries: Registries | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        jobs: int = 8,
+        blob_jobs: int = 8,
+        registries: Registries | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self._policy = policy
         self.registries = registries or Registries(connections=max(jobs, blob_jobs) + 2)
         self._jobs = jobs
         self._blobs = BlobPool(blob_jobs)
@@ -81,7 +98,12 @@ class Synchronizer:
             NotFound: the source repository or its tag does not exist.
             RegistryDown, AccessDenied: the list of tags can't be read.
         """
-        run = _Run(self.registries.repository(source), self.registries.repository(destination), self._blobs)
+        run = _Run(
+            self.registries.repository(source),
+            self.registries.repository(destination),
+            self._blobs,
+            self._policy,
+        )
         if source.tag or source.digest:
             result = run.copy(
                 source.digest or source.tag or "",
@@ -118,7 +140,12 @@ class Synchronizer:
 
         A failure is in the result, none is raised.
         """
-        run = _Run(self.registries.repository(source), self.registries.repository(destination), self._blobs)
+        run = _Run(
+            self.registries.repository(source),
+            self.registries.repository(destination),
+            self._blobs,
+            self._policy,
+        )
         if tag is not None:
             return run.copy(tag, tag=tag, dry_run=False, deep=False)
         return run.copy_untagged(digest)
@@ -143,7 +170,10 @@ class Synchronizer:
 class _Run:
     """One source repository and its destination, with what was learnt of both so far."""
 
-    def __init__(self, source: Repository, destination: Repository, blobs: BlobPool) -> None:
+    def __init__(
+        self, source: Repository, destination: Repository, blobs: BlobPool, policy: Policy | None
+    ) -> None:
+        self._policy = policy
         self.source = RepositoryView(source)
         self.destination = RepositoryView(destination)
         self._copier = GraphCopier(self.source, self.destination, blobs)
@@ -166,6 +196,12 @@ class _Run:
             there = self._destination_digest(tag)
             graph = self.source.graph(digest, media_type)
             self._seen.update(graph.nodes)
+            # A digest without a tag can't be run by its name; what signs it may be on its way.
+            if self._policy is not None and tag is not None and digest_of_tag(tag) is None:
+                try:
+                    self._policy.check(self.source, graph)
+                except CheckFailed as error:
+                    return TagResult(repository.name, name, digest, "quarantined", error=error)
             if dry_run:
                 outcome: Outcome = "present" if there == digest else "would copy"
                 return TagResult(repository.name, name, digest, outcome)
