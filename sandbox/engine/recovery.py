@@ -2,9 +2,9 @@
 
 A kill leaves two things in the state backend: the stack's lock, and a note of each operation that was
 under way. A lock is taken away only when the process that owned it is gone. A creation under way has
-either happened or not: where it has, and the resource can be told by its name, the engine imports it by
-its own ``refresh --import-pending-creates``; the rest is cleared and done again. A key, which AWS itself
-names, can't be told and stays behind unused.
+either happened or not: where it has, and the resource can be told by its name, it is put into the state
+and read by the engine; the rest is cleared and done again. A key, which AWS itself names, can't be told
+and stays behind unused.
 
 Run by the ``pulumi`` of ``.kilo/bin`` whenever it finds a lock before it starts.
 """
@@ -97,18 +97,26 @@ def _locks(layout: Layout) -> Iterator[Lock]:
 
 
 def _finish_creations(project: Path, pulumi: Path, stack: str) -> None:
-    state = json.loads(_run(project, [str(pulumi), "stack", "export", "--stack", stack]))["deployment"]
-    created = [op["resource"] for op in state.get("pending_operations") or () if op["type"] == "creating"]
+    exported = json.loads(_run(project, [str(pulumi), "stack", "export", "--stack", stack]))
+    deployment = exported["deployment"]
+    pending = deployment.get("pending_operations") or []
+    created = [operation["resource"] for operation in pending if operation["type"] == "creating"]
     if not created:
         return
     time.sleep(_SETTLE_SECONDS)
-    refresh = ["refresh", "--stack", stack, "--yes", "--skip-preview", "--non-interactive"]
-    command = [str(pulumi), *with_configuration(project, refresh)]
+    deployment["pending_operations"] = [one for one in pending if one["type"] != "creating"]
+    resources = deployment.setdefault("resources", [])
+    adopted: list[str] = []
     for resource in created:
-        command += ["--target", resource["urn"]]
-        if found := _find(resource, state["resources"]):
-            command += ["--import-pending-creates", resource["urn"], "--import-pending-creates", found]
-    _run(project, [*command, "--clear-pending-creates"])
+        if found := _find(resource, resources):
+            # Its outputs are what the engine reads of it below, and encrypts where they are secret.
+            resources.append({**resource, "id": found, "outputs": resource.get("inputs", {})})
+            adopted.append(resource["urn"])
+    _run(project, [str(pulumi), "stack", "import", "--stack", stack], given=json.dumps(exported))
+    if adopted:
+        refresh = ["refresh", "--stack", stack, "--yes", "--skip-preview", "--non-interactive"]
+        targets = [word for urn in adopted for word in ("--target", urn)]
+        _run(project, [str(pulumi), *with_configuration(project, refresh), *targets])
 
 
 def _find(resource: dict[str, Any], resources: list[dict[str, Any]]) -> str | None:
@@ -140,10 +148,8 @@ def _provider(token: str) -> Provider | None:
             return None
 
 
-def _run(project: Path, command: list[str]) -> str:
-    done = subprocess.run(
-        command, cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+def _run(project: Path, command: list[str], given: str = "") -> str:
+    done = subprocess.run(command, cwd=project, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
         msg = (
