@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidTag
 from prometheus_client import REGISTRY
 
 from runtime.contract import KeyReference, StackOutputs
-from runtime.fle.datakey import XaesKey
+from runtime.fle.datakey import TICKET_BYTES, DataKey, XaesKey
 from runtime.fle.errors import (
     FieldError,
     NotAuthentic,
@@ -64,7 +64,7 @@ class FieldCipher:
             each: frozenset(fields) for each, fields in scope.items()
         }
         self._ever_encrypted = frozenset[str]().union(*self._scope.values())
-        self._clock = keyring.clock
+        self._clock, self._rings = keyring.clock, keyring.rings
 
     @classmethod
     def from_outputs(
@@ -126,11 +126,18 @@ class FieldCipher:
             OutOfScope: the field is not among the tenant's ``encrypted_fields``.
             FieldError: one of the classes in :mod:`runtime.fle.errors`.
         """
-        data = plaintext.encode() if isinstance(plaintext, str) else bytes(plaintext)
-        writer = self._writer(tenant, field, len(data))
-        key = writer.key
-        key.take(1, self.keyring.reserve)
-        return b2a_base64(key.seal(data, writer.place, row_id), newline=False).decode("ascii")
+        data = plaintext.encode() if isinstance(plaintext, str) else plaintext
+        # Written out rather than called: at this speed each call that is saved shows.
+        ring = self._rings.get(tenant)
+        if ring is None or self._clock() >= ring.fresh_until:
+            ring = self._fresh(tenant, field)
+        seal, place, tickets, key = ring.writers.get((self.table, field)) or self._prepare(tenant, field)
+        if len(data) > TICKET_BYTES:
+            self._take_large(key, tenant, field, len(data))
+        ticket = next(tickets)
+        if ticket >= key.granted:
+            key.extend(ticket, self.keyring.reserve)
+        return b2a_base64(seal(data, place, row_id), newline=False).decode("ascii")
 
     def decrypt(self, tenant: str, field: str, row_id: RowId, value: str) -> str:
         """Decrypt one value to text; see :meth:`decrypt_bytes`."""
@@ -167,9 +174,12 @@ class FieldCipher:
         if not plaintexts:
             return []
         datas = [each.encode() if isinstance(each, str) else bytes(each) for each in plaintexts]
-        writer = self._writer(tenant, field, max(map(len, datas)))
+        writer = self._writer(tenant, field)
         key = writer.key
         key.take(len(datas), self.keyring.reserve)
+        for size in map(len, datas):
+            if size > TICKET_BYTES:
+                self._take_large(key, tenant, field, size)
         sealed = key.seal_many(datas, writer.place, row_ids)
         return [b2a_base64(raw, newline=False).decode("ascii") for raw in sealed]
 
@@ -189,7 +199,10 @@ class FieldCipher:
         bound: a value can be copied to another row of the same tenant and field.
         """
         data = plaintext.encode() if isinstance(plaintext, str) else bytes(plaintext)
-        key = self._writer(tenant, field, len(data)).key
+        key = self._writer(tenant, field).key
+        if len(data) > TICKET_BYTES:
+            self._take_large(key, tenant, field, len(data))
+        key.take(1, self.keyring.reserve)
         if not isinstance(key, XaesKey):
             raise UnknownSuite(tenant, field, key.key_id, "a key of format v1 has no AES-SIV; rotate to v2")
         return to_text(
@@ -243,27 +256,26 @@ class FieldCipher:
         msg = "a cipher can't be pickled; make one in each process"
         raise TypeError(msg)
 
-    def _writer(self, tenant: str, field: str, size: int) -> Writer:
-        ring = self.keyring.rings.get(tenant)
-        if ring is None or self._clock() >= ring.fresh_until or ring.bytes_left < size:
-            ring = self._fresh(tenant, field, size)
-        writer = ring.writers.get((self.table, field)) or self._prepare(tenant, field)
-        ring.bytes_left -= size
-        return writer
+    def _writer(self, tenant: str, field: str) -> Writer:
+        ring = self._rings.get(tenant)
+        if ring is None or self._clock() >= ring.fresh_until:
+            ring = self._fresh(tenant, field)
+        return ring.writers.get((self.table, field)) or self._prepare(tenant, field)
 
-    def _fresh(self, tenant: str, field: str, size: int) -> Ring:
-        if size > MAXIMUM_PLAINTEXT:
-            raise TooLong(tenant, field)
+    def _fresh(self, tenant: str, field: str) -> Ring:
         if field not in self.encrypted_fields(tenant):
             raise OutOfScope(tenant, field)
-        ring = self.keyring.rings.get(tenant)
-        if ring is not None and ring.bytes_left < size:
-            ring.fresh_until = self._clock()
         try:
             return self.keyring.ring(tenant)
         except FieldError as error:
             problem = error.at(tenant, field)
         raise problem
+
+    def _take_large(self, key: DataKey, tenant: str, field: str, size: int) -> None:
+        """Count what a large value is beyond its first ticket."""
+        if size > MAXIMUM_PLAINTEXT:
+            raise TooLong(tenant, field)
+        key.take((size - 1) // TICKET_BYTES, self.keyring.reserve)
 
     def _prepare(self, tenant: str, field: str) -> Writer:
         if field not in self.encrypted_fields(tenant):
@@ -273,7 +285,8 @@ class FieldCipher:
         except FieldError as error:
             problem = error.at(tenant, field)
         else:
-            writer = Writer(key, associated_data(key.header, tenant, self.table, field))
+            place = associated_data(key.header, tenant, self.table, field)
+            writer = Writer(key.seal, place, key.tickets, key)
             ring.writers[self.table, field] = writer
             return writer
         raise problem
@@ -307,7 +320,7 @@ class FieldCipher:
         raise NotAuthentic(key_id=reader.key.key_id)
 
     def _reader(self, tenant: str, field: str, head: bytes) -> Reader:
-        ring = self.keyring.rings.get(tenant)
+        ring = self._rings.get(tenant)
         if ring is not None and self._clock() < ring.fresh_until:
             found = ring.readers.get((self.table, field, head))
             if found is not None:

@@ -36,27 +36,35 @@ _SIV_INFO = b"kilo field v2 aes-siv"
 _INDEX_INFO = b"kilo field index v2"
 
 
+TICKET_BYTES = 4096
+"""What one ticket covers: a value counts as one message for each 4 KiB that it begins, so that one counter
+bounds messages and bytes alike, and the limits that depend on blocks hold too."""
+
+
 class DataKey:
     """What the keys of both formats have in common: identity and message counting."""
 
-    __slots__ = ("_granted", "_lock", "_tickets", "format", "header", "key_id", "tenant")
+    __slots__ = ("_lock", "format", "granted", "header", "key_id", "tenant", "tickets")
 
     def __init__(self, row: KeyRow, head: bytes) -> None:
         self.key_id, self.tenant, self.format, self.header = row.id, row.tenant, row.format, head
         # next() on a count is one step for the interpreter, so threads never get the same ticket.
-        self._tickets = count()
-        self._granted = 0
+        self.tickets = count()
+        self.granted = 0
         self._lock = threading.Lock()
 
     def take(self, messages: int, reserve: Callable[[DataKey], int]) -> None:
         """Count ``messages`` encryptions before they happen; ``reserve`` fetches more when none are left."""
-        if messages > 1:
-            deque(islice(self._tickets, messages - 1), maxlen=0)
-        ticket = next(self._tickets)
-        while ticket >= self._granted:
-            with self._lock:
-                if ticket >= self._granted:
-                    self._granted += reserve(self)
+        deque(islice(self.tickets, messages - 1), maxlen=0)
+        ticket = next(self.tickets)
+        if ticket >= self.granted:
+            self.extend(ticket, reserve)
+
+    def extend(self, ticket: int, reserve: Callable[[DataKey], int]) -> None:
+        """Reserve messages until ``ticket`` is covered."""
+        with self._lock:
+            while ticket >= self.granted:
+                self.granted += reserve(self)
 
     def seal(self, data: bytes, place: bytes, row_id: RowId) -> bytes:
         """Encrypt one value for its ``place`` (:func:`runtime.fle.formats.associated_data`) and row."""

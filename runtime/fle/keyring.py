@@ -21,7 +21,7 @@ from time import monotonic
 from typing import NoReturn
 
 from runtime.contract import KeyReference
-from runtime.fle.datakey import DataKey, GcmKey, XaesKey, data_key, derive_index_key
+from runtime.fle.datakey import TICKET_BYTES, DataKey, GcmKey, XaesKey, data_key, derive_index_key
 from runtime.fle.errors import (
     Downgraded,
     FieldError,
@@ -71,11 +71,13 @@ class Keyring:
         self.table, self.kms, self.references, self.principal = table, kms, references, principal
         self.limits = limits or CacheLimits()
         self.clock = clock
+        self.rings: OrderedDict[str, Ring] = OrderedDict()
         self._start_empty()
         _keyrings.add(self)
 
     def _start_empty(self) -> None:
-        self.rings: OrderedDict[str, Ring] = OrderedDict()
+        # The same dictionary goes on, since ciphers hold it.
+        self.rings.clear()
         self.refusals: OrderedDict[tuple[str, int], tuple[float, FieldError]] = OrderedDict()
         self._locks: dict[str, threading.RLock] = {}
         self._guard = threading.Lock()
@@ -215,12 +217,13 @@ class Keyring:
     def reserve(self, key: DataKey) -> int:
         """Reserve a block of messages for ``key``; past the cache's own limit, the next use fetches again."""
         self._may_block()
-        granted = self.table.reserve(key.key_id, min(self.limits.reserve_messages, self.limits.max_messages))
+        most = min(self.limits.max_messages, self.limits.max_bytes // TICKET_BYTES)
+        granted = self.table.reserve(key.key_id, max(1, min(self.limits.reserve_messages, most)))
         with self._guard:
             ring = self.rings.get(key.tenant)
             if ring is not None:
                 ring.messages += granted
-                if ring.messages > self.limits.max_messages:
+                if ring.messages > most:
                     ring.fresh_until = self.clock()
         return granted
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
 from runtime.fle.datakey import GcmKey, XaesKey
+from runtime.fle.formats import RowId
 from runtime.fle.keytable import TenantRows
 
 
@@ -19,8 +21,7 @@ class CacheLimits:
         retry_seconds: how often a fetch is tried during an outage.
         negative_seconds: how long a refusal is remembered.
         max_messages: messages a key encrypts before it is fetched again.
-        max_bytes: bytes that a tenant's keys encrypt before they are fetched again; counted without a
-            lock, so threads that race undercount by one message.
+        max_bytes: bytes a key encrypts before it is fetched again; each value counts in steps of 4 KiB.
         max_tenants: tenants held at once; the least recently fetched goes first.
         reserve_messages: messages reserved in the key table at a time; a crash forfeits what is left.
     """
@@ -36,10 +37,12 @@ class CacheLimits:
 
 
 class Writer(NamedTuple):
-    """The key that encrypts a field, and the field's associated data up to the row."""
+    """How a field is encrypted: ``seal`` and ``tickets`` are the key's, ``place`` is bound to the value."""
 
-    key: GcmKey | XaesKey
+    seal: Callable[[bytes, bytes, RowId], bytes]
     place: bytes
+    tickets: Iterator[int]
+    key: GcmKey | XaesKey
 
 
 class Reader(NamedTuple):
@@ -53,7 +56,6 @@ class Ring:
     """One tenant's keys as they were fetched. Replaced whole, never changed by readers."""
 
     __slots__ = (
-        "bytes_left",
         "fresh_until",
         "index",
         "index_keys",
@@ -76,7 +78,6 @@ class Ring:
         self.fresh_until = now + limits.max_age_seconds
         self.serve_until = self.fresh_until + limits.outage_seconds
         self.messages = 0
-        self.bytes_left = limits.max_bytes
         # What a cipher prepares for a field is kept here, so that it never outlives the keys.
         self.v1: list[GcmKey] | None = None
         self.writers: dict[tuple[str, str], Writer] = {}

@@ -6,8 +6,6 @@ the bucket's retention on each. A folder holds the same names: an export for an 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -115,7 +113,7 @@ class S3Store:
                 Key=PREFIX + name,
                 Body=body,
                 ContentType="text/plain; charset=utf-8",
-                ChecksumSHA256=base64.b64encode(hashlib.sha256(body).digest()).decode(),
+                ChecksumAlgorithm="SHA256",
                 IfNoneMatch="*",
                 **lock,
             )

@@ -138,6 +138,7 @@ def test_what_is_out_of_scope_is_not_encrypted_by_accident(stage: Stage) -> None
             cipher.encrypt(tenant, field, 1, "x")
     with pytest.raises(errors.UnknownTenant):
         cipher.encrypt("nobody", "email", 1, "x")
+    cipher.encrypt("gold", "email", 1, "x" * formats.MAXIMUM_PLAINTEXT)
     with pytest.raises(errors.TooLong):
         cipher.encrypt("gold", "email", 1, "x" * (formats.MAXIMUM_PLAINTEXT + 1))
 

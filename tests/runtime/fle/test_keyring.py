@@ -222,11 +222,13 @@ def test_columns_count_each_value(stage: Stage, kms: CountingKms) -> None:
 
 
 def test_the_byte_limit_fetches_again(stage: Stage, kms: CountingKms) -> None:
-    limits = CacheLimits(max_bytes=1000, reserve_messages=100)
+    """Each value counts as a message for every 4 KiB that it begins."""
+    limits = CacheLimits(max_bytes=40 * 4096, reserve_messages=10)
     cipher = cipher_of(stage, ring_of(stage, kms, limits=limits))
     for _ in range(25):
-        cipher.encrypt("gold", "email", 1, "x" * 100)
-    assert kms.unwraps == 3
+        cipher.encrypt("gold", "email", 1, "x" * 10_000)
+    assert stage.sql("SELECT messages_reserved FROM fle_keys") == [(80,)]
+    assert kms.unwraps == 2
 
 
 def test_the_message_limit_of_the_cache_fetches_again(stage: Stage, kms: CountingKms) -> None:

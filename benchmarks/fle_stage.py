@@ -1,0 +1,89 @@
+"""A stage for the field encryption benchmarks: PostgreSQL and a KMS, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import boto3
+import httpx
+
+from runtime.contract import KeyReference
+from runtime.database import migrate
+from runtime.fle import CacheLimits, FieldCipher
+from runtime.fle.keyring import Keyring
+from runtime.fle.keytable import KeyTable
+from runtime.fle.kms import KmsClients
+from sandbox.servers.postgres import PostgresServer
+
+SCOPE = {"acme": ("email", "phone"), "legacy": ("email",)}
+
+
+@contextmanager
+def stage() -> Generator[tuple[str, dict[str, KeyReference]]]:
+    """The database's URL and each tenant's KMS key."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    os.environ.update(
+        AWS_ENDPOINT_URL=url,
+        AWS_ACCESS_KEY_ID="benchmark",
+        AWS_SECRET_ACCESS_KEY="benchmark",
+        AWS_DEFAULT_REGION="eu-central-1",
+    )
+    moto = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with TemporaryDirectory() as folder:
+        postgres = PostgresServer(Path(folder))
+        try:
+            postgres.start()
+            _wait(url)
+            kms = boto3.client("kms")
+            keys = {
+                tenant: KeyReference(provider="aws", key=kms.create_key()["KeyMetadata"]["Arn"], alias=tenant)
+                for tenant in SCOPE
+            }
+            database = postgres.url_of("postgres")
+            migrate(database)
+            yield database, keys
+        finally:
+            postgres.stop()
+            moto.terminate()
+            moto.wait()
+
+
+def cipher(database: str, keys: dict[str, KeyReference], table: str = "customers") -> FieldCipher:
+    """A cipher over the stage's two tenants."""
+    references = {tenant: (key,) for tenant, key in keys.items()}
+    return FieldCipher(
+        Keyring(KeyTable(database), KmsClients(), references, limits=CacheLimits()), SCOPE, table
+    )
+
+
+def kms_calls(url: str) -> int:
+    """Calls that the KMS has answered since it started."""
+    calls = httpx.get(f"{url}/moto-api/data.json", timeout=10)
+    return len(calls.json()) if calls.is_success else 0
+
+
+def _wait(url: str) -> None:
+    for _ in range(100):
+        try:
+            httpx.get(f"{url}/moto-api/data.json", timeout=1)
+        except httpx.HTTPError:
+            time.sleep(0.1)
+        else:
+            return
+    msg = "the KMS did not start"
+    raise RuntimeError(msg)
