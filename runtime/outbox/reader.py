@@ -9,6 +9,12 @@ below (docs/outbox.md has the example, tests/runtime/outbox/test_reader.py shows
 The cursor. Ids are taken at INSERT and seen at COMMIT, so what is below the cursor can still appear. The
 reader remembers the transactions that were open when it last read, with the id below which each can have
 taken none, and goes back to there when they end. A transaction that stays open for hours costs nothing.
+
+The barrier. A snapshot lists only those open transactions whose ids are below that of the latest one that
+has ended (its xmax). A writer with a larger transaction id and a smaller row id than one that has ended
+already would be neither seen nor listed. So before each snapshot the reader notes the sequence's last value
+and then ends a transaction of its own: every writer that took a row id up to that value had its transaction
+id before, and is listed as long as it is open. The cursor never goes beyond that value.
 """
 
 from __future__ import annotations
@@ -25,8 +31,12 @@ SLOTS = 64
 
 _YOUNG_SECONDS = 2.0
 
+# An id of a transaction is spent only when row ids were taken since the last barrier.
+_BARRIER = """
+SELECT last_value, CASE WHEN last_value <> %s THEN pg_current_xact_id()::text END FROM outbox_id_seq
+"""
 _ROWS = """
-SELECT (SELECT pg_current_snapshot()::text), (SELECT last_value FROM outbox_id_seq), waiting.*
+SELECT (SELECT pg_current_snapshot()::text), waiting.*
 FROM (VALUES (1)) AS once
 LEFT JOIN LATERAL (
     SELECT id, created_at, 'events.' || aggregate AS subject, aggregate_id,
@@ -73,8 +83,7 @@ class OutboxReader:
         self._cursor = 0
         self._open: dict[int, _Open] = {}
         self._seen: set[int] = set()
-        self._newest_before = 0
-        self._newest = 0
+        self._barrier = 0
 
     def forget(self, ids: Iterable[int]) -> None:
         """These rows are in nobody's hands any more: they are marked, or let go."""
@@ -102,15 +111,18 @@ class OutboxReader:
         while True:
             start = self._start()
             limit = most + sum(1 for each in self._seen if each > start)
+            barrier = await self._pass_barrier()
             found = await self._fetch(start, slots, limit)
-            snapshot, newest = found[0][0], found[0][1]
-            rows = [Row(*each[2:]) for each in found] if found[0][2] is not None else []
-            if self._missed(snapshot, start, newest):
+            snapshot = found[0][0]
+            rows = [Row(*each[1:]) for each in found] if found[0][1] is not None else []
+            missed = self._missed(snapshot, start)
+            self._barrier = barrier
+            if missed:
                 continue
             if len(rows) == limit:
-                self._cursor = rows[-1].id
+                self._cursor = min(rows[-1].id, barrier)
             elif rows:
-                self._cursor = max(self._cursor, rows[-1].id)
+                self._cursor = max(self._cursor, min(rows[-1].id, barrier))
             fresh = [row for row in rows if row.id not in self._seen]
             self._seen.update(row.id for row in fresh)
             return fresh
@@ -120,22 +132,27 @@ class OutboxReader:
         young = [each.above for each in self._open.values() if now - each.since < _YOUNG_SECONDS]
         return min([self._cursor, *young])
 
-    def _missed(self, snapshot: str, start: int, newest: int) -> bool:
+    def _missed(self, snapshot: str, start: int) -> bool:
         """Take note of ``snapshot``; whether an old transaction ended whose rows are below ``start``."""
         _, _, listed = snapshot.split(":")
         running = {int(each) for each in listed.split(",")} if listed else set[int]()
         ended = [each.above for xid, each in self._open.items() if xid not in running]
         self._open = {xid: each for xid, each in self._open.items() if xid in running}
-        # What began after the snapshot before this one took its ids after that one's predecessor was read.
-        above = max(self._cursor, self._newest_before)
+        # What the snapshot before did not list took its ids after the barrier before that snapshot.
         now = time.monotonic()
         for xid in running - self._open.keys():
-            self._open[xid] = _Open(above, now)
-        self._newest_before, self._newest = self._newest, newest
+            self._open[xid] = _Open(self._barrier, now)
         if ended and min(ended) < start:
             self._cursor = min(self._cursor, *ended)
             return True
         return False
+
+    async def _pass_barrier(self) -> int:
+        """The last row id before a transaction that has ended when this returns."""
+        async with self._connection.cursor(binary=True) as cursor:
+            await cursor.execute(_BARRIER, (self._barrier,), prepare=True)
+            row = await cursor.fetchone()
+        return int(row[0]) if row else 0
 
     async def _fetch(self, start: int, slots: frozenset[int], limit: int) -> list[Any]:
         async with self._connection.cursor(binary=True) as cursor:

@@ -40,6 +40,19 @@ async def test_a_late_commit_below_the_cursor_is_read(reader: OutboxReader, data
         assert await names(reader) == []
 
 
+async def test_a_writer_above_the_snapshots_xmax_is_read(reader: OutboxReader, database_url: str) -> None:
+    """It has the smaller row id and the larger transaction id, so no snapshot lists it while it is open."""
+    with psycopg.connect(database_url) as first, psycopg.connect(database_url) as second:
+        first.execute("SELECT pg_current_xact_id()")
+        second.execute("SELECT pg_current_xact_id()")
+        write(second, "smaller-row-id", "1")
+        write(first, "larger-row-id", "2")
+        first.commit()
+        assert await names(reader) == ["larger-row-id"]
+        second.commit()
+        assert await names(reader) == ["smaller-row-id"]
+
+
 async def test_a_transaction_that_stays_open_long_is_still_read(
     reader: OutboxReader, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
