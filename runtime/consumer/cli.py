@@ -15,6 +15,7 @@ from runtime.consumer.upkeep import InboxUpkeep
 from runtime.contract import StackOutputs, load_outputs
 from runtime.environment import database_url
 from runtime.fle import AsyncFieldCipher
+from runtime.observe.tracing import export_spans
 from runtime.sensitive import TABLE
 from runtime.service import Health, health_routes, serve_until_stopped, start_logging, stopping_event
 
@@ -39,6 +40,7 @@ def run(
     """
     url, outputs = database_url(), load_outputs()
     start_logging()
+    export_spans("kilo-consumer")
     asyncio.run(_run(url, outputs, port))
 
 

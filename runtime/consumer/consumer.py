@@ -18,11 +18,13 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+from opentelemetry.trace import SpanKind
 from psycopg import AsyncConnection
 
 from runtime.bus import Bus, BusError, Received
@@ -33,6 +35,7 @@ from runtime.consumer.metrics import ConsumerMetrics
 from runtime.consumer.policy import Policy
 from runtime.consumer.retries import Retries
 from runtime.errors import BadInput
+from runtime.observe.spans import exporting, span
 from runtime.sensitive import PayloadCipher, reveal
 from runtime.service import Health
 
@@ -232,9 +235,11 @@ class _Session:
         started = time.perf_counter()
         try:
             payload = await reveal(self._cipher, one.tenant, one.fingerprint, payload_of(one))
-            result = handler(event(one, payload), self._connection)
-            if inspect.isawaitable(result):
-                await asyncio.wait_for(result, policy.timeout_seconds)
+            given = event(one, payload)
+            with _span(given):
+                result = handler(given, self._connection)
+                if inspect.isawaitable(result):
+                    await asyncio.wait_for(result, policy.timeout_seconds)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             if self._connection.broken or not isinstance(error, psycopg.errors.QueryCanceled):
                 raise
@@ -282,6 +287,14 @@ class _Session:
             # While it is tried again, later ones always wait: that is what keeps their order.
             holds=again or policy.holds_aggregate,
         )
+        _log.warning(
+            "%s of %s failed (%s), %s; trace %s",
+            one.kind,
+            one.fingerprint,
+            type(error).__name__,
+            "trying again" if again else "parked",
+            one.headers.get("traceparent", "none"),
+        )
         self._metrics.count(one.kind, "retried" if again else "parked")
         if not again:
             self._metrics.parked(one)
@@ -317,3 +330,17 @@ class _Session:
                     _, policy = self._consumer.handler_for(one.kind)
                     await self._retries.failed(failure, attempts + 1, policy)
                 self._metrics.count(one.kind, "retried")
+
+
+def _span(given: Event) -> AbstractContextManager[object]:
+    """A span of the event's own trace; a replay's is one of its own that links to the original."""
+    if not exporting():
+        return contextlib.nullcontext()
+    replayed = given.replay_of is not None
+    return span(
+        f"handle {given.kind}",
+        None if replayed else given.traceparent,
+        kind=SpanKind.CONSUMER,
+        link=given.traceparent if replayed else None,
+        attributes={"kilo.tenant": given.tenant, "kilo.fingerprint": given.fingerprint},
+    )

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
+from opentelemetry.trace import SpanKind
 from prometheus_client import REGISTRY
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,6 +26,7 @@ from runtime.ingest.problem import Problem, refused
 from runtime.ingest.request import body_limit, check, known_tenant
 from runtime.ingest.store import EventStore
 from runtime.observe.metrics import INGEST_EVENTS, INGEST_REQUEST_DURATION, INGEST_REQUESTS
+from runtime.observe.spans import span
 from runtime.service import Health, health_routes
 
 _log = logging.getLogger(__name__)
@@ -43,7 +46,10 @@ def make_app(outputs: StackOutputs, store: EventStore, health: Health) -> Starle
             headers = {name.lower(): value for name, value in request.headers.items()}
             tenant = known_tenant(headers, outputs)
             event = check(headers, await _read(request, limit), outputs)
-            new = await store.store(event)
+            attributes = {"kilo.tenant": tenant, "kilo.fingerprint": event.fingerprint}
+            incoming = headers.get("traceparent")
+            with span("POST /v1/events", incoming, kind=SpanKind.SERVER, attributes=attributes) as made:
+                new = await store.store(replace(event, traceparent=made))
         except Problem as problem:
             response = problem.response()
         except ClientDisconnect:

@@ -14,6 +14,7 @@ from runtime.environment import database_url
 from runtime.fle import AsyncFieldCipher
 from runtime.ingest.app import make_app
 from runtime.ingest.store import EventStore
+from runtime.observe.tracing import export_spans
 from runtime.sensitive import TABLE
 from runtime.service import Health, serve_until_stopped, start_logging, stopping_event
 
@@ -40,6 +41,7 @@ def serve(
     """
     url, outputs = database_url(), load_outputs()
     start_logging()
+    export_spans("kilo-ingest")
     asyncio.run(_serve(url, outputs, port))
 
 

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Annotated
 
+import psycopg
 import typer
+from psycopg import AsyncConnection
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 from starlette.applications import Starlette
 
 from runtime.bus import connect
 from runtime.contract import StackOutputs, load_outputs
 from runtime.environment import database_url
+from runtime.errors import Unreachable
+from runtime.observe.tracing import export_spans
 from runtime.outbox.reconcile import LAG_SECONDS, Reconciler
-from runtime.outbox.upkeep import Upkeep
+from runtime.outbox.upkeep import OutboxState, Upkeep, compact, outbox_state
 from runtime.outbox.worker import BATCH, Worker
 from runtime.service import Health, health_routes, serve_until_stopped, start_logging, stopping_event
+
+_WATCH_SECONDS = 1.0
 
 app = typer.Typer(no_args_is_help=True, help="The outbox: its worker, its state, its upkeep.")
 
@@ -38,6 +51,7 @@ def worker(
     """
     url, outputs = database_url(), load_outputs()
     start_logging()
+    export_spans("kilo-outbox-worker")
     asyncio.run(_work(url, outputs, port, batch))
 
 
@@ -87,3 +101,103 @@ async def _reconcile(url: str, outputs: StackOutputs, port: int, lag_seconds: fl
         stopping,
         [lambda: asyncio.ensure_future(reconciler.run(stopping))],
     )
+
+
+@app.command()
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Show it live until interrupted.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a look.")] = False,
+) -> None:
+    """Show how the outbox is: what waits and how long, what holds it back, how far the slot lags.
+
+    Example:  kilo outbox status --watch
+    """
+    url, outputs = database_url(), load_outputs()
+    with _reachable():
+        asyncio.run(_status(url, outputs, watch=watch, as_json=as_json))
+
+
+async def _status(url: str, outputs: StackOutputs, *, watch: bool, as_json: bool) -> None:
+    async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
+        if as_json:
+            while True:
+                typer.echo(json.dumps(asdict(await outbox_state(connection, outputs.outbox))))
+                if not watch:
+                    return
+                await asyncio.sleep(_WATCH_SECONDS)
+        table = _table(await outbox_state(connection, outputs.outbox))
+        if not watch:
+            Console().print(table)
+            return
+        with Live(table) as live:
+            while True:
+                await asyncio.sleep(_WATCH_SECONDS)
+                live.update(_table(await outbox_state(connection, outputs.outbox)))
+
+
+def _table(state: OutboxState) -> Table:
+    table = Table("outbox", "", show_header=False)
+    table.add_row("rows waiting", f"{state.rows_waiting:,}")
+    table.add_row("oldest waits", f"{state.oldest_age_seconds:.1f} s")
+    table.add_row("stuck aggregates", str(state.stuck_aggregates))
+    held = f", backend {state.watermark_pid}" if state.watermark_pid else ""
+    table.add_row("oldest transaction", f"{state.watermark_age_seconds:.1f} s{held}")
+    table.add_row("dead tuples", f"{state.dead_tuples:,}")
+    if state.slot_active is None:
+        table.add_row("change capture", "no slot")
+    else:
+        limit = f" of {state.slot_limit_bytes:,}" if state.slot_limit_bytes else ""
+        streaming = "streaming" if state.slot_active else "no connector"
+        table.add_row("change capture", f"{streaming}, {state.slot_lag_bytes or 0:,}{limit} bytes behind")
+    return table
+
+
+@app.command(name="compact")
+def compact_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Drop partitions that are drained and older than the fingerprint window; the worker does it too.
+
+    Example:  kilo outbox compact
+    """
+    url, outputs = database_url(), load_outputs()
+
+    async def run() -> list[str]:
+        dropped: list[str] = []
+        async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
+            while step := await compact(connection, outputs.outbox):
+                dropped += step
+        return dropped
+
+    with _reachable():
+        dropped = asyncio.run(run())
+    if as_json:
+        typer.echo(json.dumps({"dropped": dropped}))
+    else:
+        typer.echo(f"dropped {', '.join(dropped) or 'nothing'}")
+
+
+@app.command()
+def drain(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Publish what waits now and end; beside running workers it takes over a share of their slots.
+
+    Example:  kilo outbox drain
+    """
+    url, outputs = database_url(), load_outputs()
+    runner = Worker(url, lambda: connect(outputs.bus.url, "kilo-outbox-drain"))
+    with _reachable():
+        count = asyncio.run(runner.drain())
+    typer.echo(json.dumps({"published": count}) if as_json else f"published {count}")
+
+
+@contextmanager
+def _reachable() -> Generator[None]:
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        msg = f"the database does not answer: {str(error).splitlines()[0]}"
+        raise Unreachable(msg) from error
+    except KeyboardInterrupt:
+        return
