@@ -61,6 +61,7 @@ HELP = {
     "trace": Help(_EVENTS, "Follow one event through every part."),
     "fle": Help(_DATA, "Field-level encryption: keys, rotation, audit."),
     "registry": Help(_DATA, "Mirror images and prove that both registries agree."),
+    "promote": Help(_DATA, "Check that a promotion runs the same bits everywhere."),
     "backup": Help(_DATA, "Take backups into both stores and drill the restore."),
 }
 

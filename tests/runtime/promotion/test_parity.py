@@ -1,0 +1,200 @@
+"""Parity is of meaning: an SBOM that was reordered is the same, one with another component is not."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from runtime.promotion import report
+from runtime.promotion.parity import Parity, Place, check_parity
+from runtime.promotion.sbom import components
+from runtime.registry.client import Registries
+from runtime.registry.drift import Kind
+from runtime.registry.reference import Reference
+from runtime.registry.signatures import Keys, SignaturePolicy
+from runtime.registry.sync import Synchronizer
+from tests.runtime.registry.images import Shelf
+from tests.runtime.registry.proxy import Fault, Proxy
+
+Shelves = Callable[[str], Shelf]
+SPDX = "application/spdx+json"
+
+
+def spdx(*packages: tuple[str, str]) -> bytes:
+    listed = [{"name": name, "versionInfo": version} for name, version in packages]
+    return json.dumps({"spdxVersion": "SPDX-2.3", "packages": listed}).encode()
+
+
+class Signer:
+    """Signs as cosign 3 does: a DSSE envelope in a Sigstore bundle, attached as a referrer."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.file = directory / f"{name}.pub"
+        pem = self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        self.file.write_bytes(pem)
+
+    def sign(self, shelf: Shelf, subject: dict[str, Any], kind: str, predicate: object = None) -> None:
+        statement = {
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": [{"digest": {"sha256": subject["digest"].removeprefix("sha256:")}}],
+            "predicateType": kind,
+            "predicate": predicate,
+        }
+        payload = json.dumps(statement).encode()
+        media_type = b"application/vnd.in-toto+json"
+        signed = b"DSSEv1 %d %s %d %s" % (len(media_type), media_type, len(payload), payload)
+        signature = self._key.sign(signed, ec.ECDSA(SHA256()))
+        envelope = {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": media_type.decode(),
+            "signatures": [{"sig": base64.b64encode(signature).decode()}],
+        }
+        bundle = "application/vnd.dev.sigstore.bundle.v0.3+json"
+        shelf.artifact(subject, bundle, json.dumps({"mediaType": bundle, "dsseEnvelope": envelope}).encode())
+
+
+def check(one: Shelf, two: Shelf, *keys: Path) -> Parity:
+    shelves = {"primary": one, "secondary": two}
+    # Both repositories stand for the same name below two registries.
+    places = [Place("test", side, "here", shelf.name) for side, shelf in shelves.items()]
+    return check_parity("x:v1", places, Keys(list(keys)), Registries(patience_seconds=0.5))
+
+
+@pytest.fixture
+def pair(shelf: Shelves) -> tuple[Shelf, Shelf]:
+    """The repository ``x`` below two names, in a registry with and in one without the referrers API."""
+    one, two = shelf("with"), shelf("without")
+    return Shelf(one.url, f"{one.repository}/x"), Shelf(two.url, f"{two.repository}/x")
+
+
+def parent(shelf: Shelf) -> Shelf:
+    return Shelf(shelf.url, shelf.repository.removesuffix("/x"))
+
+
+def kinds(pair: tuple[Shelf, Shelf], *keys: Path) -> set[Kind]:
+    return {found.kind for found in check(parent(pair[0]), parent(pair[1]), *keys).differences}
+
+
+SIGNED, PROVENANCE = "https://sigstore.dev/cosign/sign/v1", "https://slsa.dev/provenance/v1"
+
+
+def test_a_mirrored_image_is_at_parity(pair: tuple[Shelf, Shelf], tmp_path: Path) -> None:
+    signer = Signer(tmp_path, "release")
+    image = pair[0].image(b"bits", tag="v1")
+    signer.sign(pair[0], image, SIGNED)
+    signer.sign(pair[0], image, PROVENANCE, {"builder": "ci"})
+    pair[0].artifact(image, SPDX, spdx(("a", "1")))
+    with Synchronizer() as synchronizer:
+        synchronizer.sync(Reference.parse(pair[0].name), Reference.parse(pair[1].name))
+    result = check(parent(pair[0]), parent(pair[1]), signer.file)
+    assert (result.differences, result.claims, result.digest) == ((), 3, image["digest"])
+
+
+def test_other_bits_under_the_tag_are_drift(pair: tuple[Shelf, Shelf]) -> None:
+    pair[0].image(b"bits", tag="v1")
+    pair[1].image(b"other bits", tag="v1")
+    assert kinds(pair) == {Kind.DRIFT}
+
+
+def test_a_tag_that_one_side_lacks_is_missing(pair: tuple[Shelf, Shelf]) -> None:
+    pair[0].image(b"bits", tag="v1")
+    assert kinds(pair) == {Kind.MISSING}
+
+
+def test_what_only_one_side_attests_is_told(pair: tuple[Shelf, Shelf], tmp_path: Path) -> None:
+    signer = Signer(tmp_path, "release")
+    images = [side.image(b"bits", tag="v1") for side in pair]
+    signer.sign(pair[0], images[0], SIGNED)
+    assert kinds(pair, signer.file) == {Kind.MISSING_ATTESTATION}
+    signer.sign(pair[1], images[1], PROVENANCE, {"builder": "laptop"})
+    assert kinds(pair, signer.file) == {Kind.MISSING_ATTESTATION, Kind.EXTRA}
+
+
+def test_a_signature_by_another_key_is_no_parity(pair: tuple[Shelf, Shelf], tmp_path: Path) -> None:
+    signer, stranger = Signer(tmp_path, "release"), Signer(tmp_path, "stranger")
+    for side, hand in zip(pair, (signer, stranger), strict=True):
+        hand.sign(side, side.image(b"bits", tag="v1"), SIGNED)
+    assert Kind.MISSING_ATTESTATION in kinds(pair, signer.file)
+
+
+def test_an_sbom_is_compared_by_components(pair: tuple[Shelf, Shelf]) -> None:
+    images = [side.image(b"bits", tag="v1") for side in pair]
+    pair[0].artifact(images[0], SPDX, spdx(("a", "1"), ("b", "2")))
+    pair[1].artifact(images[1], SPDX, spdx(("b", "2"), ("a", "1")))
+    assert kinds(pair) == set(), "only the order differs"
+    pair[1].artifact(images[1], SPDX, spdx(("b", "2"), ("a", "1"), ("evil", "6")))
+    assert kinds(pair) == {Kind.DRIFT}
+
+
+def test_a_registry_that_does_not_answer_is_unreachable(
+    pair: tuple[Shelf, Shelf], proxied: Callable[[Shelf], tuple[Shelf, Proxy]]
+) -> None:
+    for side in pair:
+        side.image(b"bits", tag="v1")
+    seen, proxy = proxied(pair[1])
+    proxy.rule = lambda _method, _path: Fault(status=503)
+    assert kinds((pair[0], seen)) == {Kind.UNREACHABLE}
+
+
+def test_reports_for_other_tools(pair: tuple[Shelf, Shelf]) -> None:
+    pair[0].image(b"bits", tag="v1")
+    results = [check(parent(pair[0]), parent(pair[1]))]
+    junit = ET.fromstring(report.as_junit(results))
+    assert (junit.get("tests"), junit.get("failures"), junit.get("errors")) == ("2", "1", "0")
+    sarif = json.loads(report.as_sarif(results))
+    assert [entry["ruleId"] for entry in sarif["runs"][0]["results"]] == ["MISSING"]
+    assert report.as_annotations(results).startswith("::error title=MISSING x:v1::test/secondary")
+    assert json.loads(report.as_json(results))[0]["parity"] is False
+
+
+def test_components_of_both_formats() -> None:
+    cyclonedx = {
+        "bomFormat": "CycloneDX",
+        "components": [{"purl": "pkg:npm/a@1", "components": [{"name": "b", "version": "2"}]}],
+    }
+    assert components(cyclonedx) == {"pkg:npm/a@1", "b@2"}
+    assert components(json.loads(spdx(("a", "1")))) == {"a@1"}
+    assert components({"other": 1}) is None
+
+
+def test_what_is_not_signed_as_required_is_quarantined(pair: tuple[Shelf, Shelf], tmp_path: Path) -> None:
+    signer, stranger = Signer(tmp_path, "release"), Signer(tmp_path, "stranger")
+    good = pair[0].image(b"good", tag="good")
+    signer.sign(pair[0], good, SIGNED)
+    stranger.sign(pair[0], pair[0].image(b"strange", tag="strange"), SIGNED)
+    signer.sign(pair[0], pair[0].image(b"attested", tag="attested"), PROVENANCE, {"builder": "ci"})
+    moved = pair[0].image(b"moved", tag="moved")
+    # A true signature, of another image, attached to this one.
+    elsewhere = {"digest": good["digest"]}
+    bundle_of_good = next(iter(pair[0].referrers(good["digest"])))
+    layer = (pair[0].manifest(bundle_of_good) or {})["layers"][0]
+    pair[0].put(
+        {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "artifactType": layer["mediaType"],
+            "config": layer,
+            "layers": [layer],
+            "subject": {**moved, "annotations": elsewhere},
+        }
+    )
+    with Synchronizer(policy=SignaturePolicy(Keys([signer.file]))) as synchronizer:
+        results = synchronizer.sync(Reference.parse(pair[0].name), Reference.parse(pair[1].name))
+    outcomes = {result.name: result.outcome for result in results if not result.name.startswith("sha256-")}
+    assert outcomes == {
+        "good": "copied",
+        "strange": "quarantined",
+        "attested": "quarantined",
+        "moved": "quarantined",
+    }
+    assert pair[1].tags() & {"good", "strange", "attested", "moved"} == {"good"}
