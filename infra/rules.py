@@ -140,6 +140,8 @@ def _prod_is_protected(settings: Settings) -> Iterator[Violation]:
         return
     if not settings.protect:
         yield "protect", "prod keeps keys, locked buckets and registries; use true"
+    if settings.policy_enforcement != "mandatory":
+        yield "policy_enforcement", "prod is deployed under the policies' rules; use mandatory"
     if settings.bus.replicas < 3:
         yield (
             "bus.replicas",

@@ -245,6 +245,12 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
         "at most 86400",
     ),
     "prod unprotected": ("prod", put("kilo:protect", False), "kilo:protect", "use true"),
+    "policies off in prod": (
+        "prod",
+        put("kilo:policy_enforcement", "advisory"),
+        "kilo:policy_enforcement",
+        "use mandatory",
+    ),
     "image without a tag": ("dev", put("kilo:images.runtime", "kilo"), "kilo:images.runtime", "digest"),
     "network no network": (
         "dev",
