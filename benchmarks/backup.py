@@ -56,13 +56,13 @@ def main() -> None:
         for server in servers:
             server.start()
         try:
-            compare(postgres.url, moto.url, gcs.url, directory, arguments.rows, arguments.rounds)
+            compare(postgres.url, moto.url, gcs.url, directory, rows=arguments.rows, rounds=arguments.rounds)
         finally:
             for server in servers:
                 server.stop()
 
 
-def compare(url: str, aws: str, gcs: str, directory: Path, rows: int, rounds: int) -> None:
+def compare(url: str, aws: str, gcs: str, directory: Path, *, rows: int, rounds: int) -> None:
     """Measure both, in turn, and show the best of each."""
     os.environ |= {
         "AWS_ENDPOINT_URL": aws,
@@ -77,8 +77,8 @@ def compare(url: str, aws: str, gcs: str, directory: Path, rows: int, rounds: in
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TABLE events (id bigserial PRIMARY KEY, payload jsonb, at timestamptz)")
         connection.execute(
-            "INSERT INTO events (payload, at) SELECT jsonb_build_object('id', i, 'text', md5(i::text) || md5((-i)::text)),"
-            " now() FROM generate_series(1, %s) i",
+            "INSERT INTO events (payload, at) SELECT jsonb_build_object('id', i, 'text',"
+            " md5(i::text) || md5((-i)::text)), now() FROM generate_series(1, %s) i",
             [rows],
         )
         size = connection.execute("SELECT pg_database_size(current_database())").fetchone()

@@ -32,6 +32,8 @@ from runtime.registry.reference import Reference
 from runtime.registry.sync import Synchronizer, TagResult
 
 VISIBILITY_SECONDS = 120
+RETRY_SECONDS = 20
+_PARKED_SECONDS = 1800
 _LONG_POLL_SECONDS = 10
 _QUEUE_BACK_OFF_SECONDS = 5.0
 
@@ -65,6 +67,12 @@ class MirrorMetrics:
             self._waiting.get(repository, {}).pop((event.detail.digest, event.detail.tag), None)
         self.duration.labels(repository).observe(max(0.0, time.time() - event.time.timestamp()))
         self.sent_bytes.labels(repository).inc(result.copied.sent_bytes)
+
+    def given_up(self, repository: str, event: PushEvent) -> None:
+        """Stop counting a push that the queue has parked by now, or that was pushed long ago."""
+        if time.time() - event.time.timestamp() > _PARKED_SECONDS:
+            with self._lock:
+                self._waiting.get(repository, {}).pop((event.detail.digest, event.detail.tag), None)
 
     def compared(self, repository: str, comparison: Comparison) -> None:
         """Export what a comparison found."""
@@ -168,11 +176,16 @@ class Mirror:
         except Exception:
             log.exception("push event %s", message.get("MessageId"))
             return
-        if done:
-            try:
+        try:
+            if done:
                 self._queue.delete_message(QueueUrl=self._queue_url, ReceiptHandle=handle)
-            except (BotoCoreError, ClientError) as error:
-                log.warning("push queue: mirrored, but not deleted (it will be found present): %s", error)
+            else:
+                # Sooner than the visibility that a copy under way needs, so that the goal can still be met.
+                self._queue.change_message_visibility(
+                    QueueUrl=self._queue_url, ReceiptHandle=handle, VisibilityTimeout=RETRY_SECONDS
+                )
+        except (BotoCoreError, ClientError) as error:
+            log.warning("push queue: handled, but it will come again: %s", error)
 
     def _mirror(self, event: PushEvent, keep: Callable[[], None]) -> bool:
         name = self._sides.name_of(event.detail.repository)
@@ -194,6 +207,7 @@ class Mirror:
         )
         if result.error is not None:
             log.warning("%s %s %s after %.1f s: %s", *fields, result.error)
+            self._metrics.given_up(name, event)
             return False
         self._metrics.mirrored(name, event, result)
         log.info("%s %s %s after %.1f s", *fields)

@@ -1,0 +1,171 @@
+"""Push events become mirrored images; what fails stays in the queue."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+import pytest
+from prometheus_client import CollectorRegistry
+
+from runtime.contract import RegistriesOutputs
+from runtime.errors import BadInput
+from runtime.registry import mirror as mirror_module
+from runtime.registry.client import Registries
+from runtime.registry.events import PushEvent
+from runtime.registry.mirror import Mirror, MirrorMetrics
+from runtime.registry.sync import Synchronizer
+from sandbox.servers.moto import MotoServer
+from tests.runtime.registry.images import Shelf
+from tests.runtime.registry.proxy import Fault, Proxy
+
+Shelves = Callable[[str], Shelf]
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer]:
+    server = MotoServer(tmp_path_factory.mktemp("moto"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@dataclass
+class Stage:
+    """A primary, a secondary, a queue, and a worker between them."""
+
+    primary: Shelf
+    secondary: Shelf
+    outputs: RegistriesOutputs
+    queue: Any
+    metrics: CollectorRegistry
+    proxy: Proxy
+
+    def push_event(self, digest: str, tag: str | None = None, **changed: object) -> None:
+        detail = {
+            "action-type": "PUSH",
+            "result": "SUCCESS",
+            "repository-name": self.primary.repository,
+            "image-digest": digest,
+            **({"image-tag": tag} if tag else {}),
+            **changed,
+        }
+        body = {"source": "aws.ecr", "time": datetime.now(UTC).isoformat(), "detail": detail}
+        self.queue.send_message(QueueUrl=self.outputs.push_queue_url, MessageBody=json.dumps(body))
+
+    def waiting(self) -> int:
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        answer = self.queue.get_queue_attributes(QueueUrl=self.outputs.push_queue_url, AttributeNames=names)
+        return sum(int(value) for value in answer["Attributes"].values())
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.get_sample_value(name, {"repository": "app", **labels})
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        stopping = threading.Event()
+        registries = Registries(patience_seconds=0.3)
+        with Synchronizer(registries=registries) as synchronizer:
+            self.metrics = CollectorRegistry()
+            instruments = MirrorMetrics(self.metrics, ("app",))
+            worker = Mirror(self.outputs, synchronizer, instruments)
+            thread = threading.Thread(target=worker.run, args=(stopping,))
+            thread.start()
+            deadline = time.monotonic() + 30
+            while not done() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            stopping.set()
+            thread.join()
+        assert done()
+
+
+@pytest.fixture
+def stage(shelf: Shelves, moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    for name, value in {
+        "AWS_ENDPOINT_URL": moto.url,
+        "AWS_ACCESS_KEY_ID": "tests",
+        "AWS_SECRET_ACCESS_KEY": "tests",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(mirror_module, "RETRY_SECONDS", 1)
+    monkeypatch.setattr(mirror_module, "_LONG_POLL_SECONDS", 1)
+    primary, secondary = shelf("without"), shelf("with")
+    primary, behind = (Shelf(side.url, f"{side.repository}/app") for side in (primary, secondary))
+    proxy = Proxy(behind.url)
+    queue = boto3.client("sqs", region_name="eu-central-1")
+    name = primary.repository.replace("/", "-")
+    outputs = RegistriesOutputs.model_validate(
+        {
+            "primary": {
+                "provider": "aws",
+                "url": primary.name.removesuffix("/app"),
+                "location": "eu-central-1",
+            },
+            "secondary": {
+                "provider": "gcp",
+                "url": f"{proxy.host}/{behind.repository.removesuffix('/app')}",
+                "location": "europe-west3",
+            },
+            "repositories": ["app"],
+            "push_queue_url": queue.create_queue(QueueName=name)["QueueUrl"],
+        }
+    )
+    yield Stage(primary, behind, outputs, queue, CollectorRegistry(), proxy)
+    proxy.close()
+
+
+def test_a_push_and_its_signature_are_mirrored_and_their_lag_is_known(stage: Stage) -> None:
+    image = stage.primary.image(b"layer", tag="v1")
+    stage.push_event(image["digest"], "v1")
+    signature = stage.primary.artifact(image, "application/vnd.example.signature", b"signed")
+    stage.push_event(signature["digest"])
+    stage.run_until(lambda: stage.waiting() == 0)
+    assert stage.secondary.digest("v1") == image["digest"]
+    assert stage.secondary.referrers(image["digest"]) == {signature["digest"]}
+    assert stage.value("registry_mirror_duration_seconds_count") == 2
+    assert stage.value("registry_mirror_lag_seconds") == 0
+
+
+def test_a_push_that_fails_comes_back_until_it_succeeds(stage: Stage) -> None:
+    image = stage.primary.image(b"layer", tag="v1")
+    stage.push_event(image["digest"], "v1")
+    stage.proxy.rule = lambda method, path: Fault(status=503)
+    failed = "registry_mirror_copies_total"
+    stage.run_until(lambda: stage.value(failed, outcome="failed") is not None)
+    assert stage.waiting() == 1
+    assert (stage.value("registry_mirror_lag_seconds") or 0) > 0
+    assert stage.secondary.tags() == set()
+    stage.proxy.rule = lambda _method, _path: None
+    stage.run_until(lambda: stage.waiting() == 0)
+    assert stage.secondary.digest("v1") == image["digest"]
+
+
+def test_an_event_that_comes_twice_is_copied_once(stage: Stage) -> None:
+    image = stage.primary.image(b"layer", tag="v1")
+    stage.push_event(image["digest"], "v1")
+    stage.run_until(lambda: stage.waiting() == 0)
+    stage.push_event(image["digest"], "v1")
+    stage.run_until(lambda: stage.waiting() == 0)
+    assert stage.value("registry_mirror_copies_total", outcome="present") == 1
+    assert stage.proxy.count("PUT", "/manifests/v1") == 1
+
+
+def test_what_is_no_push_is_dropped_and_what_is_no_event_is_left(stage: Stage) -> None:
+    stage.push_event("sha256:" + "0" * 64, "gone", **{"action-type": "DELETE"})
+    stage.queue.send_message(QueueUrl=stage.outputs.push_queue_url, MessageBody="not an event")
+    stage.run_until(lambda: stage.waiting() == 1)
+    assert stage.secondary.tags() == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("nonsense", "event"), ('{"source": "aws.s3"}', "source"), ('{"source": "aws.ecr"}', "time")],
+)
+def test_a_bad_event_says_what_is_wrong(text: str, place: str) -> None:
+    with pytest.raises(BadInput, match=f"push event: {place}"):
+        PushEvent.parse(text)
