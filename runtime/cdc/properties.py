@@ -99,6 +99,9 @@ def _source(settings: ConnectorSettings) -> dict[str, str]:
         "tombstones.on.delete": "false",
         # By default the slot never advances while the table is quiet, and WAL piles up.
         "lsn.flush.mode": "connector_and_driver",
+        # So the slot runs ahead of the stored offset, which by default stops the connector for good. The slot
+        # holds what was not confirmed, after a restore of the database too; a stored offset may not.
+        "offset.mismatch.strategy": "trust_slot",
         "heartbeat.interval.ms": "5000",
         "topic.heartbeat.prefix": "heartbeat",
         # 500 ms by default, which would be most of an event's latency.
