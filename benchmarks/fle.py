@@ -124,7 +124,9 @@ def tink_keyset(plaintext: bytes) -> Callable[[], str]:
 
 def aws_sdk(key: KeyReference, plaintext: bytes) -> Callable[[], str]:
     """The AWS Encryption SDK with a caching materials manager, with commitment and without signing."""
-    import aws_encryption_sdk as sdk  # noqa: PLC0415 - it may not be loadable here
+    import aws_encryption_sdk  # noqa: PLC0415 - it may not be loadable here
+
+    sdk: Any = aws_encryption_sdk  # its classes are made by attrs in a way that type checkers can't see
 
     client = sdk.EncryptionSDKClient(commitment_policy=sdk.CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT)
     manager = sdk.CachingCryptoMaterialsManager(
@@ -156,7 +158,7 @@ def asherah_session(plaintext: bytes) -> Callable[[], str]:
             "ServiceName": "kilo",
             "ProductID": "benchmark",
             "KMS": "static",
-            "StaticMasterKey": "thisIsAStaticMasterKeyForTesting"[:32],
+            "StaticMasterKeyHex": os.urandom(32).hex(),
             "Metastore": "memory",
             "EnableSessionCaching": True,
         }

@@ -68,7 +68,7 @@ def table(title: str, results: Sequence[Measured], against: str) -> str:
     lines = [
         f"### {title}",
         "",
-        f"| what | per second | µs each | × {against} |",
+        f"| what | per second | µs each | times {against} |",
         "| --- | ---: | ---: | ---: |",
     ]
     lines += [
