@@ -22,7 +22,7 @@ from google.cloud import storage
 from runtime.backup.stores.base import AlreadyExists, Lock, ObjectInfo, Readable, StoreError
 from runtime.contract import BucketOutputs
 
-CHUNK_BYTES = 16 * 1024 * 1024
+CHUNK_BYTES = 8 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
 _TIMEOUT_SECONDS = 60
 _FAILURES = (GoogleAPIError, GoogleAuthError, requests.RequestException)

@@ -3,8 +3,8 @@
 Keys are created with ``If-None-Match: *``
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html). The lock is the
 bucket's default retention; it is read back from the object, and set where the store gave it none.
-Parts are 16 MiB, and 64 MiB from the 2,001st on, so that an object may have half a terabyte in the
-10,000 parts that S3 allows, with at most one part in memory.
+Parts are 8 MiB, and 32 MiB from the 1,001st on, so that an object may have a quarter of a terabyte in
+the 10,000 parts that S3 allows, with at most one part in memory.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from runtime.backup.stores.base import AlreadyExists, Lock, ObjectInfo, Readable, StoreError
 from runtime.contract import BucketOutputs
 
-PART_BYTES = 16 * 1024 * 1024
-_LARGE_PART_BYTES = 64 * 1024 * 1024
-_LARGE_FROM_PART = 2001
+PART_BYTES = 8 * 1024 * 1024
+_LARGE_PART_BYTES = 32 * 1024 * 1024
+_LARGE_FROM_PART = 1001
 _READ_BYTES = 1024 * 1024
 _EXISTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 _NO_LOCK = frozenset({"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"})
