@@ -6,7 +6,8 @@ Everything here runs in the caller's transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,8 +22,9 @@ SELECT %s, * FROM unnest(%s::text[], %s::timestamptz[], %s::text[], %s::text[])
 ON CONFLICT (consumer, fingerprint, created_at) DO NOTHING RETURNING fingerprint
 """
 _COUNT_DUPLICATES = """
-UPDATE inbox SET duplicates = duplicates + 1
-WHERE consumer = %s AND (fingerprint, created_at) IN (SELECT * FROM unnest(%s::text[], %s::timestamptz[]))
+UPDATE inbox SET duplicates = duplicates + again.times
+FROM unnest(%s::text[], %s::timestamptz[], %s::integer[]) AS again (fingerprint, created_at, times)
+WHERE inbox.consumer = %s AND inbox.fingerprint = again.fingerprint AND inbox.created_at = again.created_at
 """
 _MOVE = """
 INSERT INTO consumer_positions (consumer, source, position) VALUES (%s, %s, %s)
@@ -49,23 +51,15 @@ async def claim(connection: AsyncConnection[Any], consumer: str, events: Sequenc
     )
     cursor = await connection.execute(_CLAIM, (consumer, *columns), prepare=True)
     fresh = {row[0] for row in await cursor.fetchall()}
-    again = [each for each in events if each.fingerprint not in fresh]
-    if again:
-        await connection.execute(
-            _COUNT_DUPLICATES,
-            (consumer, [each.fingerprint for each in again], [each.created_at for each in again]),
-        )
+    if len(fresh) < len(events):
+        deliveries = Counter((each.fingerprint, each.created_at) for each in events)
+        again = [
+            (fingerprint, created_at, times - (fingerprint in fresh))
+            for (fingerprint, created_at), times in deliveries.items()
+            if times > (fingerprint in fresh)
+        ]
+        await connection.execute(_COUNT_DUPLICATES, (*map(list, zip(*again, strict=True)), consumer))
     return fresh
-
-
-async def unclaim(connection: AsyncConnection[Any], consumer: str, events: Collection[Envelope]) -> None:
-    """Take back inbox rows of events that were set aside: they had no effect yet."""
-    if events:
-        await connection.execute(
-            "DELETE FROM inbox WHERE consumer = %s AND (fingerprint, created_at) IN"
-            " (SELECT * FROM unnest(%s::text[], %s::timestamptz[]))",
-            (consumer, [each.fingerprint for each in events], [each.created_at for each in events]),
-        )
 
 
 async def position(connection: AsyncConnection[Any], consumer: str, source: str) -> int:

@@ -1,0 +1,133 @@
+"""Replay, edit, discard, prune: one effect an event, in its aggregate's order, however often asked."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from runtime.deadletter import DeadLetters, Filter
+from runtime.deadletter.cli import app
+from runtime.errors import BadInput
+from tests.runtime.conftest import BusServer
+from tests.runtime.consumer.support import Running, a_message, make
+
+
+async def parked(database_url: str, bus: BusServer) -> Running:
+    """Event 1 of aggregate a is parked, 2 and 3 wait behind it, 4 of b went through."""
+    one = make(database_url, bus)
+    one.handle_with_effects()
+    one.fail[1] = RuntimeError("down")
+    messages = [a_message(n, "a") for n in (1, 2, 3)]
+    await one.publish([*messages, a_message(4, "b")])
+    async with one.running():
+        await one.until(
+            "SELECT state FROM dead_letters ORDER BY id", [("parked",), ("waiting",), ("waiting",)]
+        )
+        await one.until("SELECT n FROM effects", [(4,)])
+    one.fail.clear()
+    return one
+
+
+async def test_a_replay_has_one_effect_and_those_behind_follow_in_order(
+    database_url: str, bus: BusServer
+) -> None:
+    one = await parked(database_url, bus)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        letters = DeadLetters(connection)
+        (letter,) = letters.find(Filter(states=("parked",)))
+        assert letters.behind(letter) == 2
+        assert letters.replay(letter)
+        assert not letters.replay(letter)
+    async with one.running():
+        await one.until("SELECT n FROM effects ORDER BY serial", [(4,), (1,), (2,), (3,)])
+        await one.until("SELECT DISTINCT state FROM dead_letters", [("replayed",)])
+        await one.publish([a_message(1, "a", message_id="once-more")])
+        await one.until("SELECT duplicates FROM inbox WHERE fingerprint = 'acme/1'", [(1,)])
+    assert one.effects() == [4, 1, 2, 3]
+    replayed = next(event for event in one.seen if event.fingerprint == "acme/1")
+    assert replayed.replay_of == "acme/1"
+    assert replayed.headers["Nats-Msg-Id"].startswith("acme/1#replay-")
+
+
+async def test_a_replay_that_fails_again_is_parked_again(database_url: str, bus: BusServer) -> None:
+    one = await parked(database_url, bus)
+    one.fail[1] = RuntimeError("still down")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        letters = DeadLetters(connection)
+        assert letters.replay(next(letters.find(Filter())))
+    async with one.running():
+        await one.until(
+            "SELECT state, error FROM dead_letters ORDER BY id LIMIT 1",
+            [("parked", "RuntimeError: still down")],
+        )
+    assert one.effects() == [4]
+
+
+async def test_a_discarded_event_never_has_an_effect(database_url: str, bus: BusServer) -> None:
+    one = await parked(database_url, bus)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        letters = DeadLetters(connection)
+        assert letters.discard(next(letters.find(Filter())))
+    async with one.running():
+        await one.until("SELECT n FROM effects ORDER BY serial", [(4,), (2,), (3,)])
+        await one.publish([a_message(1, "a", message_id="once-more")])
+        await one.until("SELECT duplicates FROM inbox WHERE fingerprint = 'acme/1'", [(1,)])
+    assert one.effects() == [4, 2, 3]
+
+
+async def test_an_edit_is_recorded_and_replayed(database_url: str, bus: BusServer) -> None:
+    one = await parked(database_url, bus)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        letters = DeadLetters(connection)
+        (letter,) = letters.find(Filter(states=("parked",)))
+        with pytest.raises(BadInput, match="not JSON"):
+            letters.edit(letter, "{", "ana")
+        letters.edit(letter, '{"n": 1, "mended": true}', "ana")
+        ((_, by, before, after),) = letters.edits(letter)
+        assert (by, before, after) == ("ana", b'{"n": 1}', b'{"n": 1, "mended": true}')
+        letters.replay(letter)
+    async with one.running():
+        await one.until("SELECT count(*) FROM effects", [(4,)])
+    assert next(event.payload for event in one.seen if event.fingerprint == "acme/1") == {
+        "n": 1,
+        "mended": True,
+    }
+
+
+async def test_the_command_line_finds_replays_and_prunes(
+    database_url: str, bus: BusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await parked(database_url, bus)
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    run = CliRunner().invoke
+    listed = json.loads(run(app, ["list", "--json", "--error", "down"]).stdout)
+    assert [(each["fingerprint"], each["payload"]) for each in listed] == [("acme/1", '{"n": 1}')]
+    assert run(app, ["list", "--kind", "nothing.such"]).stdout == "no dead letters\n"
+    dry = json.loads(run(app, ["replay", "--dry-run", "--json"]).stdout)
+    assert dry == {"matched": 1, "replay": 0, "dry_run": True}
+    done = json.loads(run(app, ["replay", "--json", "--rate", "1000"]).stdout)
+    assert done == {"matched": 1, "replay": 1, "dry_run": False}
+    async with one.running():
+        await one.until("SELECT count(*) FROM effects", [(4,)])
+    assert json.loads(run(app, ["prune", "--days", "1", "--json"]).stdout) == {"pruned": 0}
+    assert json.loads(run(app, ["prune", "--days", "0", "--json"]).stdout) == {"pruned": 3}
+
+
+def test_discarding_everything_has_to_be_meant(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    result = CliRunner().invoke(app, ["discard"])
+    assert isinstance(result.exception, BadInput)
+
+
+def test_pruning_takes_bounded_steps(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO dead_letters (consumer, state, fingerprint, tenant, aggregate, aggregate_id, kind,"
+            " payload, headers, created_at, position, last_at) SELECT 'c', 'replayed', n::text, 't', 'a',"
+            " '1', 'k', '', '{}', now(), n, now() - interval '2 days' FROM generate_series(1, 2500) n"
+        )
+        assert list(DeadLetters(connection).prune(timedelta(days=1))) == [1000, 1000, 500]

@@ -1,0 +1,147 @@
+"""What the bus lost is found and published again; what change capture delivered is marked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+
+from runtime.bus import Message, encode_headers, event_headers
+from runtime.cdc.publication import apply_capture
+from runtime.outbox import Event, enqueue
+from runtime.outbox.reconcile import Reconciler
+from runtime.outbox.worker import Worker
+from tests.events import declare
+from tests.runtime.conftest import BusServer
+from tests.runtime.outbox.test_worker import eventually, waiting, write
+
+
+@asynccontextmanager
+async def reconciling(url: str, bus: BusServer) -> AsyncIterator[None]:
+    stopping = asyncio.Event()
+    runner = Reconciler(url, bus.connect, bus.outputs, lag_seconds=1.0)
+    task = asyncio.create_task(runner.run(stopping))
+    yield
+    stopping.set()
+    await task
+
+
+def republished(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT sum(republished) FROM outbox_reconciler").fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+def age_marks(url: str, seconds: int = 30) -> None:
+    # A row is marked after its event was stored: the event has to be older than the lag as well.
+    time.sleep(1.5)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"UPDATE outbox SET dequeued_at = dequeued_at - interval '{seconds} s'".encode())
+
+
+async def test_what_the_bus_forgot_is_published_again_once(database_url: str, bus: BusServer) -> None:
+    write(database_url, 50)
+    await Worker(database_url, bus.connect).drain()
+    client = await bus.connect()
+    jetstream = client.client.jetstream()  # pyright: ignore[reportAttributeAccessIssue]
+    for position in (3, 17, 50):
+        await jetstream.delete_msg("EVENTS", position)
+    await client.close()
+    before = {each.headers["fingerprint"] for each in await bus.all()}
+    assert len(before) == 47
+    age_marks(database_url)
+    async with reconciling(database_url, bus):
+        found = await bus.wait(lambda found: len(found) >= 50)
+        await eventually(lambda: republished(database_url) == 3)
+        await asyncio.sleep(6)
+    assert {each.headers["fingerprint"] for each in found} == {f"acme/{n}" for n in range(50)}
+    again = [each for each in found if each.headers["fingerprint"] not in before]
+    assert all(each.headers["Nats-Msg-Id"] != each.headers["fingerprint"] for each in again)
+    assert len(await bus.all()) == 50
+
+
+async def test_nothing_is_published_again_where_nothing_is_missing(database_url: str, bus: BusServer) -> None:
+    write(database_url, 50)
+    await Worker(database_url, bus.connect).drain()
+    age_marks(database_url)
+    async with reconciling(database_url, bus):
+        await asyncio.sleep(7)
+    assert republished(database_url) == 0
+    assert len(await bus.all()) == 50
+
+
+async def test_a_stream_that_was_lost_is_filled_again(database_url: str, bus: BusServer) -> None:
+    write(database_url, 20)
+    await Worker(database_url, bus.connect).drain()
+    age_marks(database_url)
+    async with reconciling(database_url, bus):
+        await eventually(lambda: _marked(database_url) == 20)
+    client = await bus.connect()
+    await client.client.jetstream().delete_stream("EVENTS")  # pyright: ignore[reportAttributeAccessIssue]
+    await client.close()
+    await declare(bus.server.url, bus.outputs)
+    async with reconciling(database_url, bus):
+        found = await bus.wait(lambda found: len(found) >= 20)
+    assert {each.headers["fingerprint"] for each in found} == {f"acme/{n}" for n in range(20)}
+
+
+def _marked(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT max(marked) FROM outbox_reconciler").fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+async def test_rows_that_change_capture_delivered_are_marked(database_url: str, bus: BusServer) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        apply_capture(connection, bus.outputs.outbox)
+        enqueue(connection, Event("acme", "payment", "1", "payment.made", {}, "acme/p1"))
+        row = connection.execute("SELECT created_at FROM outbox").fetchone()
+    assert row is not None
+    headers = event_headers(
+        message_id="acme/p1",
+        fingerprint="acme/p1",
+        kind="payment.made",
+        tenant="acme",
+        aggregate_id="1",
+        created_at=row[0],
+        publisher="cdc",
+    )
+    client = await bus.connect()
+    await client.publish([Message("events.payment", "1", encode_headers(headers), b"{}")])
+    await client.close()
+    async with reconciling(database_url, bus):
+        await eventually(lambda: waiting(database_url) == 0)
+    _drop_slot(database_url)
+    assert republished(database_url) == 0
+
+
+async def test_rows_whose_slot_was_lost_are_published_again(database_url: str, bus: BusServer) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        apply_capture(connection, bus.outputs.outbox)
+        enqueue(connection, Event("acme", "payment", "1", "payment.made", {}, "acme/p1"))
+    _drop_slot(database_url)
+    async with reconciling(database_url, bus):
+        (found,) = await bus.wait(lambda found: len(found) >= 1)
+        await eventually(lambda: waiting(database_url) == 0)
+    assert found.headers["fingerprint"] == "acme/p1"
+
+
+async def test_a_slow_connector_is_not_taken_for_a_loss(database_url: str, bus: BusServer) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        apply_capture(connection, bus.outputs.outbox)
+        enqueue(connection, Event("acme", "payment", "1", "payment.made", {}, "acme/p1"))
+    async with reconciling(database_url, bus):
+        await asyncio.sleep(13)
+    _drop_slot(database_url)
+    assert await bus.all() == []
+
+
+def _drop_slot(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+            " WHERE database = current_database()"
+        )
