@@ -34,9 +34,9 @@ class Measured:
 
 
 def measure(
-    candidates: dict[str, Callable[[int], None]], *, seconds: float = 0.3, rounds: int = 7
+    candidates: dict[str, Callable[[int], int]], *, seconds: float = 0.3, rounds: int = 7
 ) -> dict[str, Measured]:
-    """Run each candidate, which gets a number of operations to do, in ``rounds`` rounds.
+    """Run each candidate, which gets a number of operations and returns how many it did, in ``rounds`` rounds.
 
     The number is chosen once a candidate so that a turn takes about ``seconds``.
     """
@@ -44,22 +44,23 @@ def measure(
     for name, run in candidates.items():
         count = 1
         while True:
-            taken = _time(run, count)
+            per_second, taken = _time(run, count)
             if taken > seconds / 10:
                 break
             count *= 4
-        counts[name] = max(1, int(count * seconds / taken))
+        counts[name] = max(1, int(per_second * seconds))
     result = {name: Measured(name) for name in candidates}
     for _ in range(rounds):
         for name, run in candidates.items():
-            result[name].per_second.append(counts[name] / _time(run, counts[name]))
+            result[name].per_second.append(_time(run, counts[name])[0])
     return result
 
 
-def _time(run: Callable[[int], None], count: int) -> float:
+def _time(run: Callable[[int], int], count: int) -> tuple[float, float]:
     started = time.perf_counter()
-    run(count)
-    return time.perf_counter() - started
+    done = run(count)
+    taken = time.perf_counter() - started
+    return done / taken, taken
 
 
 def table(title: str, results: Sequence[Measured], against: str) -> str:

@@ -29,6 +29,7 @@ from runtime.fle.formats import (
     MAXIMUM_PLAINTEXT,
     SUITE_KC_XAES,
     V1,
+    V2,
     V2_HEADER,
     RowId,
     associated_data,
@@ -186,10 +187,31 @@ class FieldCipher:
     def decrypt_column(
         self, tenant: str, field: str, row_ids: Sequence[RowId], values: Sequence[str]
     ) -> list[str]:
-        """Decrypt a column of values, one a row; the first that fails raises as :meth:`decrypt` does."""
+        """Decrypt a column of values to text; see :meth:`decrypt_column_bytes`."""
+        return [each.decode() for each in self.decrypt_column_bytes(tenant, field, row_ids, values)]
+
+    def decrypt_column_bytes(
+        self, tenant: str, field: str, row_ids: Sequence[RowId], values: Sequence[str]
+    ) -> list[bytes]:
+        """Decrypt a column of values, one a row; the first that fails raises as :meth:`decrypt` does.
+
+        Columns under one key are decrypted together, and those that were encrypted together fastest.
+        """
+        if len(row_ids) != len(values):
+            msg = f"{len(row_ids)} row ids for {len(values)} values"
+            raise ValueError(msg)
+        try:
+            raws = [to_bytes(value) for value in values]
+            kinds = {classify(raw) for raw in raws}
+            heads = {raw[:V2_HEADER] for raw in raws}
+            if kinds == {(V2, SUITE_KC_XAES)} and len(heads) == 1:
+                reader = self._reader(tenant, field, heads.pop())
+                return reader.key.open_many(raws, reader.place, row_ids)
+        except (FieldError, CommitmentMismatch, InvalidTag):
+            # One by one, so that the failure is counted and names its own key and reason.
+            pass
         return [
-            self.decrypt_bytes(tenant, field, row, value).decode()
-            for row, value in zip(row_ids, values, strict=True)
+            self.decrypt_bytes(tenant, field, row, value) for row, value in zip(row_ids, values, strict=True)
         ]
 
     def encrypt_deterministic(self, tenant: str, field: str, plaintext: str | bytes) -> str:

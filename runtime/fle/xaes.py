@@ -129,6 +129,28 @@ class KcXaes256Gcm:
             )
         ]
 
+    def open_many(self, parts: Sequence[tuple[bytes, bytes, bytes, bytes]]) -> list[bytes]:
+        """Decrypt (nonce, ciphertext || tag, commitment, associated data) of each value.
+
+        Values whose nonces share their first half, as :meth:`seal_many` makes them, share its derivation.
+        It raises as :meth:`open` does, without saying which value it was.
+        """
+        aes = self._context()
+        derived: dict[bytes, tuple[AESGCM, int]] = {}
+        last: list[bytes] = []
+        for nonce, _, _, _ in parts:
+            state = derived.get(nonce[:12])
+            if state is None:
+                first = int.from_bytes(nonce[:12], "big")
+                blocks = aes.update((first * _SPREAD_THREE ^ self._mask_derive).to_bytes(48, "big"))
+                chained = int.from_bytes(blocks[32:], "big") * _SPREAD_TWO ^ self._mask_commitment
+                derived[nonce[:12]] = state = (AESGCM(blocks[:32]), chained)
+            half = int.from_bytes(nonce[12:], "big")
+            last.append((half * _SPREAD_TWO_HIGH ^ state[1]).to_bytes(32, "big"))
+        if not compare_digest(aes.update(b"".join(last)), b"".join([part[2] for part in parts])):
+            raise CommitmentMismatch
+        return [derived[nonce[:12]][0].decrypt(nonce[12:], sealed, aad) for nonce, sealed, _, aad in parts]
+
     def __del__(self) -> None:
         # Only the last reference overwrites the key: doing it while another thread encrypts would encrypt
         # under a key of zeros.

@@ -85,10 +85,11 @@ class Converter:
             deterministic.append(found is not None and found.suite == "AES-SIV-512")
         names = [rows[position] for position in at]
         new = self._seal(key, name, names, plain, deterministic)
-        back = [
-            self.cipher.decrypt_bytes(self.tenant, name, row, value) if key else value.encode()
-            for row, value in zip(names, new, strict=True)
-        ]
+        back = (
+            self.cipher.decrypt_column_bytes(self.tenant, name, names, new)
+            if key
+            else [value.encode() for value in new]
+        )
         if back != plain:
             msg = f"field {name}: a new value does not read as the old one did; nothing was written"
             raise CheckFailed(msg)

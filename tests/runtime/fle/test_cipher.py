@@ -176,6 +176,26 @@ def _once(stage: Stage) -> FieldCipher:
     return _ciphers.setdefault(stage.url, stage.cipher())
 
 
+def test_a_column_with_one_bad_value_says_what_a_single_value_says(stage: Stage) -> None:
+    cipher = stage.cipher()
+    column = cipher.encrypt_column("gold", "email", [1, 2, 3], ["a", "b", "c"])
+    for bad, error in [
+        ("ana@example.com", errors.PlaintextFound),
+        (flip(column[1], 40, 1), errors.WrongKey),
+        (flip(column[1], 70, 1), errors.NotAuthentic),
+        (column[0], errors.NotAuthentic),
+    ]:
+        with pytest.raises(error):
+            cipher.decrypt_column("gold", "email", [1, 2, 3], [column[0], bad, column[2]])
+    mixed = [
+        column[0],
+        cipher.encrypt("gold", "email", 2, "b"),
+        cipher.encrypt_deterministic("gold", "email", "c"),
+    ]
+    assert cipher.decrypt_column("gold", "email", [1, 2, 3], mixed) == ["a", "b", "c"]
+    assert cipher.decrypt_column("gold", "email", [], []) == []
+
+
 @given(junk=st.one_of(st.text(), st.binary(max_size=200).map(lambda b: base64.b64encode(b).decode())))
 def test_the_parser_only_ever_raises_field_errors(junk: str) -> None:
     try:
