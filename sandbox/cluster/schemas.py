@@ -46,6 +46,13 @@ def _built_in(kind: Kind) -> Draft202012Validator:
     return Draft202012Validator(_read(f"{kind.kind.lower()}-{suffix}.json"), registry=_registry())
 
 
+class _Loader(yaml.CSafeLoader):
+    """Takes a lone ``=``, as it stands among the matchers' operators, for text, as YAML 1.2 does."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: node.value)
+
+
 class Schemas:
     """Validators of every kind; custom ones from a folder of CustomResourceDefinitions."""
 
@@ -53,7 +60,7 @@ class Schemas:
         self._custom: dict[Kind, dict[str, Any]] = {}
         self._validators: dict[Kind, Draft202012Validator] = {}
         for path in sorted(definitions.glob("*.yaml")) if definitions else ():
-            for document in yaml.load_all(path.read_bytes(), yaml.CSafeLoader):
+            for document in yaml.load_all(path.read_bytes(), _Loader):
                 self._custom.update(_definition(document))
 
     @property
@@ -75,7 +82,9 @@ class Schemas:
         if unknown:
             listed = ", ".join(f'unknown field "{path}"' for path in sorted(set(unknown)))
             message = f'{kind.kind} "{name}" in version "{kind.api_version}" cannot be handled: '
-            msg = f"{message}strict decoding error: {listed}"
+            # Wrong values the API server would name at the next try.
+            wrong = "".join(f"; {cause.field}: {cause.message}" for cause in causes)
+            msg = f"{message}strict decoding error: {listed}{wrong}"
             raise bad_request(msg)
         if causes:
             raise invalid(kind.kind, name, causes)

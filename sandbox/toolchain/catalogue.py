@@ -19,7 +19,7 @@ from sandbox.toolchain.progress import Progress
 
 _PULUMI = "github.com/pulumi/pulumi/pkg/v3"
 _PULUMI_VERSION_VARIABLE = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
-_CRD_KINDS = ("podmonitors", "prometheusrules", "servicemonitors")
+_CRD_KINDS = ("alertmanagerconfigs", "podmonitors", "prometheusrules", "servicemonitors")
 _OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 
 

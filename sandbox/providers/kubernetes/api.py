@@ -23,9 +23,11 @@ CLUSTER_SCOPED = frozenset({"Namespace", "ClusterRole", "ClusterRoleBinding", "P
 class Refused(Exception):
     """The API server refuses a request; the message is its own."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, kind: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.kind = kind
+        """The plural of the kind that the refusal is about, as in ``namespaces``."""
 
 
 class Api:
@@ -82,10 +84,11 @@ class Api:
         if answer.is_success:
             return answer.json()
         try:
-            message = answer.json()["message"]
+            status = answer.json()
+            message, kind = status["message"], (status.get("details") or {}).get("kind", "")
         except (ValueError, KeyError, TypeError):
-            message = f"{method} {path}: HTTP {answer.status_code}"
-        raise Refused(answer.status_code, message)
+            message, kind = f"{method} {path}: HTTP {answer.status_code}", ""
+        raise Refused(answer.status_code, message, kind)
 
     def _client(self) -> httpx.Client:
         if not hasattr(self._local, "client"):

@@ -112,7 +112,7 @@ class KubernetesServicer(ProviderServicer):
         inputs = decode(request.properties)
         with one_line(context, request.urn):
             if request.preview:
-                return provider_pb2.CreateResponse(id="", properties=encode(self._preview(inputs)))
+                return provider_pb2.CreateResponse(id="", properties=encode(self._preview(inputs, new=True)))
             if (existing := self._api.get(inputs)) is not None and not _is_ours(existing):
                 msg = "it exists already and was not made by this program; import it or delete it"
                 raise ValueError(msg)
@@ -124,21 +124,21 @@ class KubernetesServicer(ProviderServicer):
         inputs = decode(request.news)
         with one_line(context, request.urn):
             if request.preview:
-                return provider_pb2.UpdateResponse(properties=encode(self._preview(inputs)))
+                return provider_pb2.UpdateResponse(properties=encode(self._preview(inputs, new=False)))
             stored = self._api.apply(_sent(inputs))
         live = self._ready(context, inputs, stored, request.timeout)
         return provider_pb2.UpdateResponse(properties=encode(_outputs(live, inputs)))
 
-    def _preview(self, inputs: Properties) -> Properties:
+    def _preview(self, inputs: Properties, *, new: bool) -> Properties:
         if not has_unknown(inputs):
             try:
                 dry = self._api.apply(_sent(inputs), dry_run=True)
             except Refused as refused:
                 # A namespace that this very update will create; everything else in it is checked then.
-                if refused.code != NOT_FOUND:
+                if (refused.code, refused.kind) != (NOT_FOUND, "namespaces"):
                     raise
             else:
-                return _outputs(_without_identity(dry), inputs)
+                return _outputs(_before_it_is_stored(dry, new=new), inputs)
         return {**inputs, "status": UNKNOWN}
 
     def _ready(self, context: Any, inputs: Properties, stored: Object, timeout: float) -> Object:
@@ -212,10 +212,10 @@ def _outputs(live: Object, inputs: Properties) -> Properties:
     return outputs
 
 
-def _without_identity(dry: Object) -> Object:
-    """A dry run's answer without what the server would choose anew."""
-    metadata = {name: value for name, value in dry["metadata"].items() if name not in _SERVER_SET}
-    return {**dry, "metadata": metadata, "status": UNKNOWN}
+def _before_it_is_stored(dry: Object, *, new: bool) -> Object:
+    """A dry run's answer in which what the server will choose anew is unknown."""
+    chosen = _SERVER_SET if new else ("resourceVersion", "generation", "managedFields")
+    return {**dry, "metadata": {**dry["metadata"], **dict.fromkeys(chosen, UNKNOWN)}, "status": UNKNOWN}
 
 
 def _importable(live: Object) -> Properties:

@@ -6,9 +6,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-import yaml
 
 from runtime.errors import BadInput, Unreachable
+from sandbox.cluster.schemas import Schemas
 from sandbox.toolchain import NAMES, catalogue, debezium, debian, ensure, golang, path
 from sandbox.toolchain.cache import Recipe
 from sandbox.toolchain.progress import Step
@@ -76,8 +76,8 @@ def test_every_program_is_there_and_runs() -> None:
 
 
 def test_custom_resource_definitions_are_those_of_the_operator() -> None:
-    documents = [yaml.safe_load(file.read_text()) for file in sorted(path("crds").iterdir())]
-    assert [document["spec"]["names"]["kind"] for document in documents] == [
+    assert [kind.kind for kind in Schemas(path("crds")).custom_kinds] == [
+        "AlertmanagerConfig",
         "PodMonitor",
         "PrometheusRule",
         "ServiceMonitor",
