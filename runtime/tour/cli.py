@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ from runtime.tour.sender import Answer, send_all
 
 SENSITIVE = ("email", "phone")
 _EVENTS_EACH = 100
+_LOG_WIDTH = 120
 
 
 def tour(
@@ -118,7 +120,8 @@ def _print_json(counts: Mapping[str, TenantCount], answers: Sequence[Answer]) ->
 
 
 def _print_table(outputs: StackOutputs, counts: Mapping[str, TenantCount], answers: Sequence[Answer]) -> None:
-    console = Console()
+    # A log has no width of its own; a terminal's is kept.
+    console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
     console.print(as_table(counts))
     for refusal in _refusals(answers):
         console.print(f"[red]refused[/] {refusal}", highlight=False)

@@ -20,7 +20,7 @@ _COLUMNS = (
     "duplicates",
     "p50 ms",
     "p99 ms",
-    "lies encrypted",
+    "lie encrypted",
 )
 
 
@@ -78,7 +78,7 @@ def as_table(counts: Mapping[str, TenantCount]) -> Table:
     """The table of all tenants with their total."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=False)
     for index, name in enumerate(_COLUMNS):
-        table.add_column(name, justify="left" if index in (0, len(_COLUMNS) - 1) else "right")
+        table.add_column(name, justify="left" if index in (0, len(_COLUMNS) - 1) else "right", no_wrap=True)
     for tenant, line in sorted(counts.items()):
         table.add_row(tenant, *_cells(line))
     table.add_section()
