@@ -316,5 +316,5 @@ def test_the_migration_runs_again_when_the_schema_changes(monkeypatch: pytest.Mo
 def test_files_in_the_cluster_change_in_place(stage: str) -> None:
     # Otherwise the Kubernetes provider deletes a ConfigMap that changed and makes it anew.
     config = (ROOT / f"Pulumi.{stage}.yaml").read_text(encoding="utf-8")
-    assert '  kubernetes:enableConfigMapMutable: "true"\n' in config
-    assert '  kubernetes:enableSecretMutable: "true"\n' in config
+    assert "  kubernetes:enableConfigMapMutable: true\n" in config
+    assert "  kubernetes:enableSecretMutable: true\n" in config
