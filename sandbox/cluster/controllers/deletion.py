@@ -72,7 +72,7 @@ class NamespaceDeletion(Controller):
 
 
 class OrphanDeletion(Controller):
-    """Deletes pods and ReplicaSets whose owner went without them, in a kill for one."""
+    """Deletes pods whose owner is gone, as after a kill between the two."""
 
     api_version = "v1"
     kind = "Pod"
