@@ -260,6 +260,10 @@ def _claim_spec(spec: Object, path: str) -> Causes:
         yield wrong(f"{path}.resources.requests[storage]", storage, "must be a quantity such as 10Gi")
 
 
+# Silence about these would be a Job that does something else than on a real cluster.
+_JOB_MISSING = ("podFailurePolicy", "successPolicy", "backoffLimitPerIndex", "maxFailedIndexes")
+
+
 def _job(obj: Object) -> Causes:
     yield from _job_spec(obj["spec"], "spec")
 
@@ -275,6 +279,11 @@ def _job_spec(spec: Object, path: str) -> Causes:
     for name in numbers:
         if (spec.get(name) or 0) < 0:
             yield wrong(f"{path}.{name}", spec[name], "must be greater than or equal to 0")
+    for name in _JOB_MISSING:
+        if spec.get(name) is not None:
+            yield Cause(f"{path}.{name}", "the sandbox's Jobs do not have this", "FieldValueNotSupported")
+    if spec.get("completionMode") == "Indexed":
+        yield wrong(f"{path}.completionMode", "Indexed", "the sandbox has no indexed Jobs")
     yield from _template(spec.get("template") or {}, f"{path}.template", restart=("OnFailure", "Never"))
 
 

@@ -228,6 +228,8 @@ INVALID: list[tuple[str, Object, int, str]] = [
     ("time zone", at(cron_job(), "spec.timeZone", "Mars/Base"), 422, "unknown time zone"),
     ("concurrency", at(cron_job(), "spec.concurrencyPolicy", "Maybe"), 422, "concurrencyPolicy"),
     ("job restarts", job("j", "", restart="Always"), 422, 'supported values: "OnFailure", "Never"'),
+    ("indexed job", job("j", "", completionMode="Indexed"), 422, "the sandbox has no indexed Jobs"),
+    ("failure policy", job("j", "", podFailurePolicy={"rules": []}), 422, "podFailurePolicy"),
     ("config key", named("ConfigMap", "c", data={"a/b": "x"}), 422, "valid config key"),
     ("too large", named("ConfigMap", "c", data={"a": "x" * 1_100_000}), 422, "Too long"),
     ("tls secret", named("Secret", "s", type="kubernetes.io/tls", data={}), 422, "data[tls.crt]: Required"),
