@@ -36,7 +36,7 @@ class Measured:
 def measure(
     candidates: dict[str, Callable[[int], int]], *, seconds: float = 0.3, rounds: int = 7
 ) -> dict[str, Measured]:
-    """Run each candidate, which gets a number of operations and returns how many it did, in ``rounds`` rounds.
+    """Run each candidate in ``rounds`` rounds; it gets a number of operations and returns how many it did.
 
     The number is chosen once a candidate so that a turn takes about ``seconds``.
     """

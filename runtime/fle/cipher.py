@@ -285,13 +285,18 @@ class FieldCipher:
         return ring.writers.get((self.table, field)) or self._prepare(tenant, field)
 
     def _fresh(self, tenant: str, field: str) -> Ring:
-        if field not in self.encrypted_fields(tenant):
-            raise OutOfScope(tenant, field)
+        self._check_scope(tenant, field)
         try:
             return self.keyring.ring(tenant)
         except FieldError as error:
             problem = error.at(tenant, field)
         raise problem
+
+    def _check_scope(self, tenant: str, field: str) -> None:
+        if tenant not in self._scope:
+            raise UnknownTenant(tenant, field)
+        if field not in self._scope[tenant]:
+            raise OutOfScope(tenant, field)
 
     def _take_large(self, key: DataKey, tenant: str, field: str, size: int) -> None:
         """Count what a large value is beyond its first ticket."""
@@ -300,8 +305,7 @@ class FieldCipher:
         key.take((size - 1) // TICKET_BYTES, self.keyring.reserve)
 
     def _prepare(self, tenant: str, field: str) -> Writer:
-        if field not in self.encrypted_fields(tenant):
-            raise OutOfScope(tenant, field)
+        self._check_scope(tenant, field)
         try:
             key, ring = self.keyring.writer(tenant)
         except FieldError as error:
