@@ -88,7 +88,9 @@ class NatsBus:
                 servers=url.split(","),
                 name=name,
                 allow_reconnect=False,
-                max_reconnect_attempts=0,
+                # Of the first connection: by default it is tried for two minutes.
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0.1,  # pyright: ignore[reportArgumentType]
                 connect_timeout=5,
                 ping_interval=10,
                 closed_cb=ended,
