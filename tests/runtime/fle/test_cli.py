@@ -123,6 +123,7 @@ def test_parts_out_of_reach_are_exit_code_three(kilo: Kilo) -> None:
     assert b"hidden" not in kilo("encrypt", *PLACE, value=b"x", code=3).stderr
 
 
+@pytest.mark.timeout(400)
 def test_a_rotation_from_plan_to_proof_by_commands(kilo: Kilo, stage: Stage) -> None:
     plain = fill(stage, stage.cipher())
     me = ("--as", "requester", "--signing-key", "requester.pem")
@@ -156,7 +157,7 @@ def test_a_rotation_from_plan_to_proof_by_commands(kilo: Kilo, stage: Stage) -> 
 
 
 def test_shredding_takes_two_people_and_leaves_nothing(kilo: Kilo, stage: Stage) -> None:
-    value = stage.cipher().encrypt("gold", "email", 7, "ana")
+    value = stage.cipher("events").encrypt("gold", "email", 7, "ana")
     one, two = "approver.one=approver.one.pem", "approver.two=approver.two.pem"
     kilo("shred", "gold", "--confirm", "gold", "--approver", one, "--approver", one, code=1)
     kilo("shred", "gold", "--confirm", "golf", "--approver", one, "--approver", two, code=2)
