@@ -13,6 +13,7 @@ import inspect
 import threading
 import types
 import typing
+import warnings
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -75,7 +76,9 @@ def output_names(token: str) -> frozenset[str]:
 
 def _locate(token: str) -> tuple[types.ModuleType, str]:
     # The SDKs load their modules on first use, and a second thread would see half of one.
-    with _IMPORTING:
+    with _IMPORTING, warnings.catch_warnings():
+        # Loading a module warns of everything old in it, used or not.
+        warnings.simplefilter("ignore", DeprecationWarning)
         return _import(token)
 
 

@@ -1,4 +1,4 @@
-"""AWS IAM: roles, policies, attachments and OpenID Connect providers. Global, so without a region."""
+"""AWS IAM: roles, policies and their attachments. Global, so without a region."""
 
 from __future__ import annotations
 
@@ -263,56 +263,4 @@ class RolePolicyAttachment(_IamType):
             self.client(known).detach_role_policy(RoleName=role, PolicyArn=arn)
 
 
-class OpenIdConnectProvider(_IamType):
-    """Whose tokens IAM trusts, a cluster's for one."""
-
-    type_name = "aws:iam/openIdConnectProvider:OpenIdConnectProvider"
-    tagged = True
-    immutable = ("url",)
-    server_chosen = ("tagsAll", "thumbprintLists")
-
-    def create(self, inputs: Properties) -> str:
-        """The provider's ARN is its id."""
-        answer = self.client(inputs).create_open_id_connect_provider(
-            Url=inputs["url"],
-            ClientIDList=inputs["clientIdLists"],
-            ThumbprintList=inputs.get("thumbprintLists") or [],
-            Tags=tag_list(inputs),
-        )
-        return answer["OpenIDConnectProviderArn"]
-
-    def read(self, resource_id: str, known: Properties) -> Properties | None:
-        """Live."""
-        with unless_gone(*_GONE):
-            found = self.client(known).get_open_id_connect_provider(OpenIDConnectProviderArn=resource_id)
-            tags = {t["Key"]: t["Value"] for t in found.get("Tags") or ()}
-            return {
-                "arn": resource_id,
-                "url": known.get("url") or f"https://{found['Url'].removeprefix('https://')}",
-                "clientIdLists": found["ClientIDList"],
-                "thumbprintLists": found.get("ThumbprintList") or [],
-                **tag_outputs(tags, known),
-            }
-        return None
-
-    def update(self, resource_id: str, old: Properties, new: Properties) -> None:
-        """Clients one by one, thumbprints whole."""
-        iam = self.client(new)
-        key = {"OpenIDConnectProviderArn": resource_id}
-        before, after = set(old.get("clientIdLists") or ()), set(new["clientIdLists"])
-        for client in sorted(after - before):
-            iam.add_client_id_to_open_id_connect_provider(**key, ClientID=client)
-        for client in sorted(before - after):
-            iam.remove_client_id_from_open_id_connect_provider(**key, ClientID=client)
-        prints = new.get("thumbprintLists")
-        if prints is not None and prints != old.get("thumbprintLists"):
-            iam.update_open_id_connect_provider_thumbprint(**key, ThumbprintList=prints)
-        self.retag("open_id_connect_provider", key, old, new)
-
-    def delete(self, resource_id: str, known: Properties) -> None:
-        """Roles that trust it stay."""
-        with unless_gone(*_GONE):
-            self.client(known).delete_open_id_connect_provider(OpenIDConnectProviderArn=resource_id)
-
-
-TYPES = (Role(), RolePolicy(), Policy(), RolePolicyAttachment(), OpenIdConnectProvider())
+TYPES = (Role(), RolePolicy(), Policy(), RolePolicyAttachment())

@@ -132,6 +132,9 @@ class Queue(AwsType):
             after.pop("ContentBasedDeduplication", None)
         changed = {name: value for name, value in after.items() if before.get(name) != value}
         if changed:
+            # moto forgets the policy that a call leaves out; SQS does not.
+            policy = sqs.get_queue_attributes(QueueUrl=resource_id, AttributeNames=["Policy"])
+            changed = {**policy.get("Attributes", {}), **changed}
             sqs.set_queue_attributes(QueueUrl=resource_id, Attributes=changed)
         put, removed = tag_changes(old, new)
         if put:

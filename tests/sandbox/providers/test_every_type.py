@@ -1,0 +1,345 @@
+"""Each resource type of the clouds: made, unchanged, without drift, changed in place, and gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.engine.environment import Endpoints
+from sandbox.providers.aws import provider as aws
+from sandbox.providers.base import Provider
+from sandbox.providers.gcp import provider as gcp
+from tests.sandbox.support import Project
+
+_AWS = """
+    def policy(*actions, resource="*", **more):
+        statement = {"Effect": "Allow", "Action": list(actions), "Resource": resource, **more}
+        return pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+    word = pulumi.Config().get("word") or "first"
+    tags = {"word": word}
+    key = aws.kms.Key(
+        "key", description=word, enable_key_rotation=True, deletion_window_in_days=7, tags=tags
+    )
+    aws.kms.Alias("alias", target_key_id=key.key_id)
+    aws.kms.KeyPolicy("key-policy", key_id=key.id, policy=policy("kms:*", Principal={"AWS": "*"}, Sid=word))
+
+    bucket = aws.s3.Bucket("bucket", object_lock_enabled=True, tags=tags)
+    in_bucket = {"bucket": bucket.id, "opts": pulumi.ResourceOptions(parent=bucket)}
+    versioning = aws.s3.BucketVersioning(
+        "versioning", **in_bucket, versioning_configuration={"status": "Enabled"}
+    )
+    aws.s3.BucketObjectLockConfiguration(
+        "lock",
+        bucket=bucket.id,
+        opts=pulumi.ResourceOptions(depends_on=[versioning]),
+        rule={"default_retention": {"mode": "GOVERNANCE", "days": len(word)}},
+    )
+    by_default = {"sse_algorithm": "aws:kms", "kms_master_key_id": key.arn}
+    aws.s3.BucketServerSideEncryptionConfiguration(
+        "encryption",
+        **in_bucket,
+        rules=[{"apply_server_side_encryption_by_default": by_default, "bucket_key_enabled": True}],
+    )
+    aws.s3.BucketPublicAccessBlock(
+        "access",
+        **in_bucket,
+        block_public_acls=True,
+        block_public_policy=True,
+        ignore_public_acls=True,
+        restrict_public_buckets=word == "first",
+    )
+    aws.s3.BucketOwnershipControls(
+        "ownership", **in_bucket, rule={"object_ownership": "BucketOwnerEnforced"}
+    )
+    aws.s3.BucketLifecycleConfiguration(
+        "lifecycle",
+        **in_bucket,
+        rules=[
+            {
+                "id": word,
+                "status": "Enabled",
+                "filter": {"prefix": "db/"},
+                "expiration": {"days": 30},
+                "noncurrent_version_expiration": {"noncurrent_days": 7},
+            },
+            {
+                "id": "parts",
+                "status": "Enabled",
+                "filter": {},
+                "abort_incomplete_multipart_upload": {"days_after_initiation": 3},
+            },
+        ],
+    )
+    document = aws.iam.get_policy_document_output(
+        statements=[
+            {
+                "sid": "TlsOnly",
+                "effect": "Deny",
+                "actions": ["s3:*"],
+                "resources": [bucket.arn],
+                "principals": [{"type": "*", "identifiers": ["*"]}],
+                "conditions": [{"test": "Bool", "variable": "aws:SecureTransport", "values": ["false"]}],
+            }
+        ]
+    )
+    aws.s3.BucketPolicy("bucket-policy", **in_bucket, policy=document.json)
+
+    repository = aws.ecr.Repository(
+        "repository",
+        image_tag_mutability="IMMUTABLE",
+        tags=tags,
+        image_scanning_configuration={"scan_on_push": True},
+        encryption_configurations=[{"encryption_type": "KMS"}],
+    )
+    selection = {
+        "tagStatus": "untagged",
+        "countType": "sinceImagePushed",
+        "countUnit": "days",
+        "countNumber": 14,
+    }
+    rule = {"rulePriority": 1, "description": word, "selection": selection, "action": {"type": "expire"}}
+    aws.ecr.LifecyclePolicy("expiry", repository=repository.name, policy=json.dumps({"rules": [rule]}))
+    aws.ecr.RepositoryPolicy(
+        "pull",
+        repository=repository.name,
+        policy=policy("ecr:BatchGetImage", Principal={"AWS": "*"}, Sid=word),
+    )
+    aws.ecr.RegistryScanningConfiguration(
+        "scanning",
+        scan_type="BASIC",
+        rules=[
+            {
+                "scan_frequency": "SCAN_ON_PUSH",
+                "repository_filters": [{"filter": "*", "filter_type": "WILDCARD"}],
+            }
+        ],
+    )
+
+    dead = aws.sqs.Queue("dead", message_retention_seconds=1209600, sqs_managed_sse_enabled=True)
+    redrive = dead.arn.apply(lambda arn: json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 5}))
+    queue = aws.sqs.Queue(
+        "queue",
+        visibility_timeout_seconds=100 + len(word),
+        redrive_policy=redrive,
+        tags=tags,
+        kms_master_key_id=key.id,
+    )
+    pushes = aws.cloudwatch.EventRule(
+        "pushes",
+        description=word,
+        tags=tags,
+        event_pattern=json.dumps({"source": ["aws.ecr"], "detail": {"action-type": ["PUSH"]}}),
+    )
+    aws.sqs.QueuePolicy(
+        "queue-policy",
+        queue_url=queue.id,
+        policy=policy(
+            "sqs:SendMessage",
+            resource=queue.arn,
+            Principal={"Service": "events.amazonaws.com"},
+            Condition={"ArnEquals": {"aws:SourceArn": pushes.arn}},
+        ),
+    )
+    aws.cloudwatch.EventTarget(
+        "target",
+        rule=pushes.name,
+        arn=queue.arn,
+        dead_letter_config={"arn": dead.arn},
+        retry_policy={"maximum_event_age_in_seconds": 3600, "maximum_retry_attempts": len(word)},
+    )
+
+    trust = policy("sts:AssumeRole", "sts:TagSession", Principal={"Service": "pods.eks.amazonaws.com"})
+    trust = trust.apply(lambda text: text.replace(', "Resource": "*"', ""))
+    role = aws.iam.Role("role", assume_role_policy=trust, description=word, tags=tags)
+    aws.iam.RolePolicy("role-policy", role=role.id, policy=policy(f"sqs:{word}", resource=queue.arn))
+    own = aws.iam.Policy("policy", policy=policy(f"sqs:{word}", resource=queue.arn), tags=tags)
+    aws.iam.RolePolicyAttachment("attachment", role=role.name, policy_arn=own.arn)
+
+    secret = aws.secretsmanager.Secret("secret", description=word, recovery_window_in_days=7, tags=tags)
+    aws.secretsmanager.SecretVersion("version", secret_id=secret.id, secret_string="a word")
+    identity, place = aws.get_caller_identity(), aws.get_region()
+    pulumi.export("here", f"{identity.account_id} {place.region} {aws.get_partition().partition}")
+"""
+
+_GCP = """
+    word = pulumi.Config().get("word") or "first"
+    account = gcp.serviceaccount.Account("account-1", display_name=word)
+    bucket = gcp.storage.Bucket(
+        "bucket",
+        location="EU",
+        uniform_bucket_level_access=True,
+        labels={"word": word},
+        public_access_prevention="enforced",
+        retention_policy={"retention_period": "86400", "is_locked": False},
+        soft_delete_policy={"retention_duration_seconds": 0},
+        default_event_based_hold=True,
+        lifecycle_rules=[{"action": {"type": "Delete"}, "condition": {"age": len(word)}}],
+    )
+    gcp.storage.BucketIAMMember(
+        "writer", bucket=bucket.name, role="roles/storage.objectCreator", member=account.member
+    )
+    ring = gcp.kms.KeyRing("ring", location="europe-west1")
+    gcp.kms.KeyRingIAMMember(
+        "ring-user", key_ring_id=ring.id, role="roles/cloudkms.viewer", member=account.member
+    )
+    key = gcp.kms.CryptoKey("key", key_ring=ring.id, rotation_period="7776000s", labels={"word": word})
+    gcp.kms.CryptoKeyIAMMember(
+        "key-user",
+        crypto_key_id=key.id,
+        member=account.member,
+        role="roles/cloudkms.cryptoKeyEncrypterDecrypter",
+    )
+    images = gcp.artifactregistry.Repository(
+        "images",
+        repository_id="images",
+        format="DOCKER",
+        description=word,
+        docker_config={"immutable_tags": True},
+    )
+    gcp.artifactregistry.RepositoryIamMember(
+        "pusher",
+        repository=images.name,
+        location=images.location,
+        role="roles/artifactregistry.writer",
+        member=account.member,
+    )
+    gcp.serviceaccount.IAMMember(
+        "workload",
+        service_account_id=account.name,
+        role="roles/iam.workloadIdentityUser",
+        member="serviceAccount:p.svc.id.goog[kilo/backup]",
+    )
+    gcp.projects.IAMMember(
+        "logger", project="trial-project", role="roles/logging.logWriter", member=account.member
+    )
+    pulumi.export("registry", images.registry_uri)
+    pulumi.export("number", gcp.organizations.get_project().number)
+"""
+
+_PROVIDERS = {"aws": (aws.make, _AWS), "gcp": (gcp.make, _GCP)}
+
+
+@pytest.fixture(params=["aws", "gcp"])
+def package(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_every_type_settles(package: str, tmp_path: Path, endpoints: Endpoints, blank: Path) -> None:
+    make, program = _PROVIDERS[package]
+    config = {"aws:region": "eu-central-1", "gcp:project": "trial-project", "gcp:region": "europe-west1"}
+    project = Project(tmp_path, endpoints, config, blank, f"import pulumi_{package} as {package}")
+
+    created = project.up(program)
+    assert _types(created.events) == set(make().types), "the program has every type of the provider"
+    assert project.up(None, "--expect-no-changes").steps == {}
+    assert project.engine("refresh", "--preview-only").steps == {}
+
+    changed = project.up(None, "--config", "trial:word=another")
+    assert set(changed.steps.values()) == {"update"}
+    assert len(changed.steps) >= len(created.steps) // 3
+    again = ("--config", "trial:word=another")
+    assert project.up(None, "--expect-no-changes", *again).steps == {}
+    assert project.engine("refresh", "--preview-only").steps == {}
+
+    destroyed = project.engine("destroy")
+    assert set(destroyed.steps) == set(created.steps)
+
+
+def _types(events: list[dict[str, Any]]) -> set[str]:
+    metadata = [event["resourcePreEvent"]["metadata"] for event in events if "resourcePreEvent" in event]
+    return {one["type"] for one in metadata if not one["type"].startswith("pulumi:")}
+
+
+@pytest.mark.parametrize(
+    ("token", "inputs", "path", "words"),
+    [
+        ("aws:kms/key:Key", {"deletionWindowInDays": 5}, "deletionWindowInDays", "from 7 to 30, and is 5"),
+        ("aws:kms/key:Key", {"customerMasterKeySpec": "RSA"}, "customerMasterKeySpec", "one of"),
+        ("aws:kms/key:Key", {"policy": "{"}, "policy", "must be a JSON document"),
+        ("aws:kms/alias:Alias", {"name": "acme", "targetKeyId": "k"}, "name", 'must begin with "alias/"'),
+        ("aws:s3/bucket:Bucket", {"bucket": "Upper"}, "bucket", "lower-case"),
+        ("aws:s3/bucket:Bucket", {"acl": "public-read"}, "acl", "aws.s3.BucketAcl"),
+        (
+            "aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration",
+            {"bucket": "b", "rule": {"defaultRetention": {"mode": "GOVERNANCE", "days": 1, "years": 1}}},
+            "rule.defaultRetention",
+            "exactly one of days and years",
+        ),
+        ("aws:sqs/queue:Queue", {"visibilityTimeoutSeconds": 50_000}, "visibilityTimeoutSeconds", "to 43200"),
+        ("aws:cloudwatch/eventRule:EventRule", {}, "eventPattern", "eventPattern or a scheduleExpression"),
+        (
+            "aws:cloudwatch/eventTarget:EventTarget",
+            {"rule": "r", "arn": "arn:aws:sqs:::q", "ecsTarget": {"taskDefinitionArn": "t"}},
+            "ecsTarget",
+            "can't carry this property out",
+        ),
+        ("aws:ecr/repository:Repository", {"name": "Team/App"}, "name", "lower-case"),
+        (
+            "aws:iam/role:Role",
+            {"assumeRolePolicy": "{}", "maxSessionDuration": 60},
+            "maxSessionDuration",
+            "from 3600",
+        ),
+        ("gcp:storage/bucket:Bucket", {"location": "EU", "name": "my-google-bucket"}, "name", "google"),
+        (
+            "gcp:storage/bucket:Bucket",
+            {"location": "EU", "retentionPolicy": {"retentionPeriod": "1"}, "versioning": {"enabled": True}},
+            "versioning.enabled",
+            "not both",
+        ),
+        (
+            "gcp:kms/cryptoKey:CryptoKey",
+            {"keyRing": "r", "rotationPeriod": "60s"},
+            "rotationPeriod",
+            "86400s",
+        ),
+        (
+            "gcp:projects/iAMMember:IAMMember",
+            {"project": "p", "role": "owner", "member": "user:a"},
+            "role",
+            "roles/",
+        ),
+    ],
+)
+def test_the_clouds_limits_are_said_before_anything_is_made(
+    token: str, inputs: dict[str, object], path: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_PROJECT", "trial-project")
+    provider: Provider = _PROVIDERS[token.partition(":")[0]][0]()
+    provider.configure({"project": "trial-project"}) if token.startswith("gcp") else None
+    _, failures = provider.check(token, "one", {}, inputs, b"seed")
+    assert [failure.path for failure in failures] == [path]
+    assert words in failures[0].reason
+
+
+def test_no_cloud_is_ever_reached_by_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime.errors import BadInput
+
+    for endpoint in ("", "https://kms.eu-central-1.amazonaws.com"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with pytest.raises(BadInput, match="AWS_ENDPOINT_URL must be an address on this machine"):
+            aws.make().configure({})
+
+
+def test_a_generated_name_fits_and_follows_from_the_seed() -> None:
+    provider = aws.make()
+    made = [
+        provider.check("aws:iam/role:Role", "r" * 80, {}, {"assumeRolePolicy": "{}"}, seed)[0]
+        for seed in (b"1", b"1", b"2")
+    ]
+    assert made[0]["name"] == made[1]["name"] != made[2]["name"]
+    assert len(made[0]["name"]) == 64
+    kept = provider.check("aws:iam/role:Role", "r" * 80, made[0], {"assumeRolePolicy": "{}"}, b"3")[0]
+    assert kept["name"] == made[0]["name"], "a generated name stays"
+    given = provider.check(
+        "aws:iam/role:Role",
+        "r",
+        {**made[0], "name": "chosen", "__defaults": []},
+        {"assumeRolePolicy": "{}"},
+        b"3",
+    )[0]
+    assert given["name"] != "chosen", "a name that the program takes back is generated"
