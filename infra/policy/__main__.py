@@ -1,12 +1,12 @@
 """Hands the rules to the engine: ``pulumi preview --policy-pack infra/policy``.
 
-A stage chooses by ``kilo:policy_enforcement`` whether a broken rule stops the deployment
-(``mandatory``, the default) or is only reported (``advisory``).
+A broken rule stops the deployment. A stage that only wants to hear of it, by ``kilo:policy_enforcement:
+advisory``, adds ``--policy-pack-config infra/policy/advisory.json``; the engine tells a pack nothing of the
+stage's own configuration before it has asked for the levels.
 """
 
 from __future__ import annotations
 
-import pulumi
 from pulumi_policy import (
     EnforcementLevel,
     Policy,
@@ -68,10 +68,9 @@ def _resource(resource: PolicyResource) -> Resource:
 
 def main() -> None:
     """Serve the pack until the engine is done with it."""
-    level = EnforcementLevel(pulumi.Config("kilo").get("policy_enforcement") or "mandatory")
     PolicyPack(
         "kilo",
-        enforcement_level=level,
+        enforcement_level=EnforcementLevel.MANDATORY,
         policies=[*map(_resource_policy, RULES), *map(_stack_policy, STACK_RULES)],
     )
 

@@ -3,6 +3,8 @@
 A stage's file may name a cloud's secrets provider, and without one the engine notes its own salt there.
 The sandbox encrypts by a passphrase of its own, so a command that runs the program reads a copy of the file
 under ``.kilo/config`` without the one and with the other, and the file itself stays as it is.
+
+Where the project has a policy pack, every preview and every update is held to it.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sandbox.engine.environment import Layout
+from sandbox.stages import stage_config
 
 RUNS_THE_PROGRAM = frozenset(
     {"preview", "pre", "up", "update", "refresh", "destroy", "down", "import", "watch"}
 )
+CHECKED = frozenset({"preview", "pre", "up", "update"})
 _PROVIDER = re.compile(r"^(secretsprovider|encryptedkey|encryptionsalt):.*\n?", re.MULTILINE)
 _SECURE = re.compile(r"^\s+secure:", re.MULTILINE)
 _SALT = re.compile(r"^encryptionsalt:.*$", re.MULTILINE)
@@ -41,7 +45,7 @@ def sandbox_configuration(project: Path, stack: str) -> Path | None:
     source = project / f"Pulumi.{stack}.yaml"
     copy = Layout(project).home / "config" / source.name
     try:
-        text = _PROVIDER.sub("", source.read_text(encoding="utf-8"))
+        text = without_secrets_provider(source.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
     # Secrets in the file itself, of `pulumi config set --secret`, are encrypted with the file's own salt.
@@ -53,6 +57,32 @@ def sandbox_configuration(project: Path, stack: str) -> Path | None:
     beside.write_text(text, encoding="utf-8")
     beside.replace(copy)
     return copy
+
+
+def with_policies(project: Path, arguments: Sequence[str]) -> list[str]:
+    """``arguments`` with the project's own policy pack, unless they name one."""
+    given = list(arguments)
+    command = next((word for word in given if not word.startswith("-")), None)
+    has_pack = any(word.split("=", 1)[0] == "--policy-pack" for word in given)
+    if command not in CHECKED or has_pack:
+        return given
+    return [*given, *policies(project, _stack(given))]
+
+
+def policies(project: Path, stack: str | None) -> list[str]:
+    """The options that hold a command to the project's policy pack, as strictly as the stage wants it."""
+    pack = project / "infra" / "policy"
+    if not (pack / "PulumiPolicy.yaml").is_file():
+        return []
+    options = ["--policy-pack", str(pack)]
+    if stack and stage_config(project, stack).get("kilo:policy_enforcement") == "advisory":
+        options += ["--policy-pack-config", str(pack / "advisory.json")]
+    return options
+
+
+def without_secrets_provider(text: str) -> str:
+    """The text of a stage's file without what says how its secrets are encrypted."""
+    return _PROVIDER.sub("", text)
 
 
 def _stack(arguments: Sequence[str]) -> str | None:
@@ -75,7 +105,8 @@ def main() -> None:
         )
         if done.returncode:
             sys.exit(done.returncode)
-    os.execv(engine, [engine, *with_configuration(Path(project), arguments)])  # noqa: S606
+    arguments = with_policies(Path(project), with_configuration(Path(project), arguments))
+    os.execv(engine, [engine, *arguments])  # noqa: S606
 
 
 if __name__ == "__main__":
