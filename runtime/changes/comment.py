@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 
 from runtime.changes.danger import dangers
-from runtime.changes.preview import Change, Operation, PropertyChange
+from runtime.changes.preview import Change, Operation, Preview, Violation
 from runtime.changes.redaction import redact
+from runtime.changes.values import value_lines
 
 MARKER = "<!-- kilo preview-diff -->"
 """Lets a workflow find its own comment and update it."""
@@ -17,27 +18,37 @@ COMMENT_LIMIT = 65_536
 
 _ORDER: tuple[Operation, ...] = ("replace", "delete", "update", "create")
 _SIGNS = {"create": "+", "update": "~", "replace": "±", "delete": "-"}
-_VALUE_LIMIT = 120
 
 
-def render_comment(stages: Mapping[str, Sequence[Change]]) -> str:
-    """The comment for ``stages``, by name, each with its changes.
+def render_comment(stages: Mapping[str, Preview], *, limited: bool = True) -> str:
+    """The comment for ``stages``, by name, each with what its preview said.
 
-    The same changes give the same comment. What doesn't fit into a comment is cut, and the cut is said.
+    The same previews give the same comment. What doesn't fit into a comment is cut, and the cut is said;
+    nothing is cut when it is not ``limited``.
     """
     lines = [MARKER, "### Preview", "", *_summary(stages), ""]
-    for stage, changes in stages.items():
-        lines += _stage(stage, changes)
+    for stage, preview in stages.items():
+        lines += _stage(stage, preview)
     text = redact("\n".join(lines).rstrip() + "\n")
-    if len(text) <= COMMENT_LIMIT:
+    if not limited or len(text) <= COMMENT_LIMIT:
         return text
-    note = "\n\n… cut here: the whole diff is in the job's artifact.\n"
+    note = "\n```\n\n</details>\n\n… cut here: the whole diff is in the job's artifact.\n"
     return text[: COMMENT_LIMIT - len(note)].rpartition("\n")[0] + note
 
 
-def render_json(stages: Mapping[str, Sequence[Change]]) -> str:
-    """The same as JSON: by stage a list of changes with their dangers."""
-    document = {stage: [_as_json(change) for change in changes] for stage, changes in stages.items()}
+def render_json(stages: Mapping[str, Preview]) -> str:
+    """The same as JSON, by stage: changes with their dangers, violations of policies, errors."""
+    document = {
+        stage: {
+            "changes": [_as_json(change) for change in preview.changes],
+            "violations": [
+                {"policy": found.policy, "message": found.message, "mandatory": found.mandatory}
+                for found in preview.violations
+            ],
+            "errors": list(preview.errors),
+        }
+        for stage, preview in stages.items()
+    }
     return redact(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False))
 
 
@@ -53,32 +64,64 @@ def _as_json(change: Change) -> dict[str, object]:
     }
 
 
-def _summary(stages: Mapping[str, Sequence[Change]]) -> list[str]:
+def _summary(stages: Mapping[str, Preview]) -> list[str]:
     lines = [
-        "| stage | replace | delete | update | create | dangerous |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| stage | replace | delete | update | create | dangerous | policies |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
-    for stage, changes in stages.items():
-        counts = [sum(change.operation == operation for change in changes) for operation in _ORDER]
-        risky = sum(bool(dangers(change)) for change in changes)
-        lines.append(f"| {stage} | {' | '.join(map(str, counts))} | {f'**{risky}**' if risky else 0} |")
+    for stage, preview in stages.items():
+        counts = [sum(change.operation == operation for change in preview.changes) for operation in _ORDER]
+        risky = sum(bool(dangers(change)) for change in preview.changes)
+        lines.append(
+            f"| {stage} | {' | '.join(map(str, counts))} | {f'**{risky}**' if risky else 0} "
+            f"| {_policies(preview)} |"
+        )
     return lines
 
 
-def _stage(stage: str, changes: Sequence[Change]) -> list[str]:
-    if not changes:
-        return [f"#### {stage}", "", "No changes.", ""]
+def _policies(preview: Preview) -> str:
+    broken = sum(found.mandatory for found in preview.violations)
+    reported = len(preview.violations) - broken
+    said = [f"**{broken} broken**"] if broken else []
+    said += [f"{reported} reported"] if reported else []
+    return ", ".join(said) or "kept"
+
+
+def _stage(stage: str, preview: Preview) -> list[str]:
     lines = [f"#### {stage}", ""]
-    risky = [change for change in changes if dangers(change)]
+    lines += [line for error in preview.errors for line in ["```text", error, "```", ""]]
+    lines += _violations(preview.violations)
+    if not preview.changes:
+        return [*lines, "No changes.", ""]
+    risky = [change for change in preview.changes if dangers(change)]
     for change in sorted(risky, key=_rank):
         lines += [f"- :warning: **{change.operation}** {_title(change)}: {'; '.join(dangers(change))}"]
     if risky:
         lines.append("")
     lines += ["<details><summary>All changes</summary>", "", "```diff"]
-    for change in sorted(changes, key=_rank):
-        lines.append(f"{_SIGNS[change.operation]} {change.type} {change.name}")
-        lines += [f"    {_property(item)}" for item in change.properties]
+    for change in sorted(preview.changes, key=_rank):
+        lines += resource_lines(change)
     return [*lines, "```", "", "</details>", ""]
+
+
+def _violations(found: Sequence[Violation]) -> list[str]:
+    broken = [f"- :no_entry: {item.message} (`{item.policy}`)" for item in found if item.mandatory]
+    reported = [f"- {item.message} (`{item.policy}`)" for item in found if not item.mandatory]
+    lines = [*sorted(broken), ""] if broken else []
+    if reported:
+        summary = "<details><summary>Policies that this stage only reports</summary>"
+        lines += [summary, "", *sorted(reported), "", "</details>", ""]
+    return lines
+
+
+def resource_lines(change: Change) -> list[str]:
+    """A change as lines of a diff: the resource, and under it each property that differs."""
+    lines = [f"{_SIGNS[change.operation]} {change.type} {change.name}"]
+    for item in sorted(change.properties, key=lambda item: item.path):
+        forces = "  (forces replacement)" if item.forces_replacement else ""
+        lines.append(f"    {item.path}:{forces}")
+        lines += [f"      {line}" for line in value_lines(item.before, item.after)]
+    return lines
 
 
 def _rank(change: Change) -> tuple[bool, int, str, str]:
@@ -87,15 +130,3 @@ def _rank(change: Change) -> tuple[bool, int, str, str]:
 
 def _title(change: Change) -> str:
     return f"`{change.name}` ({change.type.rpartition(':')[2]})"
-
-
-def _property(item: PropertyChange) -> str:
-    forces = "  (forces replacement)" if item.forces_replacement else ""
-    return f"{item.path}: {_value(item.before)} -> {_value(item.after)}{forces}"
-
-
-def _value(value: object) -> str:
-    if value is None:
-        return "(none)"
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return text if len(text) <= _VALUE_LIMIT else f"{text[: _VALUE_LIMIT - 1]}…"

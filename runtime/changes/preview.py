@@ -1,7 +1,9 @@
-"""Reads ``pulumi preview --json`` into changes.
+"""Reads the engine's preview events into changes, broken policies and errors.
 
-The format is the engine's ``apitype`` ``PreviewDigest``; what is read here is what versions since 3.0
-have had. Steps that change nothing, and the engine's own bookkeeping (providers, the stack), are left out.
+The format is that of ``pulumi preview --json`` with ``PULUMI_ENABLE_STREAMING_JSON_PREVIEW=true``: one
+``apitype.EngineEvent`` a line. The single document that the engine writes without it says nothing of
+policies. Steps that change nothing, and the engine's own bookkeeping (providers, the stack), are left out;
+so are debug messages, in which the SDK shows values in the clear.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ _OPERATIONS: dict[str, Operation] = {
     "import-replacement": "replace",
 }
 _BOOKKEEPING = ("pulumi:pulumi:", "pulumi:providers:")
+# The engine's own sentence for a rule that has to wait until values are known, which is no finding.
+_NOT_YET = "during preview: "
 
 
 @dataclass(frozen=True)
@@ -51,28 +55,57 @@ class Change:
     protected: bool = False
 
 
-def parse_preview(text: str) -> list[Change]:
-    """The changes of a preview, in the engine's order.
+@dataclass(frozen=True)
+class Violation:
+    """One thing that breaks a rule of the policy pack; a mandatory one stops the deployment."""
+
+    policy: str
+    message: str
+    mandatory: bool
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a preview of one stage said, in the engine's order."""
+
+    changes: tuple[Change, ...] = ()
+    violations: tuple[Violation, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+def parse_events(text: str) -> Preview:
+    """What the events of a preview say.
 
     Raises:
-        BadInput: the text is not the JSON of a preview.
+        BadInput: the text is not the events of a preview.
     """
     try:
-        document = json.loads(text)
-        steps = document.get("steps", [])
-        return [change for step in steps for change in _change(step)]
+        events: list[Mapping[str, Any]] = [json.loads(line) for line in text.splitlines() if line.strip()]
+        if not any("preludeEvent" in event or "summaryEvent" in event for event in events):
+            raise ValueError("neither its beginning nor its end is there")  # noqa: EM101, TRY301
+        return Preview(
+            tuple(change for event in events for change in _change(event)),
+            tuple(violation for event in events for violation in _violations(event)),
+            tuple(error for event in events for error in _errors(event)),
+        )
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        msg = f"not the output of `pulumi preview --json`: {error}"
+        msg = (
+            "not the output of `pulumi preview --json` with "
+            f"PULUMI_ENABLE_STREAMING_JSON_PREVIEW=true: {error}"
+        )
         raise BadInput(msg) from error
 
 
-def _change(step: Mapping[str, Any]) -> Iterator[Change]:
-    operation = _OPERATIONS.get(step["op"])
-    type_, _, name = _parts(step["urn"])
-    # A replacement also has its own create and delete steps; the one that names it is enough.
-    if operation is None or type_.startswith(_BOOKKEEPING) or step.get("replacing"):
+def _change(event: Mapping[str, Any]) -> Iterator[Change]:
+    if "resourcePreEvent" not in event:
         return
-    old, new = step.get("oldState") or {}, step.get("newState") or {}
+    step = event["resourcePreEvent"]["metadata"]
+    operation = _OPERATIONS.get(step["op"])
+    type_, name = _parts(step["urn"])
+    # A replacement also has its own create and delete steps; the one that names it is enough.
+    if operation is None or type_.startswith(_BOOKKEEPING):
+        return
+    old, new = step.get("old") or {}, step.get("new") or {}
     yield Change(
         operation,
         type_,
@@ -83,11 +116,26 @@ def _change(step: Mapping[str, Any]) -> Iterator[Change]:
     )
 
 
-def _parts(urn: str) -> tuple[str, str, str]:
-    """The type, the parents' types and the name of ``urn:pulumi:stack::project::types::name``."""
+def _violations(event: Mapping[str, Any]) -> Iterator[Violation]:
+    if (found := event.get("policyEvent")) is None:
+        return
+    message = found["message"].strip()
+    if not message.startswith("can't run policy") or _NOT_YET not in message:
+        # The first line is the rule's description; the second names the resource and says the rest.
+        said = message.partition("\n")[2].strip() or message
+        yield Violation(found["policyName"], said, found["enforcementLevel"] == "mandatory")
+
+
+def _errors(event: Mapping[str, Any]) -> Iterator[str]:
+    found = event.get("diagnosticEvent") or {}
+    if found.get("severity") == "error":
+        yield found["message"].strip()
+
+
+def _parts(urn: str) -> tuple[str, str]:
+    """The type and the name of ``urn:pulumi:stack::project::types::name``."""
     _, _, types, name = urn.split("::", 3)
-    parents, _, type_ = types.rpartition("$")
-    return type_, parents, name
+    return types.rpartition("$")[2], name
 
 
 def _properties(
@@ -95,11 +143,11 @@ def _properties(
 ) -> Iterator[PropertyChange]:
     if step["op"] in ("create", "delete"):
         return
-    forcing: list[str] = step.get("replaceReasons") or []
+    forcing: list[str] = step.get("keys") or []
     detailed: Mapping[str, Mapping[str, Any]] = step.get("detailedDiff") or {}
-    paths = list(detailed) or list(dict.fromkeys([*(step.get("diffReasons") or ()), *forcing]))
+    paths = list(detailed) or list(dict.fromkeys([*(step.get("diffs") or ()), *forcing]))
     for path in paths:
-        kind = str(detailed.get(path, {}).get("kind", ""))
+        kind = str(detailed.get(path, {}).get("diffKind", ""))
         forces = kind.endswith("-replace") or path in forcing
         before, after = _at(old, path), _at(new, path)
         if before != after or forces:

@@ -35,8 +35,8 @@ def main() -> int:
     pulumi.runtime.set_all_config(given["config"], given["secret_keys"])
     names = ("monitor", "engine", "project", "stack", "organization", "root_directory", "parallel", "dry_run")
     pulumi.runtime.configure(pulumi.runtime.Settings(**{name: given[name] for name in names}))
-    # This file's own folder must not shadow the program's modules; runpy puts the program's there. A project's
-    # packages are its own, even when another checkout is installed in the environment that both share.
+    # This file's own folder must not shadow the program's modules; runpy puts the program's there. A
+    # project's packages are its own, even when another checkout is installed in the environment.
     sys.path[0] = given["root_directory"]
     os.chdir(given["pwd"])
     sys.argv = [given["program"], *given["arguments"]]

@@ -9,19 +9,25 @@ import pytest
 
 from runtime.changes.comment import COMMENT_LIMIT, MARKER, render_comment, render_json
 from runtime.changes.danger import dangers
-from runtime.changes.preview import Change, PropertyChange, parse_preview
+from runtime.changes.preview import Change, Preview, PropertyChange, Violation, parse_events
 from runtime.changes.redaction import redact
+from runtime.changes.values import value_lines
 from runtime.errors import BadInput
 
 KEY = "aws:kms/key:Key"
 
 
 def step(op: str, type_: str = KEY, name: str = "tenant-acme", **fields: Any) -> dict[str, Any]:
-    return {"op": op, "urn": f"urn:pulumi:dev::kilo::kilo:keys:TenantKeys${type_}::{name}", **fields}
+    urn = f"urn:pulumi:dev::kilo::kilo:keys:TenantKeys${type_}::{name}"
+    return {"resourcePreEvent": {"metadata": {"op": op, "urn": urn, **fields}}}
 
 
-def preview(*steps: dict[str, Any]) -> list[Change]:
-    return parse_preview(json.dumps({"steps": steps}))
+def parsed(*events: dict[str, Any]) -> Preview:
+    return parse_events("\n".join(json.dumps(event) for event in ({"preludeEvent": {}}, *events)))
+
+
+def preview(*steps: dict[str, Any]) -> tuple[Change, ...]:
+    return parsed(*steps).changes
 
 
 def update(path: str, before: object, after: object, type_: str = "aws:sqs/queue:Queue") -> Change:
@@ -45,9 +51,9 @@ def test_an_update_names_each_property_before_and_after() -> None:
     (change,) = preview(
         step(
             "update",
-            oldState={"inputs": {"rules": [{"days": 30}], "tags": {"a.b/c": "x"}}},
-            newState={"inputs": {"rules": [{"days": 7}], "tags": {"a.b/c": "y"}}},
-            detailedDiff={"rules[0].days": {"kind": "update"}, 'tags["a.b/c"]': {"kind": "update"}},
+            old={"inputs": {"rules": [{"days": 30}], "tags": {"a.b/c": "x"}}},
+            new={"inputs": {"rules": [{"days": 7}], "tags": {"a.b/c": "y"}}},
+            detailedDiff={"rules[0].days": {"diffKind": "update"}, 'tags["a.b/c"]': {"diffKind": "update"}},
         )
     )
     assert change.properties == (
@@ -58,14 +64,12 @@ def test_an_update_names_each_property_before_and_after() -> None:
 
 def test_a_replacement_is_one_change_and_says_what_forces_it() -> None:
     state: Any = {
-        "oldState": {"inputs": {"bucket": "a"}, "protect": True},
-        "newState": {"inputs": {"bucket": "b"}},
+        "old": {"inputs": {"bucket": "a"}, "protect": True},
+        "new": {"inputs": {"bucket": "b"}},
     }
     changes = preview(
         step("create-replacement", **state),
-        step(
-            "replace", **state, detailedDiff={"bucket": {"kind": "update-replace"}}, replaceReasons=["bucket"]
-        ),
+        step("replace", **state, detailedDiff={"bucket": {"diffKind": "update-replace"}}, keys=["bucket"]),
         step("delete-replaced", **state),
     )
     assert [change.operation for change in changes] == ["replace"]
@@ -74,11 +78,18 @@ def test_a_replacement_is_one_change_and_says_what_forces_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"steps": [{}]}', '{"steps": [{"op": "create", "urn": "x"}]}']
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"steps": []}',
+        '{"preludeEvent": {}, "resourcePreEvent": {"metadata": {"op": "create", "urn": "x"}}}',
+    ],
 )
 def test_what_is_no_preview_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="pulumi preview --json"):
-        parse_preview(text)
+        parse_events(text)
 
 
 @pytest.mark.parametrize(
@@ -115,15 +126,17 @@ def test_what_can_be_taken_back_is_not(change: Change) -> None:
 def test_dangerous_changes_come_first() -> None:
     text = render_comment(
         {
-            "prod": [
-                Change("create", "kubernetes:core/v1:ConfigMap", "added", "urn"),
-                Change("delete", KEY, "tenant-acme", "urn"),
-            ],
-            "dev": [],
+            "prod": Preview(
+                (
+                    Change("create", "kubernetes:core/v1:ConfigMap", "added", "urn"),
+                    Change("delete", KEY, "tenant-acme", "urn"),
+                )
+            ),
+            "dev": Preview(),
         }
     )
     assert text.startswith(MARKER)
-    assert "| prod | 0 | 1 | 0 | 1 | **1** |" in text
+    assert "| prod | 0 | 1 | 0 | 1 | **1** | kept |" in text
     assert text.index("`tenant-acme`") < text.index("added")
     assert "#### dev\n\nNo changes." in text
 
@@ -132,7 +145,8 @@ def test_a_comment_fits_and_says_where_it_was_cut() -> None:
     changes = [
         Change("create", "kubernetes:core/v1:ConfigMap", f"number-{index:06}", "urn") for index in range(5000)
     ]
-    text = render_comment({"prod": changes})
+    assert "number-004999" in render_comment({"prod": Preview(tuple(changes))}, limited=False)
+    text = render_comment({"prod": Preview(tuple(changes))})
     assert len(text) <= COMMENT_LIMIT
     assert "cut here" in text
 
@@ -149,13 +163,72 @@ CANARIES = {
 
 @pytest.mark.parametrize(("value", "canary"), CANARIES.items())
 def test_accounts_and_credentials_reach_neither_comment_nor_json(value: str, canary: str) -> None:
-    stages = {"dev": [update("description", "before", value)]}
+    stages = {
+        "dev": Preview(
+            (update("description", "before", value),), (Violation("rule", value, mandatory=True),), (value,)
+        )
+    }
     assert canary not in render_comment(stages)
     assert canary not in render_json(stages)
     assert canary not in redact(value)
 
 
 def test_the_json_has_the_dangers_too() -> None:
-    document = json.loads(render_json({"dev": [Change("delete", KEY, "tenant-acme", "urn")]}))
-    assert document["dev"][0]["operation"] == "delete"
-    assert document["dev"][0]["dangers"]
+    document = json.loads(render_json({"dev": Preview((Change("delete", KEY, "tenant-acme", "urn"),))}))
+    assert document["dev"]["changes"][0]["operation"] == "delete"
+    assert document["dev"]["changes"][0]["dangers"]
+
+
+def policy(message: str, level: str = "mandatory") -> dict[str, Any]:
+    return {"policyEvent": {"message": message, "policyName": "protected", "enforcementLevel": level}}
+
+
+def test_broken_policies_and_errors_are_said() -> None:
+    found = parsed(
+        policy("Keys are protected.\nbackups: not protected; set protect\n"),
+        policy("Keys are protected.\naudit: not protected; set protect\n", "advisory"),
+        {"diagnosticEvent": {"severity": "error", "message": "the stage has no tenants\n"}},
+        {"diagnosticEvent": {"severity": "debug", "message": "canary"}},
+    )
+    assert found.violations == (
+        Violation("protected", "backups: not protected; set protect", mandatory=True),
+        Violation("protected", "audit: not protected; set protect", mandatory=False),
+    )
+    text = render_comment({"prod": found})
+    assert "| **1 broken**, 1 reported |" in text
+    assert ":no_entry: backups: not protected; set protect (`protected`)" in text
+    assert "the stage has no tenants" in text
+    assert "canary" not in text
+
+
+def test_a_rule_that_waits_for_a_value_is_no_finding() -> None:
+    message = (
+        "can't run policy 'kms-key-policy' from policy pack 'kilo@v0.0.1' during preview: "
+        "string value at .policy can't be known during preview\n"
+    )
+    assert parsed(policy(message, "advisory")).violations == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lines"),
+    [
+        (30, 7, ["- 30", "+ 7"]),
+        (None, "new", ['+ "new"']),
+        (True, None, ["- true"]),
+        ("a", "04da6b54-80e4-46f7-96ec-b56ff0331ba9", ["+ (known after the deployment)"]),
+        ("one\ntwo\nthree", "one\n2\nthree", ["- two", "+ 2"]),
+        (
+            json.dumps({"routes": [f"number-{index}" for index in range(40)]}),
+            json.dumps({"routes": [f"number-{index}" for index in range(39)] + ["other"]}),
+            ['-   "number-39"', '+   "other"'],
+        ),
+    ],
+)
+def test_values_are_shown_by_what_differs(before: object, after: object, lines: list[str]) -> None:
+    assert value_lines(before, after) == lines
+
+
+def test_a_long_difference_is_cut_and_said() -> None:
+    lines = value_lines("\n".join(map(str, range(100))), "\n".join("x" * 500 for _ in range(100)))
+    assert lines[-1] == "… 176 more lines"
+    assert max(map(len, lines)) <= 160
