@@ -71,6 +71,12 @@ class ResourceType(ABC):
     extra_inputs: ClassVar[Mapping[str, Any]] = {}
     """Inputs that the SDK's Args class does not list."""
 
+    def keeps_name(self, old: Properties, new: Properties) -> bool:
+        """Whether a replacement would have the name of what it replaces, which then must go first."""
+        if self.autoname is None or self.autoname.property in new.get(DEFAULTED, ()):
+            return False
+        return old.get(self.autoname.property) == new.get(self.autoname.property)
+
     def check(self, inputs: Properties) -> Iterable[Failure]:
         """Rules of the cloud's API beyond names and types; unknowns may lie anywhere in ``inputs``."""
         del inputs

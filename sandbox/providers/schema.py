@@ -74,6 +74,19 @@ def output_names(token: str) -> frozenset[str]:
     return frozenset(resource_types(getattr(module, name)))
 
 
+def unknown_settings(package: str, settings: Mapping[str, Value]) -> Iterator[Failure]:
+    """The names in a provider's configuration that the SDK's provider does not take."""
+    with _IMPORTING:
+        module = importlib.import_module(f"pulumi_{package}")
+    known = set(input_type_py_to_pulumi_names(module.ProviderArgs).values()) | {
+        "version",
+        "pluginDownloadURL",
+    }
+    for name in settings:
+        if name not in known and not name.startswith("__"):
+            yield Failure(name, f"unknown setting; known are {', '.join(sorted(known))}")
+
+
 def _locate(token: str) -> tuple[types.ModuleType, str]:
     # The SDKs load their modules on first use, and a second thread would see half of one.
     with _IMPORTING, warnings.catch_warnings():

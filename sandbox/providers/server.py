@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +19,7 @@ import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
+from sandbox.providers import schema
 from sandbox.providers.base import Provider
 from sandbox.providers.diff import changes
 from sandbox.providers.values import decode, encode
@@ -63,7 +65,8 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
         return plugin_pb2.PluginInfo(version=self._provider.version)
 
     def CheckConfig(self, request: Any, context: Any) -> Any:
-        return provider_pb2.CheckResponse(inputs=request.news)
+        found = schema.unknown_settings(self._provider.package, decode(request.news))
+        return provider_pb2.CheckResponse(inputs=request.news, failures=_failures(found))
 
     def DiffConfig(self, request: Any, context: Any) -> Any:
         return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
@@ -99,15 +102,16 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
             )
         return provider_pb2.CheckResponse(
             inputs=encode(inputs),
-            failures=[provider_pb2.CheckFailure(property=f.path, reason=f.reason) for f in failures],
+            failures=_failures(failures),
         )
 
     def Diff(self, request: Any, context: Any) -> Any:
         with one_line(context, request.urn):
             resource_type = self._provider.find_type(type_of(request.urn))
+        old, new = decode(request.old_inputs), decode(request.news)
         found = changes(
-            decode(request.old_inputs),
-            decode(request.news),
+            old,
+            new,
             immutable=resource_type.immutable,
             documents=resource_type.documents,
         )
@@ -116,7 +120,7 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
             changes=provider_pb2.DiffResponse.DIFF_SOME if found else provider_pb2.DiffResponse.DIFF_NONE,
             diffs=sorted(set(top)),
             replaces=sorted({name for name, change in zip(top, found, strict=True) if change.replaces}),
-            deleteBeforeReplace=resource_type.delete_before_replace,
+            deleteBeforeReplace=resource_type.delete_before_replace or resource_type.keeps_name(old, new),
             detailedDiff={
                 change.path: provider_pb2.PropertyDiff(
                     kind=KINDS[change.kind, change.replaces], inputDiff=True
@@ -158,6 +162,10 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
         with one_line(context, request.urn):
             self._provider.delete(type_of(request.urn), request.id, decode(request.properties))
         return empty_pb2.Empty()
+
+
+def _failures(found: Iterable[schema.Failure]) -> list[Any]:
+    return [provider_pb2.CheckFailure(property=one.path, reason=one.reason) for one in found]
 
 
 class one_line:
