@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ class Platform:
 
         def ready() -> bool:
             try:
-                return httpx.get(f"{base}/readyz", timeout=2).status_code == httpx.codes.OK
+                return httpx.get(f"{base}/readyz", timeout=2).status_code == HTTPStatus.OK
             except httpx.HTTPError:
                 return False
 
@@ -199,7 +200,7 @@ def aws_environment(url: str) -> dict[str, str]:
 @contextmanager
 def make_platform(
     directory: Path, postgres: PostgresServer, nats: NatsServer, moto: MotoServer, database: str
-) -> Iterator[Platform]:
+) -> Generator[Platform]:
     """A migrated database, declared streams and tenants' keys; processes are started by the test."""
     import asyncio
 

@@ -277,5 +277,3 @@ def _shown(url: str) -> str:
     return ",".join(
         each.split("://")[0] + "://" + each.rpartition("@")[2].split("://")[-1] for each in url.split(",")
     )
-
-

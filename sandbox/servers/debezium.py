@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx
@@ -95,4 +96,4 @@ class DebeziumServer:
             answer = httpx.get(f"http://{self._address}:{self.port}/q/health/ready", timeout=2)
         except httpx.HTTPError:
             return False
-        return answer.status_code == httpx.codes.OK
+        return answer.status_code == HTTPStatus.OK

@@ -7,6 +7,7 @@ and this one is the smallest that differs in nothing that a client sees. State l
 from __future__ import annotations
 
 import os
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx
@@ -102,4 +103,4 @@ jetstream {{
             answer = httpx.get(f"http://{self.address}:{self.monitor_port}/healthz", timeout=2)
         except httpx.HTTPError:
             return False
-        return answer.status_code == httpx.codes.OK
+        return answer.status_code == HTTPStatus.OK

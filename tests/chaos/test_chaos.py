@@ -119,7 +119,7 @@ def test_whatever_is_killed_nothing_is_lost_and_nothing_happens_twice(platform: 
     writers = [Writer(platform.ingest_url, lane, stopping) for lane in range(AGGREGATES)]
     for writer in writers:
         writer.start()
-    order = random.Random(7)  # noqa: S311
+    order = random.Random(7)
     until = time.monotonic() + SECONDS
     done: list[str] = []
     while time.monotonic() < until or len(done) < len(kills):

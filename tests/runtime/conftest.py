@@ -41,6 +41,7 @@ class BusServer:
 
     async def wait(self, enough: Callable[[list[Received]], bool]) -> list[Received]:
         """Everything in the event stream once it is ``enough``."""
+        found: list[Received] = []
         for _ in range(300):
             found = await self.all()
             if enough(found):

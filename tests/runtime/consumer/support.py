@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -92,7 +92,7 @@ class Running:
         assert found == expected, found
 
     @asynccontextmanager
-    async def running(self, copies: int = 1) -> AsyncIterator[None]:
+    async def running(self, copies: int = 1) -> AsyncGenerator[None]:
         stopping = asyncio.Event()
         place = Place(self.url, self.bus.connect, "EVENTS", Plain())
         tasks = [asyncio.create_task(self.consumer.run(place, stopping)) for _ in range(copies)]

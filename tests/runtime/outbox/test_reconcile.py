@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import psycopg
@@ -20,7 +20,7 @@ from tests.runtime.outbox.test_worker import eventually, waiting, write
 
 
 @asynccontextmanager
-async def reconciling(url: str, bus: BusServer) -> AsyncIterator[None]:
+async def reconciling(url: str, bus: BusServer) -> AsyncGenerator[None]:
     stopping = asyncio.Event()
     runner = Reconciler(url, bus.connect, bus.outputs, lag_seconds=1.0)
     task = asyncio.create_task(runner.run(stopping))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import psycopg
@@ -41,7 +41,7 @@ def check_whole(found: Sequence[Received], count: int) -> None:
 
 
 @asynccontextmanager
-async def running(url: str, bus: BusServer, count: int = 1) -> AsyncIterator[list[Worker]]:
+async def running(url: str, bus: BusServer, count: int = 1) -> AsyncGenerator[list[Worker]]:
     stopping = asyncio.Event()
     workers = [Worker(url, bus.connect, name=f"w{n}") for n in range(count)]
     tasks = [asyncio.create_task(each.run(stopping)) for each in workers]

@@ -1,0 +1,89 @@
+"""A Kafka broker (KRaft, one node), for tests and measurements of the bus's second adapter.
+
+Its jars come from Maven Central: ``KAFKA_LIB`` names the directory that holds them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from sandbox.servers.ports import free_port
+from sandbox.servers.process import ServerProcess
+from sandbox.toolchain import path
+
+_CLUSTER = "kilokilokilokilokiloki"
+
+
+class KafkaServer:
+    """A broker on ``127.0.0.1`` with its log under ``directory``.
+
+    Args:
+        directory: made when missing.
+        libraries: the directory of the broker's jars.
+    """
+
+    def __init__(self, directory: Path, libraries: Path) -> None:
+        self.port = free_port()
+        self._directory = directory
+        self._java = [str(path("java")), "-Xmx512m", "-cp", f"{libraries}/*"]
+        self._configuration = directory / "server.properties"
+        self._process = ServerProcess(
+            name="kafka",
+            argv=[*self._java, "kafka.Kafka", str(self._configuration)],
+            env=dict(os.environ),
+            directory=directory,
+            log_path=directory / "kafka.log",
+            ready=self._ready,
+        )
+
+    @property
+    def url(self) -> str:
+        """The bus URL."""
+        return f"kafka://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Format the log the first time, start, and wait until it answers."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        log = self._directory / "log"
+        if not self._configuration.exists():
+            controller = free_port()
+            self._configuration.write_text(
+                f"""\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={log}
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+auto.create.topics.enable=false
+""",
+                encoding="utf-8",
+            )
+            command = [*self._java, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c"]
+            subprocess.run([*command, str(self._configuration)], check=True, capture_output=True)
+        self._process.start()
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        self._process.stop()
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        self._process.kill()
+
+    def _ready(self) -> bool:
+        client = AdminClient({"bootstrap.servers": f"127.0.0.1:{self.port}", "log_level": 0})
+        try:
+            return bool(client.list_topics(timeout=1).brokers)
+        except KafkaException:
+            return False
