@@ -6,6 +6,7 @@ kept, or opening who may reach it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from runtime.changes.preview import Change, PropertyChange
@@ -23,7 +24,8 @@ HOLDS = {
     "kubernetes:core/v1:Namespace": "everything in it is deleted",
     "kubernetes:apps/v1:StatefulSet": "its pods stop before the new ones start",
 }
-_KEPT_FOR = ("days", "retentionPeriod", "retentionDays", "deletionWindowInDays", "noncurrentDays")
+_KEPT_FOR = ("age", "days", "retentionPeriod", "retentionDays", "deletionWindowInDays", "noncurrentDays")
+_ARGUMENT = re.compile(r"--[a-z-]*retention-days=([0-9]+)$")
 _ACCESS = ("policy", "assumeRolePolicy", "role", "member")
 _GUARDS = (
     "blockPublicAcls",
@@ -52,6 +54,9 @@ def _of_property(item: PropertyChange) -> Iterator[str]:
     name = item.path.rpartition(".")[2].partition("[")[0]
     if name in _KEPT_FOR and _shorter(item):
         yield f"{item.path} is shortened"
+    before, after = (_ARGUMENT.match(str(value)) for value in (item.before, item.after))
+    if before and after and _shorter(PropertyChange(name, before[1], after[1])):
+        yield f"{item.after} is shorter than {item.before}"
     if name in _ACCESS:
         yield f"{item.path} changes who may reach it"
     if name in _GUARDS and item.before is True and item.after is not True:

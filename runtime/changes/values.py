@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
+import operator
+from itertools import starmap, takewhile
 from typing import Any
 
 _SHORT = 100
 _LINES = 24
 _WIDTH = 160
+_CONTEXT = 40
 # What stands in the engine's JSON for a value known only afterwards: sdk/go/common/resource/plugin/rpc.go.
-_UNKNOWN = frozenset(
+UNKNOWN = frozenset(
     {
         "04da6b54-80e4-46f7-96ec-b56ff0331ba9",
         "1c4a061d-8072-4f0a-a4cb-0ff528b18fe7",
@@ -25,7 +28,7 @@ _UNKNOWN = frozenset(
 
 def value_lines(before: object, after: object) -> list[str]:
     """Lines that begin with ``-`` for what goes and with ``+`` for what comes."""
-    if after in _UNKNOWN:
+    if after in UNKNOWN:
         return ["+ (known after the deployment)"]
     old, new = _text(before), _text(after)
     if all(len(text) <= _SHORT and "\n" not in text for text in (old, new)):
@@ -33,12 +36,27 @@ def value_lines(before: object, after: object) -> list[str]:
     if before is None or after is None:
         sign, text = ("+", new) if before is None else ("-", old)
         return _cut([f"{sign} {line}" for line in text.splitlines()])
+    if "\n" not in old and "\n" not in new:
+        return _cut([f"- {_around(old, new)}", f"+ {_around(new, old)}"])
     changed = [
         f"{line[0]} {line[1:]}"
         for line in difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm="")
         if line[0] in "+-" and not line.startswith(("---", "+++"))
     ]
     return _cut(changed)
+
+
+def _around(text: str, other: str) -> str:
+    """The part of ``text`` that ``other`` does not have, and a little before and after it."""
+    same = _same(text, other)
+    same_end = _same(text[same:][::-1], other[same:][::-1])
+    begin, end = max(same - _CONTEXT, 0), min(len(text) - same_end + _CONTEXT, len(text))
+    return f"{'…' * (begin > 0)}{text[begin:end]}{'…' * (end < len(text))}"
+
+
+def _same(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    return sum(takewhile(bool, starmap(operator.eq, zip(one, other, strict=False))))
 
 
 def _cut(lines: list[str]) -> list[str]:

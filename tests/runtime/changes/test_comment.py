@@ -101,6 +101,8 @@ def test_what_is_no_preview_is_refused(text: str) -> None:
         (update("rules[0].expiration.days", 30, 7), "shortened"),
         (update("retentionPolicy.retentionPeriod", "86400", "3600"), "shortened"),
         (update("deletionWindowInDays", 30, None), "shortened"),
+        (update("lifecycleRules[0].condition.age", 30, 7), "shortened"),
+        (update("args[3]", "--retention-days=14", "--retention-days=7"), "--retention-days=14"),
         (update("policy", "{}", '{"Statement": []}'), "who may reach it"),
         (update("blockPublicAcls", True, False), "turned off"),
     ],
@@ -117,6 +119,7 @@ def test_what_cannot_be_taken_back_is_dangerous(change: Change, reason: str) -> 
         update("rules[0].expiration.days", 7, 30),
         update("blockPublicAcls", False, True),
         update("tags.days-off", 3, 2),
+        update("args[3]", "--retention-days=7", "--retention-days=14"),
     ],
 )
 def test_what_can_be_taken_back_is_not(change: Change) -> None:
@@ -217,6 +220,14 @@ def test_a_rule_that_waits_for_a_value_is_no_finding() -> None:
         (True, None, ["- true"]),
         ("a", "04da6b54-80e4-46f7-96ec-b56ff0331ba9", ["+ (known after the deployment)"]),
         ("one\ntwo\nthree", "one\n2\nthree", ["- two", "+ 2"]),
+        (
+            "a" * 200 + " acme " + "z" * 200,
+            "a" * 200 + " acme|hooli " + "z" * 200,
+            [
+                "- …" + "a" * 35 + " acme " + "z" * 39 + "…",
+                "+ …" + "a" * 35 + " acme|hooli " + "z" * 39 + "…",
+            ],
+        ),
         (
             json.dumps({"routes": [f"number-{index}" for index in range(40)]}),
             json.dumps({"routes": [f"number-{index}" for index in range(39)] + ["other"]}),
