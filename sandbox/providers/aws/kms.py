@@ -111,7 +111,8 @@ class Key(AwsType):
             "isEnabled": metadata["KeyState"] != "Disabled",
             "multiRegion": metadata.get("MultiRegion", False),
             "enableKeyRotation": rotation.get("KeyRotationEnabled", False),
-            "rotationPeriodInDays": rotation.get("RotationPeriodInDays"),
+            # moto turns rotation on and off and keeps no period.
+            "rotationPeriodInDays": rotation.get("RotationPeriodInDays") or known.get("rotationPeriodInDays"),
             "policy": kms.get_key_policy(KeyId=resource_id, PolicyName="default")["Policy"],
             "region": known.get("region") or kms.meta.region_name,
             **tag_outputs(tags, known),
