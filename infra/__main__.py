@@ -223,7 +223,7 @@ def deploy(settings: Settings) -> None:
         TenantGatewayArgs(
             namespace=namespace,
             image=settings.images.envoy,
-            tenants=settings.resolved_tenants,
+            tenants=[tenant for tenant in settings.resolved_tenants if tenant.accepting],
             settings=rendering.gateway_settings(settings),
             upstreams=ingest.workloads,
             monitoring_namespace=settings.monitoring.namespace,

@@ -82,6 +82,7 @@ class TenantEntry(_Frozen):
     objective: Objective | None = None
     spans_per_second: int | None = Field(default=None, ge=1, le=100_000)
     next_weight_percent: int = Field(default=0, ge=0, le=100)
+    accepting: bool = True
 
     def resolve(self, policy: TierPolicy) -> Tenant:
         """Fill what the entry leaves out from its tier's ``policy``."""
@@ -104,4 +105,7 @@ class Tenant(TierPolicy):
     tier: TierName
     next_weight_percent: int = Field(
         default=0, ge=0, le=100, description="Share of this tenant's requests that go to the next version."
+    )
+    accepting: bool = Field(
+        default=True, description="False gives it no route: the gateway knows no such tenant."
     )

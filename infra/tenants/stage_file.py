@@ -1,0 +1,110 @@
+"""Edits the tenant list of ``Pulumi.<stage>.yaml`` and leaves every other character of the file as it is.
+
+The YAML parser says where an entry stands; the text is edited there, since writing a parsed document back
+would lay out anew what people have aligned and commented. What results is checked whole before it is
+written.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from infra.configuration import read_stage_file
+from infra.settings import Settings
+from runtime.errors import BadInput
+
+KEY = "kilo:tenants"
+
+
+class StageFile:
+    """A stage's file, read and checked.
+
+    Raises:
+        BadInput: it is missing or holds mistakes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings = read_stage_file(path)
+        self._lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        self._entries: Any = YAML().load("".join(self._lines))["config"][KEY]
+
+    def add(self, fields: str) -> None:
+        """Put an entry, the inside of a YAML flow mapping, at the end of the list.
+
+        Raises:
+            BadInput: the file would not be right with it; nothing is written.
+        """
+        last = len(self._entries) - 1
+        dash = self._lines[self._first(last)].partition("-")[0]
+        self._write(self._end(last), 0, [f"{dash}- {{ {fields} }}\n"])
+
+    def remove(self, tenant: str) -> None:
+        """Take a tenant's entry out.
+
+        Raises:
+            BadInput: there is no such tenant, or the file would not be right; nothing is written.
+        """
+        index = self._index(tenant)
+        self._write(self._first(index), self._end(index) - self._first(index), [])
+
+    def refuse(self, tenant: str) -> None:
+        """Say in a tenant's entry that the gateway takes nothing more of it.
+
+        Raises:
+            BadInput: there is no such tenant, or the file would not be right; nothing is written.
+        """
+        index = self._index(tenant)
+        first, end = self._first(index), self._end(index)
+        entry = "".join(self._lines[first:end])
+        if self._entries[index].fa.flow_style():
+            head, brace, tail = entry.rpartition("}")
+            text = f"{head.rstrip()}, accepting: false {brace}{tail}"
+        else:
+            inside = " " * self._entries[index].lc.col
+            text = f"{entry}{inside}accepting: false\n"
+        self._write(first, end - first, [text])
+
+    def _index(self, tenant: str) -> int:
+        ids = [entry["id"] for entry in self._entries]
+        if tenant not in ids:
+            msg = f"{self.path.name}: {KEY}: there is no tenant '{tenant}'; tenants: {', '.join(ids)}"
+            raise BadInput(msg)
+        return ids.index(tenant)
+
+    def _first(self, index: int) -> int:
+        return self._entries.lc.item(index)[0]
+
+    def _end(self, index: int) -> int:
+        """The line after an entry's last one; comments and blank lines after it are not the entry's."""
+        first = self._first(index)
+        depth = _indent(self._lines[first])
+        end = first + 1
+        for number in range(first + 1, len(self._lines)):
+            line = self._lines[number]
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            if _indent(line) <= depth:
+                break
+            end = number + 1
+        return end
+
+    def _write(self, at: int, removed: int, added: list[str]) -> None:
+        lines = [*self._lines[:at], *added, *self._lines[at + removed :]]
+        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=".kilo-") as folder:
+            # The same name, so that messages name the file that is meant.
+            beside = Path(folder) / self.path.name
+            beside.write_text("".join(lines), encoding="utf-8")
+            self.settings: Settings = read_stage_file(beside)
+            beside.chmod(self.path.stat().st_mode)
+            os.replace(beside, self.path)
+        self.__init__(self.path)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
