@@ -43,7 +43,7 @@ def render_inventory(events: str) -> str:
 
 def _described(state: dict[str, Any]) -> dict[str, Any]:
     inputs: dict[str, Any] = state.get("inputs") or {}
-    chosen = set(inputs.get("__defaults") or ())
+    chosen: set[str] = set(inputs.get("__defaults") or ())
     shown = {
         key: _shown(value) for key, value in inputs.items() if key not in chosen and not key.startswith("__")
     }
