@@ -112,7 +112,7 @@ class KubernetesServicer(ProviderServicer):
         inputs = decode(request.properties)
         with one_line(context, request.urn):
             if request.preview:
-                return provider_pb2.CreateResponse(id="", properties=encode(self._preview(inputs, new=True)))
+                return provider_pb2.CreateResponse(id="", properties=encode(self._preview_new(inputs)))
             if (existing := self._api.get(inputs)) is not None and not _is_ours(existing):
                 msg = "it exists already and was not made by this program; import it or delete it"
                 raise ValueError(msg)
@@ -128,6 +128,14 @@ class KubernetesServicer(ProviderServicer):
             stored = self._api.apply(_sent(inputs))
         live = self._ready(context, inputs, stored, request.timeout)
         return provider_pb2.UpdateResponse(properties=encode(_outputs(live, inputs)))
+
+    def _preview_new(self, inputs: Properties) -> Properties:
+        if has_unknown(inputs) or self._api.get(inputs) is None:
+            return self._preview(inputs, new=True)
+        # The object that this one replaces is still there; beside it, the new one is checked by another name.
+        metadata = {**inputs["metadata"], "name": f"{inputs['metadata']['name'][:50]}-next"}
+        self._preview({**inputs, "metadata": metadata}, new=True)
+        return {**inputs, "status": UNKNOWN}
 
     def _preview(self, inputs: Properties, *, new: bool) -> Properties:
         if not has_unknown(inputs):
