@@ -122,6 +122,10 @@ class Rehearsal:
         done = self._engine(source, stage, ["preview", "--json", *policies(source, stage)])
         return Previewed(done.stdout, done.returncode != 0, done.stderr)
 
+    def secret_values(self, source: Path, stage: str) -> str:
+        """The state with its secrets in the clear, to be searched for what must show nowhere else."""
+        return self._pulumi(source, ["stack", "export", "--stack", stage, "--show-secrets"]).stdout
+
     def _engine(self, source: Path, stage: str, command: list[str]) -> subprocess.CompletedProcess[str]:
         endpoints = Endpoints(
             daemon=self._cluster.url,

@@ -16,6 +16,7 @@ MARKER = "<!-- kilo preview-diff -->"
 COMMENT_LIMIT = 65_536
 """Characters that GitHub takes in a comment's body."""
 
+_ERROR_LIMIT = 2_000
 _ORDER: tuple[Operation, ...] = ("replace", "delete", "update", "create")
 _SIGNS = {"create": "+", "update": "~", "replace": "±", "delete": "-"}
 
@@ -89,7 +90,7 @@ def _policies(preview: Preview) -> str:
 
 def _stage(stage: str, preview: Preview) -> list[str]:
     lines = [f"#### {stage}", ""]
-    lines += [line for error in preview.errors for line in ["```text", error, "```", ""]]
+    lines += [line for error in sorted(preview.errors) if _says_more(error) for line in _quoted(error)]
     lines += _violations(preview.violations)
     if not preview.changes:
         return [*lines, "No changes.", ""]
@@ -102,6 +103,16 @@ def _stage(stage: str, preview: Preview) -> list[str]:
     for change in sorted(preview.changes, key=_rank):
         lines += resource_lines(change)
     return [*lines, "```", "", "</details>", ""]
+
+
+def _says_more(error: str) -> bool:
+    """Whether an error says what neither a dangerous change nor a broken policy does."""
+    return error != "preview failed" and "because it is protected" not in error
+
+
+def _quoted(error: str) -> list[str]:
+    shown = error if len(error) <= _ERROR_LIMIT else f"{error[:_ERROR_LIMIT]}…"
+    return ["```text", shown, "```", ""]
 
 
 def _violations(found: Sequence[Violation]) -> list[str]:

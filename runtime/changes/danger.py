@@ -61,6 +61,8 @@ def _of_property(item: PropertyChange) -> Iterator[str]:
         yield f"{item.path} changes who may reach it"
     if name in _GUARDS and item.before is True and item.after is not True:
         yield f"{item.path} is turned off"
+    if name in ("forceDestroy", "forceDelete") and item.after is True:
+        yield f"{item.path} is turned on: deleting it will take along what it holds"
 
 
 def _shorter(item: PropertyChange) -> bool:

@@ -105,6 +105,7 @@ def test_what_is_no_preview_is_refused(text: str) -> None:
         (update("args[3]", "--retention-days=14", "--retention-days=7"), "--retention-days=14"),
         (update("policy", "{}", '{"Statement": []}'), "who may reach it"),
         (update("blockPublicAcls", True, False), "turned off"),
+        (update("forceDestroy", False, True), "take along"),
     ],
 )
 def test_what_cannot_be_taken_back_is_dangerous(change: Change, reason: str) -> None:
