@@ -1,7 +1,7 @@
 # Every target stands alone on a fresh machine and does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down status test check bench clean lock environment
+.PHONY: help up down status test check goldens bench clean lock environment
 
 # The first Python on PATH that is new enough; name another with PYTHON=/path/to/python3.
 ifndef PYTHON
@@ -34,6 +34,9 @@ check: environment ## Format, lint, types, import rules, workflows
 	@.venv/bin/lint-imports
 # Whether the machine has shellcheck must not change the answer.
 	@"$$($(KILO) toolchain actionlint)" -no-color -shellcheck= -pyflakes= .github/workflows/*.yml
+
+goldens: environment ## Write the golden previews and comments anew; look at what changed
+	@.venv/bin/python -m tests.goldens
 
 bench: LOCK := bench
 bench: environment ## Run one benchmark: make bench NAME=outbox; without NAME, list them
