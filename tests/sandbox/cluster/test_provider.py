@@ -125,7 +125,9 @@ def test_up_waits_until_a_deployment_serves_and_rolls_it_over(project: Project, 
 
 def test_up_fails_with_the_last_lines_of_a_workload_that_fails(project: Project) -> None:
     program = "import sys; print('no database at all'); sys.exit(7)"
-    failed = project.up(f"deployment(pod('-c', {program!r}))", code=None)
+    # Without a probe a container counts as ready for as long as it runs, here as on a real cluster.
+    probe = {"exec": {"command": ["false"]}}
+    failed = project.up(f"deployment(pod('-c', {program!r}, readinessProbe={probe!r}))", code=None)
     assert failed.code != 0
     assert "no database at all" in failed.messages
     # What was made is in the state; mending the program is enough.
@@ -197,9 +199,10 @@ k8s.core.v1.Secret("one", metadata={"name": "s"}, string_data={"word": word})
 def test_an_engine_that_was_killed_leaves_nothing_to_mend_by_hand(
     project: Project, api: httpx.Client
 ) -> None:
-    project.program(
-        "k8s.core.v1.ConfigMap('first', metadata={'name': 'first'}, data={})\njob('import time; time.sleep(5)')"
-    )
+    project.program("""
+k8s.core.v1.ConfigMap("first", metadata={"name": "first"}, data={})
+job("import time; time.sleep(5)")
+""")
     engine = subprocess.Popen(
         ["pulumi", "up", "--stack", STACK, "--yes", "--skip-preview", "--non-interactive"],
         cwd=project.directory,
