@@ -86,7 +86,8 @@ def test_nothing_goes_on_before_it_is_drained(
         if what == "dead letter":
             connection.execute(
                 "INSERT INTO dead_letters (consumer, fingerprint, tenant, aggregate, aggregate_id, kind, "
-                "payload, headers, created_at, position) VALUES ('c', 'f', %s, 'order', '1', 'k', '', '{}', now(), 1)",
+                "payload, headers, created_at, position) "
+                "VALUES ('c', 'f', %s, 'order', '1', 'k', '', '{}', now(), 1)",
                 (TENANT,),
             )
     if what == "recent event":
