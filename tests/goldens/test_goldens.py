@@ -1,0 +1,50 @@
+"""What stages consist of, and what changes of them say, is what was looked at; ``make goldens`` renews it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.changes.preview import parse_events
+from sandbox.rehearsal import Rehearsal
+from tests.goldens.rendering import COMMENTS, PREVIEWS, comment, every_text, inventory
+from tests.goldens.scenarios import CANARY, SCENARIOS, STAGE, copy_program
+
+# Each runs the real engine, and the first of all carries a whole stage out.
+pytestmark = pytest.mark.timeout(600)
+
+REFUSED = {"removed-tenant", "renamed-tenant", "key-replaced", "component-renamed", "bucket-renamed"}
+BROKEN = {"policy-broken", "protection-off"}
+
+
+@pytest.mark.parametrize("stage", ["dev", "stage", "prod"])
+def test_a_stage_is_what_its_golden_says_and_keeps_the_policies(
+    stage: str, base: Path, empty: Rehearsal
+) -> None:
+    said = empty.preview(base, stage)
+    assert not said.refused, said.said
+    found = parse_events(said.events)
+    assert found.errors == ()
+    assert not [violation for violation in found.violations if violation.mandatory]
+    # Only what may be let go of with the stage is reported, and only where the stage says so.
+    assert {violation.policy for violation in found.violations} <= (
+        {"protected", "s3-object-lock", "gcs-bucket", "ecr-repository"} if stage == "dev" else set[str]()
+    )
+    assert inventory(said.events) == (PREVIEWS / f"{stage}.txt").read_text(encoding="utf-8")
+    assert not [text for text in every_text(said.events) if CANARY in text]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_change_is_told_as_its_golden_tells_it(name: str, deployed: Rehearsal, tmp_path: Path) -> None:
+    said = deployed.preview(copy_program(tmp_path / "head", SCENARIOS[name]), STAGE)
+    assert said.refused == (name in REFUSED | BROKEN)
+    found = parse_events(said.events)
+    assert any(violation.mandatory for violation in found.violations) == (name in BROKEN)
+    assert comment(said.events) == (COMMENTS / f"{name}.md").read_text(encoding="utf-8")
+    assert not [text for text in every_text(said.events) if CANARY in text]
+
+
+def test_the_canaries_are_where_a_leak_would_show_them(base: Path, deployed: Rehearsal) -> None:
+    assert CANARY in (base / f"Pulumi.{STAGE}.yaml").read_text(encoding="utf-8")
+    assert CANARY in deployed.secret_values(base, STAGE)
