@@ -94,7 +94,8 @@ class S3Store:
             )
         )
         found = [each for page in versions for each in page.get("Versions", []) if each["Key"] == key]
-        first = min(found, key=lambda each: each["LastModified"])
+        # Times are whole seconds; within one, S3 lists what was stored last first.
+        first = min(reversed(found), key=lambda each: each["LastModified"])
         answer = self._ask(
             lambda: self._client.get_object(Bucket=self.bucket.bucket, Key=key, VersionId=first["VersionId"])
         )
