@@ -32,8 +32,10 @@ SLOTS = 64
 _YOUNG_SECONDS = 2.0
 
 # An id of a transaction is spent only when row ids were taken since the last barrier.
+# A sequence that was never used says 1 already, which its first row is still to get.
 _BARRIER = """
-SELECT last_value, CASE WHEN last_value <> %s THEN pg_current_xact_id()::text END FROM outbox_id_seq
+SELECT taken, CASE WHEN taken <> %s THEN pg_current_xact_id()::text END
+FROM (SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS taken FROM outbox_id_seq) AS sequence
 """
 _ROWS = """
 SELECT (SELECT pg_current_snapshot()::text), waiting.*

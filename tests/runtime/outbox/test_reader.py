@@ -53,6 +53,18 @@ async def test_a_writer_above_the_snapshots_xmax_is_read(reader: OutboxReader, d
         assert await names(reader) == ["smaller-row-id"]
 
 
+async def test_the_very_first_row_is_read_when_it_commits_late(
+    reader: OutboxReader, database_url: str
+) -> None:
+    assert await names(reader) == []
+    with psycopg.connect(database_url) as late, psycopg.connect(database_url, autocommit=True) as quick:
+        write(late, "first", "1")
+        write(quick, "second", "2")
+        assert await names(reader) == ["second"]
+        late.commit()
+        assert await names(reader) == ["first"]
+
+
 async def test_a_transaction_that_stays_open_long_is_still_read(
     reader: OutboxReader, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
