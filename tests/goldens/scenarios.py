@@ -53,7 +53,6 @@ SCENARIOS: Mapping[str, Edit] = {
         'f"{name}-of-{tenant}",\n            description',
     ),
     "component-renamed": _replaced("infra/__main__.py", '        "audit",\n', '        "audit-log",\n'),
-    "bucket-renamed": _replaced(_FILE, "bucket: kilo-stage-audit-eu", "bucket: kilo-stage-audit-log-eu"),
     "image-bump": _replaced(_FILE, "kilo:0.1.0", "kilo:0.2.0"),
     "replicas": _replaced(_FILE, "kilo:ingest: { replicas: 2 }", "kilo:ingest: { replicas: 3 }"),
     "database-password-replaced": _replaced("components/database_roles.py", "length=40", "length=48"),

@@ -14,7 +14,7 @@ from tests.goldens.scenarios import CANARY, SCENARIOS, STAGE, copy_program
 # Each runs the real engine, and the first of all carries a whole stage out.
 pytestmark = pytest.mark.timeout(600)
 
-REFUSED = {"removed-tenant", "renamed-tenant", "key-replaced", "component-renamed", "bucket-renamed"}
+REFUSED = {"removed-tenant", "renamed-tenant", "key-replaced", "component-renamed"}
 BROKEN = {"policy-broken", "protection-off"}
 
 
