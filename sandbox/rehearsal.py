@@ -138,7 +138,7 @@ class Rehearsal:
         # Events tell of policies, which the single document does not.
         self._variables["PULUMI_ENABLE_STREAMING_JSON_PREVIEW"] = "true"
         configuration = self._configuration(source, stage)
-        put_stage_secrets(source, self._aws.url, self._database_url)
+        put_stage_secrets(source, self._aws.url, self._database_url, self._database_url)
         return self._pulumi(
             source,
             [

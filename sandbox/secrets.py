@@ -18,8 +18,10 @@ NOWHERE = "postgresql://preview:preview@database.invalid:5432/kilo"
 """``.invalid`` never resolves (RFC 2606)."""
 
 
-def put_stage_secrets(project: Path, endpoint: str, database_url: str) -> None:
+def put_stage_secrets(project: Path, endpoint: str, database_url: str, elsewhere: str = NOWHERE) -> None:
     """Create or update the secret that each ``Pulumi.<stage>.yaml`` names as its database's URL.
+
+    ``dev`` gets ``database_url``, the other stages ``elsewhere``.
 
     A stage file that can't be read is left alone: the program itself reports what is wrong with it.
     """
@@ -27,7 +29,7 @@ def put_stage_secrets(project: Path, endpoint: str, database_url: str) -> None:
         config = stage_config(project, stage)
         database = config.get("kilo:database")
         if isinstance(database, dict) and "url_secret_id" in database and "aws:region" in config:
-            url = database_url if stage == DEV else NOWHERE
+            url = database_url if stage == DEV else elsewhere
             _put(endpoint, config["aws:region"], database["url_secret_id"], url)
 
 

@@ -107,7 +107,8 @@ def _stage(stage: str, preview: Preview) -> list[str]:
 
 def _says_more(error: str) -> bool:
     """Whether an error says what neither a dangerous change nor a broken policy does."""
-    return error != "preview failed" and "because it is protected" not in error
+    told = ("because it is protected", "currently marked for protection")
+    return error != "preview failed" and not any(part in error for part in told)
 
 
 def _quoted(error: str) -> list[str]:
