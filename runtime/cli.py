@@ -52,6 +52,7 @@ HELP = {
     "tour": Help(_EVENTS, "Send events through the whole path and count what arrives."),
     "outputs": Help(_STAGE, "Print a stage's outputs as JSON, YAML or environment."),
     "tenant": Help(_STAGE, "Add, list and offboard the tenants of a stage."),
+    "graph": Help(_STAGE, "Draw a stage's processes and data from its program."),
     "preview-diff": Help(_STAGE, "Say what deploying this tree would change, the dangerous first."),
     "gateway": Help(_STAGE, "Render and check the tenants' traffic rules."),
     "db": Help(_EVENTS, "Migrate the database."),

@@ -11,6 +11,7 @@ What only a cloud knows is not here: quotas, the permissions of the principal th
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import socket
@@ -22,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import uvicorn
 
@@ -121,6 +122,11 @@ class Rehearsal:
         """
         done = self._engine(source, stage, ["preview", "--json", *policies(source, stage)])
         return Previewed(done.stdout, done.returncode != 0, done.stderr)
+
+    def resources(self, source: Path, stage: str) -> list[dict[str, Any]]:
+        """Everything in the stage's state, secrets encrypted."""
+        exported = self._pulumi(source, ["stack", "export", "--stack", stage]).stdout
+        return json.loads(exported)["deployment"].get("resources") or []
 
     def secret_values(self, source: Path, stage: str) -> str:
         """The state with its secrets in the clear, to be searched for what must show nowhere else."""
