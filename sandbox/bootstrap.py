@@ -26,14 +26,17 @@ class Problem(Exception):
 
 
 def main() -> int:
-    """Install the lock that the first argument names, ``dev`` or ``bench``, and the project itself."""
+    """Install the lock that the first argument names, ``dev`` or ``bench``, and the project itself.
+
+    ``bench`` holds all of ``dev``.
+    """
     lock = "bench" if "bench" in sys.argv[1:] else "dev"
     try:
         check_machine(sys.version_info[:2], platform.system(), platform.machine())
         # Two makes at once: the second waits, then finds the stamp.
-        with (ROOT / "requirements" / f"{lock}.lock").open() as file:
+        with (ROOT / "requirements" / "bootstrap.lock").open() as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if not stamp(lock).exists():
+            if not any(stamp(installed).exists() for installed in {lock, "bench"}):
                 install(lock)
     except Problem as problem:
         sys.stderr.write(f"kilo: error: {problem}\n")
