@@ -41,10 +41,8 @@ goldens: environment ## Write the golden previews and comments anew; look at wha
 	@.venv/bin/python -m tests.goldens
 
 bench: LOCK := bench
-bench: environment ## Run one benchmark: make bench NAME=outbox; without NAME, list them
-	@if [ -n "$(NAME)" ]; then .venv/bin/python -m benchmarks.$(NAME) $(ARGS); else \
-		echo "make bench NAME=..., one of:"; \
-		for file in benchmarks/[a-z]*.py; do echo "  $$(basename "$$file" .py)"; done; fi
+bench: environment ## Run every benchmark, half an hour; one by make bench NAME=outbox ARGS="--events 100000"
+	@.venv/bin/python -m benchmarks $(if $(NAME),$(NAME) $(ARGS))
 
 clean: down ## Remove what this directory built and keeps, the dev stage's data too; downloads stay cached
 	@rm -rf .venv .kilo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
