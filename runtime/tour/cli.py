@@ -21,7 +21,6 @@ from runtime.tour.events import Event, make_events, read_events
 from runtime.tour.report import as_json, as_table, total
 from runtime.tour.sender import Answer, send_all
 
-SENSITIVE = ("email", "phone")
 _EVENTS_EACH = 100
 _LOG_WIDTH = 120
 
@@ -45,7 +44,8 @@ def tour(
     became of them. Reads the stage's outputs from the file that KILO_OUTPUTS names and counts in the database
     of DATABASE_URL; `eval "$(kilo env)"` sets both for the sandbox.
 
-    Exits with 1 when an acknowledged event was lost or altered, or an event was refused.
+    Exits with 1 when an acknowledged event was lost or altered, a field that the stage encrypts lies in the
+    clear, or an event was refused.
 
     Examples:
 
@@ -64,19 +64,20 @@ def tour(
     tenants = sorted(outputs.tenants)
     sent = read_events(events) if events else make_events(tenants, count_each * len(tenants))
     answers = _send_and_wait(outputs, database, sent, timeout_seconds)
-    counts = count(database, answers, SENSITIVE)
+    fields = {name: tenant.encrypted_fields for name, tenant in outputs.tenants.items()}
+    counts = count(database, answers, fields)
     if as_json_:
         _print_json(counts, answers)
     else:
         _print_table(outputs, counts, answers)
     whole = total(counts)
-    failures = [
-        f"{number} {what}"
-        for number, what in ((whole.lost, "lost"), (whole.altered, "altered"), (whole.refused, "refused"))
-        if number
-    ]
+    found = ((whole.lost, "lost"), (whole.altered, "altered"), (whole.refused, "refused"))
+    failures = [f"{number} {what}" for number, what in found if number]
+    if whole.plain:
+        in_clear = ", ".join(f"{name} {number} times" for name, number in sorted(whole.plain.items()))
+        failures.append(f"values in the clear that should be encrypted: {in_clear}")
     if failures:
-        msg = f"of {whole.sent} events {' and '.join(failures)}"
+        msg = f"of {whole.sent} events: {'; '.join(failures)}"
         raise CheckFailed(msg)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 import psycopg
 
+from runtime.fle.formats import is_encrypted
+from runtime.outbox import strict_json
+from runtime.sensitive import without
 from runtime.tour.sender import Answer
 
 _POLL_SECONDS = 0.2
@@ -24,7 +25,7 @@ SELECT e.fingerprint,
        coalesce(i.duplicates, 0),
        extract(epoch FROM i.received_at - {committed}),
        e.payload::text,
-       coalesce(o.payload::text, '')
+       o.payload::text
 FROM events e
 LEFT JOIN outbox o ON o.fingerprint = e.fingerprint
 LEFT JOIN inbox i ON i.fingerprint = e.fingerprint
@@ -34,7 +35,14 @@ WHERE e.fingerprint = ANY (%s)
 
 @dataclass
 class TenantCount:
-    """One line of the tour's table; latencies in seconds."""
+    """One line of the tour's table.
+
+    Attributes:
+        altered: events of which another payload is stored than was sent.
+        latencies: seconds from an event's commit until a consumer had it.
+        encrypted: how many values lie encrypted, by field.
+        plain: how many lie in the clear although the stage encrypts their field.
+    """
 
     sent: int = 0
     acknowledged: int = 0
@@ -66,7 +74,8 @@ def wait_delivered(
 
     The database may go away meanwhile; ``progress`` is called with how many have arrived.
     """
-    fingerprints = [answer.fingerprint for answer in answers if answer.fingerprint]
+    # Lines of a file may share a key, and are one event then.
+    fingerprints = list({answer.fingerprint for answer in answers if answer.fingerprint})
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         try:
@@ -82,13 +91,15 @@ def wait_delivered(
         time.sleep(_POLL_SECONDS)
 
 
-def count(url: str, answers: Sequence[Answer], sensitive: Sequence[str]) -> dict[str, TenantCount]:
+def count(
+    url: str, answers: Sequence[Answer], encrypted_fields: Mapping[str, Sequence[str]]
+) -> dict[str, TenantCount]:
     """What became of each tenant's events.
 
     Args:
         url: of the database, with a role that may read its tables.
         answers: of all events that were sent.
-        sensitive: names of payload fields whose storage is looked at.
+        encrypted_fields: the fields that the stage encrypts, by tenant.
     """
     counts: dict[str, TenantCount] = {}
     by_fingerprint: dict[str, Answer] = {}
@@ -104,12 +115,13 @@ def count(url: str, answers: Sequence[Answer], sensitive: Sequence[str]) -> dict
         committed = "pg_xact_commit_timestamp(e.xmin)" if kept and kept[0] == "on" else "e.received_at"
         query = _ROWS.format(committed=committed)
         for row in connection.execute(query, (list(by_fingerprint),)):  # pyright: ignore[reportArgumentType]
-            answer = by_fingerprint[row[0]]
-            _add(counts[answer.event.tenant], row, answer.event.content()["payload"], sensitive)
+            event = by_fingerprint[row[0]].event
+            fields = frozenset(encrypted_fields.get(event.tenant, ()))
+            _add(counts[event.tenant], row, event.content()["payload"], fields)
     return counts
 
 
-def _add(line: TenantCount, row: tuple[Any, ...], payload: Any, sensitive: Sequence[str]) -> None:
+def _add(line: TenantCount, row: tuple[Any, ...], payload: Any, fields: frozenset[str]) -> None:
     _, in_outbox, publisher, duplicates, latency, stored, announced = row
     line.in_outbox += bool(in_outbox)
     line.by_worker += publisher == "worker"
@@ -117,21 +129,29 @@ def _add(line: TenantCount, row: tuple[Any, ...], payload: Any, sensitive: Seque
     line.duplicates += int(duplicates)
     if latency is not None:
         line.latencies.append(float(latency))
-    rest_sent, rest_stored = _values(json.dumps(payload)), _values(stored)
-    for name in sensitive:
-        if not isinstance(payload, dict) or name not in payload:
-            continue
-        text = json.dumps(payload[name], ensure_ascii=False)
-        hidden = text not in stored and text not in announced
-        target = line.encrypted if hidden else line.plain
+    # What a publisher took is out of the outbox sooner or later; the business row stays.
+    copies = [strict_json.parse(text) for text in (stored, announced) if text is not None]
+    line.altered += any(not same(payload, copy, fields) for copy in copies)
+    sealed = [list(sensitive_values(copy, fields)) for copy in copies]
+    for index, (name, _) in enumerate(sealed[0]):
+        everywhere = all(is_encrypted(values[index][1]) for values in sealed if index < len(values))
+        target = line.encrypted if everywhere else line.plain
         target[name] = target.get(name, 0) + 1
-        if hidden:
-            rest_sent.pop(name, None)
-            rest_stored.pop(name, None)
-    line.altered += rest_sent != rest_stored
 
 
-def _values(text: str) -> dict[str, Any]:
-    """JSON with every number exact, so that equal means equal."""
-    value: Any = json.loads(text, parse_float=Decimal)
-    return value if isinstance(value, dict) else {"": value}
+def same(sent: Any, stored: Any, fields: frozenset[str]) -> bool:
+    """Whether two payloads are one JSON value, numbers exact, apart from the text of ``fields``."""
+    return strict_json.canonical(without(fields, sent)) == strict_json.canonical(without(fields, stored))
+
+
+def sensitive_values(payload: Any, fields: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Every text that stands in one of ``fields``, at any depth, with the field's name."""
+    if isinstance(payload, dict):
+        for name, value in sorted(payload.items()):
+            if name in fields and isinstance(value, str):
+                yield name, value
+            else:
+                yield from sensitive_values(value, fields)
+    elif isinstance(payload, list):
+        for value in payload:
+            yield from sensitive_values(value, fields)

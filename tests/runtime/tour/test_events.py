@@ -40,9 +40,12 @@ def test_made_up_events_have_what_is_easily_lost() -> None:
 
 
 def test_a_file_keeps_numbers_keys_and_text_as_written(tmp_path: Path) -> None:
-    line = json.dumps({**GOOD, "payload": {"n": 12345678901234567890123}, "idempotency_key": "k-1"})
+    payload = (
+        '{"n": 12345678901234567890123, "f": 0.12345678901234567890123, "large": 1E+300, "s": "a\u2028b"}'
+    )
+    line = json.dumps({**GOOD, "payload": "PAYLOAD", "idempotency_key": "k-1"}).replace('"PAYLOAD"', payload)
     (event,) = read_events(file_of(tmp_path, "", line))
-    assert event.content()["payload"]["n"] == 12345678901234567890123
+    assert payload in event.body
     assert event.idempotency_key == "k-1"
 
 
@@ -50,8 +53,12 @@ def test_a_file_keeps_numbers_keys_and_text_as_written(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{", ":2: not JSON"),
+        (json.dumps({**GOOD, "payload": {"a": ["\0"]}}), ":2: payload.a.0: holds U+0000"),
+        (json.dumps({**GOOD, "payload": {"n": float("nan")}}), ":2: NaN is not JSON"),
+        (json.dumps({**GOOD, "idempotencyKey": "k"}), ":2: idempotencyKey is unknown"),
+        (json.dumps({**GOOD, "idempotency_key": 7}), ":2: idempotency_key must be a string, and is 7"),
         ("[]", ":2: must be a JSON object"),
-        ('{"tenant": "a", "tenant": "b"}', ":2: not JSON: key 'tenant' stands twice"),
+        ('{"tenant": "a", "tenant": "b"}', ":2: ….tenant: the key 'tenant' stands twice"),
         (json.dumps({"tenant": "acme"}), ":2: aggregate, aggregate_id, kind, payload missing"),
         (json.dumps({**GOOD, "tenant": 7}), ":2: tenant must be a string, and is 7"),
     ],
