@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.errors import Unreachable
+from sandbox.daemon import TOOLS
 from sandbox.toolchain.cache import cache_root
+from sandbox.toolchain.catalogue import missing
 
-_FREE_BYTES = 6_000_000_000
+_DATA_BYTES = 2_000_000_000
 _OLDEST_PYTHON = (3, 11)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is needed, whether it is there, and what to do when it is not."""
+    """One thing that is needed, whether it is there or can be had, and what to do when not."""
 
     what: str
     ok: bool
@@ -39,28 +42,31 @@ def _findings() -> Iterator[Finding]:
         (system, machine) == ("Linux", "x86_64"),
         f"{system} {machine}; the servers are for Linux on x86_64",
     )
-    yield from map(
-        _program, ("mvn", "java", "git"), ("downloads Debezium", "runs Maven", "reads the checkout")
-    )
     if os.geteuid() == 0:
-        yield _program("setpriv", "runs PostgreSQL as another user, which refuses to run as root")
+        place = shutil.which("setpriv")
+        detail = place or "not on PATH: apt-get install util-linux"
+        yield Finding(
+            "setpriv", place is not None, f"{detail} (runs PostgreSQL, which refuses to run as root)"
+        )
+    recipes = missing(*TOOLS)
+    for recipe in recipes:
+        try:
+            recipe.check()
+        except Unreachable as error:
+            yield Finding(recipe.name, False, str(error))
+        else:
+            yield Finding(recipe.name, True, f"the first `kilo up` makes it: {recipe.summary}")
     cache = cache_root()
-    free = shutil.disk_usage(_existing(cache)).free
-    yield Finding(
-        "disk space",
-        free >= _FREE_BYTES,
-        f"{free / 1e9:.1f} GB free for {cache}; {_FREE_BYTES / 1e9:.0f} GB are needed the first time",
-    )
+    if not recipes:
+        yield Finding("programs", True, f"all in {cache}")
+    yield _space(cache, sum(recipe.disk_bytes for recipe in recipes), "for programs")
+    yield _space(Path.cwd(), _DATA_BYTES, "for the stage's data")
 
 
-def _program(name: str, purpose: str) -> Finding:
-    place = shutil.which(name)
-    detail = (
-        f"{place} ({purpose})"
-        if place
-        else f"not on PATH; it {purpose}: install it with your package manager"
-    )
-    return Finding(name, place is not None, detail)
+def _space(folder: Path, needed: int, purpose: str) -> Finding:
+    free = shutil.disk_usage(_existing(folder)).free
+    detail = f"{free / 1e9:.1f} GB free at {folder}, {needed / 1e9:.1f} GB are needed {purpose}"
+    return Finding("disk space", free >= needed, detail)
 
 
 def _existing(path: Path) -> Path:

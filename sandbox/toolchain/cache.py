@@ -33,6 +33,7 @@ class Recipe:
         inputs: text of everything that the result depends on.
         disk_bytes: free space that making it takes, caches of the tools used included.
         make: fills the empty directory that it is given.
+        check: raises Unreachable when the machine lacks what ``make`` needs, before any of it is done.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Recipe:
     inputs: str
     disk_bytes: int
     make: Callable[[Path, Step], None]
+    check: Callable[[], None] = lambda: None
 
     @property
     def directory(self) -> Path:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,15 +45,32 @@ def ensure(*names: str) -> dict[str, Path]:
         BadInput: a name is unknown.
         Unreachable: something can't be downloaded or built, or a prerequisite or disk space is missing.
     """
+    found = _sources(names)
+    if recipes := _missing(found):
+        _install_all(recipes)
+    return {name: source.path if isinstance(source, _Made) else source for name, source in found.items()}
+
+
+def missing(*names: str) -> list[Recipe]:
+    """What :func:`ensure` would make of the named programs.
+
+    Raises:
+        BadInput: a name is unknown.
+        Unreachable: a program is to be had neither here nor elsewhere.
+    """
+    return _missing(_sources(names))
+
+
+def _sources(names: Sequence[str]) -> dict[str, Path | _Made]:
     if unknown := sorted(set(names) - set(_SOURCES)):
         msg = f"unknown tool {', '.join(unknown)}; there are {', '.join(NAMES)}"
         raise BadInput(msg)
-    found = {name: _SOURCES[name]() for name in names}
-    made = [source for source in found.values() if isinstance(source, _Made)]
-    missing = {source.recipe.name: source.recipe for source in made if not source.recipe.directory.is_dir()}
-    if missing:
-        _install_all(list(missing.values()))
-    return {name: source.path if isinstance(source, _Made) else source for name, source in found.items()}
+    return {name: _SOURCES[name]() for name in names}
+
+
+def _missing(sources: Mapping[str, Path | _Made]) -> list[Recipe]:
+    made = [source.recipe for source in sources.values() if isinstance(source, _Made)]
+    return list({recipe.name: recipe for recipe in made if not recipe.directory.is_dir()}.values())
 
 
 def path(name: str) -> Path:
@@ -62,6 +79,9 @@ def path(name: str) -> Path:
 
 
 def _install_all(recipes: list[Recipe]) -> None:
+    # Before the first minute is spent: what is missing would stop it at the end.
+    for recipe in recipes:
+        recipe.check()
     require_disk_space(recipes)
 
     with Progress() as progress, ThreadPoolExecutor(max_workers=len(recipes)) as pool:

@@ -22,16 +22,24 @@ _COPY = "org.apache.maven.plugins:maven-dependency-plugin:2.8:copy"
 def distribution() -> Recipe:
     """Debezium Server: ``config/``, ``lib/`` and the runner, without its connectors for Kafka Connect."""
     summary = f"Debezium Server {VERSION} from Maven Central, 782 MB"
-    return Recipe("debezium-server", summary, f"{VERSION} {_SHA256}", 2_500_000_000, _make)
+    return Recipe("debezium-server", summary, f"{VERSION} {_SHA256}", 2_500_000_000, _make, require_maven)
 
 
-def _make(directory: Path, step: Step) -> None:
+def require_maven() -> None:
+    """Refuse a machine without Maven.
+
+    Raises:
+        Unreachable: it is not on PATH.
+    """
     if shutil.which("mvn") is None:
         msg = (
             "Maven (mvn) is not on PATH and Debezium Server comes from Maven Central: "
             "install it (Debian and Ubuntu: apt-get install maven)"
         )
         raise Unreachable(msg)
+
+
+def _make(directory: Path, step: Step) -> None:
     work = directory.parent
     artifact = f"io.debezium:debezium-server-dist:{VERSION}:tar.gz"
     # --strict-checksums fails on a mismatch with the repository's .sha1 instead of warning.

@@ -25,7 +25,9 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that is first on PATH."""
     folder = tmp_path / "programs"
     folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    for name in ("sh", "tar", "gzip", "cp", "touch", "env"):
+        (folder / name).symlink_to(f"/bin/{name}")
+    monkeypatch.setenv("PATH", str(folder))
     return folder
 
 
@@ -125,6 +127,14 @@ def test_missing_maven_is_one_line_that_says_what_to_install(
     with pytest.raises(Unreachable, match=r"Maven \(mvn\) is not on PATH .*apt-get install maven") as failure:
         path("debezium")
     assert "\n" not in str(failure.value)
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_what_is_missing_is_said_before_anything_is_built(programs: Path, made: list[str]) -> None:
+    write_program(programs, "go", "echo go1.99.0")
+    with pytest.raises(Unreachable, match="Maven"):
+        ensure("pulumi", "debezium")
+    assert made == []
 
 
 def distribution_archive(file: Path) -> str:
