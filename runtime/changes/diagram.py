@@ -14,12 +14,14 @@ from xml.sax.saxutils import escape
 
 _NAME = "app.kubernetes.io/name"
 _POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
-_POSTGRES_PORT = 5432
+_STACK = "pulumi:pulumi:Stack"
 _DATABASE = "PostgreSQL"
 _CLIENTS = "clients"
 _HOLDS = ("kilo:security:", "kilo:artifacts:MirroredRegistry", "kilo:storage:")
 _IDENTITY = "kilo:identity:CloudIdentity"
-_COLUMN, _ROW, _WIDTH, _HEIGHT, _MARGIN = 230, 72, 160, 46, 24
+_COLUMN, _ROW, _WIDTH, _HEIGHT, _MARGIN = 300, 62, 160, 46, 24
+_LEGEND = 30
+_DASHED = ' stroke-dasharray="5,4"'
 _FILL = {"process": "#e8f0fe", "holds": "#fef3e0", "outside": "#eeeeee"}
 
 
@@ -44,6 +46,8 @@ class Diagram:
 def read_state(resources: Sequence[Mapping[str, Any]]) -> Diagram:
     """The diagram of a stack's ``deployment.resources``, as ``pulumi stack export`` has them."""
     by_urn = {resource["urn"]: resource for resource in resources}
+    (exported,) = (resource["outputs"] for resource in resources if resource["type"] == _STACK)
+    database_port = exported["database"]["port"]
     nodes: dict[str, Node] = {}
     connections: set[tuple[str, str]] = set()
     for policy in (resource for resource in resources if resource["type"] == _POLICY):
@@ -53,7 +57,7 @@ def read_state(resources: Sequence[Mapping[str, Any]]) -> Diagram:
             continue
         nodes[name] = Node(name, _kind_of(_component(policy, by_urn)), "process")
         for rule in spec.get("egress") or ():
-            connections |= {(name, target) for target in _targets(rule)}
+            connections |= {(name, target) for target in _targets(rule, database_port)}
         for rule in spec.get("ingress") or ():
             connections |= {(source, name) for source in _sources(rule)}
     # Members of one cluster also talk among themselves, which is not drawn.
@@ -80,7 +84,8 @@ def svg(diagram: Diagram) -> str:
     """The diagram as SVG 1.1, laid out by who comes before whom."""
     places = _places(diagram)
     width = max(x for x, _ in places.values()) + _WIDTH + _MARGIN
-    height = max(y for _, y in places.values()) + _HEIGHT + _MARGIN
+    foot = max(y for _, y in places.values()) + _HEIGHT + _MARGIN
+    height = foot + _LEGEND
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="sans-serif">',
@@ -88,7 +93,7 @@ def svg(diagram: Diagram) -> str:
         'orient="auto"><path d="M0,0 L10,5 L0,10 z" fill="#555555"/></marker></defs>',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
     ]
-    for style, edges in (("", diagram.connections), (' stroke-dasharray="5,4"', diagram.accesses)):
+    for style, edges in (("", diagram.connections), (_DASHED, diagram.accesses)):
         lines += [_curve(places[one], places[other], style) for one, other in sorted(edges)]
     for name, (x, y) in sorted(places.items()):
         node = diagram.nodes[name]
@@ -100,17 +105,40 @@ def svg(diagram: Diagram) -> str:
             f'<text x="{middle}" y="{y + 36}" text-anchor="middle" font-size="10" fill="#555555">'
             f"{escape(node.part)}</text>",
         ]
-    return "\n".join([*lines, "</svg>"]) + "\n"
+    return "\n".join([*lines, *_legend(foot + _LEGEND // 2 - 6), "</svg>"]) + "\n"
+
+
+def _legend(y: int) -> list[str]:
+    lines: list[str] = []
+    x = _MARGIN
+    for kind, text in (("process", "process"), ("holds", "holds data"), ("outside", "outside the program")):
+        lines += [
+            f'<rect x="{x}" y="{y - 7}" width="20" height="14" rx="3" fill="{_FILL[kind]}" '
+            'stroke="#555555"/>',
+            _small(x + 28, y, text),
+        ]
+        x += 60 + 7 * len(text)
+    for style, text in (("", "may connect to"), (_DASHED, "its identity may use")):
+        lines += [
+            f'<path d="M{x},{y} H{x + 40}" stroke="#555555" marker-end="url(#end)"{style}/>',
+            _small(x + 48, y, text),
+        ]
+        x += 80 + 7 * len(text)
+    return lines
+
+
+def _small(x: int, y: int, text: str) -> str:
+    return f'<text x="{x}" y="{y + 4}" font-size="12" fill="#333333">{text}</text>'
 
 
 def _selected(selector: Mapping[str, Any]) -> str | None:
     return (selector.get("matchLabels") or {}).get(_NAME)
 
 
-def _targets(rule: Mapping[str, Any]) -> list[str]:
+def _targets(rule: Mapping[str, Any], database_port: int) -> list[str]:
     found = [name for peer in rule.get("to") or () if (name := _selected(peer.get("podSelector") or {}))]
     ports = {port.get("port") for port in rule.get("ports") or ()}
-    if any("ipBlock" in peer for peer in rule.get("to") or ()) and _POSTGRES_PORT in ports:
+    if any("ipBlock" in peer for peer in rule.get("to") or ()) and database_port in ports:
         found.append(_DATABASE)
     return found
 
@@ -146,7 +174,7 @@ def _component(
 ) -> Mapping[str, Any] | None:
     """The component directly under the stack that a resource belongs to."""
     while (parent := by_urn.get(resource.get("parent") or "")) is not None:
-        if parent["type"] == "pulumi:pulumi:Stack":
+        if parent["type"] == _STACK:
             return resource
         resource = parent
     return None
@@ -166,35 +194,35 @@ def _identifier(name: str) -> str:
 
 def _places(diagram: Diagram) -> dict[str, tuple[int, int]]:
     edges = diagram.connections | diagram.accesses
-    column = dict.fromkeys(diagram.nodes, 0)
-    # What receives stands right of what sends; as many rounds as nodes end any cycle.
-    for _ in diagram.nodes:
-        for one, other in sorted(edges):
-            if column[other] <= column[one] < len(diagram.nodes):
-                column[other] = column[one] + 1
-    columns: dict[int, list[str]] = defaultdict(list)
-    for name in sorted(diagram.nodes):
-        columns[column[name]].append(name)
-    order = {name: index for names in columns.values() for index, name in enumerate(names)}
-    before: dict[str, list[str]] = defaultdict(list)
+    after: dict[str, list[str]] = defaultdict(list)
     for one, other in edges:
-        before[other].append(one)
-    for names in (columns[index] for index in sorted(columns)):
-        names.sort(key=lambda name: (_average([order[one] for one in before[name]], order[name]), name))
-        order.update({name: index for index, name in enumerate(names)})
+        after[one].append(other)
+    # Columns are counted from what sends nothing on, at the right: few arrows then pass a column by.
+    distance = dict.fromkeys(diagram.nodes, 0)
+    for _ in diagram.nodes:  # as many rounds as nodes end any cycle
+        for one, other in edges:
+            distance[one] = min(max(distance[one], distance[other] + 1), len(diagram.nodes))
+    columns: dict[int, list[str]] = defaultdict(list)
+    for name in sorted(diagram.nodes, key=lambda name: (diagram.nodes[name].kind, name)):
+        columns[distance[name]].append(name)
+    order: dict[str, float] = {}
+    for number in sorted(columns):
+        columns[number].sort(key=lambda name: _average([order[other] for other in after[name]]))
+        size = len(columns[number])
+        order |= {name: (index + 0.5) / size for index, name in enumerate(columns[number])}
     tallest = max(map(len, columns.values()))
     return {
         name: (
             _MARGIN + position * _COLUMN,
-            _MARGIN + index * _ROW + (tallest - len(columns[number])) * _ROW // 2,
+            _MARGIN + round(order[name] * tallest * _ROW - _ROW / 2),
         )
-        for position, number in enumerate(sorted(columns))
-        for index, name in enumerate(columns[number])
+        for position, number in enumerate(sorted(columns, reverse=True))
+        for name in columns[number]
     }
 
 
-def _average(values: Sequence[int], otherwise: int) -> float:
-    return sum(values) / len(values) if values else otherwise
+def _average(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def _curve(one: tuple[int, int], other: tuple[int, int], style: str) -> str:

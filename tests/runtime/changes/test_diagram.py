@@ -37,10 +37,10 @@ def state() -> list[dict[str, Any]]:
     identity = component("kilo:identity:CloudIdentity", "ingest")
     keys = component("kilo:security:TenantKeys", "tenant-keys")
     role = child("aws:iam/role:Role", "ingest", identity)
-    database = {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 5432}]}
+    database = {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 6432}]}
     dns = {"to": [{"namespaceSelector": {}}], "ports": [{"port": 53}]}
     return [
-        {"type": "pulumi:pulumi:Stack", "urn": STACK},
+        {"type": "pulumi:pulumi:Stack", "urn": STACK, "outputs": {"database": {"port": 6432}}},
         *(gateway, ingest, identity, keys, role),
         policy("gateway", gateway, ingress=[{"ports": [{"port": 10080}]}], egress=[{"to": [peer("ingest")]}]),
         policy("ingest", ingest, ingress=[{"from": [peer("gateway")]}], egress=[dns, database]),
@@ -78,7 +78,7 @@ def test_the_drawing_is_xml_and_nothing_lies_on_anything() -> None:
         for box in root.iter("{http://www.w3.org/2000/svg}rect")
         if "x" in box.attrib
     ]
-    assert len(boxes) == 5
+    assert len(boxes) == 5 + 3  # and the legend's
     for index, (x1, y1, w1, h1) in enumerate(boxes):
         for x2, y2, w2, h2 in boxes[index + 1 :]:
             assert x1 + w1 <= x2 or x2 + w2 <= x1 or y1 + h1 <= y2 or y2 + h2 <= y1
