@@ -84,18 +84,25 @@ def differences(project: Path, base: str, wanted: Sequence[str]) -> dict[str, Pr
         msg = f"--stage {unknown[0]}: there is no Pulumi.{unknown[0]}.yaml; stages here: {', '.join(known)}"
         raise BadInput(msg)
     found: dict[str, Preview] = {}
-    with checkout(project, base) as source, Rehearsal() as rehearsal:
+    with checkout(project, base) as source:
         for name in wanted:
-            # A stage that the base does not have begins from nothing.
-            if (source / f"Pulumi.{name}.yaml").is_file():
-                _say(f"{name}: carrying out {base}")
-                rehearsal.carry_out(source, name)
-            _say(f"{name}: previewing the working tree")
-            said = rehearsal.preview(project, name)
-            found[name] = parse_events(said.events)
-            if said.refused and not found[name].errors:
-                msg = f"{name}: the preview failed: {said.said.strip()}"
-                raise CheckFailed(msg)
+            found[name] = _difference(source, project, base, name)
+    return found
+
+
+def _difference(source: Path, project: Path, base: str, stage: str) -> Preview:
+    # A place a stage: on the clouds each has an account of its own, and names may be the same in two.
+    with Rehearsal() as rehearsal:
+        # A stage that the base does not have begins from nothing.
+        if (source / f"Pulumi.{stage}.yaml").is_file():
+            _say(f"{stage}: carrying out {base}")
+            rehearsal.carry_out(source, stage)
+        _say(f"{stage}: previewing the working tree")
+        said = rehearsal.preview(project, stage)
+    found = parse_events(said.events)
+    if said.refused and not found.errors:
+        msg = f"{stage}: the preview failed: {said.said.strip()}"
+        raise CheckFailed(msg)
     return found
 
 

@@ -69,6 +69,8 @@ class Previewed:
 class Rehearsal:
     """Servers and state in a temporary folder, for as long as the context is open.
 
+    It is one cloud account: carry one stage out in it, since names of two could be the same.
+
     Args:
         database_url: what stages find as their database's URL.
     """
