@@ -56,7 +56,8 @@ def shred(
         msg = f"tenant {tenant} has no keys to destroy"
         raise BadInput(msg)
     connection.execute(_SHREDDED, (tenant,))
-    details = {"keys": ids, "approvers": sorted(people.values()), "keys_digest": digest}
+    signed = {each.principal: each.signature.hex() for each in approvals}
+    details = {"keys": ids, "approvals": signed, "keys_digest": digest}
     append(connection, sorted(people.values())[0], "shred", f"tenant/{tenant}", details)
     return ids
 

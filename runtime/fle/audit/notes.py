@@ -7,6 +7,7 @@ and ours still verifies.
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from runtime.errors import BadInput
 
 _ED25519 = b"\x01"
 _DASH = "\u2014"
+_SIZE = re.compile("0|[1-9][0-9]{0,15}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def public_bytes(text: str, place: str) -> bytes:
     """Decode a base64 Ed25519 public key; ``place`` names where it was found in an error."""
     try:
         raw = b64decode(text, validate=True)
-    except Base64Error:
+    except (Base64Error, ValueError):
         raw = b""
     if len(raw) != 32:
         msg = f"{place}: not an Ed25519 public key; give the base64 of its 32 bytes"
@@ -78,29 +80,36 @@ def sign(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> str:
     return f"{checkpoint.text()}\n{_DASH} {checkpoint.origin} {b64encode(signature).decode()}\n"
 
 
+def parse(note: str) -> Checkpoint:
+    """Read a signed note without verifying it; raises :class:`BadNote` when it is no checkpoint."""
+    text, separator, _ = note.rpartition("\n\n")
+    lines = text.split("\n") if separator else []
+    if len(lines) != 3 or not lines[0] or not _SIZE.fullmatch(lines[1]):
+        msg = "it is not a checkpoint of three lines with a blank line and signatures"
+        raise BadNote(msg)
+    try:
+        return Checkpoint(lines[0], int(lines[1]), b64decode(lines[2], validate=True))
+    except (Base64Error, ValueError):
+        pass
+    msg = "its root hash is not base64"
+    raise BadNote(msg)
+
+
 def verify(note: str, public: bytes) -> Checkpoint:
     """Read a signed note and verify its signature by ``public``, an Ed25519 public key.
 
     Raises:
         BadNote: the reason in plain words.
     """
-    text, separator, signatures = note.rpartition("\n\n")
-    lines = f"{text}\n".splitlines() if separator else []
-    if len(lines) != 3 or not lines[1].isdecimal() or (len(lines[1]) > 1 and lines[1][0] == "0"):
-        msg = "it is not a checkpoint of three lines with a blank line and signatures"
-        raise BadNote(msg)
-    try:
-        checkpoint = Checkpoint(lines[0], int(lines[1]), b64decode(lines[2], validate=True))
-    except Base64Error:
-        msg = "its root hash is not base64"
-        raise BadNote(msg) from None
-    for line in signatures.splitlines():
+    checkpoint = parse(note)
+    text, _, signatures = note.rpartition("\n\n")
+    for line in signatures.split("\n"):
         parts = line.split(" ")
         if len(parts) != 3 or parts[0] != _DASH or parts[1] != checkpoint.origin:
             continue
         try:
             raw = b64decode(parts[2], validate=True)
-        except Base64Error:
+        except (Base64Error, ValueError):
             continue
         if raw[:4] != _key_id(checkpoint.origin, public):
             continue

@@ -51,7 +51,8 @@ class FolderStore:
 
     def read(self, name: str) -> str:
         """See :class:`Store`."""
-        return (self.folder / name).read_text(encoding="utf-8")
+        # What is no UTF-8 was altered: it is read all the same, and found out by its hash.
+        return (self.folder / name).read_bytes().decode(errors="replace")
 
     def create(self, name: str, text: str) -> None:
         """See :class:`Store`."""
@@ -73,33 +74,19 @@ class S3Store:
         self._client: Any = client or boto3.client("s3", region_name=bucket.location)
 
     def names(self) -> list[str]:
-        """See :class:`Store`."""
-        pages = self._ask(
-            lambda: list(
-                self._client.get_paginator("list_objects_v2").paginate(
-                    Bucket=self.bucket.bucket, Prefix=PREFIX
-                )
-            )
-        )
-        return sorted(each["Key"].removeprefix(PREFIX) for page in pages for each in page.get("Contents", []))
+        """See :class:`Store`. A delete marker, which a lock does not prevent, hides nothing from us."""
+        return sorted({each["Key"].removeprefix(PREFIX) for each in self._versions(PREFIX)})
 
     def read(self, name: str) -> str:
         """See :class:`Store`. The oldest version counts: a later one can only have been added on top."""
         key = PREFIX + name
-        versions = self._ask(
-            lambda: list(
-                self._client.get_paginator("list_object_versions").paginate(
-                    Bucket=self.bucket.bucket, Prefix=key
-                )
-            )
-        )
-        found = [each for page in versions for each in page.get("Versions", []) if each["Key"] == key]
+        found = [each for each in self._versions(key) if each["Key"] == key]
         # Times are whole seconds; within one, S3 lists what was stored last first.
         first = min(reversed(found), key=lambda each: each["LastModified"])
         answer = self._ask(
             lambda: self._client.get_object(Bucket=self.bucket.bucket, Key=key, VersionId=first["VersionId"])
         )
-        return answer["Body"].read().decode()
+        return answer["Body"].read().decode(errors="replace")
 
     def create(self, name: str, text: str) -> None:
         """See :class:`Store`."""
@@ -127,6 +114,16 @@ class S3Store:
         except BotoCoreError as error:
             raise self._unreachable(error) from error
 
+    def _versions(self, prefix: str) -> list[dict[str, Any]]:
+        pages = self._ask(
+            lambda: list(
+                self._client.get_paginator("list_object_versions").paginate(
+                    Bucket=self.bucket.bucket, Prefix=prefix
+                )
+            )
+        )
+        return [each for page in pages for each in page.get("Versions", [])]
+
     def _ask(self, call: Any) -> Any:
         try:
             return call()
@@ -146,28 +143,48 @@ class GcsStore:
             from google.cloud import storage  # noqa: PLC0415 - an extra that only some stages install
 
             client = storage.Client()
+        self._client: Any = client
         self._bucket: Any = client.bucket(bucket.bucket)
 
     def names(self) -> list[str]:
-        """See :class:`Store`."""
-        return sorted(each.name.removeprefix(PREFIX) for each in self._bucket.list_blobs(prefix=PREFIX))
+        """See :class:`Store`. Versions that are not current any more count."""
+        return sorted({each.name.removeprefix(PREFIX) for each in self._versions(PREFIX)})
 
     def read(self, name: str) -> str:
-        """See :class:`Store`."""
-        return self._bucket.blob(PREFIX + name).download_as_bytes().decode()
+        """See :class:`Store`. The oldest version counts, as in S3."""
+        found = [each for each in self._versions(PREFIX + name) if each.name == PREFIX + name]
+        first = min(found, key=lambda each: int(each.generation))
+        return self._ask(first.download_as_bytes).decode(errors="replace")
 
     def create(self, name: str, text: str) -> None:
         """See :class:`Store`."""
         from google.api_core.exceptions import PreconditionFailed  # noqa: PLC0415 - see above
 
+        def upload() -> bool:
+            try:
+                self._bucket.blob(PREFIX + name).upload_from_string(
+                    text, content_type="text/plain; charset=utf-8", if_generation_match=0
+                )
+            except PreconditionFailed:
+                return False
+            return True
+
+        if not self._ask(upload) and self.read(name) != text:
+            msg = f"gs://{self._bucket.name}/{PREFIX}{name}: holds another text already"
+            raise AlreadyWritten(msg)
+
+    def _versions(self, prefix: str) -> list[Any]:
+        return self._ask(lambda: list(self._client.list_blobs(self._bucket, prefix=prefix, versions=True)))
+
+    def _ask(self, call: Any) -> Any:
+        from google.api_core.exceptions import GoogleAPIError  # noqa: PLC0415 - see above
+        from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - see above
+
         try:
-            self._bucket.blob(PREFIX + name).upload_from_string(
-                text, content_type="text/plain; charset=utf-8", if_generation_match=0
-            )
-        except PreconditionFailed:
-            if self.read(name) != text:
-                msg = f"gs://{self._bucket.name}/{PREFIX}{name}: holds another text already"
-                raise AlreadyWritten(msg) from None
+            return call()
+        except (GoogleAPIError, GoogleAuthError, OSError) as error:
+            msg = f"audit store gs://{self._bucket.name}: {type(error).__name__}"
+            raise Unreachable(msg) from error
 
 
 def open_store(bucket: BucketOutputs) -> Store:

@@ -16,8 +16,9 @@ import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg.rows import TupleRow
 
+from runtime.errors import CheckFailed
 from runtime.fle.audit.log import GENESIS, Entry, leaf_hash, merkle_root, read
-from runtime.fle.audit.notes import BadNote, Checkpoint, sign, verify
+from runtime.fle.audit.notes import BadNote, Checkpoint, parse, sign, verify
 from runtime.fle.audit.store import Store
 
 _NOTE = re.compile(r"checkpoint-(\d{10})\.note")
@@ -38,6 +39,11 @@ class Report:
     problems: list[str] = field(default_factory=list[str])
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of an entries file; only a line feed ends one, whatever else an entry holds."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def origin_of(stage: str) -> str:
     """The log's name in its checkpoints."""
     return f"kilo/{stage}/fle-audit"
@@ -49,16 +55,33 @@ def checkpoint(
     """Sign the log as it stands and keep it; ``None`` when no entry is new.
 
     A crash between the two objects leaves entries without a note: the next run writes the same again.
+
+    Raises:
+        CheckFailed: the log is not a continuation of what the store holds; signing it would cover that up.
     """
     entries = read(connection)
     covered = max((int(match[1]) for match in map(_NOTE.fullmatch, store.names()) if match), default=0)
-    if len(entries) <= covered:
+    if covered:
+        _check_continues(entries, store.read(f"checkpoint-{covered:010d}.note"), covered)
+    if len(entries) == covered:
         return None
     made = Checkpoint(origin_of(stage), len(entries), merkle_root([entry.hash for entry in entries]))
     lines = "".join(f"{entry.text}\n" for entry in entries[covered:])
     store.create(f"entries-{covered:010d}-{len(entries):010d}.jsonl", lines)
     store.create(f"checkpoint-{len(entries):010d}.note", sign(made, key))
     return made
+
+
+def _check_continues(entries: Sequence[Entry], note: str, covered: int) -> None:
+    if len(entries) >= covered:
+        try:
+            root = parse(note).root
+        except BadNote:
+            root = b""
+        if merkle_root([leaf_hash(entry.text) for entry in entries[:covered]]) == root:
+            return
+    msg = f"the log is not what checkpoint-{covered:010d}.note signed; see `kilo fle audit verify`"
+    raise CheckFailed(msg)
 
 
 def stored_entries(store: Store, report: Report) -> list[Entry]:
@@ -68,7 +91,7 @@ def stored_entries(store: Store, report: Report) -> list[Entry]:
         if match is None:
             continue
         start, end = int(match[1]), int(match[2])
-        lines = store.read(match[0]).splitlines()
+        lines = lines_of(store.read(match[0]))
         if len(lines) != end - start:
             report.problems.append(f"{match[0]}: has {len(lines)} entries instead of {end - start}")
         for seq, text in enumerate(lines, start):
@@ -85,7 +108,7 @@ def check_chain(entries: Sequence[Entry], report: Report, place: str) -> None:
         try:
             content = json.loads(entry.text)
             seq, link = content["seq"], bytes.fromhex(content["previous"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             report.problems.append(f"{place}: entry {entry.seq}: altered (its text is no entry)")
             previous, expected = entry.hash, entry.seq + 1
             continue

@@ -12,7 +12,7 @@ from runtime.errors import BadInput, CheckFailed
 from runtime.fle.audit.log import Entry, leaf_hash, read
 from runtime.fle.audit.notes import load_private_key, public_bytes
 from runtime.fle.audit.store import FolderStore, open_store
-from runtime.fle.audit.verify import EXPORTED_LOG, check
+from runtime.fle.audit.verify import EXPORTED_LOG, check, lines_of
 from runtime.fle.audit.verify import checkpoint as make_checkpoint
 from runtime.fle.audit.verify import export as export_log
 from runtime.fle.commands.common import AsJson, OutputsFile, database, show, stage
@@ -106,5 +106,5 @@ def _exported(folder: Path) -> list[Entry] | None:
     path = folder / EXPORTED_LOG
     if not path.is_file():
         return None
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = lines_of(FolderStore(folder).read(EXPORTED_LOG))
     return [Entry(seq, text, leaf_hash(text)) for seq, text in enumerate(lines)]

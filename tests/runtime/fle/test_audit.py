@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from botocore.exceptions import ClientError
 
+from runtime.errors import CheckFailed
 from runtime.fle.audit.log import Entry, append, leaf_hash, merkle_root, read
 from runtime.fle.audit.notes import BadNote, Checkpoint, sign, verify
 from runtime.fle.audit.store import PREFIX, AlreadyWritten, FolderStore, S3Store
@@ -113,6 +114,30 @@ def test_entries_dropped_from_the_end_are_found_by_the_store(stage: Stage, store
     assert problems(stage, store) == [
         f"entry {seq}: is in the store and was dropped from the database" for seq in (3, 4)
     ]
+
+
+def test_a_log_that_was_rewritten_is_not_signed(stage: Stage, store: S3Store) -> None:
+    """A checkpoint over another past would make the forger's log the one that is locked."""
+    write(stage, 5)
+    seal(stage, store)
+    tamper(stage, "TRUNCATE fle_audit")
+    with pytest.raises(CheckFailed, match="checkpoint-0000000005"):
+        seal(stage, store)
+    write(stage, 7)
+    with pytest.raises(CheckFailed, match="checkpoint-0000000005"):
+        seal(stage, store)
+
+
+def test_what_a_delete_marker_hides_is_found_all_the_same(stage: Stage, store: S3Store) -> None:
+    """A lock keeps versions; it does not refuse a plain delete, after which a listing shows nothing."""
+    write(stage, 3)
+    seal(stage, store)
+    bucket = stage.outputs.audit.bucket
+    for each in stage.s3.list_objects_v2(Bucket=bucket)["Contents"]:
+        stage.s3.delete_object(Bucket=bucket, Key=each["Key"])
+    assert "Contents" not in stage.s3.list_objects_v2(Bucket=bucket)
+    tamper(stage, "DELETE FROM fle_audit WHERE seq = 2")
+    assert problems(stage, store) == ["entry 2: is in the store and was dropped from the database"]
 
 
 def test_a_checkpoint_by_another_key_is_refused(stage: Stage, store: S3Store) -> None:
