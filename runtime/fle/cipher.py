@@ -19,6 +19,7 @@ from runtime.fle.datakey import TICKET_BYTES, DataKey, XaesKey
 from runtime.fle.errors import (
     FieldError,
     NotAuthentic,
+    NotText,
     OutOfScope,
     TooLong,
     UnknownSuite,
@@ -127,7 +128,12 @@ class FieldCipher:
             OutOfScope: the field is not among the tenant's ``encrypted_fields``.
             FieldError: one of the classes in :mod:`runtime.fle.errors`.
         """
-        data = plaintext.encode() if isinstance(plaintext, str) else plaintext
+        try:
+            data = plaintext.encode() if isinstance(plaintext, str) else plaintext
+        except UnicodeEncodeError:
+            data = None
+        if data is None:
+            raise NotText(tenant, field)
         # Written out rather than called: at this speed each call that is saved shows.
         ring = self._rings.get(tenant)
         if ring is None or self._clock() >= ring.fresh_until:
@@ -137,12 +143,16 @@ class FieldCipher:
             self._take_large(key, tenant, field, len(data))
         ticket = next(tickets)
         if ticket >= key.granted:
-            key.extend(ticket, self.keyring.reserve)
+            self.keyring.extend(key, ticket)
         return b2a_base64(seal(data, place, row_id), newline=False).decode("ascii")
 
     def decrypt(self, tenant: str, field: str, row_id: RowId, value: str) -> str:
-        """Decrypt one value to text; see :meth:`decrypt_bytes`."""
-        return self.decrypt_bytes(tenant, field, row_id, value).decode()
+        """Decrypt one value to text; see :meth:`decrypt_bytes`.
+
+        Raises:
+            NotText: bytes were encrypted that are not UTF-8.
+        """
+        return _text(tenant, field, self.decrypt_bytes(tenant, field, row_id, value))
 
     def decrypt_bytes(self, tenant: str, field: str, row_id: RowId, value: str) -> bytes:
         """Decrypt one value of any format.
@@ -174,10 +184,10 @@ class FieldCipher:
             raise ValueError(msg)
         if not plaintexts:
             return []
-        datas = [each.encode() if isinstance(each, str) else bytes(each) for each in plaintexts]
+        datas = [_bytes(tenant, field, each) for each in plaintexts]
         writer = self._writer(tenant, field)
         key = writer.key
-        key.take(len(datas), self.keyring.reserve)
+        key.take(len(datas), self.keyring.extend)
         for size in map(len, datas):
             if size > TICKET_BYTES:
                 self._take_large(key, tenant, field, size)
@@ -188,7 +198,9 @@ class FieldCipher:
         self, tenant: str, field: str, row_ids: Sequence[RowId], values: Sequence[str]
     ) -> list[str]:
         """Decrypt a column of values to text; see :meth:`decrypt_column_bytes`."""
-        return [each.decode() for each in self.decrypt_column_bytes(tenant, field, row_ids, values)]
+        return [
+            _text(tenant, field, each) for each in self.decrypt_column_bytes(tenant, field, row_ids, values)
+        ]
 
     def decrypt_column_bytes(
         self, tenant: str, field: str, row_ids: Sequence[RowId], values: Sequence[str]
@@ -220,11 +232,11 @@ class FieldCipher:
         Whoever sees the column sees which rows are equal and how often each value occurs. The row is not
         bound: a value can be copied to another row of the same tenant and field.
         """
-        data = plaintext.encode() if isinstance(plaintext, str) else bytes(plaintext)
+        data = _bytes(tenant, field, plaintext)
         key = self._writer(tenant, field).key
         if len(data) > TICKET_BYTES:
             self._take_large(key, tenant, field, len(data))
-        key.take(1, self.keyring.reserve)
+        key.take(1, self.keyring.extend)
         if not isinstance(key, XaesKey):
             raise UnknownSuite(tenant, field, key.key_id, "a key of format v1 has no AES-SIV; rotate to v2")
         return to_text(
@@ -302,7 +314,7 @@ class FieldCipher:
         """Count what a large value is beyond its first ticket."""
         if size > MAXIMUM_PLAINTEXT:
             raise TooLong(tenant, field)
-        key.take((size - 1) // TICKET_BYTES, self.keyring.reserve)
+        key.take((size - 1) // TICKET_BYTES, self.keyring.extend)
 
     def _prepare(self, tenant: str, field: str) -> Writer:
         self._check_scope(tenant, field)
@@ -357,3 +369,22 @@ class FieldCipher:
         reader = Reader(key, associated_data(head, tenant, self.table, field))
         ring.readers[self.table, field, head] = reader
         return reader
+
+
+# A codec's error holds the whole value, so ours is raised outside of its handler.
+
+
+def _bytes(tenant: str, field: str, plaintext: str | bytes) -> bytes:
+    try:
+        return plaintext.encode() if isinstance(plaintext, str) else bytes(plaintext)
+    except UnicodeEncodeError:
+        pass
+    raise NotText(tenant, field)
+
+
+def _text(tenant: str, field: str, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        pass
+    raise NotText(tenant, field)

@@ -53,12 +53,12 @@ class DataKey:
         self.granted = 0
         self._lock = threading.Lock()
 
-    def take(self, messages: int, reserve: Callable[[DataKey], int]) -> None:
-        """Count ``messages`` encryptions before they happen; ``reserve`` fetches more when none are left."""
+    def take(self, messages: int, extend: Callable[[DataKey, int], None]) -> None:
+        """Count ``messages`` encryptions before they happen; ``extend`` is asked when none are left."""
         deque(islice(self.tickets, messages - 1), maxlen=0)
         ticket = next(self.tickets)
         if ticket >= self.granted:
-            self.extend(ticket, reserve)
+            extend(self, ticket)
 
     def extend(self, ticket: int, reserve: Callable[[DataKey], int]) -> None:
         """Reserve messages until ``ticket`` is covered."""

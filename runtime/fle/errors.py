@@ -70,6 +70,13 @@ class TooLong(FieldError):
     text = "the value is too large for an encrypted field"
 
 
+class NotText(FieldError):
+    """Text was asked for or given, and the value is not text in UTF-8."""
+
+    reason = "not-text"
+    text = "the value is not UTF-8 text; use bytes (decrypt_bytes)"
+
+
 class UnknownVersion(FieldError):
     """The first byte names no format that this version reads."""
 

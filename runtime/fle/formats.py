@@ -33,6 +33,7 @@ _DOMAIN = b"kilo field v2"
 
 RowId = str | int | UUID
 """A row's identity. Numbers and UUIDs are bound by their usual text, so ``7`` and ``"7"`` are one row."""
+_ROW_TYPES = frozenset((str, int, UUID))
 
 
 def to_text(raw: bytes) -> str:
@@ -75,7 +76,15 @@ def associated_data(head: bytes, tenant: str, table: str, column: str) -> bytes:
 
 
 def row_data(row_id: RowId) -> bytes:
-    """The row's part of the associated data."""
+    """The row's part of the associated data.
+
+    Raises:
+        TypeError: it is no row's identity, such as the ``None`` of a row that has no key yet.
+    """
+    kind: type = type(row_id)
+    if kind not in _ROW_TYPES and (kind is bool or not issubclass(kind, (str, int, UUID))):
+        msg = f"a row's identity is text, a whole number or a UUID, not {kind.__name__}"
+        raise TypeError(msg)
     row = str(row_id).encode()
     return len(row).to_bytes(4, "big") + row
 

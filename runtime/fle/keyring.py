@@ -124,6 +124,7 @@ class Keyring:
         except _PASSING as error:
             if ring is not None and now < ring.serve_until:
                 ring.fresh_until = min(now + self.limits.retry_seconds, ring.serve_until)
+                ring.outage = error
                 return ring
             self._drop(tenant)
             self._refuse(tenant, 0, error, seconds=1)
@@ -144,7 +145,7 @@ class Keyring:
         ring = self.ring(tenant)
         if ring.writer is not None:
             return ring.writer, ring
-        with self._lock(tenant):
+        with self._holding(tenant):
             if ring.writer is None:
                 ring = self._with_active(tenant, ring, DATA)
                 active = ring.rows.active(DATA)
@@ -160,7 +161,7 @@ class Keyring:
         if found is not None:
             return found, ring
         owner: str | None = None
-        with self._lock(tenant):
+        with self._holding(tenant):
             row = _row(ring, key_id)
             if row is None:
                 # Made by a rotation since, or no key of this tenant: a forged value must not cost a fetch.
@@ -171,9 +172,10 @@ class Keyring:
                     ring = self._again(tenant)
                     row = _row(ring, key_id)
             if row is None:
-                kind = UnknownKey if owner is None else WrongTenant
-                problem = kind(tenant, key_id=key_id)
-                self._refuse(tenant, key_id, problem, seconds=self.limits.negative_seconds)
+                passing = ring.outage if owner == tenant else None
+                kind = type(passing) if passing else UnknownKey if owner is None else WrongTenant
+                problem = kind(tenant, key_id=key_id, detail=passing.detail if passing else "")
+                self._refuse(tenant, key_id, problem, seconds=1 if passing else self.limits.negative_seconds)
                 raise problem
             return self._data_key(ring, row), ring
 
@@ -190,7 +192,7 @@ class Keyring:
                 if rows
                 else UnknownKey(tenant, detail="the tenant has no key of format v1")
             )
-        with self._lock(tenant):
+        with self._holding(tenant):
             keys = [self._data_key(ring, row) for row in usable]
         ring.v1 = [key for key in keys if isinstance(key, GcmKey)]
         return ring.v1
@@ -201,7 +203,7 @@ class Keyring:
         found = ring.index_keys.get((table, field))
         if found is not None:
             return found
-        with self._lock(tenant):
+        with self._holding(tenant):
             ring = self._with_active(tenant, ring, INDEX)
             rows = [row for row in ring.rows.keys if row.purpose == INDEX and row.state in _READABLE]
             rows.sort(key=lambda row: (row.state != "active", -row.version))
@@ -214,9 +216,14 @@ class Keyring:
             ring.index_keys[table, field] = found
         return found
 
+    def extend(self, key: DataKey, ticket: int) -> None:
+        """Reserve messages for ``key`` until ``ticket`` is covered."""
+        # Before the key's lock, which another thread may hold while it asks the key table.
+        self._may_block()
+        key.extend(ticket, self.reserve)
+
     def reserve(self, key: DataKey) -> int:
         """Reserve a block of messages for ``key``; past the cache's own limit, the next use fetches again."""
-        self._may_block()
         most = min(self.limits.max_messages, self.limits.max_bytes // TICKET_BYTES)
         granted = self.table.reserve(key.key_id, max(1, min(self.limits.reserve_messages, most)))
         with self._guard:
@@ -356,6 +363,17 @@ class Keyring:
     def _lock(self, tenant: str) -> threading.RLock:
         with self._guard:
             return self._locks.setdefault(tenant, threading.RLock())
+
+    @contextmanager
+    def _holding(self, tenant: str) -> Generator[None]:
+        lock = self._lock(tenant)
+        if not lock.acquire(blocking=False):
+            self._may_block()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _drop(self, tenant: str) -> None:
         self.rings.pop(tenant, None)

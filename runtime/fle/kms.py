@@ -56,6 +56,7 @@ _GCP_ERRORS: dict[str, type[FieldError]] = {
     "PermissionDenied": KmsDenied,
     "Forbidden": KmsDenied,
     "Unauthenticated": KmsDenied,
+    "DefaultCredentialsError": KmsDenied,
     "NotFound": KmsKeyUnusable,
     "FailedPrecondition": KmsKeyUnusable,
     "ResourceExhausted": KmsThrottled,
@@ -66,6 +67,7 @@ _GCP_ERRORS: dict[str, type[FieldError]] = {
 
 
 # Waiting for KMS ends within seconds: a value's reader waits that long once in a key's age.
+_PATIENCE_SECONDS = 5.0
 _PATIENCE = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 2})
 
 
@@ -166,7 +168,7 @@ class GcpKms:
             "additional_authenticated_data": bound,
             "additional_authenticated_data_crc32c": _crc32c(bound),
         }
-        answer = self._call("wrap", context, lambda: self._client().encrypt(request=request))
+        answer = self._call("wrap", context, lambda: self._ask("encrypt", request))
         verified = answer.verified_plaintext_crc32c and answer.verified_additional_authenticated_data_crc32c
         if not verified or _crc32c(answer.ciphertext) != int(answer.ciphertext_crc32c):
             raise KmsUnavailable(detail="the request or its answer was corrupted on the way")
@@ -182,17 +184,29 @@ class GcpKms:
             "additional_authenticated_data": bound,
             "additional_authenticated_data_crc32c": _crc32c(bound),
         }
-        answer = self._call("unwrap", context, lambda: self._client().decrypt(request=request))
+        answer = self._call("unwrap", context, lambda: self._ask("decrypt", request))
         if _crc32c(answer.plaintext) != int(answer.plaintext_crc32c):
             raise KmsUnavailable(detail="the answer was corrupted on the way")
         return bytearray(answer.plaintext)
 
+    def _ask(self, method: str, request: dict[str, Any]) -> Any:
+        from google.api_core import exceptions, retry  # noqa: PLC0415 - comes with the gcp extra
+
+        again = retry.if_exception_type(exceptions.ServiceUnavailable, exceptions.DeadlineExceeded)
+        policy = retry.Retry(again, initial=0.1, maximum=0.5, timeout=_PATIENCE_SECONDS)
+        # Without these the library waits for a minute.
+        call = getattr(self._client(), method)
+        return call(request=request, retry=policy, timeout=_PATIENCE_SECONDS / 2)
+
     @staticmethod
     def _call(operation: str, context: Context, call: Callable[[], Any]) -> Any:
+        from google.api_core.exceptions import GoogleAPIError  # noqa: PLC0415 - comes with the gcp extra
+        from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - comes with the gcp extra
+
         problem: FieldError
         try:
             return _counted(operation, context, call)
-        except Exception as error:  # google.api_core is optional, so its classes are named in a table
+        except (GoogleAPIError, GoogleAuthError, OSError) as error:
             name = type(error).__name__
             problem = _GCP_ERRORS.get(name, KmsUnavailable)(detail=name)
         raise problem

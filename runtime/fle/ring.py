@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
 from runtime.fle.datakey import GcmKey, XaesKey
+from runtime.fle.errors import FieldError
 from runtime.fle.formats import RowId
 from runtime.fle.keytable import TenantRows
 
@@ -61,6 +62,7 @@ class Ring:
         "index_keys",
         "keys",
         "messages",
+        "outage",
         "readers",
         "rows",
         "serve_until",
@@ -78,10 +80,16 @@ class Ring:
         self.fresh_until = now + limits.max_age_seconds
         self.serve_until = self.fresh_until + limits.outage_seconds
         self.messages = 0
+        self.outage: FieldError | None = None
+        """Why the last fetch failed, while these keys serve on."""
         # What a cipher prepares for a field is kept here, so that it never outlives the keys.
         self.v1: list[GcmKey] | None = None
         self.writers: dict[tuple[str, str], Writer] = {}
         self.readers: dict[tuple[str, str, bytes], Reader] = {}
+
+    def __del__(self) -> None:
+        for root in self.index.values():
+            root[:] = bytes(len(root))
 
     def __repr__(self) -> str:
         return f"Ring({len(self.keys)} keys)"

@@ -131,7 +131,7 @@ class Converter:
             return [each.decode() for each in plain]
         if not plain:
             return []
-        key.take(len(plain), self.cipher.keyring.reserve)
+        key.take(len(plain), self.cipher.keyring.extend)
         context = self.cipher.table
         place = associated_data(key.header, self.tenant, context, name)
         sealed = [to_text(raw) for raw in key.seal_many(plain, place, rows)]

@@ -158,6 +158,31 @@ def test_records_are_protected_and_revealed_by_scope(stage: Stage) -> None:
         cipher.reveal("gold", record, 1)
 
 
+def test_bytes_that_are_no_text_are_an_error_that_holds_none_of_them(stage: Stage) -> None:
+    cipher = stage.cipher()
+    value = cipher.encrypt("gold", "email", 1, b"secret\xff")
+    column = cipher.encrypt_column("gold", "email", [1], [b"secret\xff"])
+    for call in (
+        lambda: cipher.decrypt("gold", "email", 1, value),
+        lambda: cipher.decrypt_column("gold", "email", [1], column),
+        lambda: cipher.encrypt("gold", "email", 1, "secret\ud800"),
+        lambda: cipher.encrypt_column("gold", "email", [1], ["secret\ud800"]),
+        lambda: cipher.encrypt_deterministic("gold", "email", "secret\ud800"),
+    ):
+        with pytest.raises(errors.NotText, match="gold/email") as caught:
+            call()
+        assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+@pytest.mark.parametrize("row", [None, True, 1.5, b"1", ("a", 1)])
+def test_a_row_without_an_identity_is_refused_before_it_is_lost(stage: Stage, row: object) -> None:
+    """As an object that a database has not given its key yet: what it was bound to would never come back."""
+    with pytest.raises(TypeError, match="identity"):
+        stage.cipher().encrypt("gold", "email", row, "x")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="identity"):
+        stage.cipher().encrypt_column("gold", "email", [row], ["x"])  # type: ignore[list-item]
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(st.text(max_size=200), max_size=20), row=st.text(max_size=40))
 def test_columns_and_single_values_are_the_same_format(stage: Stage, values: list[str], row: str) -> None:
@@ -296,3 +321,30 @@ async def test_async_never_waits_for_kms_on_the_loop(stage: Stage, monkeypatch: 
     await AsyncFieldCipher(sync).encrypt("gold", "email", 1, "x")
     assert seen
     assert loop_thread not in seen
+
+
+async def test_async_never_waits_for_another_thread_s_fetch_on_the_loop(stage: Stage) -> None:
+    """A thread that fetches holds the tenant's lock; the loop goes on meanwhile."""
+    import threading
+
+    sync = stage.cipher()
+    value = sync.encrypt("gold", "email", 1, "x")
+    sync.keyring.rings["gold"].keys.clear()
+    sync.keyring.rings["gold"].readers.clear()
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with sync.keyring._lock("gold"):
+            held.set()
+            release.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    task = asyncio.create_task(AsyncFieldCipher(sync).decrypt("gold", "email", 1, value))
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+    assert not task.done()
+    release.set()
+    assert await task == "x"
+    thread.join()

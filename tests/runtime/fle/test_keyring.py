@@ -21,7 +21,7 @@ from runtime.fle import CacheLimits, FieldCipher, errors
 from runtime.fle.formats import inspect, to_bytes, to_text
 from runtime.fle.keyring import Keyring
 from runtime.fle.keytable import DATA, KeyTable
-from runtime.fle.kms import AwsKms, Context, GcpKms, KmsClients
+from runtime.fle.kms import AwsKms, Context, KmsClients
 
 from .conftest import Stage
 
@@ -132,6 +132,33 @@ def test_the_key_table_s_outage_is_served_as_well(stage: Stage, kms: CountingKms
     with pytest.raises(errors.KeyTableUnavailable) as caught:
         cipher.decrypt("gold", "email", 1, value)
     assert "hidden" not in str(caught.value)
+
+
+def test_a_key_that_is_new_in_an_outage_is_out_of_reach_and_not_another_tenant_s(
+    stage: Stage, kms: CountingKms, clock: Clock
+) -> None:
+    reader = cipher_of(stage, ring_of(stage, kms, clock))
+    reader.encrypt("gold", "email", 1, "x")
+    other = ring_of(stage, CountingKms())
+    new = other.create("gold", DATA, "pending")
+    stage.sql("UPDATE fle_keys SET state = 'retiring' WHERE state = 'active'")
+    stage.sql("UPDATE fle_keys SET state = 'active' WHERE id = %s", new)
+    value = cipher_of(stage, other).encrypt("gold", "email", 1, "y")
+    kms.down = True
+    with pytest.raises(errors.KmsUnavailable, match=f"key {new}"):
+        reader.decrypt("gold", "email", 1, value)
+    kms.down = False
+    clock.now += 6
+    assert reader.decrypt("gold", "email", 1, value) == "y"
+
+
+def test_index_roots_are_wiped_with_their_ring(stage: Stage, kms: CountingKms) -> None:
+    ring = ring_of(stage, kms)
+    ring.index_keys("gold", "customers", "email")
+    (root,) = ring.rings["gold"].index.values()
+    assert any(root)
+    ring.clear()
+    assert root == bytes(32)
 
 
 def test_refusals_are_remembered_for_a_while(stage: Stage, kms: CountingKms, clock: Clock) -> None:
@@ -352,56 +379,6 @@ def test_missing_credentials_are_a_denial(stage: Stage, monkeypatch: pytest.Monk
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(errors.KmsDenied, match="credentials"):
         stage.cipher().encrypt("gold", "email", 1, "x")
-
-
-class FakeGcp:
-    """Google's client as far as we call it; there is no local server that speaks Cloud KMS."""
-
-    def encrypt(self, request: dict[str, Any]) -> Any:
-        from types import SimpleNamespace
-
-        import google_crc32c
-
-        body = json.dumps(
-            [request["name"], request["plaintext"].hex(), request["additional_authenticated_data"].decode()]
-        ).encode()
-        return SimpleNamespace(
-            ciphertext=body,
-            ciphertext_crc32c=google_crc32c.value(body),
-            verified_plaintext_crc32c=True,
-            verified_additional_authenticated_data_crc32c=True,
-        )
-
-    def decrypt(self, request: dict[str, Any]) -> Any:
-        from types import SimpleNamespace
-
-        import google_crc32c
-        from google.api_core.exceptions import InvalidArgument
-
-        name, plaintext, bound = json.loads(request["ciphertext"])
-        if (name, bound) != (request["name"], request["additional_authenticated_data"].decode()):
-            raise InvalidArgument("x")  # noqa: EM101 - as the client does
-        data = bytes.fromhex(plaintext)
-        return SimpleNamespace(plaintext=data, plaintext_crc32c=google_crc32c.value(data))
-
-
-def test_gcp_binds_the_context_too() -> None:
-    kms = GcpKms(FakeGcp())
-    context = {"tenant": "gold", "purpose": DATA, "key-id": "1"}
-    wrapped = kms.wrap("projects/p/k", b"k" * 32, context)
-    assert kms.unwrap("projects/p/k", wrapped, context) == b"k" * 32
-    with pytest.raises(errors.WrapNotAuthentic):
-        kms.unwrap("projects/p/k", wrapped, {**context, "tenant": "second"})
-
-
-def test_gcp_notices_what_was_corrupted_on_the_way() -> None:
-    client = FakeGcp()
-    kms = GcpKms(client)
-    context = {"tenant": "gold", "purpose": DATA, "key-id": "1"}
-    good = client.encrypt
-    client.encrypt = lambda request: (answer := good(request), setattr(answer, "ciphertext_crc32c", 1))[0]  # type: ignore[method-assign]
-    with pytest.raises(errors.KmsUnavailable, match="corrupted"):
-        kms.wrap("projects/p/k", b"k" * 32, context)
 
 
 def test_a_forked_child_starts_with_no_key_and_repeats_no_nonce(stage: Stage) -> None:
