@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -16,8 +17,8 @@ import boto3
 import httpx
 import psycopg
 
-from runtime.bus.nats import NatsBus
-from runtime.bus.streams import StreamPolicy, apply_streams, declare_streams
+from runtime.bus.cli import apply_declared
+from runtime.bus.streams import StreamPolicy
 from runtime.cdc.properties import ConnectorSettings, render_properties
 from runtime.cdc.publication import apply_capture
 from runtime.contract import StackOutputs
@@ -34,7 +35,9 @@ TENANTS = {"acme": ["email", "phone"], "globex": ["email"], "initech": []}
 CDC_AGGREGATES = ("payment",)
 
 
-def make_outputs(bus_url: str = "nats://127.0.0.1:1", keys: dict[str, str] | None = None) -> StackOutputs:
+def make_outputs(
+    bus_url: str = "nats://127.0.0.1:1", keys: dict[str, str] | None = None, topic: str = "events"
+) -> StackOutputs:
     """Outputs of a stage with three tenants; ``keys`` are their KMS keys' ARNs."""
     locked = {
         "provider": "aws",
@@ -60,8 +63,8 @@ def make_outputs(bus_url: str = "nats://127.0.0.1:1", keys: dict[str, str] | Non
             "database": {"host": "localhost", "port": 5432, "name": "kilo", "role_secrets": {}},
             "bus": {
                 "url": bus_url,
-                "stream": "EVENTS",
-                "subject_prefix": "events",
+                "stream": topic if bus_url.startswith("kafka") else "EVENTS",
+                "subject_prefix": topic,
                 "dead_letter_stream": "DEAD_LETTERS",
                 "heartbeat_stream": "HEARTBEATS",
                 "duplicate_window_seconds": 120,
@@ -88,13 +91,11 @@ def make_outputs(bus_url: str = "nats://127.0.0.1:1", keys: dict[str, str] | Non
     )
 
 
-async def declare(url: str, outputs: StackOutputs) -> None:
+async def declare(url: str, outputs: StackOutputs) -> list[tuple[str, str]]:
     """Declare the stage's streams on the server at ``url``."""
-    bus = await NatsBus.connect(url, "test")
-    try:
-        await apply_streams(bus.client.jetstream(), declare_streams(outputs.bus, StreamPolicy()))
-    finally:
-        await bus.close()
+    return await asyncio.to_thread(
+        apply_declared, outputs.bus.model_copy(update={"url": url}), StreamPolicy()
+    )
 
 
 @dataclass
@@ -202,8 +203,6 @@ def make_platform(
     directory: Path, postgres: PostgresServer, nats: NatsServer, moto: MotoServer, database: str
 ) -> Generator[Platform]:
     """A migrated database, declared streams and tenants' keys; processes are started by the test."""
-    import asyncio
-
     kms = boto3.client(
         "kms",
         endpoint_url=moto.url,

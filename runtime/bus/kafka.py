@@ -1,14 +1,16 @@
 """The port on Kafka, with confluent-kafka and its idempotent producer (needs the extra ``kafka``).
 
-A message goes to the topic that its subject names, and its key decides the partition, so that order holds
-per aggregate. A position is one number, so what is read is one topic with one partition. Kafka knows no
-message ids: a publish that is repeated by a new producer is stored again and no receipt says
-``duplicate``; the consumers' inbox does that part.
+A stream is a topic with one partition, so that a position is one number and order holds across everything
+that is read. A message goes to the topic that its subject's first token names; the rest of the subject, the
+aggregate, travels as a header, as it does from change capture. Kafka knows no message ids: a publish that is
+repeated by another producer is stored again and no receipt says ``duplicate``; the consumers' inbox does
+that part.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
@@ -17,9 +19,17 @@ from confluent_kafka import Message as KafkaMessage
 
 from runtime.bus.port import BusError, Message, Receipt, Received
 
+MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+AGGREGATE_HEADER = "aggregate"
 _IDLE_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
 _NO_ANSWER = Receipt(None, error="no acknowledgement in time")
+_UNDECLARED = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,  # pyright: ignore[reportPrivateUsage]
+    KafkaError._UNKNOWN_TOPIC,  # pyright: ignore[reportPrivateUsage]
+}
+_AFTER_FAILURE = Receipt(None, error="an earlier message of its key was not taken")
 
 
 class KafkaBus:
@@ -28,16 +38,8 @@ class KafkaBus:
     def __init__(self, servers: str, name: str) -> None:
         self._servers = servers
         self._name = name
-        self._producer = Producer(
-            {
-                "bootstrap.servers": servers,
-                "client.id": name,
-                "enable.idempotence": True,
-                "linger.ms": 2,
-                "message.timeout.ms": 10_000,
-                "log_level": 0,
-            }
-        )
+        self._offset_reader: Consumer | None = None
+        self._producer = self._new_producer()
 
     @classmethod
     async def connect(cls, url: str, name: str) -> Self:
@@ -50,52 +52,76 @@ class KafkaBus:
             raise BusError(msg) from error
         return bus
 
+    def _new_producer(self) -> Producer:
+        return Producer(
+            {
+                "bootstrap.servers": self._servers,
+                "client.id": self._name,
+                "enable.idempotence": True,
+                "linger.ms": 2,
+                # What is too large is found here, where later ones of its key can still be held back.
+                "message.max.bytes": MAX_MESSAGE_BYTES,
+                # A message that expired by itself would let the later ones of its key pass: they all end
+                # together, by the deadline of the call.
+                "message.timeout.ms": 0,
+                # A topic that is made at this moment may be unknown for so long.
+                "topic.metadata.propagation.max.ms": 2000,
+                "log_level": 0,
+            }
+        )
+
     async def publish(self, messages: Sequence[Message], deadline_seconds: float = 10) -> list[Receipt]:
         """See :meth:`runtime.bus.Bus.publish`."""
         return await asyncio.to_thread(self._publish, messages, deadline_seconds)
 
     def _publish(self, messages: Sequence[Message], deadline_seconds: float) -> list[Receipt]:
         receipts = [_NO_ANSWER] * len(messages)
+        failed: set[tuple[str, str]] = set()
 
         def done(number: int) -> Any:
             def delivered(error: KafkaError | None, message: KafkaMessage) -> None:
                 receipts[number] = (
-                    Receipt(None, error=error.str()) if error else Receipt((message.offset() or 0) + 1)
+                    Receipt(None, error=_said(error)) if error else Receipt((message.offset() or 0) + 1)
                 )
 
             return delivered
 
         for number, each in enumerate(messages):
-            while True:
-                try:
-                    self._producer.produce(
-                        each.subject,
-                        each.payload,
-                        each.key,
-                        headers=_pairs(each.headers),
-                        on_delivery=done(number),
-                    )
-                    break
-                except BufferError:
-                    self._producer.poll(0.05)
+            if (each.subject, each.key) in failed:
+                receipts[number] = _AFTER_FAILURE
+                continue
+            try:
+                self._produce(each, done(number))
+            except KafkaException as error:
+                receipts[number] = Receipt(None, error=_said(error.args[0]))
+                failed.add((each.subject, each.key))
             self._producer.poll(0)
         if self._producer.flush(deadline_seconds):
-            # What is still queued would go out later, after the caller has published it again.
+            # What is still under way would be stored later, after the caller has published it again.
             self._producer.purge()
             self._producer.flush(1)
+            self._producer = self._new_producer()
+            if all(receipt.position is None for receipt in receipts):
+                msg = f"bus kafka://{self._servers} took nothing within {deadline_seconds:g} s"
+                raise BusError(msg)
         return receipts
+
+    def _produce(self, message: Message, delivered: Any) -> None:
+        topic, _, aggregate = message.subject.partition(".")
+        headers = [*_pairs(message.headers), (AGGREGATE_HEADER, aggregate)]
+        while True:
+            try:
+                self._producer.produce(
+                    topic, message.payload, message.key, headers=headers, on_delivery=delivered
+                )
+            except BufferError:
+                self._producer.poll(0.05)
+            else:
+                return
 
     async def read(self, stream: str, position: int, most: int = 1000) -> AsyncIterator[Sequence[Received]]:
         """See :meth:`runtime.bus.Bus.read`."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._servers,
-                "client.id": self._name,
-                "group.id": f"{self._name}-positions-are-kept-elsewhere",
-                "enable.auto.commit": False,
-                "log_level": 0,
-            }
-        )
+        consumer = self._new_consumer()
         consumer.assign([TopicPartition(stream, 0, position)])
         try:
             while True:
@@ -119,19 +145,52 @@ class KafkaBus:
     async def close(self) -> None:
         """See :meth:`runtime.bus.Bus.close`."""
         await asyncio.to_thread(self._producer.flush, 5)
+        if self._offset_reader is not None:
+            await asyncio.to_thread(self._offset_reader.close)
 
     async def _offsets(self, stream: str) -> tuple[int, int]:
-        consumer = Consumer({"bootstrap.servers": self._servers, "group.id": "offsets", "log_level": 0})
-        try:
-            found = await asyncio.to_thread(
-                consumer.get_watermark_offsets, TopicPartition(stream, 0), timeout=_ANSWER_SECONDS
-            )
-        except KafkaException as error:
-            msg = f"topic {stream}: {error.args[0].str()}"
-            raise BusError(msg) from error
-        finally:
-            await asyncio.to_thread(consumer.close)
-        return found
+        self._offset_reader = self._offset_reader or self._new_consumer()
+        return await asyncio.to_thread(self._read_offsets, self._offset_reader, stream)
+
+    def _read_offsets(self, reader: Consumer, stream: str) -> tuple[int, int]:
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while True:
+            try:
+                return reader.get_watermark_offsets(TopicPartition(stream, 0), timeout=_ANSWER_SECONDS)
+            except KafkaException as error:
+                reason: KafkaError = error.args[0]
+                if reason.code() in _UNDECLARED:
+                    msg = f"stream {stream} is not declared: run `kilo bus apply`"
+                    raise BusError(msg) from error
+                # A partition that elects its leader answers in a moment.
+                passing = reason.retriable() or reason.code() == KafkaError.NOT_LEADER_FOR_PARTITION
+                if not passing or time.monotonic() > deadline:
+                    msg = f"stream {stream}: {reason.str()}"
+                    raise BusError(msg) from error
+                time.sleep(0.1)
+
+    def _new_consumer(self) -> Consumer:
+        return Consumer(
+            {
+                "bootstrap.servers": self._servers,
+                "client.id": self._name,
+                # Required, and used for nothing: positions are kept by whoever reads.
+                "group.id": f"{self._name}-reader",
+                "enable.auto.commit": False,
+                # Nothing is passed over where retention overtook a position or the topic was made anew.
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 50,
+                "log_level": 0,
+            }
+        )
+
+
+def _said(error: KafkaError) -> str:
+    if error.code() in _UNDECLARED:
+        return "no stream takes this subject"
+    if error.code() in {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}:  # pyright: ignore[reportPrivateUsage]
+        return "no acknowledgement in time"
+    return error.str()
 
 
 def _pairs(headers: bytes) -> list[tuple[str, str | bytes | None]]:
@@ -145,9 +204,10 @@ def _received(message: KafkaMessage) -> Received:
         msg = f"reading {message.topic()}: {error.str()}"
         raise BusError(msg)
     headers = {name: _text(value) for name, value in message.headers() or []}
+    aggregate = headers.pop(AGGREGATE_HEADER, "")
     return Received(
         (message.offset() or 0) + 1,
-        message.topic() or "",
+        f"{message.topic()}.{aggregate}",
         headers,
         message.value() or b"",
         message.timestamp()[1] / 1000,
@@ -155,4 +215,4 @@ def _received(message: KafkaMessage) -> Received:
 
 
 def _text(value: str | bytes | None) -> str:
-    return value.decode() if isinstance(value, bytes) else value or ""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""

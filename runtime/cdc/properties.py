@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Literal
 
 from runtime.contract import BusOutputs, OutboxOutputs
 
@@ -33,7 +32,11 @@ class ConnectorSettings:
     bus: BusOutputs
     outbox: OutboxOutputs
     offsets_file: str = "/debezium/data/offsets.dat"
-    sink: Literal["nats", "kafka"] = "nats"
+
+    @property
+    def on_kafka(self) -> bool:
+        """Whether the bus is Kafka, by its URL."""
+        return self.bus.url.startswith("kafka://")
 
 
 _ROUTED = "${routedByValue}"
@@ -115,7 +118,7 @@ def _source(settings: ConnectorSettings) -> dict[str, str]:
 
 def _sink(settings: ConnectorSettings) -> dict[str, str]:
     bus = settings.bus
-    if settings.sink == "kafka":
+    if settings.on_kafka:
         return {
             "sink.type": "kafka",
             "sink.kafka.producer.bootstrap.servers": bus.url.split("://")[-1],
@@ -134,14 +137,18 @@ def _sink(settings: ConnectorSettings) -> dict[str, str]:
 
 
 def _transforms(settings: ConnectorSettings) -> dict[str, str]:
-    placement = ",".join(f"{column}:header:{header}" for column, header in _HEADERS)
+    headers, topic = _HEADERS, f"{settings.bus.subject_prefix}.{_ROUTED}"
+    if settings.on_kafka:
+        # One topic with one partition, so that a consumer's position is one number.
+        headers, topic = (*_HEADERS, ("aggregate", "aggregate")), settings.bus.stream
+    placement = ",".join(f"{column}:header:{header}" for column, header in headers)
     return {
         "outbox.type": "io.debezium.transforms.outbox.EventRouter",
         "outbox.table.field.event.id": "fingerprint",
         "outbox.table.field.event.key": "aggregate_id",
         "outbox.table.field.event.payload": "payload",
         "outbox.route.by.field": "aggregate",
-        "outbox.route.topic.replacement": f"{settings.bus.subject_prefix}.{_ROUTED}",
+        "outbox.route.topic.replacement": topic,
         "outbox.table.fields.additional.placement": placement,
         "publisher.type": "org.apache.kafka.connect.transforms.InsertHeader",
         "publisher.header": "publisher",

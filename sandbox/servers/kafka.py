@@ -1,7 +1,4 @@
-"""A Kafka broker (KRaft, one node), for tests and measurements of the bus's second adapter.
-
-Its jars come from Maven Central: ``KAFKA_LIB`` names the directory that holds them.
-"""
+"""A Kafka broker (KRaft, one node), for tests and measurements of the bus's second adapter."""
 
 from __future__ import annotations
 
@@ -24,13 +21,12 @@ class KafkaServer:
 
     Args:
         directory: made when missing.
-        libraries: the directory of the broker's jars.
     """
 
-    def __init__(self, directory: Path, libraries: Path) -> None:
+    def __init__(self, directory: Path) -> None:
         self.port = free_port()
         self._directory = directory
-        self._java = [str(path("java")), "-Xmx512m", "-cp", f"{libraries}/*"]
+        self._java = [str(path("java")), "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{path('kafka')}/*"]
         self._configuration = directory / "server.properties"
         self._process = ServerProcess(
             name="kafka",

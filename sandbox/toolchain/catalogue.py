@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import BadInput, Unreachable
-from sandbox.toolchain import debezium, debian, wheels
+from sandbox.toolchain import debezium, debian, kafka, wheels
 from sandbox.toolchain.cache import Recipe, install, require_disk_space
 from sandbox.toolchain.golang import go_module_files, go_program, module_version
 from sandbox.toolchain.progress import Progress
@@ -38,8 +38,9 @@ class _Made:
 def ensure(*names: str) -> dict[str, Path]:
     """Make what is missing of the named programs and return where each is.
 
-    Safe to call from several processes at once. Directories stand for ``debezium`` (its home), ``crds``
-    (CustomResourceDefinitions of the Prometheus operator as YAML) and ``postgres`` (its programs).
+    Safe to call from several processes at once. Directories stand for ``debezium`` (its home), ``kafka``
+    (its jars), ``crds`` (CustomResourceDefinitions of the Prometheus operator as YAML) and ``postgres``
+    (its programs).
 
     Raises:
         BadInput: a name is unknown.
@@ -199,6 +200,7 @@ def _crds() -> _Made:
 _SOURCES: dict[str, Callable[[], Path | _Made]] = {
     "pulumi": _pulumi,
     "debezium": lambda: _Made(debezium.distribution()),
+    "kafka": lambda: _Made(kafka.libraries()),
     "prometheus": lambda: _prometheus("prometheus"),
     "promtool": lambda: _prometheus("promtool"),
     "alertmanager": _alertmanager,

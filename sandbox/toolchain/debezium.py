@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from pathlib import Path
 
 from runtime.errors import Unreachable
-from sandbox.toolchain import wheels
 from sandbox.toolchain.cache import Recipe
 from sandbox.toolchain.commands import run
+from sandbox.toolchain.maven import maven, require_maven
 from sandbox.toolchain.progress import Step
 
 VERSION = "3.6.0.Final"
@@ -25,43 +23,17 @@ def distribution() -> Recipe:
     return Recipe("debezium-server", summary, f"{VERSION} {_SHA256}", 2_500_000_000, _make, require_maven)
 
 
-def require_maven() -> None:
-    """Refuse a machine without Maven.
-
-    Raises:
-        Unreachable: it is not on PATH.
-    """
-    if shutil.which("mvn") is None:
-        msg = (
-            "Maven (mvn) is not on PATH and Debezium Server comes from Maven Central: "
-            "install it (Debian and Ubuntu: apt-get install maven)"
-        )
-        raise Unreachable(msg)
-
-
 def _make(directory: Path, step: Step) -> None:
     work = directory.parent
     artifact = f"io.debezium:debezium-server-dist:{VERSION}:tar.gz"
-    # --strict-checksums fails on a mismatch with the repository's .sha1 instead of warning.
-    argv = ["mvn", "--strict-checksums", _COPY, f"-Dartifact={artifact}", f"-DoutputDirectory={work}"]
-    run(argv, step, directory=work, environment=_environment(), describe=_transferred)
+    arguments = [_COPY, f"-Dartifact={artifact}", f"-DoutputDirectory={work}"]
+    maven(arguments, step, directory=work)
     archive = work / f"debezium-server-dist-{VERSION}.tar.gz"
     step.update("checking")
     _check(archive)
     step.update("unpacking")
     unpack = ["tar", "--extract", "--gzip", f"--file={archive}", "--strip-components=1"]
     run([*unpack, "--exclude=debezium-server/connectors"], step, directory=directory)
-
-
-def _environment() -> dict[str, str]:
-    environment = dict(os.environ)
-    if "JAVA_HOME" not in environment and shutil.which("java") is None:
-        environment["JAVA_HOME"] = str(wheels.java_home())
-    return environment
-
-
-def _transferred(line: str) -> str | None:
-    return line.partition(": ")[2] if line.startswith("Progress (") else None
 
 
 def _check(archive: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from runtime.bus import Bus, Received, connect
 from runtime.contract import StackOutputs
+from sandbox.servers.kafka import KafkaServer
 from sandbox.servers.nats import NatsServer
 from tests.events import declare, make_outputs
 
@@ -19,7 +20,7 @@ from tests.events import declare, make_outputs
 class BusServer:
     """A server that a test may kill, with the stage's streams."""
 
-    server: NatsServer
+    server: NatsServer | KafkaServer
     outputs: StackOutputs
 
     async def connect(self) -> Bus:
@@ -27,13 +28,13 @@ class BusServer:
 
     async def all(self) -> list[Received]:
         """Everything in the event stream."""
-        bus = await self.connect()
+        bus, stream = await self.connect(), self.outputs.bus.stream
         try:
-            newest = await bus.last_position("EVENTS")
+            newest = await bus.last_position(stream)
             found: list[Received] = []
-            async for batch in bus.read("EVENTS", 0):
+            async for batch in bus.read(stream, 0):
                 found += batch
-                if not batch or found[-1].position >= newest:
+                if newest == 0 or (found and found[-1].position >= newest):
                     return found
             return found
         finally:

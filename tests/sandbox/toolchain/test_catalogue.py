@@ -75,6 +75,7 @@ def test_every_program_is_there_and_runs() -> None:
     assert (found["debezium"] / "debezium-server-dist-3.6.0.Final-runner.jar").exists()
     assert len(list((found["debezium"] / "lib").glob("*.jar"))) > 100
     assert not (found["debezium"] / "connectors").exists()
+    assert (found["kafka"] / "kafka_2.13-4.3.1.jar").exists()
 
 
 def test_custom_resource_definitions_are_those_of_the_operator() -> None:
