@@ -334,7 +334,7 @@ async def test_async_never_waits_for_another_thread_s_fetch_on_the_loop(stage: S
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with sync.keyring._lock("gold"):
+        with sync.keyring._lock("gold"):  # pyright: ignore[reportPrivateUsage]
             held.set()
             release.wait(10)
 
