@@ -58,6 +58,7 @@ def outputs_document(
                     "alias": keys.keys[tenant.id].alias,
                 },
                 "encrypted_fields": list(tenant.encrypted_fields),
+                "accepting": tenant.accepting,
             }
             for tenant in settings.resolved_tenants
         },

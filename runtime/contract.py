@@ -41,6 +41,9 @@ class TenantOutputs(_Part):
     tier: TierName
     encryption_key: KeyReference
     encrypted_fields: tuple[FieldName, ...] = ()
+    accepting: bool = Field(
+        default=True, description="Whether the gateway takes its requests; not while it is offboarded."
+    )
 
 
 class DatabaseOutputs(_Part):

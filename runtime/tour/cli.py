@@ -61,7 +61,10 @@ def tour(
     if not database:
         msg = 'DATABASE_URL is not set, and the tour counts in the database; run `eval "$(kilo env)"` first'
         raise Unreachable(msg)
-    tenants = sorted(outputs.tenants)
+    tenants = sorted(name for name, tenant in outputs.tenants.items() if tenant.accepting)
+    if not (events or tenants):
+        msg = f"no tenant of {outputs.stage} takes requests: every entry has accepting: false"
+        raise CheckFailed(msg)
     sent = read_events(events) if events else make_events(tenants, count_each * len(tenants))
     answers = _send_and_wait(outputs, database, sent, timeout_seconds)
     fields = {name: tenant.encrypted_fields for name, tenant in outputs.tenants.items()}
