@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 
@@ -9,10 +10,12 @@ import httpx
 import psycopg
 import pytest
 
+from runtime.outbox import strict_json
 from sandbox.servers.moto import MotoServer
 from sandbox.servers.nats import NatsServer
 from sandbox.servers.postgres import PostgresServer
 from tests.events import Platform, make_platform
+from tests.runtime.conftest import BusServer
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +52,9 @@ def post(
     )
 
 
-def wait_for(platform: Platform, count: int) -> None:
+def wait_for(platform: Platform, count: int, tenant: str = "%") -> None:
     deadline = time.monotonic() + 60
-    while platform.sql("SELECT count(*) FROM inbox")[0][0] < count:
+    while platform.sql("SELECT count(*) FROM inbox WHERE tenant LIKE %s", tenant)[0][0] < count:
         assert time.monotonic() < deadline, platform.sql("SELECT fingerprint FROM inbox")
         time.sleep(0.1)
 
@@ -70,3 +73,41 @@ def test_events_arrive_once_by_the_publisher_that_the_stage_names(platform: Plat
     assert not [text for (text,) in stored if "zoë" in text or "+49 1" in text]
     hints = platform.sql("SELECT DISTINCT contact_hint FROM projection WHERE tenant = 'acme'")
     assert hints == [("z…@example.com",)]
+
+
+VALUES = (
+    '{"big": 123456789012345678901234567890123456789, "small": -9007199254740993, "zero": -0, "one": 1.0}',
+    '{"fraction": 0.1234567890123456789012345678901, "large": 1.5e+300, "tiny": 1e-300}',
+    '{"text": "Zoë 田中 🚚 \\" \\\\ / \\n \\u0001 \\u2028 \\ud83d\\ude9a", "": "", "Zoë 🚚": "a\u2028b"}',
+    '{"nested": {"a": [[], {}, [null, true, false, {"b": {"c": ["d"]}}]]}, "null": null}',
+    '{"deep": ' + '{"a": [' * 45 + "1" + "]}" * 45 + "}",
+    '{"edge": "' + "é" * ((65_536 - len('{"edge": ""}')) // 2) + '"}',
+)
+
+
+def test_payloads_arrive_by_either_publisher_as_the_values_that_were_sent(platform: Platform) -> None:
+    sent: dict[str, bytes] = {}
+    for aggregate in ("order", "payment"):
+        for number, payload in enumerate(VALUES):
+            key = f"{aggregate}-{number}"
+            head = f'"aggregate": "{aggregate}", "aggregate_id": "{number}", "kind": "{aggregate}.made"'
+            answer = httpx.post(
+                f"{platform.ingest_url}/v1/events",
+                headers={"x-tenant-id": "initech", "idempotency-key": key},
+                content=f'{{{head}, "payload": {payload}}}'.encode(),
+                timeout=30,
+            )
+            assert answer.status_code == 201, answer.text
+            sent[f"initech/{key}"] = strict_json.canonical(strict_json.parse(payload))
+    wait_for(platform, len(sent), "initech")
+    messages = [
+        each
+        for each in asyncio.run(BusServer(platform.nats, platform.outputs).all())
+        if each.headers["tenant"] == "initech"
+    ]
+    assert {each.headers["publisher"] for each in messages} == {"worker", "cdc"}
+    arrived = {
+        each.headers["fingerprint"]: strict_json.canonical(strict_json.parse(each.payload))
+        for each in messages
+    }
+    assert arrived == sent
