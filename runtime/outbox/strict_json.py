@@ -97,7 +97,9 @@ def _number(number: Decimal) -> str:
     double = float(number)
     if Decimal(repr(double)) == number:
         return rfc8785.dumps(double).decode()
-    return format(number.normalize(), "f")
+    # Not normalize(), which rounds to the context's 28 digits.
+    text = format(number, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _pieces(value: Any) -> Iterator[str]:

@@ -84,3 +84,13 @@ def _exact(value: object) -> object:
     if isinstance(value, dict):
         return {name: _exact(each) for name, each in value.items()}
     return value
+
+
+@given(
+    st.integers(-(10**300), 10**300)
+    | st.decimals(allow_nan=False, allow_infinity=False, places=60, min_value=-1, max_value=1)
+)
+def test_the_canonical_form_keeps_every_digit_of_a_number(number: Decimal | int) -> None:
+    exact = Decimal(number)
+    assert Decimal(canonical([exact])[1:-1].decode()) == exact
+    assert canonical([exact]) == canonical([parse(write(exact))])
