@@ -15,6 +15,7 @@ from sandbox import bootstrap
 
 ROOT = Path(bootstrap.__file__).parent.parent
 HERE = ("Linux", "x86_64")
+_OF_MAKE = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
 
 
 class Usage(NamedTuple):
@@ -34,7 +35,10 @@ def fresh_tree(tmp_path: Path) -> Path:
 
 
 def make(tree: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    variables = {**os.environ, "PATH": str(path)} if path else dict(os.environ)
+    # Make tells a make below it of itself, and these tests may run below one.
+    variables = {name: value for name, value in os.environ.items() if name not in _OF_MAKE}
+    if path:
+        variables["PATH"] = str(path)
     executable = shutil.which("make")
     assert executable
     return subprocess.run(

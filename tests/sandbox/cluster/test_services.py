@@ -24,6 +24,7 @@ class Handler(socketserver.StreamRequestHandler):
     def handle(self):
         data = self.rfile.read()
         self.wfile.write(os.environ["POD_IP"].encode() + b" " + data)
+socketserver.ThreadingTCPServer.allow_reuse_address = True
 server = socketserver.ThreadingTCPServer((os.environ["POD_IP"], 8000), Handler)
 server.daemon_threads = True
 server.serve_forever()
