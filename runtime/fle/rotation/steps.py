@@ -311,17 +311,12 @@ class Rotations:
 
     def _switch_forward(self, rotation: Rotation, actor: str, approvers: list[str]) -> None:
         tenant, kind = rotation.plan.tenant, rotation.plan.kind
-        rows = self.cipher.keyring.table.read(tenant)
-        # A pending key was left by a run that died here; the tenant has one open rotation: this one.
-        pending = next((key.id for key in rows.keys if key.purpose == DATA and key.state == "pending"), None)
-        if kind == "release":
-            pending = None
-        elif pending is None:
-            pending = self.cipher.keyring.create(tenant, DATA, "pending")
         with self.connect() as connection:
+            # Made under the lock: of two runs at once the second would leave a key that nobody uses.
             locked = find(connection, rotation.plan_hash, lock=True)
             if locked.state != "planned":
                 return
+            pending = None if kind == "release" else self._pending_key(tenant)
             row = connection.execute(
                 "SELECT id FROM fle_keys WHERE tenant = %s AND purpose = %s AND state = 'active'",
                 (tenant, DATA),
@@ -339,6 +334,12 @@ class Rotations:
             )
             details = {"approvers": approvers, "old_key_id": active, "new_key_id": pending}
             move(connection, locked, state="running", actor=actor, action="run", details=details)
+
+    def _pending_key(self, tenant: str) -> int:
+        rows = self.cipher.keyring.table.read(tenant)
+        # One left by a run that died is taken up: the tenant has one open rotation, this one.
+        left = next((key.id for key in rows.keys if key.purpose == DATA and key.state == "pending"), None)
+        return left if left is not None else self.cipher.keyring.create(tenant, DATA, "pending")
 
     def _set(self, rotation: Rotation, states: tuple[str, ...], state: str, actor: str, action: str) -> None:
         with self.connect() as connection:
