@@ -20,7 +20,8 @@ from components.tenant_keys import TenantKeys
 from infra import names
 from infra.rendering import bus_outputs, outbox_outputs
 from infra.settings import Settings
-from runtime.contract import CONTRACT_VERSION, StackOutputs
+from runtime.contract import CONTRACT_VERSION, EncryptedTable, FieldEncryptionOutputs, StackOutputs
+from runtime.sensitive import TABLE as EVENTS
 
 DEFAULT_POSTGRESQL_PORT = 5_432
 
@@ -104,9 +105,26 @@ def outputs_document(
             "lock_mode": settings.audit.lock_mode,
             "retention_days": settings.audit.lock_days,
         },
-        "field_encryption": settings.field_encryption.model_dump(mode="json"),
+        "field_encryption": field_encryption_outputs(settings).model_dump(mode="json"),
         "monitoring": {"prometheus_url": settings.monitoring.prometheus_url},
     }
+
+
+def field_encryption_outputs(settings: Settings) -> FieldEncryptionOutputs:
+    """Field encryption as configured, with what the platform itself knows: its own table, and its bus.
+
+    Rotation must reach every value: one that it left behind could not be read once the old key is gone.
+    """
+    configured = settings.field_encryption
+    fields = sorted({field for tenant in settings.resolved_tenants for field in tenant.encrypted_fields})
+    tables = configured.tables
+    if fields and all(each.table != EVENTS for each in tables):
+        events = EncryptedTable(
+            table=EVENTS, context=EVENTS, row_column="fingerprint", documents={"payload": tuple(fields)}
+        )
+        tables = (events, *tables)
+    in_flight = max(configured.in_flight_days, settings.bus.retention_days)
+    return configured.model_copy(update={"tables": tables, "in_flight_days": in_flight})
 
 
 def outputs_json(document: dict[str, Any]) -> pulumi.Output[str]:

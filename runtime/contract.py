@@ -136,7 +136,13 @@ class EncryptedTable(_Part):
     row_column: str = "id"
     tenant_column: str = "tenant"
     columns: dict[FieldName, str] = Field(
-        description="Column by field. ``payload.email`` is the key ``email`` of the jsonb column ``payload``."
+        default_factory=dict,
+        description="Column by field. ``payload.email`` is the key ``email`` of jsonb column ``payload``.",
+    )
+    documents: dict[str, tuple[FieldName, ...]] = Field(
+        default_factory=dict,
+        description="Fields by jsonb column in which they lie at any depth. Such a value's row is the row's "
+        "identity, followed by the JSON pointer of the object that holds it (empty for the document itself).",
     )
 
 
@@ -150,6 +156,13 @@ class FieldEncryptionOutputs(_Part):
         default="", description="Ed25519, base64: verifies the audit log's signed checkpoints."
     )
     destroy_after_days: int = Field(default=30, ge=7, le=365)
+    in_flight_days: int = Field(
+        default=0,
+        ge=0,
+        le=365,
+        description="How long encrypted values lie where rotation can't reach them, as on the bus; "
+        "an old key stays readable for as long.",
+    )
 
 
 class MonitoringOutputs(_Part):

@@ -7,7 +7,7 @@ nor to another place in its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 TABLE = "events"
@@ -25,8 +25,12 @@ class PayloadCipher(Protocol):
         """Encrypt one value."""
         ...
 
-    async def decrypt(self, tenant: str, field: str, row_id: str, value: str) -> str:
-        """Decrypt one value."""
+    async def revealed_fields(self, tenant: str) -> frozenset[str]:
+        """The fields whose values may lie encrypted."""
+        ...
+
+    async def reveal_value(self, tenant: str, field: str, row_id: str, value: object) -> object:
+        """Decrypt one value; while the tenant moves into scope or out of it, a plain one passes."""
         ...
 
 
@@ -38,8 +42,10 @@ async def hide(cipher: PayloadCipher, tenant: str, fingerprint: str, payload: Ma
 
 async def reveal(cipher: PayloadCipher, tenant: str, fingerprint: str, payload: Any) -> Any:
     """A copy of ``payload`` as it came in."""
-    fields = cipher.encrypted_fields(tenant)
-    return await _each(payload, fields, "", lambda at, f, v: cipher.decrypt(tenant, f, fingerprint + at, v))
+    fields = await cipher.revealed_fields(tenant)
+    return await _each(
+        payload, fields, "", lambda at, f, v: cipher.reveal_value(tenant, f, fingerprint + at, v)
+    )
 
 
 def without(fields: frozenset[str], value: Any) -> Any:
@@ -54,6 +60,26 @@ def without(fields: frozenset[str], value: Any) -> Any:
     return value
 
 
+def places(
+    fields: frozenset[str], value: Any, pointer: str = ""
+) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Every sensitive value of a payload: the object that holds it, its field, the object's pointer."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if name in fields and isinstance(each, str):
+                yield value, name, pointer
+            else:
+                yield from places(fields, each, inside(pointer, name))
+    elif isinstance(value, list):
+        for number, each in enumerate(value):
+            yield from places(fields, each, f"{pointer}/{number}")
+
+
+def inside(pointer: str, name: str) -> str:
+    """The pointer of an object's member (RFC 6901, section 3)."""
+    return f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
+
+
 async def _each(value: Any, fields: frozenset[str], pointer: str, change: Any) -> Any:
     if not fields:
         return value
@@ -63,7 +89,7 @@ async def _each(value: Any, fields: frozenset[str], pointer: str, change: Any) -
             if name in fields and isinstance(each, str):
                 changed[name] = await change(pointer, name, each)
             else:
-                changed[name] = await _each(each, fields, f"{pointer}/{name}", change)
+                changed[name] = await _each(each, fields, inside(pointer, name), change)
         return changed
     if isinstance(value, list):
         return [await _each(each, fields, f"{pointer}/{n}", change) for n, each in enumerate(value)]

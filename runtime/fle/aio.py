@@ -89,6 +89,18 @@ class AsyncFieldCipher:
         """See :meth:`FieldCipher.reveal`."""
         return await self._run(1, self.sync.reveal, tenant, record, row_id)
 
+    async def revealed_fields(self, tenant: str) -> frozenset[str]:
+        """See :meth:`FieldCipher.revealed_fields`."""
+        return await self._run(1, self.sync.revealed_fields, tenant)
+
+    async def reveal_value(self, tenant: str, field: str, row_id: RowId, value: object) -> object:
+        """See :meth:`FieldCipher.reveal_value`."""
+        return await self._run(1, self.sync.reveal_value, tenant, field, row_id, value)
+
+    async def encrypt_deterministic(self, tenant: str, field: str, plaintext: str | bytes) -> str:
+        """See :meth:`FieldCipher.encrypt_deterministic`."""
+        return await self._run(1, self.sync.encrypt_deterministic, tenant, field, plaintext)
+
     async def warm(self, tenants: Iterable[str] | None = None) -> None:
         """See :meth:`FieldCipher.warm`."""
         await asyncio.to_thread(self.sync.warm, tenants)

@@ -268,14 +268,24 @@ class FieldCipher:
         encrypted field raises :class:`runtime.fle.errors.PlaintextFound`.
         """
         result = dict(record)
-        scope = self.encrypted_fields(tenant)
-        moving = self.keyring.ring(tenant).rows.moving
-        for field in (scope if moving is None else self._ever_encrypted) & record.keys():
+        for field in self.revealed_fields(tenant) & record.keys():
             value = record[field]
-            if value is None or (moving is not None and not (isinstance(value, str) and is_encrypted(value))):
-                continue
-            result[field] = self.decrypt(tenant, field, row_id, str(value))
+            if value is not None:
+                result[field] = self.reveal_value(tenant, field, row_id, value)
         return result
+
+    def revealed_fields(self, tenant: str) -> frozenset[str]:
+        """The fields whose values may lie encrypted: the tenant's, or every one while its scope changes."""
+        scope = self.encrypted_fields(tenant)
+        return scope if self.keyring.ring(tenant).rows.moving is None else self._ever_encrypted
+
+    def reveal_value(self, tenant: str, field: str, row_id: RowId, value: object) -> object:
+        """Decrypt one value as :meth:`reveal` does: while the tenant's scope changes, plain ones pass."""
+        if self.keyring.ring(tenant).rows.moving is not None and not (
+            isinstance(value, str) and is_encrypted(value)
+        ):
+            return value
+        return self.decrypt(tenant, field, row_id, str(value))
 
     def warm(self, tenants: Iterable[str] | None = None) -> None:
         """Fetch keys before the first value needs them; by default of all tenants with encrypted fields."""

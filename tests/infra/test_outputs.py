@@ -53,6 +53,15 @@ def test_outputs_are_read_through_the_engine(engine: Any, exported: dict[str, An
     assert read_outputs("dev", tmp_path) == StackOutputs.model_validate(exported)
 
 
+def test_rotation_reaches_the_platform_s_own_values(exported: dict[str, Any]) -> None:
+    """What it left behind could not be read once the old key is gone."""
+    settings = StackOutputs.model_validate(exported).field_encryption
+    (events,) = settings.tables
+    assert (events.table, events.row_column) == ("events", "fingerprint")
+    assert events.documents == {"payload": ("email", "phone")}
+    assert settings.in_flight_days == 3  # what the dev bus keeps
+
+
 def test_a_stage_that_was_never_deployed_is_told(engine: Any, tmp_path: Path) -> None:
     engine("{}")
     with pytest.raises(CheckFailed, match=r"stage dev: has no outputs; deploy it"):

@@ -52,6 +52,18 @@ def plan(  # noqa: PLR0917 - Typer passes options by name
     settle_seconds: Annotated[
         int, typer.Option(help="How long writers may use a key that they have in memory.", min=0)
     ] = SETTLE_SECONDS,
+    in_flight_days: Annotated[
+        int | None,
+        typer.Option(
+            help="How long events under the old key may lie on the bus; by default as long as it keeps them.",
+            min=0,
+            max=365,
+        ),
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(help="A field that documents hold and that is new to the stage (adopt); repeat it."),
+    ] = None,
     outputs: OutputsFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -60,7 +72,15 @@ def plan(  # noqa: PLR0917 - Typer passes options by name
     \b
     kilo fle rotate plan --tenant acme --as ana --signing-key ana.pem
     """
-    made = _rotations(outputs).plan(tenant, kind, principal, load_private_key(signing_key), settle_seconds)
+    made = _rotations(outputs).plan(
+        tenant,
+        kind,
+        principal,
+        load_private_key(signing_key),
+        settle_seconds,
+        in_flight_days=in_flight_days,
+        fields=field or (),
+    )
     show({"plan": made.digest(), **made.model_dump(mode="json", exclude={"tables"})}, as_json=as_json)
 
 

@@ -21,6 +21,7 @@ from runtime.fle.datakey import XaesKey
 from runtime.fle.formats import V1, length_prefixed
 from runtime.fle.rotation.columns import Columns, prefixes
 from runtime.fle.rotation.convert import Converter
+from runtime.fle.rotation.documents import convert_documents
 
 _BEGIN_SCAN = """
 INSERT INTO fle_rotation_passes (plan_hash, table_name, direction, pass) VALUES (%s, %s, %s, %s)
@@ -165,6 +166,14 @@ class Backfill:
             compared.update(converted.compared)
             self.progress.failed.update(f"{columns.spec.table}: {each}" for each in converted.failed)
             old_new[f"old{number_of}"], old_new[f"new{number_of}"] = old, new
+        for number_of, name in enumerate(columns.documents, len(columns.fields)):
+            texts: list[str | None] = [row[number_of + 1] for row in rows]
+            documents = convert_documents(self.converter, columns.spec.documents[name], ids, texts)
+            touched.update(documents.new)
+            compared.update(documents.compared)
+            self.progress.failed.update(f"{columns.spec.table}: {each}" for each in documents.failed)
+            old_new[f"old{number_of}"] = texts
+            old_new[f"new{number_of}"] = [documents.new.get(at, text) for at, text in enumerate(texts)]
         if not touched:
             return 0
         kept = sorted(touched)

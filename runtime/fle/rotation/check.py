@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
 import psycopg
@@ -11,10 +12,17 @@ from runtime.errors import CheckFailed
 from runtime.fle.cipher import FieldCipher
 from runtime.fle.datakey import XaesKey
 from runtime.fle.formats import V2
-from runtime.fle.rotation.columns import Columns
+from runtime.fle.rotation.columns import Columns, prefixes
 from runtime.fle.rotation.convert import Converter, Goal
 from runtime.fle.rotation.coverage import Covered, coverage
+from runtime.fle.rotation.documents import cells
 from runtime.fle.rotation.record import Rotation
+
+_DEAD_LETTERS = """
+SELECT count(*) FROM dead_letters
+WHERE state IN ('retrying', 'parked', 'waiting', 'replaying')
+  AND EXISTS (SELECT FROM unnest(%s::bytea[]) AS start WHERE position(start IN payload) > 0)
+"""
 
 
 def goal_of(rotation: Rotation) -> Goal:
@@ -33,6 +41,17 @@ def remaining(connection: psycopg.Connection[TupleRow], cipher: FieldCipher, rot
     """Values that do not yet lie where the rotation wants them."""
     counted = coverage(connection, rotation.plan.tables, [rotation.plan.tenant])
     return sum(each.values for each in counted if not _arrived(cipher, rotation, each))
+
+
+def held_by_dead_letters(connection: psycopg.Connection[TupleRow], key_ids: Sequence[int]) -> int:
+    """Dead letters that wait and hold values under one of these keys: replaying them needs it."""
+    found = connection.execute("SELECT to_regclass('dead_letters') IS NOT NULL").fetchone()
+    if not key_ids or found is None or not found[0]:
+        return 0
+    # A value is a JSON string, so it begins after a quotation mark.
+    starts = [f'"{prefix}'.encode() for key_id in key_ids for prefix in prefixes(key_id)]
+    row = connection.execute(_DEAD_LETTERS, (starts,)).fetchone()
+    return row[0] if row else 0
 
 
 def evidence_key(cipher: FieldCipher, rotation: Rotation) -> XaesKey:
@@ -60,12 +79,10 @@ def decrypt_all(
         with connection.cursor(name="fle_verify") as cursor:
             cursor.itersize = 5000
             cursor.execute(columns.select(None, None, skip_prefixes=False), {"tenant": rotation.plan.tenant})
-            for row, *values in cursor:
-                for name, value in zip(columns.fields, values, strict=True):
-                    if value is None:
-                        continue
+            for row, *texts in cursor:
+                for name, place, value in _values(columns, row, texts):
                     total += 1
-                    outcome = converter.check(name, row, value)
+                    outcome = converter.check(name, place, value)
                     if outcome is None:
                         failed += 1
                         continue
@@ -73,6 +90,18 @@ def decrypt_all(
                     digest.update(outcome.compared)
     sealed = evidence_key(cipher, rotation).seal_deterministic(digest.digest(), b"kilo rotation verify")
     return {"values": total, "failed": failed, "plain": plain}, sealed.hex()
+
+
+def _values(columns: Columns, row: str, texts: Sequence[str | None]) -> Iterator[tuple[str, str, str]]:
+    """Each value of a row: its field, the row it is bound to, its text."""
+    for name, text in zip(columns.fields, texts, strict=False):
+        if text is not None:
+            yield name, row, text
+    for name, text in zip(columns.documents, texts[len(columns.fields) :], strict=True):
+        if text is None:
+            continue
+        for cell in cells(row, text, columns.spec.documents[name])[1]:
+            yield cell.field, cell.row, cell.value
 
 
 def _arrived(cipher: FieldCipher, rotation: Rotation, each: Covered) -> bool:

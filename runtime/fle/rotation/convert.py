@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from runtime.errors import CheckFailed
 from runtime.fle.cipher import FieldCipher
-from runtime.fle.datakey import GcmKey, XaesKey
-from runtime.fle.errors import FieldError
+from runtime.fle.datakey import TICKET_BYTES, GcmKey, XaesKey
+from runtime.fle.errors import FieldError, NotText
 from runtime.fle.formats import V1, Inspection, associated_data, inspect, length_prefixed, row_data, to_text
 
 
@@ -77,6 +77,8 @@ class Converter:
                     if found
                     else value.encode()
                 )
+                if key is None:
+                    self._check_text(name, data)
             except FieldError as error:
                 failed.append(f"row {rows[position]}: {error}")
                 continue
@@ -110,6 +112,15 @@ class Converter:
                 return None
         return Checked(found is not None, length_prefixed(name.encode(), row_data(row), data))
 
+    def _check_text(self, name: str, data: bytes) -> None:
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            pass
+        else:
+            return
+        raise NotText(self.tenant, name, detail="it can't lie in plain in a text column")
+
     def _concerns(self, found: Inspection | None, key: GcmKey | XaesKey | None) -> bool:
         if found is None:
             return self.goal.plain_too
@@ -131,7 +142,7 @@ class Converter:
             return [each.decode() for each in plain]
         if not plain:
             return []
-        key.take(len(plain), self.cipher.keyring.extend)
+        key.take(sum(max(1, -(-len(each) // TICKET_BYTES)) for each in plain), self.cipher.keyring.extend)
         context = self.cipher.table
         place = associated_data(key.header, self.tenant, context, name)
         sealed = [to_text(raw) for raw in key.seal_many(plain, place, rows)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from runtime.contract import EncryptedTable, StackOutputs
 from runtime.errors import BadInput, CheckFailed
+from runtime.tenancy import FieldName
 
 Kind = Literal["rekey", "adopt", "release"]
 """``rekey``: values go under a new key. ``adopt``: plain values are encrypted too, which is how a tenant
@@ -31,6 +33,7 @@ class Plan(BaseModel):
     requester: str
     created_at: str
     settle_seconds: int
+    in_flight_days: int
     destroy_after_days: int
 
     def canonical(self) -> str:
@@ -67,8 +70,26 @@ class Flag:
             raise CheckFailed(msg)
 
 
-def make_plan(outputs: StackOutputs, tenant: str, kind: Kind, requester: str, settle_seconds: int) -> Plan:
-    """Plan a rotation for ``tenant`` over the stage's encrypted tables."""
+def _with_fields(table: EncryptedTable, fields: Sequence[FieldName]) -> EncryptedTable:
+    documents = {column: tuple(sorted({*known, *fields})) for column, known in table.documents.items()}
+    return table.model_copy(update={"documents": documents})
+
+
+def make_plan(
+    outputs: StackOutputs,
+    tenant: str,
+    kind: Kind,
+    requester: str,
+    settle_seconds: int,
+    *,
+    in_flight_days: int | None,
+    fields: Sequence[FieldName] = (),
+) -> Plan:
+    """Plan a rotation for ``tenant`` over the stage's encrypted tables.
+
+    ``fields`` are looked for in documents besides those of the outputs: a field that no tenant has had in its
+    scope is not in the outputs yet when a tenant is about to move into it.
+    """
     if tenant not in outputs.tenants:
         msg = f"--tenant: {tenant} is not a tenant of stage {outputs.stage}"
         raise BadInput(msg)
@@ -82,9 +103,10 @@ def make_plan(outputs: StackOutputs, tenant: str, kind: Kind, requester: str, se
         stage=outputs.stage,
         tenant=tenant,
         kind=kind,
-        tables=settings.tables,
+        tables=tuple(_with_fields(each, fields) for each in settings.tables),
         requester=requester,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         settle_seconds=settle_seconds,
+        in_flight_days=settings.in_flight_days if in_flight_days is None else in_flight_days,
         destroy_after_days=settings.destroy_after_days,
     )

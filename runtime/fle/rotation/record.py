@@ -21,7 +21,8 @@ class Rotation:
     """One rotation.
 
     ``settled`` is whether every process must have seen the last change of the key table: the switch to
-    another key or, before it, the plan.
+    another key or, before it, the plan. ``drained`` is whether, besides, whatever was written before it and
+    lies where rotation can't reach it, as on the bus, must be gone.
     """
 
     plan: Plan
@@ -30,12 +31,16 @@ class Rotation:
     old_key_id: int | None
     new_key_id: int | None
     settled: bool
+    drained: bool
 
 
 _FIND = """
 SELECT plan, plan_hash, state, old_key_id, new_key_id,
        now() - coalesce(switched_at, created_at)
-       >= make_interval(secs => (plan::jsonb ->> 'settle_seconds')::int)
+       >= make_interval(secs => (plan::jsonb ->> 'settle_seconds')::int),
+       now() - coalesce(switched_at, created_at)
+       >= make_interval(secs => (plan::jsonb ->> 'settle_seconds')::int,
+                        days => (plan::jsonb ->> 'in_flight_days')::int)
 FROM fle_rotations WHERE plan_hash LIKE %s || '%%'
 """
 
@@ -54,12 +59,12 @@ def find(connection: psycopg.Connection[TupleRow], plan_hash: str, *, lock: bool
     if len(rows) != 1:
         msg = f"PLAN: {'no' if not rows else 'more than one'} rotation's plan hash begins with {plan_hash}"
         raise BadInput(msg)
-    text, digest, state, old, new, settled = rows[0]
+    text, digest, state, old, new, settled, drained = rows[0]
     plan = Plan.parse(text)
     if plan.digest() != digest:
         msg = f"plan {digest[:12]}: the stored plan was altered; its hash is {plan.digest()[:12]}"
         raise CheckFailed(msg)
-    return Rotation(plan, digest, state, old, new, settled)
+    return Rotation(plan, digest, state, old, new, settled, drained)
 
 
 def require(rotation: Rotation, *states: str) -> None:

@@ -6,7 +6,7 @@ repeated. A step that was killed is given again; two that run at once take turns
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from runtime.fle.cipher import FieldCipher
 from runtime.fle.keytable import DATA
 from runtime.fle.rotation import approval as approvals
 from runtime.fle.rotation.backfill import Backfill, Progress, Work
-from runtime.fle.rotation.check import decrypt_all, evidence_key, goal_of, remaining
+from runtime.fle.rotation.check import decrypt_all, evidence_key, goal_of, held_by_dead_letters, remaining
 from runtime.fle.rotation.columns import Columns
 from runtime.fle.rotation.convert import Converter
 from runtime.fle.rotation.plan import Flag, Kind, Plan, make_plan
@@ -54,10 +54,21 @@ class Rotations:
         requester: str,
         key: Ed25519PrivateKey,
         settle_seconds: int = SETTLE_SECONDS,
+        *,
+        in_flight_days: int | None = None,
+        fields: Sequence[str] = (),
     ) -> Plan:
         """Plan a rotation; it is signed by its requester and waits for approval."""
         Flag(self.outputs).check()
-        plan = make_plan(self.outputs, tenant, kind, requester, settle_seconds)
+        plan = make_plan(
+            self.outputs,
+            tenant,
+            kind,
+            requester,
+            settle_seconds,
+            in_flight_days=in_flight_days,
+            fields=fields,
+        )
         signed = approvals.sign(self.outputs, "plan", plan.digest(), requester, key)
         with self.connect() as connection:
             for spec in plan.tables:
@@ -218,12 +229,7 @@ class Rotations:
             approvals.check_dual_control(
                 connection, self.outputs, rotation.plan_hash, rotation.plan.requester
             )
-            if not rotation.settled:
-                msg = (
-                    f"plan {rotation.plan_hash[:12]}: writers may use the old key until "
-                    f"{rotation.plan.settle_seconds} s after the switch; finalize later"
-                )
-                raise CheckFailed(msg)
+            self._check_gone(connection, rotation, "old", "finalize")
             if left := remaining(connection, self.cipher, rotation):
                 msg = f"{left} values were written under the old key since; run and verify again"
                 raise CheckFailed(msg)
@@ -288,12 +294,7 @@ class Rotations:
             if left := remaining(connection, self.cipher, rotation):
                 msg = f"{left} values are not back yet; run it again"
                 raise CheckFailed(msg)
-            if not rotation.settled:
-                msg = (
-                    f"plan {rotation.plan_hash[:12]}: writers may use the new key until "
-                    f"{rotation.plan.settle_seconds} s after the switch; end the rollback later"
-                )
-                raise CheckFailed(msg)
+            self._check_gone(connection, rotation, "new", "end the rollback")
             if rotation.new_key_id is not None and rotation.plan.kind == "rekey":
                 days = rotation.plan.destroy_after_days
                 retire(connection, rotation.plan.tenant, rotation.new_key_id, days)
@@ -308,6 +309,30 @@ class Rotations:
         except psycopg.OperationalError as error:
             msg = f"the database can't be reached ({type(error).__name__} {error.sqlstate or ''})".rstrip()
             raise Unreachable(msg) from None
+
+    def _check_gone(
+        self, connection: psycopg.Connection[TupleRow], rotation: Rotation, which: str, step: str
+    ) -> None:
+        """Raise :class:`CheckFailed` while a value that only the key to be retired reads may still come."""
+        plan = f"plan {rotation.plan_hash[:12]}"
+        if not rotation.settled:
+            msg = (
+                f"{plan}: writers may use the {which} key until {rotation.plan.settle_seconds} s "
+                f"after the switch; {step} later"
+            )
+            raise CheckFailed(msg)
+        if not rotation.drained:
+            msg = (
+                f"{plan}: events under the {which} key may lie on the bus until "
+                f"{rotation.plan.in_flight_days} days after the switch; {step} later"
+            )
+            raise CheckFailed(msg)
+        leaving = rotation.old_key_id if which == "old" else rotation.new_key_id
+        if held := held_by_dead_letters(connection, [leaving] if leaving else []):
+            msg = (
+                f"{held} dead letters hold values under the {which} key: replay or discard them (`kilo dlq`)"
+            )
+            raise CheckFailed(msg)
 
     def _switch_forward(self, rotation: Rotation, actor: str, approvers: list[str]) -> None:
         tenant, kind = rotation.plan.tenant, rotation.plan.kind

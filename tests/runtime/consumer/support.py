@@ -28,7 +28,10 @@ class Plain:
     async def encrypt(self, tenant: str, field: str, row_id: str, plaintext: str) -> str:
         raise NotImplementedError
 
-    async def decrypt(self, tenant: str, field: str, row_id: str, value: str) -> str:
+    async def revealed_fields(self, tenant: str) -> frozenset[str]:
+        return frozenset()
+
+    async def reveal_value(self, tenant: str, field: str, row_id: str, value: object) -> object:
         raise NotImplementedError
 
 

@@ -59,11 +59,13 @@ def approved(
     stage: Stage, rotations: Rotations, kind: str = "rekey", settle: int = 0, tenant: str = "gold"
 ) -> Plan:
     plan = rotations.plan(tenant, kind, "requester", PEOPLE["requester"], settle)  # type: ignore[arg-type]
-    for name in ("approver.one", "approver.two"):
-        rotations.approve(
-            plan.digest(), approval.sign(stage.outputs, "approve", plan.digest(), name, PEOPLE[name])
-        )
+    approve(stage, rotations, plan.digest())
     return plan
+
+
+def approve(stage: Stage, rotations: Rotations, plan: str) -> None:
+    for name in ("approver.one", "approver.two"):
+        rotations.approve(plan, approval.sign(stage.outputs, "approve", plan, name, PEOPLE[name]))
 
 
 @pytest.fixture
