@@ -7,6 +7,17 @@ effects), request and reply, and everything else that only one bus has.
 """
 
 from runtime.bus.connect import connect
+from runtime.bus.history import same_history
 from runtime.bus.port import Bus, BusError, Message, Receipt, Received, encode_headers, event_headers
 
-__all__ = ["Bus", "BusError", "Message", "Receipt", "Received", "connect", "encode_headers", "event_headers"]
+__all__ = [
+    "Bus",
+    "BusError",
+    "Message",
+    "Receipt",
+    "Received",
+    "connect",
+    "encode_headers",
+    "event_headers",
+    "same_history",
+]

@@ -33,8 +33,15 @@ async def read(
     client: Client, closed: asyncio.Event, stream: str, position: int, most: int
 ) -> AsyncIterator[Sequence[Received]]:
     """See :meth:`runtime.bus.Bus.read`."""
+    made_at = None
     while True:
         try:
+            info = await client.jetstream().stream_info(stream)
+            if made_at not in {None, info.created}:
+                # Its positions are others': the reader has to see what it goes on from.
+                msg = f"stream {stream} was made anew"
+                raise BusError(msg)
+            made_at = info.created
             async for batch in _once(client, closed, stream, position, most):
                 if batch:
                     position = batch[-1].position

@@ -10,11 +10,12 @@
 
 The inbox row, the handler's writes and the position in the stream are one transaction on ``connection``,
 so after any crash all of them happened or none. What a handler does elsewhere (an e-mail, a call) is
-outside of it and can happen twice.
+outside of it and can happen twice. A plain function works too: it gets a :class:`SyncConnection`.
 """
 
 from runtime.consumer.consumer import Consumer, Place
 from runtime.consumer.event import Event
 from runtime.consumer.policy import Park, Policy
+from runtime.consumer.sync import SyncConnection
 
-__all__ = ["Consumer", "Event", "Park", "Place", "Policy"]
+__all__ = ["Consumer", "Event", "Park", "Place", "Policy", "SyncConnection"]

@@ -21,19 +21,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from opentelemetry.trace import SpanKind
 from psycopg import AsyncConnection
 
-from runtime.bus import Bus, BusError, Received
+from runtime.bus import Bus, BusError, Received, same_history
 from runtime.consumer import inbox
 from runtime.consumer.event import Envelope, Event, Unreadable, envelope, event, payload_of
 from runtime.consumer.failure import Failure, stack_digest
 from runtime.consumer.metrics import ConsumerMetrics
 from runtime.consumer.policy import Policy
 from runtime.consumer.retries import Retries
+from runtime.consumer.sync import SyncConnection, SyncHandlers
 from runtime.errors import BadInput
 from runtime.observe.spans import exporting, span
 from runtime.sensitive import PayloadCipher, reveal
@@ -41,7 +42,8 @@ from runtime.service import Health
 
 _log = logging.getLogger(__name__)
 
-Handler = Callable[[Event, AsyncConnection[Any]], Awaitable[None] | None]
+Handler = Callable[[Event, AsyncConnection[Any]], Awaitable[None]] | Callable[[Event, SyncConnection], None]
+HandlerT = TypeVar("HandlerT", bound=Handler)
 
 _PAUSE_LONGEST_SECONDS = 5.0
 _STAND_BY_SECONDS = 0.5
@@ -79,14 +81,14 @@ class Consumer:
         self._policy = policy or Policy()
         self._handlers: dict[str, tuple[Handler, Policy]] = {}
 
-    def on(self, kind: str, policy: Policy | None = None) -> Callable[[Handler], Handler]:
-        """Handle events of ``kind`` with the decorated function, sync or async; ``*`` for all others.
+    def on(self, kind: str, policy: Policy | None = None) -> Callable[[HandlerT], HandlerT]:
+        """Handle events of ``kind`` with the decorated function; ``*`` for all others.
 
-        It gets the event and the connection whose transaction its effects belong to. A sync handler runs
-        on the event loop, so it must not wait for anything.
+        It gets the event and the connection whose transaction its effects belong to: an async function
+        psycopg's ``AsyncConnection``, a plain one a :class:`SyncConnection`. A plain one runs in a thread.
         """
 
-        def register(handler: Handler) -> Handler:
+        def register(handler: HandlerT) -> HandlerT:
             if kind in self._handlers:
                 msg = f"consumer {self.name}: {kind!r} has a handler already"
                 raise BadInput(msg)
@@ -158,14 +160,14 @@ class _Session:
         self._cipher = place.cipher
         self._metrics = ConsumerMetrics.shared()
         self._retries = Retries(connection, consumer.name)
+        self._sync = SyncHandlers()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        position = await inbox.position(self._connection, self._consumer.name, self._stream)
-        newest = await self._bus.last_position(self._stream)
-        if position > newest:
+        position, stored_at = await inbox.position(self._connection, self._consumer.name, self._stream)
+        if not await same_history(self._bus, self._stream, position, stored_at):
             # The stream was made anew or restored from before: the inbox knows what had its effect.
             _log.warning(
-                "stream %s ends at %d, before position %d: reading it whole", self._stream, newest, position
+                "stream %s is not the one of which %d was read: reading it whole", self._stream, position
             )
             position = 0
         stop = asyncio.ensure_future(stopping.wait())
@@ -185,6 +187,7 @@ class _Session:
                 await self._retry()
         finally:
             stop.cancel()
+            self._sync.close()
             with contextlib.suppress(BusError, RuntimeError):
                 await reading.aclose()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -201,9 +204,9 @@ class _Session:
                 for one, error in unreadable:
                     await self._park_unreadable(one, error)
                 await self._attempt(envelopes)
-                await inbox.move(self._connection, self._consumer.name, self._stream, batch[-1].position)
+                await self._move(batch[-1])
         except Failure:
-            await self._one_by_one(envelopes, unreadable, batch[-1].position)
+            await self._one_by_one(envelopes, unreadable, batch)
 
     async def _attempt(self, envelopes: Sequence[Envelope]) -> None:
         """Give every event that is new to its handler; what must wait behind another is set aside."""
@@ -237,9 +240,10 @@ class _Session:
             payload = await reveal(self._cipher, one.tenant, one.fingerprint, payload_of(one))
             given = event(one, payload)
             with _span(given):
-                result = handler(given, self._connection)
-                if inspect.isawaitable(result):
-                    await asyncio.wait_for(result, policy.timeout_seconds)
+                if inspect.iscoroutinefunction(handler):
+                    await asyncio.wait_for(handler(given, self._connection), policy.timeout_seconds)
+                else:
+                    await self._sync.run(handler, given, self._connection, policy.timeout_seconds)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             if self._connection.broken or not isinstance(error, psycopg.errors.QueryCanceled):
                 raise
@@ -252,8 +256,9 @@ class _Session:
         self,
         envelopes: Sequence[Envelope],
         unreadable: Sequence[tuple[Envelope, Unreadable]],
-        last: int,
+        batch: Sequence[Received],
     ) -> None:
+        received = {each.position: each for each in batch}
         for one, error in unreadable:
             async with self._connection.transaction():
                 await self._park_unreadable(one, error)
@@ -261,13 +266,16 @@ class _Session:
             try:
                 async with self._connection.transaction():
                     await self._attempt([one])
-                    await inbox.move(self._connection, self._consumer.name, self._stream, one.position)
+                    await self._move(received[one.position])
             except Failure as failure:
                 async with self._connection.transaction():
                     await self._fail(failure, attempts=1)
-                    await inbox.move(self._connection, self._consumer.name, self._stream, one.position)
+                    await self._move(received[one.position])
         async with self._connection.transaction():
-            await inbox.move(self._connection, self._consumer.name, self._stream, last)
+            await self._move(batch[-1])
+
+    async def _move(self, to: Received) -> None:
+        await inbox.move(self._connection, self._consumer.name, self._stream, to)
 
     async def _fail(self, failure: Failure, attempts: int) -> None:
         one, error = failure.one, failure.error
@@ -287,11 +295,15 @@ class _Session:
             # While it is tried again, later ones always wait: that is what keeps their order.
             holds=again or policy.holds_aggregate,
         )
+        self._failed(failure, again=again)
+
+    def _failed(self, failure: Failure, *, again: bool) -> None:
+        one = failure.one
         _log.warning(
             "%s of %s failed (%s), %s; trace %s",
             one.kind,
             one.fingerprint,
-            type(error).__name__,
+            type(failure.error).__name__,
             "trying again" if again else "parked",
             one.headers.get("traceparent", "none"),
         )
@@ -326,10 +338,13 @@ class _Session:
                         await self._call(one)
                     await self._retries.done(one)
             except Failure as failure:
+                _, policy = self._consumer.handler_for(one.kind)
                 async with self._connection.transaction():
-                    _, policy = self._consumer.handler_for(one.kind)
-                    await self._retries.failed(failure, attempts + 1, policy)
-                self._metrics.count(one.kind, "retried")
+                    again = await self._retries.failed(failure, attempts + 1, policy)
+                self._failed(failure, again=again)
+            else:
+                if "replay-of" in one.headers:
+                    self._metrics.replayed(one)
 
 
 def _span(given: Event) -> AbstractContextManager[object]:

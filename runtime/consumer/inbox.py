@@ -27,8 +27,9 @@ FROM unnest(%s::text[], %s::timestamptz[], %s::integer[]) AS again (fingerprint,
 WHERE inbox.consumer = %s AND inbox.fingerprint = again.fingerprint AND inbox.created_at = again.created_at
 """
 _MOVE = """
-INSERT INTO consumer_positions (consumer, source, position) VALUES (%s, %s, %s)
-ON CONFLICT (consumer, source) DO UPDATE SET position = excluded.position, updated_at = now()
+INSERT INTO consumer_positions (consumer, source, position, stored_at) VALUES (%s, %s, %s, %s)
+ON CONFLICT (consumer, source) DO UPDATE SET position = excluded.position, stored_at = excluded.stored_at,
+    updated_at = now()
 """
 _SET_ASIDE = """
 INSERT INTO dead_letters (consumer, state, fingerprint, tenant, aggregate, aggregate_id, kind, payload,
@@ -62,18 +63,19 @@ async def claim(connection: AsyncConnection[Any], consumer: str, events: Sequenc
     return fresh
 
 
-async def position(connection: AsyncConnection[Any], consumer: str, source: str) -> int:
-    """How far ``consumer`` has read ``source``; 0 at first."""
+async def position(connection: AsyncConnection[Any], consumer: str, source: str) -> tuple[int, float | None]:
+    """How far ``consumer`` has read ``source``, 0 at first, and when the last message was stored there."""
     cursor = await connection.execute(
-        "SELECT position FROM consumer_positions WHERE consumer = %s AND source = %s", (consumer, source)
+        "SELECT position, stored_at FROM consumer_positions WHERE consumer = %s AND source = %s",
+        (consumer, source),
     )
     row = await cursor.fetchone()
-    return int(row[0]) if row else 0
+    return (int(row[0]), row[1]) if row else (0, None)
 
 
-async def move(connection: AsyncConnection[Any], consumer: str, source: str, to: int) -> None:
-    """Remember how far ``consumer`` has read."""
-    await connection.execute(_MOVE, (consumer, source, to), prepare=True)
+async def move(connection: AsyncConnection[Any], consumer: str, source: str, to: Received) -> None:
+    """Remember that ``consumer`` has read everything up to ``to``."""
+    await connection.execute(_MOVE, (consumer, source, to.position, to.stored_at), prepare=True)
 
 
 async def blocked_lanes(

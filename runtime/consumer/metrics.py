@@ -19,6 +19,7 @@ class ConsumerMetrics:
         self._latency = metrics.CONSUMER_DELIVERY_LATENCY.create(REGISTRY)
         self._duration = metrics.CONSUMER_HANDLER_DURATION.create(REGISTRY)
         self._parked = metrics.DEAD_LETTERS.create(REGISTRY)
+        self._replayed = metrics.DEAD_LETTERS_REPLAYED.create(REGISTRY)
         self.pending = metrics.CONSUMER_EVENTS_PENDING.create(REGISTRY)
         self.held_aggregates = metrics.CONSUMER_PARKED_AGGREGATES.create(REGISTRY)
         self.dead_letters = metrics.DEAD_LETTERS_WAITING.create(REGISTRY)
@@ -42,3 +43,7 @@ class ConsumerMetrics:
     def parked(self, one: Envelope) -> None:
         """Count a dead letter."""
         self._parked.labels(one.kind, one.tenant).inc()
+
+    def replayed(self, one: Envelope) -> None:
+        """Count a dead letter whose replay had its effect."""
+        self._replayed.labels(one.kind, one.tenant).inc()

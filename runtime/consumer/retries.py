@@ -93,14 +93,14 @@ class Retries:
             (self._consumer, one.fingerprint),
         )
 
-    async def failed(self, failure: Failure, attempts: int, policy: Policy) -> None:
-        """``failure.one`` failed again."""
+    async def failed(self, failure: Failure, attempts: int, policy: Policy) -> bool:
+        """``failure.one`` failed again; whether it is to be tried once more, or is parked."""
         error = failure.error
         again = attempts < policy.attempts and policy.retryable(error)
         pause = min(policy.first_pause_seconds * 2 ** (attempts - 1), policy.longest_pause_seconds)
         await self._connection.execute(
             "UPDATE dead_letters SET state = %s, error = %s, stack_digest = %s, attempts = %s,"
-            " last_at = now(), next_at = now() + %s * interval '1 s'"
+            " last_at = now(), next_at = now() + %s * interval '1 s', holds = %s"
             " WHERE consumer = %s AND fingerprint = %s",
             (
                 "retrying" if again else "parked",
@@ -108,7 +108,9 @@ class Retries:
                 stack_digest(error),
                 attempts,
                 pause * random.uniform(0.5, 1.0) if again else None,  # noqa: S311  jitter
+                again or policy.holds_aggregate,
                 self._consumer,
                 failure.one.fingerprint,
             ),
         )
+        return again

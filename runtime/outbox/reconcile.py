@@ -28,7 +28,7 @@ import psycopg
 from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
 
-from runtime.bus import Bus, BusError, Message, Received, encode_headers, event_headers
+from runtime.bus import Bus, BusError, Message, Received, encode_headers, event_headers, same_history
 from runtime.contract import StackOutputs
 from runtime.observe.metrics import OUTBOX_LOST, OUTBOX_RECONCILE_LAST_SUCCESS, OUTBOX_RECONCILED
 from runtime.service import Health
@@ -46,10 +46,13 @@ _KEEP_SECONDS = 600.0
 _KEEP_MOST = 2_000_000
 """Events remembered at most, about 200 MB. What is forgotten and still needed is published once too often."""
 _BATCH = 2000
+_MISSING_MOST = 50_000
+"""Rows mended in one comparison, at most; the next goes on from there."""
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 _ROWS = (
     "SELECT id, created_at, fingerprint, aggregate, aggregate_id, kind, tenant, traceparent, payload::text"
-    " FROM outbox WHERE "
+    " FROM outbox WHERE id = ANY(%s) ORDER BY id"
 )
 _MARK = (
     "UPDATE outbox SET dequeued_at = now() WHERE fingerprint = ANY(%s) AND created_at BETWEEN %s AND %s"
@@ -60,6 +63,7 @@ _MARK = (
 @dataclass(slots=True)
 class _Progress:
     marked: int
+    marked_stored_at: float | None
     resume: int
     verified_until: datetime
 
@@ -167,28 +171,29 @@ class _Comparison:
         cursor = await self._connection.execute(
             "INSERT INTO outbox_reconciler (stream, verified_until) VALUES (%s, now() - interval '1 hour')"
             " ON CONFLICT (stream) DO UPDATE SET stream = excluded.stream"
-            " RETURNING marked, resume, verified_until",
+            " RETURNING marked, marked_stored_at, resume, verified_until",
             (self._stream,),
         )
         row = await cursor.fetchone()
         assert row is not None  # noqa: S101  RETURNING of an upsert has one row
         progress = _Progress(*row)
-        newest = await self._publisher.last_position(self._stream)
-        if max(progress.marked, progress.resume) > newest:
+        if not await same_history(
+            self._publisher, self._stream, progress.marked, progress.marked_stored_at
+        ) or progress.resume > await self._publisher.last_position(self._stream):
             _log.warning(
-                "stream %s ends at %d, and was read up to %d: comparing everything that the outbox holds",
+                "stream %s is not the one of which %d was read: comparing everything that the outbox holds",
                 self._stream,
-                newest,
                 progress.marked,
             )
-            cursor = await self._connection.execute("SELECT coalesce(min(created_at), now()) FROM outbox")
-            oldest = await cursor.fetchone()
-            progress = _Progress(0, 0, oldest[0] if oldest else progress.verified_until)
+            return _Progress(0, None, 0, _LONG_AGO)
         return progress
 
     async def _mark_captured(self, ends: Any, progress: _Progress) -> None:
         """Mark rows that change capture has delivered, up to the stream's present end."""
         newest = await self._publisher.last_position(self._stream)
+        if newest < progress.marked:
+            msg = f"stream {self._stream} ends at {newest}, and was read up to {progress.marked}"
+            raise BusError(msg)
         while progress.marked < newest:
             batch: Sequence[Received] = await anext(ends)
             if not batch:
@@ -207,6 +212,7 @@ class _Comparison:
                     prepare=True,
                 )
             progress.marked = batch[-1].position
+            progress.marked_stored_at = batch[-1].stored_at
 
     async def _remember(self, behind: Any, bound: float) -> None:
         """Remember what the stream holds of what was stored before ``bound``."""
@@ -231,21 +237,31 @@ class _Comparison:
         while self._order and (self._order[0][0] < bound - _KEEP_SECONDS or len(self._order) > _KEEP_MOST):
             self._seen.discard(self._order.popleft()[1])
 
-    async def _missing(self, progress: _Progress, bound: float) -> list[Any]:
+    async def _missing(self, progress: _Progress, bound: float) -> list[int]:
         """Rows that were marked before ``bound`` and that the stream does not hold."""
         until = datetime.fromtimestamp(bound - _MARGIN_SECONDS, UTC)
         if until <= progress.verified_until:
             return []
+        missing: list[int] = []
+        last = progress.verified_until
         async with self._connection.transaction(), self._connection.cursor(name="marked") as cursor:
             await cursor.execute(
-                _ROWS + "dequeued_at > %s AND dequeued_at <= %s",
+                "SELECT id, fingerprint, dequeued_at FROM outbox WHERE dequeued_at > %s AND dequeued_at <= %s"
+                " ORDER BY dequeued_at",
                 (progress.verified_until, until),
             )
-            missing = [row async for row in cursor if hash(row[2]) not in self._seen]
+            async for row_id, fingerprint, dequeued_at in cursor:
+                # Rows that were marked together are looked at together.
+                if len(missing) >= _MISSING_MOST and dequeued_at > last:
+                    until = last
+                    break
+                last = dequeued_at
+                if hash(fingerprint) not in self._seen:
+                    missing.append(row_id)
         progress.verified_until = until
         return missing
 
-    async def _never_captured(self) -> list[Any]:
+    async def _never_captured(self) -> list[int]:
         """Rows of change capture that will not come any more."""
         if time.monotonic() - self._suspected_at < _MARGIN_SECONDS:
             return []
@@ -256,13 +272,13 @@ class _Comparison:
         )
         slot = await cursor.fetchone()
         gone = slot is None or slot[1] == "lost"
-        lost: list[Any] = []
+        lost: list[int] = []
         if self._suspects and (gone or await self._confirmed(slot, self._suspects[0][1])):
             cursor = await self._connection.execute(
-                _ROWS + "id = ANY(%s) AND dequeued_at IS NULL ORDER BY id",
+                "SELECT id FROM outbox WHERE id = ANY(%s) AND dequeued_at IS NULL",
                 ([row_id for row_id, _ in self._suspects],),
             )
-            lost = await cursor.fetchall()
+            lost = [row[0] for row in await cursor.fetchall()]
             self._suspects = []
         if not self._suspects:
             cursor = await self._connection.execute(
@@ -279,11 +295,12 @@ class _Comparison:
         row = await cursor.fetchone()
         return bool(row and row[0])
 
-    async def _publish(self, rows: Sequence[Any]) -> None:
-        """Publish ``rows`` again and mark them; oldest first, so that order is kept among them."""
-        rows = sorted(rows, key=lambda row: row[0])
-        for start in range(0, len(rows), _BATCH):
-            part = rows[start : start + _BATCH]
+    async def _publish(self, missing: Sequence[int]) -> None:
+        """Publish these rows again and mark them; oldest first, so that order is kept among them."""
+        ids = sorted(missing)
+        for start in range(0, len(ids), _BATCH):
+            cursor = await self._connection.execute(_ROWS, (ids[start : start + _BATCH],))
+            part = await cursor.fetchall()
             receipts = await self._publisher.publish([self._message(row) for row in part])
             stored = [
                 row for row, receipt in zip(part, receipts, strict=True) if receipt.position is not None
@@ -319,9 +336,16 @@ class _Comparison:
         if self._order:
             progress.resume = max(progress.resume, self._order[0][2] - 1)
         await self._connection.execute(
-            "UPDATE outbox_reconciler SET marked = %s, resume = %s, verified_until = %s,"
-            " republished = republished + %s, compared_at = now() WHERE stream = %s",
-            (progress.marked, progress.resume, progress.verified_until, republished, self._stream),
+            "UPDATE outbox_reconciler SET marked = %s, marked_stored_at = %s, resume = %s,"
+            " verified_until = %s, republished = republished + %s, compared_at = now() WHERE stream = %s",
+            (
+                progress.marked,
+                progress.marked_stored_at,
+                progress.resume,
+                progress.verified_until,
+                republished,
+                self._stream,
+            ),
         )
 
 

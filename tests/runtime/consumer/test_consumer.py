@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from dataclasses import replace
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from runtime.consumer import Event, Park, Policy
 from runtime.errors import BadInput
@@ -14,6 +15,10 @@ from tests.runtime.conftest import BusServer
 from tests.runtime.consumer.support import QUICK, a_message, make
 
 COUNT = "SELECT count(*) FROM effects"
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 async def test_each_event_has_one_effect_however_often_it_is_delivered(
@@ -109,6 +114,24 @@ async def test_a_policy_can_let_later_events_pass(database_url: str, bus: BusSer
         await one.until("SELECT state FROM dead_letters", [("parked",)])
 
 
+async def test_later_events_pass_one_that_is_parked_after_several_attempts(
+    database_url: str, bus: BusServer
+) -> None:
+    one = make(database_url, bus)
+    one.handle_with_effects(policy=replace(QUICK, holds_aggregate=False))
+    one.fail[1] = RuntimeError("never")
+    await one.publish([a_message(n, "a") for n in (1, 2)])
+    parked = counted("dead_letters_total", kind="order.paid", tenant="acme")
+    async with one.running():
+        await one.until(
+            "SELECT state, attempts FROM dead_letters WHERE fingerprint = 'acme/1'", [("parked", 3)]
+        )
+        await one.until("SELECT n FROM effects ORDER BY serial", [(2,)])
+        await one.publish([a_message(3, "a")])
+        await one.until("SELECT n FROM effects ORDER BY serial", [(2,), (3,)])
+    assert counted("dead_letters_total", kind="order.paid", tenant="acme") == parked + 1
+
+
 @pytest.mark.parametrize("error", [Park("no such customer"), psycopg.errors.CheckViolation("no")])
 async def test_what_can_never_work_parks_at_once(database_url: str, bus: BusServer, error: Exception) -> None:
     one = make(database_url, bus)
@@ -160,20 +183,6 @@ async def test_a_handler_that_hangs_is_given_up_and_nobody_else_waits(
         await one.until("SELECT state, attempts FROM dead_letters", [("parked", 3)])
 
 
-async def test_sync_handlers_work_too(database_url: str, bus: BusServer) -> None:
-    one = make(database_url, bus)
-    seen: list[Any] = []
-
-    @one.consumer.on("order.paid")
-    def note(event: Event, _connection: object) -> None:  # pyright: ignore[reportUnusedFunction]
-        seen.append(event.payload)
-
-    await one.publish([a_message(1)])
-    async with one.running():
-        await one.until("SELECT count(*) FROM inbox", [(1,)])
-    assert seen == [{"n": 1}]
-
-
 async def test_two_handlers_of_one_kind_are_refused(database_url: str, bus: BusServer) -> None:
     one = make(database_url, bus)
     one.handle_with_effects("order.paid")
@@ -208,5 +217,44 @@ async def test_a_stream_that_was_made_anew_is_read_whole(database_url: str, bus:
     await declare(bus.server.url, bus.outputs)
     await one.publish([a_message(n, message_id=f"new/{n}") for n in range(15, 25)])
     async with one.running():
+        await one.until(COUNT, [(25,)])
+    assert one.effects() == list(range(25))
+
+
+async def test_a_stream_that_was_made_anew_and_has_grown_past_the_position_is_read_whole(
+    database_url: str, bus: BusServer
+) -> None:
+    from tests.events import declare
+
+    one = make(database_url, bus)
+    one.handle_with_effects()
+    await one.publish([a_message(n) for n in range(20)])
+    async with one.running():
+        await one.until(COUNT, [(20,)])
+    client = await bus.connect()
+    await client.client.jetstream().delete_stream("EVENTS")  # pyright: ignore[reportAttributeAccessIssue]
+    await client.close()
+    await declare(bus.server.url, bus.outputs)
+    await one.publish([a_message(n, message_id=f"new/{n}") for n in range(15, 55)])
+    async with one.running():
+        await one.until(COUNT, [(55,)])
+    assert one.effects() == list(range(55))
+
+
+async def test_a_stream_that_is_made_anew_while_it_is_read_is_read_whole(
+    database_url: str, bus: BusServer
+) -> None:
+    from tests.events import declare
+
+    one = make(database_url, bus)
+    one.handle_with_effects()
+    await one.publish([a_message(n) for n in range(20)])
+    async with one.running():
+        await one.until(COUNT, [(20,)])
+        client = await bus.connect()
+        await client.client.jetstream().delete_stream("EVENTS")  # pyright: ignore[reportAttributeAccessIssue]
+        await client.close()
+        await declare(bus.server.url, bus.outputs)
+        await one.publish([a_message(n, message_id=f"new/{n}") for n in range(15, 25)])
         await one.until(COUNT, [(25,)])
     assert one.effects() == list(range(25))

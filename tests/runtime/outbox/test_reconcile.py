@@ -74,8 +74,9 @@ async def test_nothing_is_published_again_where_nothing_is_missing(database_url:
     assert len(await bus.all()) == 50
 
 
-@pytest.mark.xfail(reason="the reconciler does not fill a stream that was deleted whole", run=False)
-async def test_a_stream_that_was_lost_is_filled_again(database_url: str, bus: BusServer) -> None:
+@pytest.mark.parametrize("new", [0, 40])
+async def test_a_stream_that_was_lost_is_filled_again(database_url: str, bus: BusServer, new: int) -> None:
+    """Also when the new stream has grown past what was read of the old one."""
     write(database_url, 20)
     await Worker(database_url, bus.connect).drain()
     age_marks(database_url)
@@ -85,9 +86,32 @@ async def test_a_stream_that_was_lost_is_filled_again(database_url: str, bus: Bu
     await client.client.jetstream().delete_stream("EVENTS")  # pyright: ignore[reportAttributeAccessIssue]
     await client.close()
     await declare(bus.server.url, bus.outputs)
+    write(database_url, new, start=20)
+    await Worker(database_url, bus.connect).drain()
     async with reconciling(database_url, bus):
-        found = await bus.wait(lambda found: len(found) >= 20)
-    assert {each.headers["fingerprint"] for each in found} == {f"acme/{n}" for n in range(20)}
+        found = await bus.wait(lambda found: len(found) >= 20 + new)
+        await eventually(lambda: republished(database_url) == 20)
+    assert len(found) == 20 + new
+    assert {each.headers["fingerprint"] for each in found} == {f"acme/{n}" for n in range(20 + new)}
+
+
+async def test_a_stream_that_is_lost_while_it_is_compared_is_filled_again(
+    database_url: str, bus: BusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.outbox.reconcile._MISSING_MOST", 6)
+    monkeypatch.setattr("runtime.outbox.reconcile._BATCH", 4)
+    async with reconciling(database_url, bus):
+        for start in range(0, 30, 10):
+            write(database_url, 10, start=start)
+            await Worker(database_url, bus.connect).drain()
+        age_marks(database_url)
+        await eventually(lambda: _marked(database_url) == 30)
+        client = await bus.connect()
+        await client.client.jetstream().delete_stream("EVENTS")  # pyright: ignore[reportAttributeAccessIssue]
+        await client.close()
+        await declare(bus.server.url, bus.outputs)
+        found = await bus.wait(lambda found: len(found) >= 30)
+    assert {each.headers["fingerprint"] for each in found} == {f"acme/{n}" for n in range(30)}
 
 
 def _marked(url: str) -> int:
