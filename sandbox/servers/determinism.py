@@ -2,8 +2,8 @@
 
 :func:`install` must run before the modules whose time and chance matter are imported. From then on
 :func:`moment` fixes both for the duration of one call: the clock stands still at a given time, and every
-random byte comes from a given seed. Outside of it both are the machine's. It is global to the process, so
-calls take turns.
+random byte comes from a given seed. Outside of it, and in every other thread, both are the machine's.
+Generators of :class:`random.Random` have no threads of their own, so calls that use the same ones take turns.
 
 Modules that imported ``datetime`` or ``urandom`` before, and random numbers made in C libraries, stay
 out of reach.
@@ -15,6 +15,7 @@ import datetime  # noqa: ICN001  the module itself is changed
 import hashlib
 import os
 import random
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -24,8 +25,12 @@ _real_datetime = datetime.datetime
 _real_time = time.time
 _real_urandom = os.urandom
 
-_fixed_time: float | None = None
-_bytes: _Stream | None = None
+
+class _Moment(threading.local):
+    """What is fixed in this thread. A byte that another thread took would shift all that follow."""
+
+    time: float | None = None
+    bytes: _Stream | None = None
 
 
 class _Stream:
@@ -40,12 +45,15 @@ class _Stream:
         return hashlib.shake_256(self._seed + self._count.to_bytes(8, "big")).digest(size)
 
 
+_fixed = _Moment()
+
+
 def _now() -> float:
-    return _real_time() if _fixed_time is None else _fixed_time
+    return _real_time() if _fixed.time is None else _fixed.time
 
 
 def _urandom(size: int) -> bytes:
-    return _real_urandom(size) if _bytes is None else _bytes.read(size)
+    return _real_urandom(size) if _fixed.bytes is None else _fixed.bytes.read(size)
 
 
 class _InstanceOfEither(type):
@@ -81,15 +89,14 @@ def moment(at: float, seed: bytes, *generators: random.Random) -> Generator[None
 
     ``generators`` are seeded too, and so is the module-level one of :mod:`random`.
     """
-    global _fixed_time, _bytes  # noqa: PLW0603  one clock a process is the point
-    _fixed_time, _bytes = at, _Stream(seed)
+    _fixed.time, _fixed.bytes = at, _Stream(seed)
     for generator in generators:
         generator.seed(seed)
     random.seed(seed)
     try:
         yield
     finally:
-        _fixed_time = _bytes = None
+        _fixed.time = _fixed.bytes = None
         for generator in generators:
             generator.seed(_real_urandom(32))
         random.seed(_real_urandom(32))

@@ -83,9 +83,9 @@ class DurableMoto:
     def _change(
         self, environ: Environ, body: bytes, keep: Callable[[bytes], bool] = lambda _: True
     ) -> tuple[str, list[tuple[str, str]], bytes]:
-        at, seed = time.time(), os.urandom(32)
         position = None
         with self._turn:
+            at, seed = time.time(), os.urandom(32)
             with moment(at, seed, *self._generators):
                 status, headers, answer = self._call(environ, body)
             if int(status[:3]) < 400 and keep(answer):

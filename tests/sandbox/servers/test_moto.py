@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,22 @@ def test_changes_at_once_are_all_kept(server: MotoServer) -> None:
     assert _said(s3.list_object_versions(Bucket="many")) == before
     assert len(before["Versions"]) == 60
     assert s3.get_object(Bucket="many", Key="3-7")["Body"].read() == bytes([3, 7])
+
+
+def test_keys_that_were_made_at_once_keep_their_own_material(server: MotoServer) -> None:
+    kms = _client(server, "kms")
+
+    def make(number: int) -> tuple[bytes, bytes]:
+        word = b"of thread %d" % number
+        key = kms.create_key()["KeyMetadata"]["KeyId"]
+        return word, kms.encrypt(KeyId=key, Plaintext=word)["CiphertextBlob"]
+
+    with ThreadPoolExecutor(16) as pool:
+        sealed = list(pool.map(make, range(100)))
+    _restart(server)
+    assert [kms.decrypt(CiphertextBlob=blob)["Plaintext"] for _, blob in sealed] == [
+        word for word, _ in sealed
+    ]
 
 
 def test_a_key_that_could_not_come_back_is_refused(server: MotoServer) -> None:
