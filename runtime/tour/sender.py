@@ -67,8 +67,7 @@ async def send_all(
 
         async def run(lane: list[int]) -> None:
             for index in lane:
-                async with slots:
-                    answers[index] = await _send(client, tenant_header, events[index], deadline)
+                answers[index] = await _send(client, slots, tenant_header, events[index], deadline)
                 answered(answers[index])
 
         await asyncio.gather(*(run(lane) for lane in lanes.values()))
@@ -80,7 +79,9 @@ def _lane(event: Event) -> object:
     return event.tenant, str(content.get("aggregate")), str(content.get("aggregate_id"))
 
 
-async def _send(client: httpx.AsyncClient, tenant_header: str, event: Event, deadline: float) -> Answer:
+async def _send(
+    client: httpx.AsyncClient, slots: asyncio.Semaphore, tenant_header: str, event: Event, deadline: float
+) -> Answer:
     headers = {
         tenant_header: event.tenant,
         "idempotency-key": event.idempotency_key,
@@ -91,7 +92,9 @@ async def _send(client: httpx.AsyncClient, tenant_header: str, event: Event, dea
     while time.monotonic() < deadline:
         wait = pause * (0.5 + random.random())  # noqa: S311  spreads clients, hides nothing
         try:
-            response = await client.post("/v1/events", content=event.body.encode(), headers=headers)
+            # Not held while it pauses: events that are refused again and again must not stop all others.
+            async with slots:
+                response = await client.post("/v1/events", content=event.body.encode(), headers=headers)
         except httpx.HTTPError as error:
             problem = f"no answer ({type(error).__name__})"
         else:
