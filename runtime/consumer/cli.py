@@ -15,6 +15,7 @@ from runtime.consumer.upkeep import InboxUpkeep
 from runtime.contract import StackOutputs, load_outputs
 from runtime.environment import database_url
 from runtime.fle import AsyncFieldCipher
+from runtime.fle.upkeep import EncryptionUpkeep
 from runtime.observe.tracing import export_spans
 from runtime.sensitive import TABLE
 from runtime.service import Health, health_routes, serve_until_stopped, start_logging, stopping_event
@@ -64,5 +65,6 @@ async def _run(url: str, outputs: StackOutputs, port: int) -> None:
         [
             lambda: asyncio.ensure_future(consumer.run(place, stopping, health)),
             lambda: asyncio.ensure_future(upkeep.run(stopping)),
+            lambda: asyncio.ensure_future(EncryptionUpkeep(outputs, url).run(stopping)),
         ],
     )

@@ -43,6 +43,8 @@ from runtime.fle.keyring import Keyring
 from runtime.fle.keytable import KeyTable
 from runtime.fle.kms import KmsClients
 from runtime.fle.ring import CacheLimits, Reader, Ring, Writer
+from runtime.fle.text import bytes_of, text_of
+from runtime.fle.usage import raise_by
 from runtime.fle.xaes import CommitmentMismatch
 from runtime.observe.metrics import FLE_DECRYPT_FAILURES
 
@@ -138,9 +140,12 @@ class FieldCipher:
         ring = self._rings.get(tenant)
         if ring is None or self._clock() >= ring.fresh_until:
             ring = self._fresh(tenant, field)
-        seal, place, tickets, key = ring.writers.get((self.table, field)) or self._prepare(tenant, field)
+        seal, place, tickets, key, uses = ring.writers.get((self.table, field)) or self._prepare(
+            tenant, field
+        )
         if len(data) > TICKET_BYTES:
             self._take_large(key, tenant, field, len(data))
+        next(uses)
         ticket = next(tickets)
         if ticket >= key.granted:
             self.keyring.extend(key, ticket)
@@ -152,7 +157,7 @@ class FieldCipher:
         Raises:
             NotText: bytes were encrypted that are not UTF-8.
         """
-        return _text(tenant, field, self.decrypt_bytes(tenant, field, row_id, value))
+        return text_of(tenant, field, self.decrypt_bytes(tenant, field, row_id, value))
 
     def decrypt_bytes(self, tenant: str, field: str, row_id: RowId, value: str) -> bytes:
         """Decrypt one value of any format.
@@ -184,13 +189,14 @@ class FieldCipher:
             raise ValueError(msg)
         if not plaintexts:
             return []
-        datas = [_bytes(tenant, field, each) for each in plaintexts]
+        datas = [bytes_of(tenant, field, each) for each in plaintexts]
         writer = self._writer(tenant, field)
         key = writer.key
         key.take(len(datas), self.keyring.extend)
         for size in map(len, datas):
             if size > TICKET_BYTES:
                 self._take_large(key, tenant, field, size)
+        raise_by(writer.uses, len(datas))
         sealed = key.seal_many(datas, writer.place, row_ids)
         return [b2a_base64(raw, newline=False).decode("ascii") for raw in sealed]
 
@@ -199,7 +205,7 @@ class FieldCipher:
     ) -> list[str]:
         """Decrypt a column of values to text; see :meth:`decrypt_column_bytes`."""
         return [
-            _text(tenant, field, each) for each in self.decrypt_column_bytes(tenant, field, row_ids, values)
+            text_of(tenant, field, each) for each in self.decrypt_column_bytes(tenant, field, row_ids, values)
         ]
 
     def decrypt_column_bytes(
@@ -218,7 +224,9 @@ class FieldCipher:
             heads = {raw[:V2_HEADER] for raw in raws}
             if kinds == {(V2, SUITE_KC_XAES)} and len(heads) == 1:
                 reader = self._reader(tenant, field, heads.pop())
-                return reader.key.open_many(raws, reader.place, row_ids)
+                opened = reader.key.open_many(raws, reader.place, row_ids)
+                raise_by(reader.uses, len(opened))
+                return opened
         except (FieldError, CommitmentMismatch, InvalidTag):
             # One by one, so that the failure is counted and names its own key and reason.
             pass
@@ -232,8 +240,10 @@ class FieldCipher:
         Whoever sees the column sees which rows are equal and how often each value occurs. The row is not
         bound: a value can be copied to another row of the same tenant and field.
         """
-        data = _bytes(tenant, field, plaintext)
-        key = self._writer(tenant, field).key
+        data = bytes_of(tenant, field, plaintext)
+        writer = self._writer(tenant, field)
+        key = writer.key
+        next(writer.uses)
         if len(data) > TICKET_BYTES:
             self._take_large(key, tenant, field, len(data))
         key.take(1, self.keyring.extend)
@@ -334,7 +344,7 @@ class FieldCipher:
             problem = error.at(tenant, field)
         else:
             place = associated_data(key.header, tenant, self.table, field)
-            writer = Writer(key.seal, place, key.tickets, key)
+            writer = Writer(key.seal, place, key.tickets, key, ring.uses.encrypts)
             ring.writers[self.table, field] = writer
             return writer
         raise problem
@@ -350,6 +360,7 @@ class FieldCipher:
 
     def _open_v2(self, tenant: str, field: str, raw: bytes, row_id: RowId) -> bytes:
         reader = self._reader(tenant, field, raw[:V2_HEADER])
+        next(reader.uses)
         problem: type[FieldError]
         try:
             return reader.key.open(raw, reader.place, row_id)
@@ -361,6 +372,7 @@ class FieldCipher:
 
     def _open_siv(self, tenant: str, field: str, raw: bytes) -> bytes:
         reader = self._reader(tenant, field, raw[:V2_HEADER])
+        next(reader.uses)
         try:
             return reader.key.open_deterministic(raw, reader.place)
         except InvalidTag:
@@ -376,25 +388,6 @@ class FieldCipher:
         key, ring = self.keyring.reader(tenant, int.from_bytes(head[2:], "big"))
         if not isinstance(key, XaesKey):
             raise WrongKey(key_id=key.key_id)
-        reader = Reader(key, associated_data(head, tenant, self.table, field))
+        reader = Reader(key, associated_data(head, tenant, self.table, field), ring.uses.decrypts)
         ring.readers[self.table, field, head] = reader
         return reader
-
-
-# A codec's error holds the whole value, so ours is raised outside of its handler.
-
-
-def _bytes(tenant: str, field: str, plaintext: str | bytes) -> bytes:
-    try:
-        return plaintext.encode() if isinstance(plaintext, str) else bytes(plaintext)
-    except UnicodeEncodeError:
-        pass
-    raise NotText(tenant, field)
-
-
-def _text(tenant: str, field: str, data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        pass
-    raise NotText(tenant, field)

@@ -35,11 +35,14 @@ from runtime.fle.errors import (
 )
 from runtime.fle.keytable import DATA, INDEX, KeyRow, KeyTable, Wrap
 from runtime.fle.kms import KmsClients, context_of
+from runtime.fle.refusals import Refusals
 from runtime.fle.ring import CacheLimits, Ring
+from runtime.fle.usage import uses_of
 from runtime.fle.xaes import KEY_BYTES
 
 _PASSING = (KmsUnavailable, KmsThrottled, KeyTableUnavailable)
 _READABLE = ("active", "retiring", "pending")
+_keyrings: weakref.WeakSet[Keyring] = weakref.WeakSet()
 
 
 class WouldWait(Exception):
@@ -78,7 +81,7 @@ class Keyring:
     def _start_empty(self) -> None:
         # The same dictionary goes on, since ciphers hold it.
         self.rings.clear()
-        self.refusals: OrderedDict[tuple[str, int], tuple[float, FieldError]] = OrderedDict()
+        self.refusals = Refusals(self.limits.max_tenants, self.clock)
         self._locks: dict[str, threading.RLock] = {}
         self._guard = threading.Lock()
         self._local = threading.local()
@@ -118,7 +121,7 @@ class Keyring:
         if ring is not None and now < ring.fresh_until:
             return ring
         if ring is None:
-            self._check_refusal(tenant, 0)
+            self.refusals.check(tenant, 0)
         try:
             fetched = self._fetch(tenant, ring)
         except _PASSING as error:
@@ -126,12 +129,12 @@ class Keyring:
                 ring.fresh_until = min(now + self.limits.retry_seconds, ring.serve_until)
                 ring.outage = error
                 return ring
-            self._drop(tenant)
-            self._refuse(tenant, 0, error, seconds=1)
+            self.rings.pop(tenant, None)
+            self.refusals.remember(tenant, 0, error, seconds=1)
             raise
         except FieldError as error:
-            self._drop(tenant)
-            self._refuse(tenant, 0, error, seconds=self.limits.negative_seconds)
+            self.rings.pop(tenant, None)
+            self.refusals.remember(tenant, 0, error, seconds=self.limits.negative_seconds)
             raise
         with self._guard:
             self.rings[tenant] = fetched
@@ -165,7 +168,7 @@ class Keyring:
             row = _row(ring, key_id)
             if row is None:
                 # Made by a rotation since, or no key of this tenant: a forged value must not cost a fetch.
-                self._check_refusal(tenant, key_id)
+                self.refusals.check(tenant, key_id)
                 self._may_block()
                 owner = self.table.owner(key_id)
                 if owner == tenant:
@@ -175,13 +178,16 @@ class Keyring:
                 passing = ring.outage if owner == tenant else None
                 kind = type(passing) if passing else UnknownKey if owner is None else WrongTenant
                 problem = kind(tenant, key_id=key_id, detail=passing.detail if passing else "")
-                self._refuse(tenant, key_id, problem, seconds=1 if passing else self.limits.negative_seconds)
+                self.refusals.remember(
+                    tenant, key_id, problem, seconds=1 if passing else self.limits.negative_seconds
+                )
                 raise problem
             return self._data_key(ring, row), ring
 
     def v1_readers(self, tenant: str) -> list[GcmKey]:
         """The tenant's readable keys of format 1, newest first; a v1 value names no key."""
         ring = self.ring(tenant)
+        next(ring.uses.decrypts)
         if ring.v1 is not None:
             return ring.v1
         rows = [row for row in reversed(ring.rows.keys) if row.format == 1 and row.purpose == DATA]
@@ -249,6 +255,8 @@ class Keyring:
     def create(self, tenant: str, purpose: str, state: str, secret: bytearray | None = None) -> int:
         """Make a data key (format 1 around a given ``secret``, otherwise random) and return its id."""
         self._may_block()
+        if self.table.read(tenant).shredded:
+            raise KeyDestroyed(tenant, detail="the tenant was shredded")
         material = secret if secret is not None else bytearray(os.urandom(KEY_BYTES))
         try:
             make = self.make_wraps(tenant, purpose, material)
@@ -309,7 +317,7 @@ class Keyring:
         rows = self.table.read(tenant)
         if rows.shredded:
             raise KeyDestroyed(tenant, detail="the tenant was shredded")
-        ring = Ring(rows, self.clock(), self.limits)
+        ring = Ring(rows, uses_of(tenant), self.clock(), self.limits)
         if old is None:
             return ring
         in_use = set(old.keys) | set(old.index)
@@ -346,7 +354,8 @@ class Keyring:
         self._may_block()
         if not row.wraps:
             raise KeyDestroyed(row.tenant, key_id=row.id)
-        self._check_refusal(row.tenant, row.id)
+        self.refusals.check(row.tenant, row.id)
+        next(uses_of(row.tenant).fetches)
         context = context_of(row.tenant, row.purpose, row.id)
         problem: FieldError | None = None
         for wrap in row.wraps:
@@ -357,7 +366,9 @@ class Keyring:
                 problem = error if problem is None or isinstance(error, _PASSING) else problem
         problem = type(problem or UnknownKey())(row.tenant, "", row.id, problem.detail if problem else "")
         passing = isinstance(problem, _PASSING)
-        self._refuse(row.tenant, row.id, problem, seconds=1 if passing else self.limits.negative_seconds)
+        self.refusals.remember(
+            row.tenant, row.id, problem, seconds=1 if passing else self.limits.negative_seconds
+        )
         raise problem
 
     def _lock(self, tenant: str) -> threading.RLock:
@@ -375,26 +386,9 @@ class Keyring:
         finally:
             lock.release()
 
-    def _drop(self, tenant: str) -> None:
-        self.rings.pop(tenant, None)
-
-    def _refuse(self, tenant: str, key_id: int, error: FieldError, *, seconds: float) -> None:
-        with self._guard:
-            self.refusals[tenant, key_id] = (self.clock() + seconds, error)
-            while len(self.refusals) > self.limits.max_tenants:
-                self.refusals.popitem(last=False)
-
-    def _check_refusal(self, tenant: str, key_id: int) -> None:
-        until, error = self.refusals.get((tenant, key_id), (0.0, None))
-        if error is not None and self.clock() < until:
-            raise error.at(tenant, "")
-
 
 def _row(ring: Ring, key_id: int) -> KeyRow | None:
     return next((row for row in ring.rows.keys if row.id == key_id), None)
-
-
-_keyrings: weakref.WeakSet[Keyring] = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple, NoReturn
 
 from runtime.fle.datakey import GcmKey, XaesKey
 from runtime.fle.errors import FieldError
 from runtime.fle.formats import RowId
 from runtime.fle.keytable import TenantRows
+from runtime.fle.usage import Uses
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,16 @@ class CacheLimits:
 
 
 class Writer(NamedTuple):
-    """How a field is encrypted: ``seal`` and ``tickets`` are the key's, ``place`` is bound to the value."""
+    """How a field is encrypted: ``seal`` and ``tickets`` are the key's, ``place`` is bound to the value.
+
+    ``uses`` counts for the metrics alone.
+    """
 
     seal: Callable[[bytes, bytes, RowId], bytes]
     place: bytes
     tickets: Iterator[int]
     key: GcmKey | XaesKey
+    uses: count[int]
 
 
 class Reader(NamedTuple):
@@ -51,6 +57,7 @@ class Reader(NamedTuple):
 
     key: XaesKey
     place: bytes
+    uses: count[int]
 
 
 class Ring:
@@ -66,13 +73,14 @@ class Ring:
         "readers",
         "rows",
         "serve_until",
+        "uses",
         "v1",
         "writer",
         "writers",
     )
 
-    def __init__(self, rows: TenantRows, now: float, limits: CacheLimits) -> None:
-        self.rows = rows
+    def __init__(self, rows: TenantRows, uses: Uses, now: float, limits: CacheLimits) -> None:
+        self.rows, self.uses = rows, uses
         self.keys: dict[int, GcmKey | XaesKey] = {}
         self.index: dict[int, bytearray] = {}
         self.index_keys: dict[tuple[str, str], list[tuple[int, bytes]]] = {}

@@ -1,0 +1,91 @@
+"""Looks at what lies encrypted and how far rotations are, for the gauges that alerts and dashboards ask.
+
+It counts in the database and needs no key. Left out: counting what another database holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+
+import psycopg
+from prometheus_client import REGISTRY, Gauge
+from psycopg.rows import TupleRow
+
+from runtime.contract import EncryptedTable, StackOutputs
+from runtime.errors import KiloError
+from runtime.fle.rotation.coverage import Covered, coverage
+from runtime.observe.metrics import FLE_COVERAGE, FLE_ROTATION_LAST_SUCCESS, FLE_ROTATION_ROWS_REMAINING
+
+_log = logging.getLogger(__name__)
+LOOK_SECONDS = 600.0
+
+_coverage: Gauge = FLE_COVERAGE.create(REGISTRY)
+_remaining: Gauge = FLE_ROTATION_ROWS_REMAINING.create(REGISTRY)
+_last_success: Gauge = FLE_ROTATION_LAST_SUCCESS.create(REGISTRY)
+
+_ACTIVE = "SELECT tenant, id FROM fle_keys WHERE purpose = 'field-data' AND state = 'active'"
+_FINISHED = """
+SELECT tenant, extract(epoch FROM max(finished_at))::float FROM fle_rotations
+WHERE state = 'finalized' GROUP BY tenant
+"""
+
+
+class EncryptionUpkeep:
+    """Runs beside a service whose database role may read the encrypted tables and the key table."""
+
+    def __init__(self, outputs: StackOutputs, database_url: str) -> None:
+        self._outputs, self._url = outputs, database_url
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Look until ``stopping`` is set."""
+        while not stopping.is_set():
+            await asyncio.to_thread(self.look)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), LOOK_SECONDS)
+
+    def look(self) -> None:
+        """Look once. What can't be looked at is said in the log, and its gauges stay as they were."""
+        try:
+            with psycopg.connect(
+                self._url, autocommit=True, connect_timeout=5, application_name="kilo-encryption-upkeep"
+            ) as connection:
+                self._look(connection)
+        except psycopg.Error as error:
+            _log.warning("encryption upkeep: %s", str(error).partition("\n")[0])
+
+    def _look(self, connection: psycopg.Connection[TupleRow]) -> None:
+        tenants = list(self._outputs.tenants)
+        counted: list[Covered] = []
+        for table in self._outputs.field_encryption.tables:
+            try:
+                counted += coverage(connection, [table], tenants)
+            except (psycopg.errors.InsufficientPrivilege, KiloError) as error:
+                _log.warning("encryption upkeep: table %s is not counted: %s", table.table, error)
+        active = dict(connection.execute(_ACTIVE).fetchall())
+        for tenant, each in self._outputs.tenants.items():
+            own = [one for one in counted if one.tenant == tenant]
+            for field in each.encrypted_fields:
+                if _is_counted(self._outputs.field_encryption.tables, field):
+                    _coverage.labels(tenant, field).set(_share([one for one in own if one.field == field]))
+            if each.encrypted_fields:
+                newest = str(active.get(tenant, ""))
+                left = sum(one.values for one in own if one.under not in {newest, "plain"})
+                _remaining.labels(tenant).set(left)
+        for tenant, finished in connection.execute(_FINISHED):
+            _last_success.labels(tenant).set(finished)
+
+
+def _is_counted(tables: Sequence[EncryptedTable], field: str) -> bool:
+    """Whether any table holds the field; a share of nothing would look like all of it."""
+    return any(
+        field in each.columns or any(field in fields for fields in each.documents.values()) for each in tables
+    )
+
+
+def _share(counted: Sequence[Covered]) -> float:
+    total = sum(one.values for one in counted)
+    plain = sum(one.values for one in counted if one.under == "plain")
+    return 1 - plain / total if total else 1.0
