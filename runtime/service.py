@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -74,6 +75,17 @@ def server(app: Starlette, port: int, grace_seconds: int = 20) -> uvicorn.Server
     made = uvicorn.Server(config)
     made.install_signal_handlers = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
     return made
+
+
+def spare_garbage_collection() -> None:
+    """Let the collector look at what is new, and rarely, in a process whose batches are many small objects.
+
+    By default it runs every 700 of them: a quarter of the worker's own time. Nothing in a batch is cyclic,
+    so what a batch held is freed when it ends all the same.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def stopping_event() -> asyncio.Event:

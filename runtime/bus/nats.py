@@ -16,12 +16,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 from nats.js.errors import NotFoundError as StreamNotFound
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from runtime.bus.nats_reader import read
 from runtime.bus.port import BusError, Message, Receipt, Received
@@ -30,18 +32,56 @@ _ATOMIC_LIMIT = 1000
 _PIPELINE_LIMIT = 4000
 """Frames in flight. The server refuses single messages when about 10,000 wait for a stream."""
 
-_STORED = re.compile(rb'\{"stream":"[^"]*", ?"seq":(\d+)\}')
-"""The usual acknowledgement; every other is read as JSON."""
+_ACKNOWLEDGED = rb'\{"stream":"[^"\\]*", ?"seq":(\d+)(?:, ?"domain":"[^"\\]*")?(, ?"duplicate": ?true)?\}'
+"""The acknowledgement of a message that is stored; what else may come is read as JSON."""
+_STORED = re.compile(_ACKNOWLEDGED)
+
+_as_receipt: Callable[[tuple[int, bool, None]], Receipt] = partial(tuple.__new__, Receipt)
+"""Without a call of Python's: there is one an event."""
 
 _NO_ACKNOWLEDGEMENT = Receipt(None, error="no acknowledgement in time")
 
 
-class _Client(Client):
-    """The client, with a short way for acknowledgements.
+class _Parser(Parser):
+    """The protocol parser, with a short way for acknowledgements.
 
-    They are the one thing that comes once an event; the subscription's own way (an object, a queue, a task)
-    costs more than all the rest of the worker together.
+    They are the one thing that comes once an event, and they come in rows: a whole row is taken with one
+    regular expression. The parser's own way (a match, a copy and a coroutine each) costs more than all the
+    rest of the worker together; what else comes, and whatever looks unusual, still goes that way.
     """
+
+    def __init__(
+        self, client: Client, prefix: bytes, stored: Callable[[list[tuple[bytes, bytes, bytes, bytes]]], None]
+    ) -> None:
+        super().__init__(client)
+        self._prefix = b"MSG " + prefix
+        self._stored = stored
+        one = re.escape(self._prefix) + rb"\.(\w+)\.(\d+) \d+ \d+\r\n" + _ACKNOWLEDGED + rb"\r\n"
+        self._each = re.compile(one)
+        self._row = re.compile(rb"(?:%b)+" % one)
+
+    async def parse(self, data: bytes = b"") -> None:
+        if self.state == AWAITING_CONTROL_LINE:
+            if self.buf:
+                data = bytes(self.buf) + data
+                self.buf.clear()
+            row = self._row.match(data)
+            if row:
+                self._stored(self._each.findall(data, 0, row.end()))
+                data = data[row.end() :]
+            if self._begins_one(data):
+                self.buf.extend(data)
+                return
+        await super().parse(data)
+
+    def _begins_one(self, data: bytes) -> bool:
+        """Whether ``data`` is an acknowledgement cut off: it ends at the second line break."""
+        known = min(len(data), len(self._prefix))
+        return data[:known] == self._prefix[:known] and data.count(b"\r\n") < 2
+
+
+class _Client(Client):
+    """The client, which gives acknowledgements to a function instead of a queue."""
 
     acknowledgement_id = 0
 
@@ -62,10 +102,12 @@ class NatsBus:
     def __init__(self) -> None:
         self._client = _Client(self._acknowledged)
         self._inbox = self._client.new_inbox()
+        # The client makes its parser itself.
+        self._client._ps = _Parser(self._client, self._inbox.encode(), self._all_stored)  # pyright: ignore[reportPrivateUsage]
         self._calls = 0
         self._receipts: list[Receipt] = []
         self._missing = 0
-        self._call = ""
+        self._call = b""
         self._done = asyncio.Event()
         self._closed = asyncio.Event()
         self._in_use = asyncio.Lock()
@@ -112,9 +154,13 @@ class NatsBus:
 
     async def publish(self, messages: Sequence[Message], deadline_seconds: float = 10) -> list[Receipt]:
         """See :meth:`runtime.bus.Bus.publish`."""
-        shared = Counter((each.subject, each.key) for each in messages)
-        single = [n for n, each in enumerate(messages) if shared[each.subject, each.key] == 1]
-        several = [n for n, each in enumerate(messages) if shared[each.subject, each.key] > 1]
+        lanes = [(each.subject, each.key) for each in messages]
+        single: Sequence[int] = range(len(messages))
+        several: Sequence[int] = ()
+        if len(set(lanes)) < len(lanes):
+            shared = Counter(lanes)
+            single = [n for n, lane in enumerate(lanes) if shared[lane] == 1]
+            several = [n for n, lane in enumerate(lanes) if shared[lane] > 1]
         receipts: list[Receipt] = [_NO_ACKNOWLEDGEMENT] * len(messages)
         async with self._in_use:
             for start in range(0, len(single), _PIPELINE_LIMIT):
@@ -166,7 +212,7 @@ class NatsBus:
     async def _pipelined(self, messages: Sequence[Message], deadline_seconds: float) -> list[Receipt]:
         """Publish all at once; what becomes of one does not touch the others."""
         reply = self._expect(len(messages))
-        frames = [_frame(each, f"{reply}.{n}", b"") for n, each in enumerate(messages)]
+        frames = [_frame(each, b"%b.%d" % (reply, n), b"") for n, each in enumerate(messages)]
         await self._send(frames, deadline_seconds)
         return self._receipts
 
@@ -178,8 +224,8 @@ class NatsBus:
             frames = [
                 _frame(
                     each,
-                    f"{reply}.0" if n == last else "",
-                    f"Nats-Batch-Id: {reply[-40:]}\r\nNats-Batch-Sequence: {n}\r\n".encode()
+                    reply + b".0" if n == last else b"",
+                    b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n" % (reply[-40:], n)
                     + (b"Nats-Batch-Commit: 1\r\n" if n == last else b""),
                 )
                 for n, each in enumerate(messages, 1)
@@ -201,14 +247,14 @@ class NatsBus:
                 stopped.add((each.subject, each.key))
         return receipts
 
-    def _expect(self, count: int) -> str:
+    def _expect(self, count: int) -> bytes:
         """Make ready for ``count`` acknowledgements and return the subject under which they come."""
         self._calls += 1
-        self._call = f"{self._calls:x}"
+        self._call = b"%x" % self._calls
         self._receipts = [_NO_ACKNOWLEDGEMENT] * count
         self._missing = count
         self._done.clear()
-        return f"{self._inbox}.{self._call}"
+        return b"%b.%b" % (self._inbox.encode(), self._call)
 
     async def _send(self, frames: list[bytes], deadline_seconds: float) -> None:
         try:
@@ -225,10 +271,22 @@ class NatsBus:
             msg = "the bus ended the connection"
             raise BusError(msg)
 
+    def _all_stored(self, acknowledgements: list[tuple[bytes, bytes, bytes, bytes]]) -> None:
+        call, receipts, missing = self._call, self._receipts, self._missing
+        for of_call, number, position, duplicate in acknowledgements:
+            if of_call == call:  # else too late: that call has given up on it
+                index = int(number)
+                if receipts[index] is _NO_ACKNOWLEDGEMENT:
+                    receipts[index] = _as_receipt((int(position), bool(duplicate), None))
+                    missing -= 1
+        self._missing = missing
+        if missing == 0:
+            self._done.set()
+
     def _acknowledged(self, subject: str, data: bytes, headers: bytes | None) -> None:
         _, call, number = subject.rsplit(".", 2)
-        if call != self._call:
-            return  # too late: that call has given up on it
+        if call.encode() != self._call:
+            return
         index = int(number)
         if self._receipts[index] is _NO_ACKNOWLEDGEMENT:
             self._receipts[index] = _receipt(data, headers)
@@ -237,24 +295,25 @@ class NatsBus:
                 self._done.set()
 
 
-def _frame(message: Message, reply: str, extra: bytes) -> bytes:
+def _frame(message: Message, reply: bytes, extra: bytes) -> bytes:
     """An HPUB frame (https://docs.nats.io/reference/reference-protocols/nats-protocol)."""
-    headers = len(message.headers) + len(extra) + 12  # with "NATS/1.0\r\n" before and "\r\n" after
+    subject, _, headers, payload = message
+    size = len(headers) + len(extra) + 12  # with "NATS/1.0\r\n" before and "\r\n" after
     return b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b%b\r\n%b\r\n" % (
-        message.subject.encode(),
-        reply.encode(),
+        subject.encode(),
+        reply,
+        size,
+        size + len(payload),
         headers,
-        headers + len(message.payload),
-        message.headers,
         extra,
-        message.payload,
+        payload,
     )
 
 
 def _receipt(data: bytes, headers: bytes | None) -> Receipt:
     stored = _STORED.fullmatch(data)
     if stored:
-        return Receipt(int(stored[1]))
+        return Receipt(int(stored[1]), bool(stored[2]))
     if not data:
         missing = b" 503" in (headers or b"")[:16]
         return Receipt(None, error="no stream takes this subject" if missing else "an empty acknowledgement")

@@ -18,7 +18,14 @@ from runtime.fle import AsyncFieldCipher
 from runtime.fle.upkeep import EncryptionUpkeep
 from runtime.observe.tracing import export_spans
 from runtime.sensitive import TABLE
-from runtime.service import Health, health_routes, serve_until_stopped, start_logging, stopping_event
+from runtime.service import (
+    Health,
+    health_routes,
+    serve_until_stopped,
+    spare_garbage_collection,
+    start_logging,
+    stopping_event,
+)
 
 app = typer.Typer(no_args_is_help=True, help="The idempotent consumer.")
 
@@ -42,6 +49,7 @@ def run(
     url, outputs = database_url(), load_outputs()
     start_logging()
     export_spans("kilo-consumer")
+    spare_garbage_collection()
     asyncio.run(_run(url, outputs, port))
 
 

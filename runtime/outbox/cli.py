@@ -25,7 +25,14 @@ from runtime.observe.tracing import export_spans
 from runtime.outbox.reconcile import LAG_SECONDS, Reconciler
 from runtime.outbox.upkeep import OutboxState, Upkeep, compact, outbox_state
 from runtime.outbox.worker import BATCH, Worker
-from runtime.service import Health, health_routes, serve_until_stopped, start_logging, stopping_event
+from runtime.service import (
+    Health,
+    health_routes,
+    serve_until_stopped,
+    spare_garbage_collection,
+    start_logging,
+    stopping_event,
+)
 
 _WATCH_SECONDS = 1.0
 
@@ -52,6 +59,7 @@ def worker(
     url, outputs = database_url(), load_outputs()
     start_logging()
     export_spans("kilo-outbox-worker")
+    spare_garbage_collection()
     asyncio.run(_work(url, outputs, port, batch))
 
 

@@ -20,8 +20,9 @@ id before, and is listed as long as it is open. The cursor never goes beyond tha
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
@@ -37,8 +38,9 @@ _BARRIER = """
 SELECT taken, CASE WHEN taken <> %s THEN pg_current_xact_id()::text END
 FROM (SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS taken FROM outbox_id_seq) AS sequence
 """
+# The snapshot comes with every row, and alone when none waits: it has to be that of the rows.
 _ROWS = """
-SELECT (SELECT pg_current_snapshot()::text), waiting.*
+SELECT waiting.*, (SELECT pg_current_snapshot()::text)
 FROM (VALUES (1)) AS once
 LEFT JOIN LATERAL (
     SELECT id, created_at, 'events.' || aggregate AS subject, aggregate_id,
@@ -67,6 +69,12 @@ class Row(NamedTuple):
     aggregate_id: str
     headers: bytes
     payload: bytes
+    snapshot: str
+
+
+def _rows(_cursor: object) -> Callable[[Sequence[Any]], Row]:
+    """A row factory whose rows are made without a call of Python's: there is one an event."""
+    return partial(tuple.__new__, Row)
 
 
 @dataclass(slots=True)
@@ -115,9 +123,8 @@ class OutboxReader:
             limit = most + sum(1 for each in self._seen if each > start)
             barrier = await self._pass_barrier()
             found = await self._fetch(start, slots, limit)
-            snapshot = found[0][0]
-            rows = [Row(*each[1:]) for each in found] if found[0][1] is not None else []
-            missed = self._missed(snapshot, start)
+            rows = found if found[0].headers else []  # a row without columns when none waits
+            missed = self._missed(found[0].snapshot, start)
             self._barrier = barrier
             if missed:
                 continue
@@ -125,8 +132,9 @@ class OutboxReader:
                 self._cursor = min(rows[-1].id, barrier)
             elif rows:
                 self._cursor = max(self._cursor, min(rows[-1].id, barrier))
-            fresh = [row for row in rows if row.id not in self._seen]
-            self._seen.update(row.id for row in fresh)
+            seen = self._seen
+            fresh = [row for row in rows if row.id not in seen] if seen else rows
+            seen.update([row.id for row in fresh])
             return fresh
 
     def _start(self) -> int:
@@ -156,8 +164,8 @@ class OutboxReader:
             row = await cursor.fetchone()
         return int(row[0]) if row else 0
 
-    async def _fetch(self, start: int, slots: frozenset[int], limit: int) -> list[Any]:
-        async with self._connection.cursor(binary=True) as cursor:
+    async def _fetch(self, start: int, slots: frozenset[int], limit: int) -> list[Row]:
+        async with self._connection.cursor(binary=True, row_factory=_rows) as cursor:
             if len(slots) == SLOTS:
                 await cursor.execute(_ALL_ROWS, (start, limit), prepare=True)
             else:

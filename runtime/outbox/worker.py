@@ -16,13 +16,15 @@ import random
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import psycopg
 from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
 
-from runtime.bus import Bus, BusError, Message
+from runtime.bus import Bus, BusError, Message, Receipt
 from runtime.observe.metrics import (
     OUTBOX_DUPLICATES_SUPPRESSED,
     OUTBOX_PUBLISH_DURATION,
@@ -49,9 +51,14 @@ _MANY_FAILURES = 200
 
 # id and created_at together find the row's partition and its key there.
 _MARK = (
-    "UPDATE outbox SET dequeued_at = now() WHERE id = ANY(%s) AND created_at BETWEEN %s AND %s"
+    "UPDATE outbox SET dequeued_at = now() WHERE id = ANY(%s::bigint[]) AND created_at BETWEEN %s AND %s"
     " AND dequeued_at IS NULL"
 )
+
+
+# There is one of these an event, so none of them is made by a call of Python's.
+_MESSAGE_FIELDS = itemgetter(*map(Row._fields.index, ("subject", "aggregate_id", "headers", "payload")))
+_message: Callable[[Any], Message] = partial(tuple.__new__, Message)
 
 
 class Worker:
@@ -179,11 +186,11 @@ class _Session:
     async def _carry(self, rows: Sequence[Row]) -> list[Row]:
         """Publish ``rows`` and begin to mark them; returns the rows that were read meanwhile."""
         started = time.perf_counter()
-        free = [row for row in rows if not self._stuck.holds(row)]
+        free = [row for row in rows if not self._stuck.holds(row)] if self._stuck else rows
         if len(free) < len(rows):
             kept = {row.id for row in free}
             self._reader.forget(row.id for row in rows if row.id not in kept)
-        messages = [Message(row.subject, row.aggregate_id, row.headers, row.payload) for row in free]
+        messages = list(map(_message, map(_MESSAGE_FIELDS, free)))
         publishing = asyncio.ensure_future(self._bus.publish(messages, _PUBLISH_SECONDS))
         try:
             ahead = (
@@ -193,14 +200,9 @@ class _Session:
             )
         finally:
             receipts = await publishing
-        stored = [row for row, receipt in zip(free, receipts, strict=True) if receipt.position is not None]
-        failed = [
-            (row, receipt.error or "")
-            for row, receipt in zip(free, receipts, strict=True)
-            if receipt.position is None
-        ]
+        stored, failed = _sort_out(free, receipts)
         _published.inc(len(stored))
-        _suppressed.inc(sum(receipt.duplicate for receipt in receipts))
+        _suppressed.inc(sum([receipt.duplicate for receipt in receipts]))
         self._published += len(stored)
         self._worker.published += len(stored)
         await self.marked()
@@ -226,7 +228,9 @@ class _Session:
     async def _do_mark(self, rows: Sequence[Row]) -> None:
         times = [row.created_at for row in rows]
         ids = [row.id for row in rows]
-        await self._marking.execute(_MARK, (ids, min(times), max(times)), prepare=True)
+        # As text of our own: the driver looks at every element of a list.
+        array = "{" + ",".join(map(str, ids)) + "}"
+        await self._marking.execute(_MARK, (array, min(times), max(times)), prepare=True)
         self._reader.forget(ids)
 
     async def marked(self) -> None:
@@ -234,6 +238,21 @@ class _Session:
         if self._mark is not None:
             mark, self._mark = self._mark, None
             await mark
+
+
+def _sort_out(
+    rows: Sequence[Row], receipts: Sequence[Receipt]
+) -> tuple[Sequence[Row], list[tuple[Row, str]]]:
+    """What is stored, and what is not with the reason."""
+    failed = [
+        (row, receipt.error or "")
+        for row, receipt in zip(rows, receipts, strict=True)
+        if receipt.position is None
+    ]
+    if not failed:
+        return rows, failed
+    stored = [row for row, receipt in zip(rows, receipts, strict=True) if receipt.position is not None]
+    return stored, failed
 
 
 async def _listen(connection: AsyncConnection[Any], wake: asyncio.Event) -> None:
