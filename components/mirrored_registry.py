@@ -1,8 +1,11 @@
 """The artifact registry in both clouds, and the queue of what was pushed to the primary.
 
 Tags can't be moved on either side. Nothing that is tagged expires, apart from ``preview-…`` tags in
-the primary: what is deployed is never collected. ECR deletes referrers (signatures, SBOMs) with
-their subject, so no rule for untagged manifests is needed, and none could spare them.
+the primary, and of those none that also has a release's tag or that a preview still runs: an image
+that a rule keeps can't be expired by a rule after it
+(https://docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html). ECR deletes referrers
+(signatures, SBOMs) with their subject, so no rule for untagged manifests is needed, and none could
+spare them.
 
 Push events are best effort by AWS's own word; the queue makes mirroring fast, a sweep makes it
 complete. Events that can't be delivered or handled end in the dead-letter queue, which is watched.
@@ -24,6 +27,8 @@ from components.options import keep
 
 PREVIEW_TAG_PREFIX = "preview-"
 PREVIEW_TAG_DAYS = 30
+RELEASE_TAG_PATTERN = "v*"
+_FOREVER_DAYS = 36_500
 QUEUE_RETENTION_SECONDS = 14 * 86_400
 VISIBILITY_TIMEOUT_SECONDS = 300
 DELIVERIES_BEFORE_DEAD_LETTER = 10
@@ -54,6 +59,8 @@ class MirroredRegistryArgs:
     google_location: str
     protect: bool
     tags: Mapping[str, str]
+    deployed_images: Sequence[str] = ()
+    """Images with tags that the stage runs; those of these repositories are kept whatever their tag."""
 
 
 class MirroredRegistry(pulumi.ComponentResource):
@@ -63,7 +70,7 @@ class MirroredRegistry(pulumi.ComponentResource):
     """Host to which a repository's name is appended."""
     secondary_url: pulumi.Output[str]
     push_queue_url: pulumi.Output[str]
-    dead_letter_queue_name: pulumi.Output[str]
+    dead_letter_queue_url: pulumi.Output[str]
 
     def __init__(
         self, name: str, args: MirroredRegistryArgs, opts: pulumi.ResourceOptions | None = None
@@ -72,14 +79,14 @@ class MirroredRegistry(pulumi.ComponentResource):
         self._name, self._args = name, args
         repositories = {repository: self._repository(repository) for repository in args.repositories}
         self._repository_arns = [repository.arn for repository in repositories.values()]
-        self._queue, dead_letters = self._push_queue()
+        self._queue, self._dead_letters = self._push_queue()
         self._secondary = self._mirror()
 
         some_name, some = next(iter(repositories.items()))
         self.primary_url = some.repository_url.apply(lambda url: url.removesuffix(f"/{some_name}"))
         self.secondary_url = self._secondary.registry_uri
         self.push_queue_url = self._queue.url
-        self.dead_letter_queue_name = dead_letters.name
+        self.dead_letter_queue_url = self._dead_letters.url
         self.register_outputs(
             {
                 "primary_url": self.primary_url,
@@ -96,6 +103,9 @@ class MirroredRegistry(pulumi.ComponentResource):
         ]
         if from_events:
             statements.append(Statement("TakePushEvents", CONSUME_QUEUE, [self._queue.arn]))
+            statements.append(
+                Statement("CountParkedPushes", ["sqs:GetQueueAttributes"], [self._dead_letters.arn])
+            )
         identity.allow("mirror", statements)
         for account, member in identity.google_members.items():
             gcp.artifactregistry.RepositoryIamMember(
@@ -125,24 +135,7 @@ class MirroredRegistry(pulumi.ComponentResource):
         aws.ecr.LifecyclePolicy(
             f"{self._name}-{repository}",
             repository=resource.name,
-            policy=json.dumps(
-                {
-                    "rules": [
-                        {
-                            "rulePriority": 1,
-                            "description": f"Previews go after {PREVIEW_TAG_DAYS} days",
-                            "selection": {
-                                "tagStatus": "tagged",
-                                "tagPrefixList": [PREVIEW_TAG_PREFIX],
-                                "countType": "sinceImagePushed",
-                                "countUnit": "days",
-                                "countNumber": PREVIEW_TAG_DAYS,
-                            },
-                            "action": {"type": "expire"},
-                        }
-                    ]
-                }
-            ),
+            policy=_lifecycle(_deployed_tags(repository, args.deployed_images)),
             opts=keep(self, args.protect),
         )
         return resource
@@ -247,3 +240,33 @@ def _only_from(rule_arn: pulumi.Output[str], queue_arn: pulumi.Output[str]) -> p
             }
         ]
     )
+
+
+def _deployed_tags(repository: str, images: Sequence[str]) -> list[str]:
+    named = [image.partition("@")[0].rpartition(":") for image in images]
+    return sorted({tag for name, _, tag in named if name.endswith(f"/{repository}")})
+
+
+def _lifecycle(deployed_tags: Sequence[str]) -> str:
+    """Previews go after a while; releases and what is deployed stay. Patterns of one rule must all match."""
+    kept = [RELEASE_TAG_PATTERN, *deployed_tags]
+    expiring = [(pattern, f"{pattern} stays", _FOREVER_DAYS) for pattern in kept]
+    expiring.append(
+        (f"{PREVIEW_TAG_PREFIX}*", f"Previews go after {PREVIEW_TAG_DAYS} days", PREVIEW_TAG_DAYS)
+    )
+    rules = [
+        {
+            "rulePriority": priority,
+            "description": description,
+            "selection": {
+                "tagStatus": "tagged",
+                "tagPatternList": [pattern],
+                "countType": "sinceImagePushed",
+                "countUnit": "days",
+                "countNumber": days,
+            },
+            "action": {"type": "expire"},
+        }
+        for priority, (pattern, description, days) in enumerate(expiring, start=1)
+    ]
+    return json.dumps({"rules": rules})

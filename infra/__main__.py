@@ -92,6 +92,7 @@ def deploy(settings: Settings) -> None:
             google_location=settings.gcp.region,
             protect=settings.protect,
             tags=tags,
+            deployed_images=[preview.image for preview in settings.previews],
         ),
     )
     registry.allow_mirroring(mirror_identity, from_events=True)

@@ -80,6 +80,8 @@ def outputs_document(
             "secondary": {"provider": "gcp", "url": registry.secondary_url, "location": settings.gcp.region},
             "repositories": list(settings.registry.repositories),
             "push_queue_url": registry.push_queue_url,
+            "push_dead_letter_queue_url": registry.dead_letter_queue_url,
+            "signers": settings.registry.signers.model_dump(mode="json"),
         },
         "backups": {
             "primary": {

@@ -14,9 +14,11 @@ import ipaddress
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from runtime.contract import FieldEncryptionOutputs
+from runtime.contract import FieldEncryptionOutputs, SignersOutputs
+from runtime.errors import KiloError
+from runtime.registry.signers import Signers
 from runtime.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
 
 TIERS: tuple[TierName, ...] = ("gold", "silver", "bronze")
@@ -207,6 +209,16 @@ class Registry(_Part):
 
     repositories: tuple[RepositoryName, ...] = Field(min_length=1)
     sweep_schedule: CronSchedule = "*/15 * * * *"
+    signers: SignersOutputs = SignersOutputs()
+
+    @field_validator("signers")
+    @classmethod
+    def _signers_can_sign(cls, value: SignersOutputs) -> SignersOutputs:
+        try:
+            Signers.of_outputs(value)
+        except KiloError as error:
+            raise ValueError(str(error)) from error
+        return value
 
 
 class PrimaryStore(_Part):

@@ -94,6 +94,26 @@ class RegistryOutputs(_Part):
     location: str
 
 
+class SignerIdentity(_Part):
+    """Who a keyless signature must be by, as the signing certificate has it."""
+
+    subject: str = Field(
+        min_length=1, description="An e-mail address or URI; '*' stands for any characters, slashes included."
+    )
+    issuer: str = Field(min_length=1, description="The OIDC issuer that vouches for the subject.")
+
+
+class SignersOutputs(_Part):
+    """Who must have signed an image before it is mirrored: any one of these. None: nothing is asked."""
+
+    keys: tuple[str, ...] = Field(default=(), description="Public keys in PEM form.")
+    identities: tuple[SignerIdentity, ...] = ()
+    trusted_root: str | None = Field(
+        default=None,
+        description="The trusted root (JSON) of a Sigstore of your own; else that of the public-good one.",
+    )
+
+
 class RegistriesOutputs(_Part):
     """Both sides of the mirrored registry and the queue of the primary's push events."""
 
@@ -101,6 +121,10 @@ class RegistriesOutputs(_Part):
     secondary: RegistryOutputs
     repositories: tuple[str, ...]
     push_queue_url: str
+    push_dead_letter_queue_url: str = Field(
+        default="", description="Where pushes end that could not be mirrored."
+    )
+    signers: SignersOutputs = SignersOutputs()
 
 
 class BucketOutputs(_Part):

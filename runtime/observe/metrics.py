@@ -221,16 +221,19 @@ MIRROR_DURATION = HistogramMetric(
 )
 MIRROR_DRIFT = GaugeMetric(
     "registry_mirror_drift",
-    "Differences last found; finding is drift, missing, missing_attestation, extra or unreachable.",
+    "Last found; finding is drift, missing, missing_attestation, extra, unreachable or quarantined.",
     ("repository", "finding"),
 )
 MIRROR_COPIES = CounterMetric(
     "registry_mirror_copies_total",
-    "Pushes mirrored; outcome is copied, present, failed or quarantined.",
+    "Pushes handled; outcome is copied, present, failed, quarantined or deferred.",
     ("repository", "outcome"),
 )
 MIRROR_BYTES = CounterMetric(
     "registry_mirror_bytes_total", "Bytes of blobs and manifests copied.", ("repository",)
+)
+MIRROR_PARKED = GaugeMetric(
+    "registry_mirror_parked_pushes", "Pushes in the dead-letter queue, after every delivery failed."
 )
 MIRROR_SWEEP_LAST_SUCCESS = GaugeMetric(
     "registry_sweep_last_success_timestamp_seconds", "When the sweep last compared both registries in full."

@@ -171,6 +171,19 @@ def registry_alerts() -> list[Alert]:
             "15m",
         ),
         Alert(
+            "MirrorQuarantined",
+            f'max by (repository) ({drift}{{finding="quarantined"}}) > 0',
+            "ticket",
+            "{{ $labels.repository }} has images that are not signed as required, and are not mirrored",
+            "15m",
+        ),
+        Alert(
+            "MirrorPushesParked",
+            f"max({metrics.MIRROR_PARKED.name}) > 0",
+            "ticket",
+            "{{ $value }} pushes could not be mirrored and are parked in the dead-letter queue",
+        ),
+        Alert(
             "MirrorSweepMissed",
             f"time() - max({metrics.MIRROR_SWEEP_LAST_SUCCESS.name}) > 10800",
             "ticket",

@@ -106,7 +106,8 @@ class BlobReader:
             "GET",
             f"/v2/{self._repository.path}/blobs/{self._descriptor.digest}",
             self._repository.pull,
-            headers={"Range": f"bytes={offset}-"} if offset else {},
+            # go-containerregistry answers 416 to a range without an end.
+            headers={"Range": f"bytes={offset}-{self._descriptor.size - 1}"} if offset else {},
             stream=True,
         )
         if answer.status not in {200, 206}:
@@ -161,13 +162,13 @@ class BlobWriter:
             if size <= _READ_BYTES:
                 content = b"".join(reader.read(0, size))
                 reader.check()
-                self._put(location, content)
+                self.put(location, content)
                 return
             offset = 0
             while offset < size:
                 location, offset = self._send_chunk(location, offset, reader)
             reader.check()
-            self._put(location, b"")
+            self.put(location, b"")
         except (Untrustworthy, NotFound):
             self._cancel(location)
             raise
@@ -200,7 +201,7 @@ class BlobWriter:
                 if answer.status in {404, 410}:
                     msg = f"{self._place}: the upload is gone (HTTP {answer.status})"
                     raise UploadLost(msg)
-                if answer.status not in {416, 429, 500, 502, 503, 504}:
+                if answer.status not in {401, 416, 429, 500, 502, 503, 504}:
                     require(answer, {202}, self._place)
             reader.close()
             if time.monotonic() + delay >= deadline:
@@ -222,7 +223,8 @@ class BlobWriter:
         reached = int(kept[1]) + 1 if kept and int(kept[1]) > 0 else 0
         return location, reached
 
-    def _put(self, location: str, content: bytes) -> None:
+    def put(self, location: str, content: bytes) -> None:
+        """Send the rest of the blob, all of it where nothing was sent before, and commit the upload."""
         separator = "&" if urlsplit(location).query else "?"
         answer = self._transport.request(
             "PUT",

@@ -7,8 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,9 +16,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from runtime.errors import CheckFailed, Unreachable
 from runtime.registry.client import Registries
 from runtime.registry.drift import Comparison, Kind, compare
+from runtime.registry.options import CertificateIdentity, CertificateIssuer, SignedBy, TrustedRootFile
 from runtime.registry.reference import Reference
 from runtime.registry.report import show_comparisons, show_results
 from runtime.registry.sync import Policy, Synchronizer, TagResult
+
+if TYPE_CHECKING:
+    from runtime.registry.signers import Signers
 
 app = typer.Typer(help="Mirror images and prove that both registries agree.", no_args_is_help=True)
 
@@ -37,22 +40,14 @@ _Repositories = Annotated[
         help="A repository below both; again for more, '*' for every one.",
     ),
 ]
-_Signers = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--signed-by",
-        metavar="FILE",
-        envvar="KILO_REGISTRY_SIGNERS",
-        help="A public key (PEM); again for more. Images not signed by one of them are quarantined.",
-    ),
-]
 _PATIENCE_SECONDS = 30.0
 _REPAIRABLE = frozenset({Kind.DRIFT, Kind.MISSING, Kind.MISSING_ATTESTATION})
 
 
 @app.command(
     epilog="Examples: kilo registry sync 127.0.0.1:5000/app 127.0.0.1:5001/app --tags 'v2.*' · "
-    "kilo registry sync ghcr.io/org eu.example.com/org -r api -r worker"
+    "kilo registry sync ghcr.io/org eu.example.com/org -r api -r worker · "
+    "kilo registry sync ghcr.io/org/app eu.example.com/org/app --signed-by cosign.pub"
 )
 def sync(
     source: Annotated[str, typer.Argument(help="HOST/REPOSITORY[:TAG|@DIGEST], or a prefix with -r.")],
@@ -61,12 +56,25 @@ def sync(
     repository: _Repositories = None,
     tags: _Tags = "*",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be copied.")] = False,
-    signed_by: _Signers = None,
+    signed_by: SignedBy = None,
+    certificate_identity: CertificateIdentity = None,
+    certificate_oidc_issuer: CertificateIssuer = None,
+    trusted_root: TrustedRootFile = None,
     jobs: _Jobs = 8,
     as_json: _Json = False,
 ) -> None:
-    """Copy images whole: every platform, signature, SBOM and attestation; tags last."""
-    with _interactive(jobs, signed_by) as synchronizer:
+    """Copy images whole: every platform, signature, SBOM and attestation; tags last.
+
+    With a key or an identity, images that it did not sign are quarantined: reported, not copied.
+    """
+    signers = None
+    if signed_by or certificate_identity or certificate_oidc_issuer:
+        from runtime.registry.signers import Signers  # noqa: PLC0415 - doubles the time to start
+
+        signers = Signers.of_files(
+            signed_by or [], certificate_identity, certificate_oidc_issuer, trusted_root
+        )
+    with _interactive(jobs, signers) as synchronizer:
         pairs = _pairs(synchronizer.registries, source, destination, repository)
         results: list[TagResult] = []
         with _progress(as_json) as progress:
@@ -136,14 +144,19 @@ def diff(
 
 
 @app.command(epilog="Example: kilo registry sweep")
-def sweep(signed_by: _Signers = None, jobs: _Jobs = 8, as_json: _Json = False) -> None:
-    """Copy all that the secondary registry lacks, down to the blobs: every repository of the stage."""
+def sweep(jobs: _Jobs = 8, as_json: _Json = False) -> None:
+    """Copy all that the secondary registry lacks, down to the blobs: every repository of the stage.
+
+    What the stage's signers did not sign is quarantined, and the exit code is 1.
+    """
     from runtime.contract import load_outputs  # noqa: PLC0415 - what only some commands need is imported there
     from runtime.registry.mirror import Sides  # noqa: PLC0415
+    from runtime.registry.signers import Signers  # noqa: PLC0415
 
-    sides = Sides(load_outputs().registries)
+    outputs = load_outputs().registries
+    sides = Sides(outputs)
     results: list[TagResult] = []
-    with Synchronizer(jobs=jobs, policy=_policy(signed_by)) as synchronizer:
+    with Synchronizer(jobs=jobs, policy=_policy(Signers.of_outputs(outputs.signers))) as synchronizer:
         for name in sides.repositories:
             results += synchronizer.sync_existing(*sides.pair(name), deep=True)
     if as_json:
@@ -159,31 +172,33 @@ def mirror(
     compare_every: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="How often both registries are compared.")
     ] = 300,
-    signed_by: _Signers = None,
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Pushes under way at once.")] = 4,
 ) -> None:
-    """Mirror pushes as they happen, from the queue of the stage's outputs, until told to stop."""
+    """Mirror pushes as they happen, from the queue of the stage's outputs, until told to stop.
+
+    What the stage's signers did not sign is quarantined: reported, not copied, and tried again.
+    """
     from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
     from runtime.contract import load_outputs  # noqa: PLC0415
     from runtime.health import HealthServer  # noqa: PLC0415
     from runtime.registry.mirror import Mirror, MirrorMetrics  # noqa: PLC0415
-    from runtime.registry.watch import watch_drift  # noqa: PLC0415
+    from runtime.registry.signers import Signers  # noqa: PLC0415
+    from runtime.registry.watch import Watch  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     outputs = load_outputs().registries
     metrics_registry = CollectorRegistry()
     instruments = MirrorMetrics(metrics_registry, outputs.repositories)
+    policy = _policy(Signers.of_outputs(outputs.signers))
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    with Synchronizer(jobs=jobs, policy=_policy(signed_by)) as synchronizer:
+    with Synchronizer(jobs=jobs, policy=policy) as synchronizer:
         worker = Mirror(outputs, synchronizer, instruments, jobs=jobs)
         with HealthServer(port, metrics_registry, lambda: worker.ready):
-            watcher = threading.Thread(
-                target=watch_drift, args=(outputs, instruments, compare_every, stopping), daemon=True
-            )
-            watcher.start()
+            watch = Watch(outputs, instruments, policy)
+            threading.Thread(target=watch.run, args=(compare_every, stopping), daemon=True).start()
             worker.run(stopping)
 
 
@@ -199,19 +214,19 @@ def _pairs(
     ]
 
 
-def _policy(signed_by: list[Path] | None) -> Policy | None:
-    if not signed_by:
+def _policy(signers: Signers) -> Policy | None:
+    if not signers:
         return None
-    from runtime.registry.signatures import Keys, SignaturePolicy  # noqa: PLC0415
+    from runtime.registry.signatures import SignaturePolicy  # noqa: PLC0415
 
-    return SignaturePolicy(Keys(signed_by))
+    return SignaturePolicy(signers)
 
 
-def _interactive(jobs: int, signed_by: list[Path] | None = None) -> Synchronizer:
+def _interactive(jobs: int, signers: Signers | None = None) -> Synchronizer:
     """With less patience than the workers have: somebody waits."""
     return Synchronizer(
         jobs=jobs,
-        policy=_policy(signed_by),
+        policy=_policy(signers) if signers else None,
         registries=Registries(connections=jobs + 2, patience_seconds=_PATIENCE_SECONDS),
     )
 

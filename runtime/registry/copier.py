@@ -7,15 +7,15 @@ fallback tags there, as a pushing client must.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from runtime.registry.blobs import CHUNK_BYTES, copy_blob, has_blob
-from runtime.registry.graph import Graph, Node, RepositoryView, fallback_tag
-from runtime.registry.manifest import OCI_INDEX, Descriptor, Manifest
+from runtime.registry.errors import Rejected
+from runtime.registry.graph import Graph, Node, RepositoryView, fallback_tag, referrers_index
+from runtime.registry.manifest import Descriptor, Manifest
 
 
 @dataclass(slots=True)
@@ -134,6 +134,17 @@ class GraphCopier:
         self._held.update(graph.nodes)
         return copied
 
+    def lacks(self, graph: Graph, *, tag: str | None, destination_digest: str | None) -> bool:
+        """Whether :meth:`copy` would have to write anything. Raises as it does."""
+        if tag is not None and destination_digest != graph.root:
+            return True
+        trusted = self._trusted(graph) if graph.root == destination_digest else frozenset[str]()
+        return (
+            any(not self._destination_has(digest) for digest in graph.nodes if digest not in trusted)
+            or any(self._unlisted(node) for node in graph.nodes.values())
+            or any(not self._points(name, digest) for name, digest in graph.cosign_tags.items())
+        )
+
     def _trusted(self, graph: Graph) -> frozenset[str]:
         """What the destination need not be asked for one by one, given that its tag points at the root."""
         found: set[str] = set()
@@ -166,38 +177,51 @@ class GraphCopier:
     def _list_referrers(self, graph: Graph, node: Node, copied: Copied) -> None:
         """See to it that the destination lists the node's referrers."""
         with self._subject_lock(node.digest):
-            listed = self.destination.referrers(node.digest)
-            known = {entry.digest for entry in listed}
-            fresh = [entry for entry in node.referrers if entry.digest not in known]
+            fresh = self._unlisted(node)
             if not fresh:
                 return
+            listed = self.destination.referrers(node.digest)
             if self.destination.has_referrers_api:
                 # The registry lists them by itself; what was listed before the push is out of date.
                 self.destination.forget_referrers(node.digest)
                 return
             # From the manifests themselves: a source's list may leave artifact types out.
             added = [self._manifest(graph.nodes[entry.digest]).descriptor() for entry in fresh]
-            index = {
-                "schemaVersion": 2,
-                "mediaType": OCI_INDEX,
-                "manifests": [entry.document() for entry in (*listed, *added)],
-            }
-            content = json.dumps(index, separators=(",", ":")).encode()
-            self.destination.repository.put_manifest(
-                Manifest.of(content, OCI_INDEX), fallback_tag(node.digest)
-            )
-            self.destination.add_tag(fallback_tag(node.digest))
+            self._attach(referrers_index((*listed, *added)), fallback_tag(node.digest))
             self.destination.forget_referrers(node.digest)
             copied.tags += 1
 
+    def _unlisted(self, node: Node) -> list[Descriptor]:
+        """The node's referrers that the destination does not list."""
+        if not node.referrers:
+            return []
+        listed = {entry.digest for entry in self.destination.referrers(node.digest)}
+        return [entry for entry in node.referrers if entry.digest not in listed]
+
     def _point(self, tag: str, node: Node, copied: Copied) -> None:
-        if tag in self.destination.tags:
-            found = self.destination.repository.resolve(tag)
-            if found and found[0] == node.digest:
-                return
-        self.destination.repository.put_manifest(self._manifest(node), tag)
+        if not self._points(tag, node.digest):
+            self._attach(self._manifest(node), tag)
+            copied.tags += 1
+
+    def _points(self, tag: str, digest: str) -> bool:
+        if tag not in self.destination.tags:
+            return False
+        found = self.destination.repository.resolve(tag)
+        return found is not None and found[0] == digest
+
+    def _attach(self, manifest: Manifest, tag: str) -> None:
+        """Point a tag that is made of a digest, and so must move as more is attached to that digest."""
+        try:
+            self.destination.repository.put_manifest(manifest, tag)
+        except Rejected as error:
+            if tag not in self.destination.tags:
+                raise
+            msg = (
+                f"{error}; without the referrers API a tag must move when more is attached to an image, and "
+                "this registry's tags can't: attach everything before the image is first mirrored"
+            )
+            raise Rejected(msg) from error
         self.destination.add_tag(tag)
-        copied.tags += 1
 
     def _manifest(self, node: Node) -> Manifest:
         if node.manifest is None:

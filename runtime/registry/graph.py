@@ -8,6 +8,7 @@ of the graph: an SBOM hangs off a platform's manifest as often as off the index.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,16 @@ def digest_of_tag(tag: str) -> str | None:
     """The digest that a fallback or cosign tag belongs to; None for an ordinary tag."""
     match = _DIGEST_TAG.fullmatch(tag)
     return f"{match[1]}:{match[2]}" if match else None
+
+
+def referrers_index(entries: Iterable[Descriptor]) -> Manifest:
+    """The index that a fallback tag points at (distribution-spec, "referrers tag schema")."""
+    index = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": [entry.document() for entry in entries],
+    }
+    return Manifest.of(json.dumps(index, separators=(",", ":")).encode(), OCI_INDEX)
 
 
 @dataclass(slots=True)
@@ -65,6 +76,7 @@ class RepositoryView:
         self._referrers: dict[str, tuple[Descriptor, ...]] = {}
         self._has_api: bool | None = None
         self._lock = threading.Lock()
+        self._probe = threading.Lock()
 
     @property
     def tags(self) -> frozenset[str]:
@@ -151,15 +163,22 @@ class RepositoryView:
                 self._visit(graph, *found)
 
     def _ask(self, digest: str) -> Iterator[Descriptor]:
-        if self._has_api is not False:
-            listed = self.repository.referrers(digest)
-            if listed is not None:
-                self._has_api = True
-                yield from listed
-            else:
-                self._has_api = False
+        if self._has_api is None:
+            # One asks first, so that a registry without the API is not asked by every thread.
+            with self._probe:
+                listed = self._ask_api(digest)
+        else:
+            listed = self._ask_api(digest)
+        yield from listed
         tag = fallback_tag(digest)
         if tag in self.tags:
             index = self.repository.manifest(tag)
             if index is not None and index.media_type == OCI_INDEX:
                 yield from index.children
+
+    def _ask_api(self, digest: str) -> list[Descriptor]:
+        if self._has_api is False:
+            return []
+        listed = self.repository.referrers(digest)
+        self._has_api = listed is not None
+        return listed or []

@@ -6,7 +6,8 @@ Delivery is at least once and copying is idempotent, so two workers, or one that
 harm. Events are best effort at the source, which is why the sweep exists beside this.
 
 The lag that is exported counts from the push, not from its event's arrival: the age of the oldest
-push seen and not yet mirrored, and a histogram of those that were.
+push seen and not yet mirrored, and a histogram of those that were. A push that is not signed as
+required is no lag: it is counted as quarantined.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -26,14 +27,14 @@ from prometheus_client import CollectorRegistry
 from runtime.contract import RegistriesOutputs
 from runtime.errors import BadInput
 from runtime.observe import metrics
-from runtime.registry.drift import Comparison, Kind
+from runtime.registry.drift import Kind
 from runtime.registry.events import PushEvent
 from runtime.registry.reference import Reference
 from runtime.registry.sync import Synchronizer, TagResult
 
 VISIBILITY_SECONDS = 120
 RETRY_SECONDS = 20
-_PARKED_SECONDS = 1800
+LONGEST_RETRY_SECONDS = 900
 _LONG_POLL_SECONDS = 10
 _QUEUE_BACK_OFF_SECONDS = 5.0
 
@@ -49,6 +50,7 @@ class MirrorMetrics:
         self.copies = metrics.MIRROR_COPIES.create(registry)
         self.sent_bytes = metrics.MIRROR_BYTES.create(registry)
         self.drift = metrics.MIRROR_DRIFT.create(registry)
+        self.parked = metrics.MIRROR_PARKED.create(registry)
         self.sweep = metrics.MIRROR_SWEEP_LAST_SUCCESS.create(registry)
         self._lock = threading.Lock()
         self._waiting: dict[str, dict[tuple[str, str | None], float]] = {name: {} for name in repositories}
@@ -68,17 +70,28 @@ class MirrorMetrics:
         self.duration.labels(repository).observe(max(0.0, time.time() - event.time.timestamp()))
         self.sent_bytes.labels(repository).inc(result.copied.sent_bytes)
 
-    def given_up(self, repository: str, event: PushEvent) -> None:
-        """Stop counting a push that the queue has parked by now, or that was pushed long ago."""
-        if time.time() - event.time.timestamp() > _PARKED_SECONDS:
-            with self._lock:
-                self._waiting.get(repository, {}).pop((event.detail.digest, event.detail.tag), None)
+    def decided(self, repository: str, event: PushEvent) -> None:
+        """Stop counting a push that is not to be copied: its image is not signed as required."""
+        with self._lock:
+            self._waiting.get(repository, {}).pop((event.detail.digest, event.detail.tag), None)
 
-    def compared(self, repository: str, comparison: Comparison) -> None:
+    def settle(self, repository: str, is_settled: Callable[[str, str | None], bool]) -> None:
+        """Stop counting pushes that somebody else brought over: another worker, the sweep, a person.
+
+        ``is_settled`` is asked with the digest and tag of each push that counts as waiting.
+        """
+        with self._lock:
+            waiting = list(self._waiting.get(repository, {}))
+        for digest, tag in waiting:
+            if is_settled(digest, tag):
+                with self._lock:
+                    self._waiting[repository].pop((digest, tag), None)
+
+    def compared(self, repository: str, counts: Mapping[Kind, int], quarantined: int) -> None:
         """Export what a comparison found."""
-        counts = comparison.counts()
         for kind in Kind:
             self.drift.labels(repository, kind.label).set(counts.get(kind, 0))
+        self.drift.labels(repository, "quarantined").set(quarantined)
 
     def _oldest_age(self, repository: str) -> float:
         with self._lock:
@@ -154,6 +167,7 @@ class Mirror:
                 QueueUrl=self._queue_url,
                 MaxNumberOfMessages=count,
                 WaitTimeSeconds=1 if self._under_way else _LONG_POLL_SECONDS,
+                MessageSystemAttributeNames=["ApproximateReceiveCount"],
                 VisibilityTimeout=VISIBILITY_SECONDS,
             )
         except (BotoCoreError, ClientError) as error:
@@ -182,7 +196,7 @@ class Mirror:
             else:
                 # Sooner than the visibility that a copy under way needs, so that the goal can still be met.
                 self._queue.change_message_visibility(
-                    QueueUrl=self._queue_url, ReceiptHandle=handle, VisibilityTimeout=RETRY_SECONDS
+                    QueueUrl=self._queue_url, ReceiptHandle=handle, VisibilityTimeout=_retry_seconds(message)
                 )
         except (BotoCoreError, ClientError) as error:
             log.warning("push queue: handled, but it will come again: %s", error)
@@ -205,10 +219,14 @@ class Mirror:
             event.detail.tag or event.detail.digest,
             time.time() - event.time.timestamp(),
         )
+        if result.outcome in {"quarantined", "deferred"}:
+            self._metrics.decided(name, event)
         if result.error is not None:
             log.warning("%s %s %s after %.1f s: %s", *fields, result.error)
-            self._metrics.given_up(name, event)
             return False
+        if result.outcome == "deferred":
+            log.info("%s %s %s after %.1f s", *fields)
+            return True
         self._metrics.mirrored(name, event, result)
         log.info("%s %s %s after %.1f s", *fields)
         return True
@@ -220,6 +238,15 @@ class Mirror:
             )
 
         return extend
+
+
+def _retry_seconds(message: dict[str, Any]) -> int:
+    """Until a message comes back: soon at first, so that the goal can still be met, then ever later.
+
+    With ten deliveries an outage of an hour parks nothing.
+    """
+    deliveries = int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
+    return min(RETRY_SECONDS * 2 ** min(deliveries - 1, 10), LONGEST_RETRY_SECONDS)
 
 
 def _repeat(action: Callable[[], None], seconds: float, stop: threading.Event) -> None:

@@ -19,7 +19,8 @@ from runtime.registry.errors import NotFound
 from runtime.registry.graph import Graph, RepositoryView, digest_of_tag
 from runtime.registry.reference import Reference
 
-Outcome = Literal["copied", "present", "failed", "quarantined", "would copy"]
+Outcome = Literal["copied", "present", "failed", "quarantined", "deferred", "would copy"]
+"""``deferred``: no tag names it and nothing signs it; a later push, of its tag or signature, brings it."""
 
 
 class Policy(Protocol):
@@ -118,10 +119,14 @@ class Synchronizer:
             raise NotFound(msg)
         ordinary = sorted(tag for tag in run.source.tags if digest_of_tag(tag) is None)
         wanted = [tag for tag in ordinary if fnmatch.fnmatchcase(tag, pattern)]
-        results = self._all(run, wanted, dry_run=dry_run, deep=deep, progress=progress)
+        results = self._all(
+            wanted, lambda tag: run.copy(tag, tag=tag, dry_run=dry_run, deep=deep), progress=progress
+        )
         if pattern == "*":
             orphans = sorted(tag for tag in run.source.tags if run.is_orphan(tag))
-            results += self._all(run, orphans, dry_run=dry_run, deep=deep, progress=progress)
+            results += self._all(
+                orphans, lambda tag: run.copy_orphan(tag, dry_run=dry_run, deep=deep), progress=progress
+            )
         return results
 
     def sync_existing(
@@ -147,21 +152,19 @@ class Synchronizer:
             self._policy,
         )
         if tag is not None:
-            return run.copy(tag, tag=tag, dry_run=False, deep=False)
+            return run.copy(tag, tag=tag)
         return run.copy_untagged(digest)
 
     def _all(
         self,
-        run: _Run,
         tags: Iterable[str],
+        copy: Callable[[str], TagResult],
         *,
-        dry_run: bool,
-        deep: bool,
         progress: Callable[[TagResult], None],
     ) -> list[TagResult]:
         results: list[TagResult] = []
         with ThreadPoolExecutor(self._jobs, thread_name_prefix="image") as executor:
-            for result in executor.map(lambda tag: run.copy(tag, tag=tag, dry_run=dry_run, deep=deep), tags):
+            for result in executor.map(copy, tags):
                 progress(result)
                 results.append(result)
         return results
@@ -184,8 +187,16 @@ class _Run:
         subject = digest_of_tag(tag)
         return subject is not None and subject not in self._seen
 
-    def copy(self, name: str, *, tag: str | None, dry_run: bool, deep: bool) -> TagResult:
-        """Copy one tag or digest; a failure becomes a result."""
+    def copy(
+        self,
+        name: str,
+        *,
+        tag: str | None,
+        dry_run: bool = False,
+        deep: bool = False,
+        unsigned: Literal["quarantined", "deferred"] = "quarantined",
+    ) -> TagResult:
+        """Copy one tag or digest; a failure becomes a result, as does an image that the policy refuses."""
         repository, digest = self.source.repository, ""
         try:
             found = repository.resolve(name)
@@ -196,15 +207,15 @@ class _Run:
             there = self._destination_digest(tag)
             graph = self.source.graph(digest, media_type)
             self._seen.update(graph.nodes)
-            # A digest without a tag can't be run by its name; what signs it may be on its way.
-            if self._policy is not None and tag is not None and digest_of_tag(tag) is None:
+            if self._policy is not None:
                 try:
                     self._policy.check(self.source, graph)
                 except CheckFailed as error:
-                    return TagResult(repository.name, name, digest, "quarantined", error=error)
+                    refusal = error if unsigned == "quarantined" else None
+                    return TagResult(repository.name, name, digest, unsigned, error=refusal)
             if dry_run:
-                outcome: Outcome = "present" if there == digest else "would copy"
-                return TagResult(repository.name, name, digest, outcome)
+                lacking = self._copier.lacks(graph, tag=tag, destination_digest=there)
+                return TagResult(repository.name, name, digest, "would copy" if lacking else "present")
             copied = self._copier.copy(graph, tag=tag, destination_digest=there, deep=deep)
         except KiloError as error:
             return TagResult(repository.name, name, digest, "failed", error=error)
@@ -222,7 +233,18 @@ class _Run:
                 top = subject
         except KiloError as error:
             return TagResult(repository.name, digest, digest, "failed", error=error)
-        return self.copy(top.digest, tag=None, dry_run=False, deep=False)
+        return self.copy(top.digest, tag=None, unsigned="deferred")
+
+    def copy_orphan(self, tag: str, *, dry_run: bool, deep: bool) -> TagResult:
+        """Copy what a cosign or fallback tag belongs to, or the tag alone where that is gone."""
+        subject = digest_of_tag(tag) or ""
+        try:
+            held = self.source.repository.resolve(subject) is not None
+        except KiloError as error:
+            return TagResult(self.source.repository.name, tag, subject, "failed", error=error)
+        if held:
+            return self.copy(subject, tag=None, dry_run=dry_run, deep=deep)
+        return self.copy(tag, tag=tag, dry_run=dry_run, deep=deep)
 
     def _destination_digest(self, tag: str | None) -> str | None:
         if tag is None or tag not in self.destination.tags:

@@ -50,6 +50,10 @@ class Scope:
         return f"repository:{self.repository}:{self.actions}" if self.repository else self.actions
 
 
+class TokenServiceError(HTTPError):
+    """The service that hands out a registry's tokens is in trouble; worth another try."""
+
+
 class Transport:
     """Requests to one registry.
 
@@ -140,15 +144,15 @@ class Transport:
     ) -> urllib3.BaseHTTPResponse:
         """Send a request once, logging in where the registry asks for it.
 
-        A body that is not bytes can be sent once only; a 401 to it is raised, since the registry
-        has been asked before on the way to it.
+        A body that is not bytes can be sent once only: a 401 to it, which is what a token that ran
+        out in the middle of a long upload gets, renews the login and is answered as it is.
 
         Raises:
-            HTTPError: the connection failed.
+            HTTPError: the connection failed, or the token service is in trouble.
             AccessDenied: 401 or 403 with the best login there is.
         """
         url = self.url(location)
-        own = url.startswith(self.base_url)
+        own = urlsplit(url)[:2] == urlsplit(self.base_url)[:2]
         replayable = body is None or isinstance(body, bytes)
         for last in (False, True):
             used = self._authorizations.get(scope) if own else None
@@ -167,21 +171,25 @@ class Transport:
             if response.status not in {401, 403}:
                 return response
             detail = _error_detail(response.data)
-            if response.status == 403 or last or not own or not replayable:
+            if response.status == 403 or last or not own:
                 msg = f"{self.host}: {scope}: access denied (HTTP {response.status}{detail})"
                 raise AccessDenied(msg)
             self._authorize(scope, response.headers.get("WWW-Authenticate", ""), used)
+            if not replayable:
+                return response
         raise AssertionError
 
     def _authorize(self, scope: Scope, challenge: str, used: str | None) -> None:
         with self._lock:
             if self._authorizations.get(scope) != used:
                 return
-            if not self._login_found or used:
-                self._login = find_login(self.host, encrypted=self.base_url.startswith("https://"))
-                self._login_found = True
             scheme, _, rest = challenge.partition(" ")
             parameters = dict(_CHALLENGE_PARAMETER.findall(rest))
+            if not self._login_found or used:
+                goes_to = (self.base_url, parameters.get("realm", self.base_url))
+                encrypted = all(url.startswith("https://") for url in goes_to)
+                self._login = find_login(self.host, encrypted=encrypted)
+                self._login_found = True
             if scheme.lower() == "bearer" and "realm" in parameters:
                 self._authorizations[scope] = "Bearer " + self._fetch_token(parameters, scope)
             elif self._login:
@@ -194,6 +202,9 @@ class Transport:
         query = urlencode({"service": challenge.get("service", ""), "scope": str(scope)})
         headers = {"Authorization": self._login.basic()} if self._login else {}
         response = self._pool.request("GET", f"{challenge['realm']}?{query}", headers=headers)
+        if response.status in _WORTH_RETRYING:
+            msg = f"token service: HTTP {response.status}"
+            raise TokenServiceError(msg)
         try:
             answer = json.loads(response.data) if response.status == 200 else {}
         except ValueError:

@@ -12,7 +12,7 @@ from tests.components.recorder import Recording, record
 POOL = "projects/1/locations/global/workloadIdentityPools/pool/providers/cluster"
 
 
-def registry(*, protect: bool = True) -> Recording:
+def registry(*, protect: bool = True, deployed_images: tuple[str, ...] = ()) -> Recording:
     def program() -> None:
         made = MirroredRegistry(
             "registry",
@@ -23,6 +23,7 @@ def registry(*, protect: bool = True) -> Recording:
                 google_location="europe-west3",
                 protect=protect,
                 tags={},
+                deployed_images=deployed_images,
             ),
         )
         identity = CloudIdentity(
@@ -65,9 +66,24 @@ def test_registries_are_protected_and_keep_their_images() -> None:
 
 def test_only_previews_expire() -> None:
     policy = document(registry(), "aws:ecr/lifecyclePolicy:LifecyclePolicy", "registry-shop/orders")
-    (rule,) = policy["rules"]
-    assert rule["selection"]["tagStatus"] == "tagged"
-    assert rule["selection"]["tagPrefixList"] == ["preview-"]
+    *_, last = policy["rules"]
+    assert last["selection"]["tagStatus"] == "tagged"
+    assert last["selection"]["tagPatternList"] == ["preview-*"]
+
+
+def test_releases_and_what_is_deployed_are_kept_before_anything_expires() -> None:
+    host = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+    images = (f"{host}/shop/orders:preview-7", f"{host}/shop/payments:preview-8@sha256:{'a' * 64}")
+    recording = registry(deployed_images=images)
+    kept: dict[str, list[str]] = {}
+    for name in ("shop/orders", "shop/payments"):
+        policy = document(recording, "aws:ecr/lifecyclePolicy:LifecyclePolicy", f"registry-{name}")
+        *keeping, last = sorted(policy["rules"], key=lambda rule: rule["rulePriority"])
+        assert last["selection"]["tagPatternList"] == ["preview-*"]
+        # An image that matches an earlier rule can't be expired by a later one.
+        assert all(rule["selection"]["countNumber"] >= 36_500 for rule in keeping)
+        kept[name] = [pattern for rule in keeping for pattern in rule["selection"]["tagPatternList"]]
+    assert kept == {"shop/orders": ["v*", "preview-7"], "shop/payments": ["v*", "preview-8"]}
 
 
 def test_the_queue_is_told_of_successful_pushes_to_mirrored_repositories() -> None:
@@ -110,6 +126,9 @@ def test_the_mirror_reads_here_and_writes_there() -> None:
     allowed = {action for statement in policy["Statement"] for action in statement["Action"]}
     assert "ecr:BatchGetImage" in allowed
     assert not {action for action in allowed if "Put" in action or "Upload" in action or "sqs:Send" in action}
+    (parked,) = [found for found in policy["Statement"] if found["Sid"] == "CountParkedPushes"]
+    assert parked["Action"] == ["sqs:GetQueueAttributes"]
+    assert parked["Resource"] == ["arn:aws:sqs:::kilo-dev-registry-push-dead"]
     member = recording.one("gcp:artifactregistry/repositoryIamMember:RepositoryIamMember").inputs
     assert member["role"] == "roles/artifactregistry.writer"
     assert member["member"].startswith("principal://iam.googleapis.com/projects/1/")

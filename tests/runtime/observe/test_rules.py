@@ -178,6 +178,20 @@ CASES = [
         {"repository": "kilo", "finding": "missing_attestation"},
     ),
     Case(
+        "MirrorQuarantined",
+        {'registry_mirror_drift{repository="kilo", finding="quarantined"}': "2x60"},
+        {'registry_mirror_drift{repository="kilo", finding="quarantined"}': "0x60"},
+        "kilo has images that are not signed as required, and are not mirrored",
+        {"repository": "kilo"},
+    ),
+    Case(
+        "MirrorPushesParked",
+        {"registry_mirror_parked_pushes": "3x60"},
+        {"registry_mirror_parked_pushes": "0x60"},
+        "3 pushes could not be mirrored and are parked in the dead-letter queue",
+        {},
+    ),
+    Case(
         "MirrorUnreachable",
         {'registry_mirror_drift{repository="kilo", finding="unreachable"}': "1x60"},
         {'registry_mirror_drift{repository="kilo", finding="unreachable"}': "1x20 0x40"},

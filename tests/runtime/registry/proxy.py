@@ -33,6 +33,7 @@ class Proxy:
     def __init__(self, target: str) -> None:
         self.rule: Rule = lambda _method, _path: None
         self.asked: list[tuple[str, str]] = []
+        self.authorizations: list[str | None] = []
         self.under_way = 0
         self.most_under_way = 0
         proxy, host = self, urlsplit(target).netloc
@@ -52,6 +53,7 @@ class Proxy:
                     proxy.under_way += 1
                     proxy.most_under_way = max(proxy.most_under_way, proxy.under_way)
                     proxy.asked.append((self.command, self.path))
+                    proxy.authorizations.append(self.headers.get("Authorization"))
                 try:
                     self.answer(proxy.rule(self.command, self.path) or Fault())
                 finally:

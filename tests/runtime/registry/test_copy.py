@@ -174,6 +174,28 @@ def test_only_matching_tags_and_dry_run(shelf: Shelves) -> None:
     assert destination.tags() == {"v1", "v2"}
 
 
+def test_a_dry_run_sees_what_is_not_attached(shelf: Shelves) -> None:
+    source, destination = shelf("with"), shelf("without")
+    made = release(source)
+    sync(source, destination)
+    assert [result.outcome for result in sync(source, destination, dry_run=True)] == ["present"]
+    subject = {"mediaType": MANIFEST, "digest": made["child"], "size": 1}
+    late = source.artifact(subject, "application/vnd.example.scan", b"clean")
+    assert [result.outcome for result in sync(source, destination, dry_run=True)] == ["would copy"]
+    assert destination.digest(late["digest"]) is None
+
+
+def test_an_untagged_image_brings_its_cosign_tags(shelf: Shelves) -> None:
+    source, destination = shelf("without"), shelf("with")
+    image = source.image(b"by digest alone")
+    tag = image["digest"].replace(":", "-") + ".att"
+    source.artifact(None, "application/vnd.example.attestation", b"{}", tag=tag)
+    [result] = sync(source, destination)
+    assert (result.outcome, result.name) == ("copied", image["digest"])
+    assert destination.holds_whole(image["digest"])
+    assert destination.digest(tag) == source.digest(tag)
+
+
 def test_an_untagged_push_travels_with_what_it_refers_to(shelf: Shelves) -> None:
     source, destination = shelf("with"), shelf("without")
     image = source.image(b"layer", tag="v1")

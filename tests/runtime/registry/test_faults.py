@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from runtime.registry.copier import BlobPool
 from runtime.registry.errors import AccessDenied, RegistryDown, Rejected, Untrustworthy
 from runtime.registry.reference import Reference
 from runtime.registry.sync import Synchronizer, TagResult
+from runtime.registry.transport import Scope, Transport
 from tests.runtime.registry.images import Shelf, digest_of
 from tests.runtime.registry.proxy import Fault, Proxy, once
 
@@ -199,6 +202,64 @@ def test_a_source_that_breaks_off_is_read_on(shelf: Shelves, proxied: Proxied) -
     assert destination.holds_whole("v1")
     assert read.count("GET", digest_of(layer)) == 2
     assert (written.count("POST"), written.count("PATCH")) == (2, 3), "the destination noticed nothing"
+
+
+def test_a_login_that_runs_out_in_the_middle_of_an_upload_is_renewed(
+    shelf: Shelves, proxied: Proxied, tmp_path: Path
+) -> None:
+    source, destination = shelf("with"), shelf("without")
+    layer = os.urandom(6_000_000)
+    source.image(layer, tag="v1")
+    seen, proxy = proxied(destination)
+    (tmp_path / "docker").mkdir()
+    auth = base64.b64encode(b"me:s3cret").decode()
+    (tmp_path / "docker" / "config.json").write_text(json.dumps({"auths": {proxy.host: {"auth": auth}}}))
+    expired = Fault(status=401, headers={"WWW-Authenticate": 'Basic realm="registry"'})
+    proxy.rule = once(expired, lambda method, _: method == "PATCH" and proxy.count("PATCH") == 2)
+    [result] = sync(source, seen, chunk=2_000_000)
+    assert (result.outcome, result.error) == ("copied", None)
+    assert destination.holds_whole("v1")
+    assert proxy.count("POST", "/uploads/") == 2, "one upload a blob: nothing starts over"
+    assert proxy.authorizations[-1] == f"Basic {auth}"
+
+
+def test_a_login_stays_with_its_host(shelf: Shelves, proxied: Proxied) -> None:
+    _, proxy = proxied(shelf("with"))
+    for base_url in (proxy.url, proxy.url[:-1]):  # the second only begins as the proxy's address does
+        transport = Transport("registry.test", base_url)
+        transport._authorizations[Scope("a", "pull")] = "Basic secret"  # pyright: ignore[reportPrivateUsage]
+        transport.send("GET", f"{proxy.url}/v2/", Scope("a", "pull"))
+    assert proxy.authorizations == ["Basic secret", None]
+
+
+def test_a_token_service_in_trouble_is_asked_again(shelf: Shelves, proxied: Proxied) -> None:
+    source, destination = shelf("with"), shelf("without")
+    source.image(b"bits", tag="v1")
+    seen, proxy = proxied(destination)
+    tokens = Proxy(destination.url)
+    # The service answers 503 twice, then 404: no token, and that is final.
+    tokens.rule = once(Fault(status=503), lambda _method, path: "/token" in path, times=2)
+    challenge = f'Bearer realm="{tokens.url}/token",service="registry"'
+    proxy.rule = lambda _method, _path: Fault(status=401, headers={"WWW-Authenticate": challenge})
+    with pytest.raises(AccessDenied, match="no token"):
+        Registries(patience_seconds=20).repository(Reference.parse(seen.name)).resolve("v1")
+    assert tokens.count("GET", "/token") == 3
+    tokens.close()
+
+
+def test_a_fallback_tag_that_may_not_move_says_what_to_do(shelf: Shelves, proxied: Proxied) -> None:
+    source, destination = shelf("with"), shelf("without")
+    image = source.image(b"bits", tag="v1")
+    source.artifact(image, "application/vnd.example.signature", b"first")
+    sync(source, destination)
+    source.artifact(image, "application/vnd.example.scan", b"second")
+    seen, proxy = proxied(destination)
+    fallback = image["digest"].replace(":", "-")
+    proxy.rule = lambda method, path: Fault(status=409) if method == "PUT" and fallback in path else None
+    [result] = sync(source, seen)
+    assert isinstance(result.error, Rejected)
+    assert "before the image is first mirrored" in str(result.error)
+    assert destination.digest("v1") == image["digest"]
 
 
 def test_a_tag_that_may_not_move_is_reported(shelf: Shelves, proxied: Proxied) -> None:

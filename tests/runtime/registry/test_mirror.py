@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client import CollectorRegistry
 
 from runtime.contract import RegistriesOutputs
@@ -20,12 +23,24 @@ from runtime.registry import mirror as mirror_module
 from runtime.registry.client import Registries
 from runtime.registry.events import PushEvent
 from runtime.registry.mirror import Mirror, MirrorMetrics
+from runtime.registry.reference import Reference
+from runtime.registry.signatures import SignaturePolicy
+from runtime.registry.signers import Signers
 from runtime.registry.sync import Synchronizer
+from runtime.registry.watch import Watch
 from sandbox.servers.moto import MotoServer
 from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.proxy import Fault, Proxy
 
 Shelves = Callable[[str], Shelf]
+
+
+def write_key(directory: Path) -> Path:
+    """A key that has signed nothing."""
+    path = directory / "key.pub"
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    path.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +60,7 @@ class Stage:
     outputs: RegistriesOutputs
     queue: Any
     metrics: CollectorRegistry
+    instruments: MirrorMetrics
     proxy: Proxy
 
     def push_event(self, digest: str, tag: str | None = None, **changed: object) -> None:
@@ -67,13 +83,18 @@ class Stage:
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.get_sample_value(name, {"repository": "app", **labels})
 
-    def run_until(self, done: Callable[[], bool]) -> None:
+    def sync_by_hand(self) -> None:
+        with Synchronizer() as synchronizer:
+            sides = (Reference.parse(self.primary.name), Reference.parse(self.secondary.name))
+            synchronizer.sync(*sides)
+
+    def run_until(self, done: Callable[[], bool], policy: SignaturePolicy | None = None) -> None:
         stopping = threading.Event()
         registries = Registries(patience_seconds=0.3)
-        with Synchronizer(registries=registries) as synchronizer:
+        with Synchronizer(registries=registries, policy=policy) as synchronizer:
             self.metrics = CollectorRegistry()
-            instruments = MirrorMetrics(self.metrics, ("app",))
-            worker = Mirror(self.outputs, synchronizer, instruments)
+            self.instruments = MirrorMetrics(self.metrics, ("app",))
+            worker = Mirror(self.outputs, synchronizer, self.instruments)
             thread = threading.Thread(target=worker.run, args=(stopping,))
             thread.start()
             deadline = time.monotonic() + 30
@@ -113,9 +134,11 @@ def stage(shelf: Shelves, moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> 
             },
             "repositories": ["app"],
             "push_queue_url": queue.create_queue(QueueName=name)["QueueUrl"],
+            "push_dead_letter_queue_url": queue.create_queue(QueueName=f"{name}-dead")["QueueUrl"],
         }
     )
-    yield Stage(primary, behind, outputs, queue, CollectorRegistry(), proxy)
+    metrics = CollectorRegistry()
+    yield Stage(primary, behind, outputs, queue, metrics, MirrorMetrics(metrics, ("app",)), proxy)
     proxy.close()
 
 
@@ -143,6 +166,54 @@ def test_a_push_that_fails_comes_back_until_it_succeeds(stage: Stage) -> None:
     stage.proxy.rule = lambda _method, _path: None
     stage.run_until(lambda: stage.waiting() == 0)
     assert stage.secondary.digest("v1") == image["digest"]
+
+
+def test_a_push_that_somebody_else_mirrored_is_no_lag(stage: Stage) -> None:
+    image = stage.primary.image(b"layer", tag="v1")
+    stage.push_event(image["digest"], "v1")
+    stage.proxy.rule = lambda method, path: Fault(status=503)
+    stage.run_until(lambda: stage.value("registry_mirror_copies_total", outcome="failed") is not None)
+    stage.proxy.rule = lambda _method, _path: None
+    watch = Watch(stage.outputs, stage.instruments)
+    watch.look()
+    assert (stage.value("registry_mirror_lag_seconds") or 0) > 0
+    assert stage.value("registry_mirror_drift", finding="missing") == 1
+    stage.sync_by_hand()
+    watch.look()
+    assert stage.value("registry_mirror_lag_seconds") == 0
+    assert stage.value("registry_mirror_drift", finding="missing") == 0
+
+
+def test_what_is_not_signed_is_quarantined_and_is_neither_lag_nor_missing(
+    stage: Stage, tmp_path: Path
+) -> None:
+    policy = SignaturePolicy(Signers.of_files([write_key(tmp_path)], None, None, None))
+    image = stage.primary.image(b"layer", tag="v1")
+    stage.push_event(image["digest"], "v1")
+    quarantined = "registry_mirror_copies_total"
+    stage.run_until(lambda: stage.value(quarantined, outcome="quarantined") is not None, policy)
+    assert stage.value("registry_mirror_lag_seconds") == 0
+    assert stage.waiting() == 1, "its signature may be on its way"
+    Watch(stage.outputs, stage.instruments, policy).look()
+    assert stage.value("registry_mirror_drift", finding="quarantined") == 1
+    assert stage.value("registry_mirror_drift", finding="missing") == 0
+    assert stage.secondary.tags() == set()
+
+
+def test_parked_pushes_are_counted(stage: Stage) -> None:
+    stage.queue.send_message(QueueUrl=stage.outputs.push_dead_letter_queue_url, MessageBody="parked")
+    Watch(stage.outputs, stage.instruments).look()
+    assert stage.metrics.get_sample_value("registry_mirror_parked_pushes") == 1
+
+
+def test_a_push_comes_back_soon_and_then_ever_later() -> None:
+    waits = [
+        mirror_module._retry_seconds({"Attributes": {"ApproximateReceiveCount": str(number)}})  # pyright: ignore[reportPrivateUsage]
+        for number in range(1, 11)
+    ]
+    assert waits == [20, 40, 80, 160, 320, 640, 900, 900, 900, 900]
+    assert sum(waits[:3]) < 300, "the goal can still be met"
+    assert sum(waits) > 3600, "an outage of an hour parks nothing"
 
 
 def test_an_event_that_comes_twice_is_copied_once(stage: Stage) -> None:
