@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +11,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from runtime.contract import load_outputs
-from runtime.errors import CheckFailed, Unreachable
+from runtime.contract import SignersOutputs, StackOutputs, load_outputs
+from runtime.errors import BadInput, CheckFailed, Unreachable
 from runtime.promotion import report
 from runtime.promotion.parity import check_parity, places_of
+from runtime.promotion.plan import images_of
 from runtime.registry.client import Registries
 from runtime.registry.drift import Kind
-from runtime.registry.signatures import Keys
+from runtime.registry.options import CertificateIdentity, CertificateIssuer, SignedBy, TrustedRootFile
+from runtime.registry.signers import Signers
 
 app = typer.Typer(help="Check that a promotion runs the same bits everywhere.", no_args_is_help=True)
 
@@ -45,30 +48,48 @@ def promote() -> None:
 
 
 @app.command(
-    epilog="Example: kilo promote parity ingest:v1.4.0 worker:v1.4.0 --stages stage.json --stages prod.json "
-    "--signed-by cosign.pub --format junit · exit code 1: not at parity, 3: a registry could not be reached"
+    epilog="Examples: kilo promote parity ingest:v1.4.0 worker:v1.4.0 --stages stage.json --stages prod.json "
+    "--signed-by cosign.pub --format junit · kilo promote parity --plan plan.json --format annotations · "
+    "exit code 1: not at parity, 3: a registry could not be reached"
 )
 def parity(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="NAME:TAG below the registries' URLs.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="[IMAGE]...", help="NAME:TAG or NAME@DIGEST below the registries' URLs."),
+    ] = None,
+    *,
     stages: Annotated[
         list[Path] | None,
         typer.Option(
             "--stages", metavar="FILE", help="Outputs of a stage; again for more. Default: KILO_OUTPUTS."
         ),
     ] = None,
-    signed_by: Annotated[
-        list[Path] | None,
-        typer.Option("--signed-by", metavar="FILE", help="A public key (PEM) whose signatures are verified."),
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A plan of `pulumi preview --save-plan`: the images that it would run."
+        ),
     ] = None,
+    signed_by: SignedBy = None,
+    certificate_identity: CertificateIdentity = None,
+    certificate_oidc_issuer: CertificateIssuer = None,
+    trusted_root: TrustedRootFile = None,
     output_format: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TABLE,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Compare images, signatures, SBOMs and provenance across every registry of the stages."""
-    places = places_of([load_outputs(file) for file in stages] if stages else [load_outputs()])
-    keys, registries = Keys(signed_by or []), Registries(patience_seconds=30)
-    results = [check_parity(image, places, keys, registries) for image in images]
+    """Compare images, signatures, SBOMs and provenance across every registry of the stages.
+
+    Signatures are verified with the key or identity given, or else with the stages' own signers.
+    """
+    compared = [load_outputs(file) for file in stages] if stages else [load_outputs()]
+    places = places_of(compared)
+    if not images and not plan:
+        msg = "nothing to compare: name an image (NAME:TAG), or a plan with --plan"
+        raise BadInput(msg)
+    wanted = [*(images or ()), *(images_of(plan, places) if plan else ())]
+    signers = Signers.of_files(signed_by or [], certificate_identity, certificate_oidc_issuer, trusted_root)
+    signers, registries = signers or _signers_of(compared), Registries(patience_seconds=30)
+    results = [check_parity(image, places, signers, registries) for image in wanted]
     chosen = Format.JSON if as_json else output_format
     if chosen is Format.TABLE:
         table = Table("image", "place", "finding", "detail")
@@ -90,3 +111,15 @@ def parity(
     if kinds:
         msg = "a registry could not be reached, so parity is not known"
         raise Unreachable(msg)
+
+
+def _signers_of(stages: Sequence[StackOutputs]) -> Signers:
+    """All stages' signers together: a stage that asks for none must not make the others' look unsigned."""
+    every = [stage.registries.signers for stage in stages]
+    return Signers.of_outputs(
+        SignersOutputs(
+            keys=tuple({key: None for signers in every for key in signers.keys}),
+            identities=tuple({identity: None for signers in every for identity in signers.identities}),
+            trusted_root=next((signers.trusted_root for signers in every if signers.trusted_root), None),
+        )
+    )

@@ -6,22 +6,21 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-import rfc8785
-
 from runtime.promotion.sbom import components
 from runtime.registry.client import Registries
 from runtime.registry.errors import NotFound
 from runtime.registry.graph import RepositoryView
 from runtime.registry.manifest import Descriptor, Manifest
 from runtime.registry.reference import Reference
-from runtime.registry.signatures import Keys, read_blob, read_statements
+from runtime.registry.signatures import read_blob, read_statements
+from runtime.registry.signers import Signers
 
 _JSON_LIMIT_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Claim:
-    """Something said of a digest: of what kind, its meaning in short, and the key that vouches for it."""
+    """Something said of a digest: of what kind, its meaning in short, and the signer that vouches for it."""
 
     subject: str
     kind: str
@@ -29,7 +28,7 @@ class Claim:
     identity: str
 
     def __str__(self) -> str:
-        signed = f" signed by {self.identity[:19]}" if self.identity else " (signature not verified)"
+        signed = f" signed by {self.identity}" if self.identity else " (signature not verified)"
         return f"{self.kind} of {self.subject[:19]}{signed if self.identity != 'unsigned' else ''}"
 
 
@@ -43,7 +42,7 @@ class Evidence:
     """Subject and component."""
 
 
-def gather(registries: Registries, reference: Reference, keys: Keys) -> Evidence:
+def gather(registries: Registries, reference: Reference, signers: Signers) -> Evidence:
     """Read what the registry of ``reference`` knows of it.
 
     Raises:
@@ -60,16 +59,17 @@ def gather(registries: Registries, reference: Reference, keys: Keys) -> Evidence
     graph = view.graph(*found)
     claims: set[Claim] = set()
     sboms: set[tuple[str, str]] = set()
-    for statement in read_statements(view, graph, keys):
-        listed = components(statement.predicate)
+    for statement in read_statements(view, graph, signers):
+        listed = _components(statement.predicate)
         if listed is not None:
             sboms |= {(statement.subject, component) for component in listed}
         meaning = "components" if listed is not None else _digest(statement.predicate)
         claims.add(Claim(statement.subject, statement.predicate_type, meaning, statement.identity or ""))
     for node in graph.nodes.values():
-        for referrer in node.referrers:
-            manifest = view.read(referrer.digest)
-            for claim, listed in _plain(view, manifest, node.digest):
+        attached = [referrer.digest for referrer in node.referrers]
+        attached += [graph.cosign_tags[tag] for tag in node.tags if tag.endswith(".sbom")]
+        for digest in attached:
+            for claim, listed in _plain(view, view.read(digest), node.digest):
                 claims.add(claim)
                 sboms |= {(node.digest, component) for component in listed}
     return Evidence(graph.root, frozenset(claims), frozenset(sboms))
@@ -93,10 +93,21 @@ def _components_of(view: RepositoryView, descriptor: Descriptor) -> frozenset[st
     if "json" not in descriptor.media_type or descriptor.size > _JSON_LIMIT_BYTES:
         return None
     try:
-        return components(json.loads(read_blob(view, descriptor)))
+        document = json.loads(read_blob(view, descriptor))
+    except ValueError:
+        return None
+    return _components(document)
+
+
+def _components(document: object) -> frozenset[str] | None:
+    """None for a malformed SBOM too: it is compared by its bytes then."""
+    try:
+        return components(document)
     except ValueError:
         return None
 
 
 def _digest(predicate: object) -> str:
-    return hashlib.sha256(rfc8785.dumps(predicate)).hexdigest() if predicate is not None else ""  # pyright: ignore[reportArgumentType]
+    if predicate is None:
+        return ""
+    return hashlib.sha256(json.dumps(predicate, sort_keys=True).encode()).hexdigest()

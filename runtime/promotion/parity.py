@@ -12,7 +12,7 @@ from runtime.registry.client import Registries
 from runtime.registry.drift import Kind
 from runtime.registry.errors import NotFound
 from runtime.registry.reference import Reference
-from runtime.registry.signatures import Keys
+from runtime.registry.signers import Signers
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +65,22 @@ def places_of(stages: Sequence[StackOutputs]) -> tuple[Place, ...]:
     return tuple(found.values())
 
 
-def check_parity(image: str, places: Sequence[Place], keys: Keys, registries: Registries) -> Parity:
-    """Compare ``image`` (NAME:TAG below every registry's URL). Failures are differences, none is raised.
+def check_parity(image: str, places: Sequence[Place], signers: Signers, registries: Registries) -> Parity:
+    """Compare ``image`` (NAME:TAG or NAME@DIGEST below every registry's URL); failures are differences.
 
     Raises:
-        BadInput: ``image`` is not NAME:TAG.
+        BadInput: ``image`` is neither.
     """
     name, colon, tag = image.rpartition(":")
     if not colon or not name:
-        msg = f"{image}: expected NAME:TAG, the name as below the registries' URLs"
+        msg = f"{image}: expected NAME:TAG or NAME@DIGEST, the name as below the registries' URLs"
         raise BadInput(msg)
+    references = {place: Reference.parse(f"{place.url}/{name}:{tag}") for place in places}
     known: dict[Place, Evidence] = {}
     differences: list[Difference] = []
-    for place in places:
+    for place, reference in references.items():
         try:
-            known[place] = gather(registries, Reference.parse(f"{place.url}/{name}:{tag}"), keys)
+            known[place] = gather(registries, reference, signers)
         except NotFound as error:
             differences.append(Difference(image, place, Kind.MISSING, str(error)))
         except Unreachable as error:

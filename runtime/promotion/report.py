@@ -65,7 +65,7 @@ def as_sarif(results: Sequence[Parity]) -> str:
                 "results": [
                     {
                         "ruleId": difference.kind.value,
-                        "level": "note" if difference.kind is Kind.EXTRA else "error",
+                        "level": "error",
                         "message": {"text": f"{difference.image} at {difference.place}: {difference.detail}"},
                         "locations": [
                             {"logicalLocations": [{"name": difference.image, "kind": "image"}]},
@@ -85,7 +85,6 @@ def as_annotations(results: Sequence[Parity]) -> str:
     lines: list[str] = []
     for result in results:
         for difference in result.differences:
-            level = "notice" if difference.kind is Kind.EXTRA else "error"
             text = f"{difference.place}: {difference.detail}".replace("%", "%25").replace("\n", "%0A")
-            lines.append(f"::{level} title={difference.kind.value} {difference.image}::{text}")
+            lines.append(f"::error title={difference.kind.value} {difference.image}::{text}")
     return "\n".join(lines)

@@ -14,14 +14,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from runtime.cli import main
+from runtime.errors import BadInput
 from runtime.promotion import report
 from runtime.promotion.parity import Parity, Place, check_parity
+from runtime.promotion.plan import images_of
 from runtime.promotion.sbom import components
 from runtime.registry.client import Registries
 from runtime.registry.drift import Kind
 from runtime.registry.reference import Reference
-from runtime.registry.signatures import Keys, SignaturePolicy
+from runtime.registry.signatures import SignaturePolicy
+from runtime.registry.signers import Signers
 from runtime.registry.sync import Synchronizer
+from tests.events import make_outputs
 from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.proxy import Fault, Proxy
 
@@ -67,7 +72,9 @@ def check(one: Shelf, two: Shelf, *keys: Path) -> Parity:
     shelves = {"primary": one, "secondary": two}
     # Both repositories stand for the same name below two registries.
     places = [Place("test", side, "here", shelf.name) for side, shelf in shelves.items()]
-    return check_parity("x:v1", places, Keys(list(keys)), Registries(patience_seconds=0.5))
+    return check_parity(
+        "x:v1", places, Signers.of_files(keys, None, None, None), Registries(patience_seconds=0.5)
+    )
 
 
 @pytest.fixture
@@ -167,6 +174,40 @@ def test_components_of_both_formats() -> None:
     assert components({"other": 1}) is None
 
 
+def test_a_component_with_other_contents_is_another_one() -> None:
+    def cyclonedx(*hashes: tuple[str, str]) -> dict[str, object]:
+        listed = [{"alg": algorithm, "content": content} for algorithm, content in hashes]
+        return {"bomFormat": "CycloneDX", "components": [{"name": "a", "version": "1", "hashes": listed}]}
+
+    assert components(cyclonedx(("SHA-256", "aa"), ("SHA-1", "bb"))) == components(
+        cyclonedx(("SHA-1", "BB"), ("SHA-256", "AA"))
+    )
+    assert components(cyclonedx(("SHA-256", "aa"))) != components(cyclonedx(("SHA-256", "cc")))
+
+
+def test_a_malformed_sbom_is_compared_by_its_bytes(pair: tuple[Shelf, Shelf]) -> None:
+    images = [side.image(b"bits", tag="v1") for side in pair]
+    for side, image in zip(pair, images, strict=True):
+        side.artifact(image, SPDX, b'{"spdxVersion": "SPDX-2.3", "packages": [7]}')
+    assert kinds(pair) == set()
+    pair[1].artifact(images[1], SPDX, b'{"spdxVersion": "SPDX-2.3", "packages": [8]}')
+    assert kinds(pair) == {Kind.EXTRA}
+
+
+def test_sboms_attached_as_cosign_tags_are_compared_too(pair: tuple[Shelf, Shelf]) -> None:
+    for side, packages in zip(pair, ((("a", "1"),), (("a", "2"),)), strict=True):
+        image = side.image(b"bits", tag="v1")
+        side.artifact(None, SPDX, spdx(*packages), tag=image["digest"].replace(":", "-") + ".sbom")
+    assert kinds(pair) == {Kind.DRIFT}
+
+
+def test_a_bad_image_name_is_a_mistake_not_a_difference(pair: tuple[Shelf, Shelf]) -> None:
+    for name in ("x", ":v1", "X:v1", "x:"):
+        places = [Place("test", "primary", "here", parent(pair[0]).name)]
+        with pytest.raises(BadInput):
+            check_parity(name, places, Signers(), Registries(patience_seconds=0.5))
+
+
 def test_what_is_not_signed_as_required_is_quarantined(pair: tuple[Shelf, Shelf], tmp_path: Path) -> None:
     signer, stranger = Signer(tmp_path, "release"), Signer(tmp_path, "stranger")
     good = pair[0].image(b"good", tag="good")
@@ -188,7 +229,9 @@ def test_what_is_not_signed_as_required_is_quarantined(pair: tuple[Shelf, Shelf]
             "subject": {**moved, "annotations": elsewhere},
         }
     )
-    with Synchronizer(policy=SignaturePolicy(Keys([signer.file]))) as synchronizer:
+    with Synchronizer(
+        policy=SignaturePolicy(Signers.of_files([signer.file], None, None, None))
+    ) as synchronizer:
         results = synchronizer.sync(Reference.parse(pair[0].name), Reference.parse(pair[1].name))
     outcomes = {result.name: result.outcome for result in results if not result.name.startswith("sha256-")}
     assert outcomes == {
@@ -198,3 +241,45 @@ def test_what_is_not_signed_as_required_is_quarantined(pair: tuple[Shelf, Shelf]
         "moved": "quarantined",
     }
     assert pair[1].tags() & {"good", "strange", "attested", "moved"} == {"good"}
+
+
+def test_a_plan_says_which_images_it_would_run(tmp_path: Path) -> None:
+    places = [Place("prod", side, "here", f"{side}.test/kilo") for side in ("primary", "secondary")]
+    running = ("primary.test/kilo/shop/orders:v1", "secondary.test/kilo/shop/pay@sha256:" + "a" * 64)
+    containers = [{"image": image, "name": "main"} for image in (*running, "docker.io/library/nats:2")]
+    plan = tmp_path / "plan.json"
+    goal = {"inputDiff": {"adds": {"spec": {"template": {"spec": {"containers": containers}}}}}}
+    plan.write_text(json.dumps({"resourcePlans": {"urn": {"goal": goal}}}))
+    assert images_of(plan, places) == ["shop/orders:v1", f"shop/pay@sha256:{'a' * 64}"]
+    plan.write_text("no plan")
+    with pytest.raises(BadInput, match="not JSON"):
+        images_of(plan, places)
+    with pytest.raises(BadInput, match="can't be read"):
+        images_of(tmp_path / "missing.json", places)
+
+
+def test_the_gate_stops_what_differs_and_lets_through_what_does_not(
+    pair: tuple[Shelf, Shelf], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = make_outputs()
+    sides = {
+        side: registry.model_copy(update={"url": parent(shelf).name})
+        for side, registry, shelf in (
+            ("primary", outputs.registries.primary, pair[0]),
+            ("secondary", outputs.registries.secondary, pair[1]),
+        )
+    }
+    stage = outputs.model_copy(update={"registries": outputs.registries.model_copy(update=sides)})
+    (tmp_path / "outputs.json").write_text(stage.model_dump_json())
+    plan = tmp_path / "plan.json"
+    image = pair[0].image(b"bits", tag="v1")
+    plan.write_text(json.dumps({"containers": [{"image": f"{pair[0].name}:v1"}]}))
+    command = ["promote", "parity", "--plan", str(plan), "--stages", str(tmp_path / "outputs.json")]
+    assert main([*command, "--format", "annotations"]) == 1
+    assert "::error title=MISSING x:v1::" in capsys.readouterr().out
+    pair[1].image(b"bits", tag="v1")
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["digest"] == image["digest"]
+    plan.write_text("{}")
+    assert main([*command, "--json"]) == 0, "nothing of the registries is deployed"
+    assert main(["promote", "parity", "--stages", str(tmp_path / "outputs.json")]) == 2
