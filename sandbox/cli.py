@@ -15,7 +15,7 @@ from rich.table import Table
 from runtime.errors import BadInput, CheckFailed
 from sandbox import daemon, stage
 from sandbox.doctor import examine
-from sandbox.engine.environment import shell
+from sandbox.engine.environment import UNSET, shell
 from sandbox.parts import PartStatus, follow, log_files, parts
 from sandbox.servers.process import tail
 
@@ -24,6 +24,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 def up(
     tour: Annotated[bool, typer.Option(help="Send events through the stage at the end.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the tour's count as JSON.")] = False,
 ) -> None:
     """Bring the dev stage up on this machine and send events through it.
 
@@ -35,16 +36,22 @@ def up(
       kilo up            everything, then the tour
 
       kilo up --no-tour  everything, without sending events
+
+      kilo up --json | jq .total.lost
     """
+    if as_json and not tour:
+        msg = "--json prints the tour's count, and --no-tour leaves it out: give one of them"
+        raise BadInput(msg)
     started = time.monotonic()
     project = stage.find_project()
     opened = stage.open_stage(project)
-    opened.up()
+    opened.up(sys.stderr if as_json else None)
     typer.echo(
         f"dev is up after {time.monotonic() - started:.0f} s. `kilo status` shows its parts.", err=True
     )
     if tour:
-        done = subprocess.run([sys.executable, "-m", "runtime.cli", "tour"], cwd=project, check=False)
+        command = [sys.executable, "-m", "runtime.cli", "tour", *(["--json"] if as_json else [])]
+        done = subprocess.run(command, cwd=project, check=False)
         raise typer.Exit(done.returncode)
 
 
@@ -122,6 +129,8 @@ def logs(
       kilo logs ingest        the last lines of every ingest pod
 
       kilo logs -f postgres   new lines as they come
+
+      kilo logs daemon        what the sandbox itself does
     """
     project = stage.find_project()
     files = log_files(project, name)
@@ -139,8 +148,14 @@ def logs(
             typer.echo(line, nl=False)
 
 
-def env() -> None:
+def env(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print an object; null is a variable to unset.")
+    ] = False,
+) -> None:
     """Print the environment in which plain `pulumi` works on the sandbox.
+
+    It holds the URL of the sandbox's database with its password: evaluate it, and keep it out of logs.
 
     Examples:
 
@@ -149,13 +164,21 @@ def env() -> None:
       pulumi preview -s dev
     """
     opened = stage.open_stage(stage.find_project())
-    typer.echo(shell(dict(opened.variables)))
+    variables = dict(opened.variables)
+    unset = dict.fromkeys(UNSET)
+    typer.echo(json.dumps(unset | variables, indent=2) if as_json else shell(variables))
 
 
 def doctor(as_json: JsonOption = False) -> None:
     """Check what this machine needs for the sandbox, and say what to install.
 
     Exits with 1 when something is missing.
+
+    Examples:
+
+      kilo doctor
+
+      kilo doctor --json | jq '.[] | select(.ok | not)'
     """
     findings = examine()
     if as_json:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from runtime.environment import OUTPUTS_VARIABLE
 from runtime.errors import BadInput, CheckFailed
@@ -33,13 +34,18 @@ class Stage:
         """Where the stack's outputs lie for tools on this machine."""
         return self.project / ".kilo" / "outputs.json"
 
-    def up(self) -> None:
+    def up(self, said_to: TextIO | None = None) -> None:
         """Let the engine create and change what the program says, and keep its outputs.
+
+        Args:
+            said_to: where the engine's words go, standard output when not given.
 
         Raises:
             CheckFailed: the engine did not succeed; it has said why.
         """
-        self._pulumi(["up", "--stack", STAGE, "--yes", "--skip-preview", "--suppress-outputs"])
+        self._pulumi(
+            ["up", "--stack", STAGE, "--yes", "--skip-preview", "--suppress-outputs"], said_to=said_to
+        )
         answer = self._pulumi(["stack", "output", "--stack", STAGE, "--json"], quiet=True)
         write_atomically(self.outputs_file, json.loads(self._with_addresses(answer)))
         own = {name: value for name, value in self.variables.items() if name != "PATH"}
@@ -77,14 +83,14 @@ class Stage:
                 self._pulumi(["stack", "init", name, "--no-select"], quiet=True)
                 file.write_bytes(text)
 
-    def _pulumi(self, arguments: Sequence[str], *, quiet: bool = False) -> str:
+    def _pulumi(self, arguments: Sequence[str], *, quiet: bool = False, said_to: TextIO | None = None) -> str:
         command = [str(environment.Layout(self.project).binaries / "pulumi"), *arguments]
         done = subprocess.run(
             command,
             cwd=self.project,
             env=environment.overlay(dict(self.variables)),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if quiet else None,
+            stdout=subprocess.PIPE if quiet else said_to,
             stderr=subprocess.PIPE if quiet else None,
             text=True,
             check=False,
