@@ -19,6 +19,8 @@ from sandbox.engine.environment import UNSET, shell
 from sandbox.parts import PartStatus, follow, log_files, parts
 from sandbox.servers.process import tail
 
+_LOG_WIDTH = 120
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -114,7 +116,9 @@ def _print_table(found: list[PartStatus]) -> None:
     for part in found:
         colour = "green" if part.healthy else "red"
         table.add_row(part.name, f"[{colour}]{part.state}[/]", part.age(), str(part.restarts), part.address)
-    Console().print(table)
+    # A log has no width of its own; a terminal's is kept.
+    console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
+    console.print(table)
 
 
 def logs(
