@@ -35,8 +35,10 @@ from sandbox.servers.postgres import PostgresServer
 from sandbox.servers.process import tail
 from sandbox.servers.registries import PrimaryRegistry, SecondaryRegistry
 from sandbox.stages import region_of, write_registries_conf
+from sandbox.toolchain.progress import Progress
 
-START_SECONDS = 120.0
+# The cloud APIs' journal is replayed, and a long one takes its time.
+START_SECONDS = 400.0
 STOP_SECONDS = 60.0
 TOOLS = (
     "pulumi",
@@ -130,16 +132,17 @@ def ensure_running(project: Path) -> Endpoints:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if found := running(project):
-            return found
-        # Another caller may have started the daemon that holds the lock; ours then ends with 0.
-        if process.poll():
-            break
-        time.sleep(0.05)
-    msg = f"the sandbox did not start:\n{tail(home.log)}"
-    raise Unreachable(msg)
+    with Progress() as progress, progress.step("sandbox", "starting its servers"):
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if found := running(project):
+                return found
+            # Another caller may have started the daemon that holds the lock; ours then ends with 0.
+            if process.poll():
+                break
+            time.sleep(0.05)
+        msg = f"the sandbox did not start:\n{tail(home.log)}"
+        raise Unreachable(msg)
 
 
 def stop(project: Path) -> bool:
