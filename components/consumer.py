@@ -34,6 +34,7 @@ class Consumer(pulumi.ComponentResource):
             port=PORT,
             database_role="consumer",
             identity=args.identity,
+            reads_tenants=True,
             cpu_millicores=250,
             memory_mebibytes=384,
         )

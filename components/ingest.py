@@ -49,6 +49,7 @@ class Ingest(pulumi.ComponentResource):
             port=PORT,
             database_role="ingest",
             identity=args.identity,
+            reads_tenants=True,
             cpu_millicores=250,
             memory_mebibytes=384,
         )

@@ -29,6 +29,7 @@ from runtime.environment import OUTPUTS_VARIABLE
 
 HTTP = "http"
 CHECKSUM = "kilo.dev/outputs-checksum"
+TENANTS_CHECKSUM = "kilo.dev/tenants-checksum"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class RuntimePlace:
     aws_region: str
     google_project: str
     outputs_checksum: pulumi.Output[str]
+    """Of the outputs without the tenants: pods which read them once are replaced when it changes."""
+    tenants_checksum: pulumi.Output[str]
+    """Of the tenants: what works for every tenant alike needs no new pod for one more."""
     database_network: str
     database_port: pulumi.Input[int]
     monitoring_namespace: str
@@ -61,6 +65,8 @@ class Process:
     database_role: DatabaseRole | None = None
     secrets: Mapping[str, SecretKey] = field(default_factory=dict[str, SecretKey])
     identity: CloudIdentity | None = None
+    reads_tenants: bool = False
+    """Whether it reads the tenants in the outputs."""
     annotations: Mapping[str, str] = field(default_factory=dict[str, str])
     """On the pods: a change of one replaces them."""
     scratch: Sequence[Scratch] = (Scratch("/tmp", 64),)  # noqa: S108  the pod's own
@@ -84,6 +90,9 @@ def runtime_pod(place: RuntimePlace, process: Process) -> PodArgs:
     if process.database_role:
         secrets[URL_KEY] = SecretKey(secret_of(process.database_role), URL_KEY)
     serves = process.port is not None
+    annotations: dict[str, pulumi.Input[str]] = {**process.annotations, CHECKSUM: place.outputs_checksum}
+    if process.reads_tenants:
+        annotations[TENANTS_CHECKSUM] = place.tenants_checksum
     return PodArgs(
         image=place.image,
         arguments=[*process.arguments, "--port", str(process.port)] if serves else process.arguments,
@@ -99,7 +108,7 @@ def runtime_pod(place: RuntimePlace, process: Process) -> PodArgs:
         stop_seconds=process.stop_seconds,
         identity=process.identity,
         aws_region=place.aws_region,
-        annotations={**process.annotations, CHECKSUM: place.outputs_checksum},
+        annotations=annotations,
     )
 
 

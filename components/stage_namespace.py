@@ -7,7 +7,6 @@ many pods mount: the stack's outputs, and how to sign in to Google Cloud without
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 
@@ -37,9 +36,6 @@ class StageNamespaceArgs:
 
 class StageNamespace(pulumi.ComponentResource):
     """A namespace that denies by default, with the outputs in a ConfigMap."""
-
-    outputs_checksum: pulumi.Output[str]
-    """Changes with the outputs, so that pods which read them once are replaced."""
 
     def __init__(
         self, name: str, args: StageNamespaceArgs, opts: pulumi.ResourceOptions | None = None
@@ -86,10 +82,7 @@ class StageNamespace(pulumi.ComponentResource):
             data={GOOGLE_CREDENTIALS_FILE: _external_account(args.google_identity_provider)},
             opts=inside,
         )
-        self.outputs_checksum = args.outputs_json.apply(
-            lambda text: hashlib.sha256(text.encode()).hexdigest()
-        )
-        self.register_outputs({"outputs_checksum": self.outputs_checksum})
+        self.register_outputs({})
 
 
 def _external_account(provider: str) -> str:

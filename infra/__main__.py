@@ -36,7 +36,7 @@ from components.tenant_gateway import TenantGateway, TenantGatewayArgs
 from components.tenant_keys import TenantKeys, TenantKeysArgs
 from infra import names, rendering
 from infra.configuration import from_engine
-from infra.outputs import database_port, export, outputs_document, outputs_json
+from infra.outputs import checksum, database_port, export, outputs_document, outputs_json
 from infra.settings import Settings
 from runtime.errors import KiloError
 from runtime.observe.dashboards import render_dashboards
@@ -156,7 +156,8 @@ def deploy(settings: Settings) -> None:
         image=settings.images.runtime,
         aws_region=settings.aws.region,
         google_project=settings.gcp.project,
-        outputs_checksum=home.outputs_checksum,
+        outputs_checksum=checksum({**document, "tenants": None}),
+        tenants_checksum=checksum(document["tenants"]),
         database_network=settings.database.network,
         database_port=database_port(database_url),
         monitoring_namespace=settings.monitoring.namespace,
@@ -277,11 +278,10 @@ def main() -> None:
     """Deploy the stage that the engine names, or say what is wrong with its configuration."""
     values = {**pulumi.runtime.config.get_config_env(), **pulumi.runtime.config.CONFIG.get()}
     try:
-        settings = from_engine(values, pulumi.get_stack())
+        deploy(from_engine(values, pulumi.get_stack()))
     except KiloError as error:
         # A mistake in a file, not in the program: its lines are enough, without a traceback.
         raise pulumi.RunError(str(error)) from None
-    deploy(settings)
 
 
 if __name__ == "__main__":

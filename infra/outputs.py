@@ -6,6 +6,7 @@ known before anything is made come from the settings, so that a preview shows th
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -138,6 +139,12 @@ def outputs_json(document: dict[str, Any]) -> pulumi.Output[str]:
     return pulumi.Output.from_input(document).apply(
         lambda values: StackOutputs.model_validate(values).model_dump_json(indent=1) + "\n"
     )
+
+
+def checksum(part: Any) -> pulumi.Output[str]:
+    """SHA-256 of a part of the document, in hexadecimal; known before the deployment if all of it is."""
+    text = pulumi.Output.json_dumps(part, sort_keys=True)
+    return text.apply(lambda known: hashlib.sha256(known.encode()).hexdigest())
 
 
 def export(document: dict[str, Any]) -> None:

@@ -36,6 +36,9 @@ RUNTIME_LAYER = "switches"
 POD_ADDRESS = "$(POD_IP)"
 """What Kubernetes expands in a container's arguments."""
 
+CONFIG_MAP_BYTES = 1024 * 1024
+"""What the values of a ConfigMap may take together: https://kubernetes.io/docs/concepts/configuration/configmap/."""
+
 _LATENCY_BUCKETS_MS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000)
 
 
@@ -43,17 +46,28 @@ def render_files(tenants: Sequence[Tenant], settings: GatewaySettings) -> dict[s
     """Render every file of the gateway's ConfigMap, by file name.
 
     Raises:
-        BadInput: there is no tenant, or a tenant is listed twice or weighted to a version that is not there.
+        BadInput: there is no tenant, a tenant is listed twice or weighted to a version that is not there, or
+            there are more than a ConfigMap has room for.
     """
     check_tenants(tenants)
-    files = {
+    contents = {
         BOOTSTRAP_FILE: render_bootstrap(tenants, settings),
         CLUSTERS_FILE: render_clusters(tenants, settings),
         ROUTES_FILE: render_routes(tenants, settings),
         LIMITS_FILE: render_limits(tenants, settings),
         RUNTIME_FILE: render_runtime(settings),
     }
-    return {name: json.dumps(content, indent=1) + "\n" for name, content in files.items()}
+    # Without spaces, a ConfigMap has room for twice the tenants.
+    files = {name: json.dumps(content, separators=(",", ":")) for name, content in contents.items()}
+    if (size := sum(map(len, files.values()))) > CONFIG_MAP_BYTES:
+        room = len(tenants) * CONFIG_MAP_BYTES // size
+        msg = (
+            f"tenants: the gateway's configuration of {len(tenants)} takes {size:,} bytes, and a ConfigMap "
+            f"has room for {CONFIG_MAP_BYTES:,}, which is about {room} of them: move the others to a stage "
+            "of their own (docs/daily-use.md)"
+        )
+        raise BadInput(msg)
+    return files
 
 
 def container_args(

@@ -55,13 +55,14 @@ def template(recording: Recording, type_: str = DEPLOYMENT) -> dict[str, Any]:
     return recording.one(type_).inputs["spec"]["template"]
 
 
-def place(checksum: str = "abc") -> RuntimePlace:
+def place(checksum: str = "abc", tenants: str = "def") -> RuntimePlace:
     return RuntimePlace(
         namespace="kilo",
         image="registry.example/kilo:0.1.0",
         aws_region="eu-central-1",
         google_project="kilo-dev",
         outputs_checksum=pulumi.Output.from_input(checksum),
+        tenants_checksum=pulumi.Output.from_input(tenants),
         database_network="10.0.0.0/16",
         database_port=5432,
         monitoring_namespace="monitoring",
@@ -208,14 +209,20 @@ def test_a_process_with_google_access_gets_a_token_for_that_audience_and_no_key(
 
 
 def test_pods_are_replaced_when_the_outputs_change() -> None:
-    def deployed(checksum: str) -> dict[str, Any]:
-        process = Process(["ingest", "serve"], port=1081, cpu_millicores=1, memory_mebibytes=1)
+    def deployed(checksum: str, tenants: str = "", reads_tenants: bool = False) -> dict[str, Any]:
+        process = Process(
+            ["ingest", "serve"],
+            port=1081,
+            cpu_millicores=1,
+            memory_mebibytes=1,
+            reads_tenants=reads_tenants,
+        )
         recording = record(
             lambda: Workload(
                 "ingest",
                 WorkloadArgs(
                     access=runtime_access(place(), process),
-                    pod=runtime_pod(place(checksum), process),
+                    pod=runtime_pod(place(checksum, tenants), process),
                     replicas=1,
                 ),
             )
@@ -224,6 +231,8 @@ def test_pods_are_replaced_when_the_outputs_change() -> None:
 
     assert deployed("one") != deployed("two")
     assert deployed("one") == deployed("one")
+    assert deployed("one", "acme", reads_tenants=True) != deployed("one", "hooli", reads_tenants=True)
+    assert deployed("one", "acme") == deployed("one", "hooli")
 
 
 def tenant(name: str) -> Tenant:

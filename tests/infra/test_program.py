@@ -12,6 +12,7 @@ import pytest
 
 from infra.__main__ import deploy
 from infra.configuration import read_stage_file
+from infra.settings import Settings
 from runtime.contract import StackOutputs
 from tests.components.recorder import SECRETS, Recorded, Recording, record
 
@@ -318,3 +319,25 @@ def test_files_in_the_cluster_change_in_place(stage: str) -> None:
     config = (ROOT / f"Pulumi.{stage}.yaml").read_text(encoding="utf-8")
     assert "  kubernetes:enableConfigMapMutable: true\n" in config
     assert "  kubernetes:enableSecretMutable: true\n" in config
+
+
+def test_one_more_tenant_touches_what_is_the_tenants_alone() -> None:
+    settings = read_stage_file(ROOT / "Pulumi.dev.yaml")
+    newcomer = settings.tenants[-1].model_copy(update={"id": "newcomer"})
+    more = settings.model_copy(update={"tenants": (*settings.tenants, newcomer)})
+
+    def registered(stage: Settings) -> dict[str, Recorded]:
+        # As in a preview, where the newcomer's key is not known yet.
+        recording = record(lambda: deploy(stage), stack="dev", preview=True)
+        return {found.urn: found for found in recording.resources}
+
+    before, after = registered(settings), registered(more)
+    assert before.keys() <= after.keys()
+    assert {after[urn].name for urn in after.keys() - before.keys()} == {"tenant-keys-newcomer"}
+    assert {found.name for urn, found in before.items() if found.inputs != after[urn].inputs} == {
+        "namespace-outputs",
+        "gateway-envoy",
+        "ingest",
+        "consumer",
+        "monitoring-prometheusrule-kilo",
+    }

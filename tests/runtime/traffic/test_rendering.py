@@ -64,6 +64,14 @@ def test_one_more_tenant_leaves_the_pods_template_alone() -> None:
     assert container_args(before, SETTINGS) == container_args(after, SETTINGS)
 
 
+def test_a_thousand_tenants_fit_and_more_than_fit_are_refused_with_the_number_that_does() -> None:
+    ramped = [tenant.model_copy(update={"next_weight_percent": 5}) for tenant in thousand()]
+    assert sum(map(len, render_files(ramped, SETTINGS).values())) < 1024 * 1024
+    many = [make_tenant(f"tenant-{number}", next_weight_percent=5) for number in range(3000)]
+    with pytest.raises(BadInput, match=r"configuration of 3000 takes .* about (1[0-9]{3}) of them"):
+        render_files(many, SETTINGS)
+
+
 def test_same_input_renders_the_same_bytes() -> None:
     assert render_files(thousand(), SETTINGS) == render_files(thousand(), SETTINGS)
 
