@@ -1,7 +1,7 @@
 # Every target stands alone on a fresh machine and does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down status test check goldens bench clean lock environment
+.PHONY: help up down status test check goldens states upgrade bench clean lock environment
 
 # The first Python on PATH that is new enough; name another with PYTHON=/path/to/python3.
 ifndef PYTHON
@@ -39,6 +39,12 @@ check: environment ## Format, lint, types, import rules, workflows
 
 goldens: environment ## Write the golden previews and comments anew; look at what changed
 	@.venv/bin/python -m tests.goldens
+
+states: environment ## At a release: record what upgrades are tried on
+	@.venv/bin/python -m tests.upgrade
+
+upgrade: environment ## Try newer SDKs and providers in a copy, and report what every stage's preview says
+	@.venv/bin/python -m tests.upgrade.trial $(PACKAGES)
 
 bench: LOCK := bench
 bench: environment ## Run every benchmark, half an hour; one by make bench NAME=outbox ARGS="--events 100000"

@@ -119,7 +119,7 @@ def _backups_outlive_their_lock(settings: Settings) -> Iterator[Violation]:
 
 
 def _only_prod_locks_for_ever(settings: Settings) -> Iterator[Violation]:
-    if settings.stage == "prod":
+    if settings.is_prod:
         return
     for path, store in (("backups.primary", settings.backups.primary), ("audit", settings.audit)):
         if store.lock_mode == "compliance":
@@ -136,7 +136,7 @@ def _only_prod_locks_for_ever(settings: Settings) -> Iterator[Violation]:
 
 
 def _prod_is_protected(settings: Settings) -> Iterator[Violation]:
-    if settings.stage != "prod":
+    if not settings.is_prod:
         return
     if not settings.protect:
         yield "protect", "prod keeps keys, locked buckets and registries; use true"
@@ -171,7 +171,7 @@ def _previews_are_unique(settings: Settings) -> Iterator[Violation]:
     for name, count in Counter(preview.name for preview in settings.previews).items():
         if count > 1:
             yield "previews", f"preview '{name}' is listed {count} times; give each its own name"
-    if settings.stage == "prod" and settings.previews:
+    if settings.is_prod and settings.previews:
         yield "previews", "prod has no previews; put them into dev or stage"
 
 

@@ -292,10 +292,17 @@ class Tiers(_Part):
         return {"gold": self.gold, "silver": self.silver, "bronze": self.bronze}[tier]
 
 
+StageName = Annotated[
+    str,
+    StringConstraints(pattern=r"^(dev|stage|prod)(-[2-9]|-[1-9][0-9])?$"),
+    Field(description="dev, stage or prod, or a further stack of its tenants such as prod-2"),
+]
+
+
 class Settings(_Part):
     """Everything that a stage is configured with."""
 
-    stage: Literal["dev", "stage", "prod"]
+    stage: StageName
     namespace: DnsLabel = "kilo"
     protect: bool = Field(
         default=True, description="Keep keys, locked buckets and registries when the stack is destroyed."
@@ -321,6 +328,11 @@ class Settings(_Part):
     field_encryption: FieldEncryptionOutputs = FieldEncryptionOutputs()
     monitoring: Monitoring
     previews: tuple[Preview, ...] = ()
+
+    @property
+    def is_prod(self) -> bool:
+        """Whether this is prod, or a further stack of its tenants."""
+        return self.stage.partition("-")[0] == "prod"
 
     @property
     def resolved_tenants(self) -> tuple[Tenant, ...]:

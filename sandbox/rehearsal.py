@@ -49,6 +49,7 @@ from sandbox.stages import region_of
 # A value that only the stage's own key opens. Nothing here may need it, so that it shows as what it is.
 _SECURE = re.compile(r":[ ]*\n[ ]+secure:.*$", re.MULTILINE)
 _HIDDEN = ": hidden"
+_SALT = re.compile(r"^encryptionsalt: (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -130,23 +131,37 @@ class Rehearsal:
         exported = self._pulumi(source, ["stack", "export", "--stack", stage]).stdout
         return json.loads(exported)["deployment"].get("resources") or []
 
+    def outputs(self, source: Path, stage: str) -> dict[str, Any]:
+        """What the stage exports, secrets left out."""
+        return json.loads(self._pulumi(source, ["stack", "output", "--json", "--stack", stage]).stdout)
+
     def secret_values(self, source: Path, stage: str) -> str:
         """The state with its secrets in the clear, to be searched for what must show nowhere else."""
         return self._pulumi(source, ["stack", "export", "--stack", stage, "--show-secrets"]).stdout
 
+    def take_over(self, source: Path, stage: str, state: str) -> None:
+        """Give the stage a state that :meth:`secret_values` gave of another place; nothing of it is here.
+
+        What only reads the state, as a preview does, can't tell.
+
+        Raises:
+            BadInput: the stage has no file there.
+            CheckFailed: the engine refuses the state.
+        """
+        configuration = self._prepare(source, stage)
+        content = json.loads(state)
+        # Its secrets come in the clear, since the passphrase of the other place is not here.
+        (salt,) = _SALT.findall(configuration.read_text(encoding="utf-8"))
+        content["deployment"]["secrets_providers"] = {"type": "passphrase", "state": {"salt": salt}}
+        file = self._home / f"{stage}.state.json"
+        file.write_text(json.dumps(content), encoding="utf-8")
+        done = self._pulumi(source, ["stack", "import", "--stack", stage, "--file", str(file)])
+        if done.returncode:
+            msg = f"the engine refuses the state for {stage}: {done.stderr.strip()}"
+            raise CheckFailed(msg)
+
     def _engine(self, source: Path, stage: str, command: list[str]) -> subprocess.CompletedProcess[str]:
-        endpoints = Endpoints(
-            daemon=self._cluster.url,
-            aws=self._aws.url,
-            gcs=self._gcs.url,
-            aws_region=region_of(source, stage),
-        )
-        self._variables = environment.prepare(self._home, toolchain.path("pulumi"), endpoints)
-        self._variables[WITHOUT_NODE] = "true"
-        # Events tell of policies, which the single document does not.
-        self._variables["PULUMI_ENABLE_STREAMING_JSON_PREVIEW"] = "true"
-        configuration = self._configuration(source, stage)
-        put_stage_secrets(source, self._aws.url, self._database_url, self._database_url)
+        configuration = self._prepare(source, stage)
         return self._pulumi(
             source,
             [
@@ -159,6 +174,22 @@ class Rehearsal:
                 str(configuration),
             ],
         )
+
+    def _prepare(self, source: Path, stage: str) -> Path:
+        """Make what the stage finds here, and answer with its configuration."""
+        endpoints = Endpoints(
+            daemon=self._cluster.url,
+            aws=self._aws.url,
+            gcs=self._gcs.url,
+            aws_region=region_of(source, stage),
+        )
+        self._variables = environment.prepare(self._home, toolchain.path("pulumi"), endpoints)
+        self._variables[WITHOUT_NODE] = "true"
+        # Events tell of policies, which the single document does not.
+        self._variables["PULUMI_ENABLE_STREAMING_JSON_PREVIEW"] = "true"
+        configuration = self._configuration(source, stage)
+        put_stage_secrets(source, self._aws.url, self._database_url, self._database_url)
+        return configuration
 
     def _configuration(self, source: Path, stage: str) -> Path:
         """The stage's file under this place's own passphrase, the stack made when there is none yet."""

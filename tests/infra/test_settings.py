@@ -340,8 +340,20 @@ def test_all_broken_rules_are_reported_at_once(config: Config) -> None:
 
 
 def test_a_stage_of_another_name_is_refused(config: Config) -> None:
-    with pytest.raises(BadInput, match=r"stack name: .*'dev', 'stage' or 'prod'"):
+    with pytest.raises(BadInput, match=r"stack name: .*dev, stage or prod"):
         parse(config, "production", "Pulumi.production.yaml")
+
+
+@pytest.mark.parametrize("name", ["prod-1", "prod-x", "prod-", "prod-100"])
+def test_a_group_of_tenants_is_numbered_from_two(config: Config, name: str) -> None:
+    with pytest.raises(BadInput, match=r"stack name: .*such as prod-2"):
+        parse(config, name, f"Pulumi.{name}.yaml")
+
+
+def test_a_group_of_prods_tenants_keeps_prods_rules(config: Config) -> None:
+    config["kilo:protect"] = False
+    with pytest.raises(BadInput, match=r"Pulumi.prod-2.yaml: kilo:protect: prod keeps keys"):
+        parse(config, "prod-2", "Pulumi.prod-2.yaml")
 
 
 def test_the_engine_passes_structures_as_json(config: Config) -> None:
