@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pwd
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 from sandbox.engine.environment import Endpoints
+from sandbox.servers.moto import MotoServer
 from tests.sandbox.support import STACK, Project
 
 SCRIPTS = Path(__file__).parents[2] / ".ci"
 CANARY = "canary-correct-horse"
+OWN = pwd.getpwuid(os.getuid()).pw_name
 PROGRAM = """
     import pulumi_random as random
     secret = pulumi.Config().require_secret("word")
@@ -30,10 +38,13 @@ def project(tmp_path: Path) -> Project:
 
 
 def script(project: Project, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    shims, _, rest = project.environment["PATH"].partition(os.pathsep)
+    # As the workflows have it: the engine's, then the project's own Python.
+    path = os.pathsep.join([shims, str(Path(sys.executable).parent), rest])
     return subprocess.run(
         [str(SCRIPTS / name), STACK, *arguments],
         cwd=project.directory,
-        env=project.environment,
+        env={**project.environment, "PATH": path},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -112,3 +123,90 @@ def test_two_deployments_at_once_are_refused_and_an_interrupted_one_leaves_no_lo
     first.communicate(timeout=60)
     assert first.returncode != 0
     project.up(PROGRAM.format(length=2))
+
+
+def locked_by(project: Project, user: str) -> Path:
+    folder = project.layout.state / ".pulumi" / "locks" / "organization" / "trial" / STACK
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = {"pid": 1, "username": user, "hostname": "lost-runner", "timestamp": "2026-01-01T00:00:00Z"}
+    (folder / "0.json").write_text(json.dumps(lock))
+    return folder / "0.json"
+
+
+def unlocked(project: Project, monkeypatch: pytest.MonkeyPatch) -> subprocess.CompletedProcess[str]:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    return script(project, "unlock")
+
+
+def test_the_lock_of_a_lost_runner_needs_no_hand(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = locked_by(project, OWN)
+    assert "the stack is currently locked" in project.up(code=None).messages
+    done = unlocked(project, monkeypatch)
+    assert done.returncode == 0, done.stderr
+    assert "it is taken away" in done.stdout
+    assert not lock.exists()
+    project.up()
+
+
+def test_the_lock_of_somebody_else_stays(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = locked_by(project, "somebody")
+    done = unlocked(project, monkeypatch)
+    assert done.returncode == 0, done.stderr
+    assert "somebody@lost-runner" in done.stdout
+    assert lock.exists()
+
+
+def test_locks_are_taken_away_by_the_workflow_alone(project: Project) -> None:
+    lock = locked_by(project, OWN)
+    done = script(project, "unlock")
+    assert done.returncode == 1
+    assert "pulumi cancel" in done.stderr
+    assert lock.exists()
+
+
+def test_a_killed_preview_leaves_no_lock(project: Project) -> None:
+    project.program("""
+        import time
+        open("started", "w").write("yes")
+        time.sleep(120)
+    """)
+    command = ["pulumi", "preview", "--stack", STACK, "--non-interactive"]
+    preview = subprocess.Popen(
+        command,
+        cwd=project.directory,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    started = project.directory / "program" / "started"
+    while not started.exists():
+        assert preview.poll() is None
+        time.sleep(0.02)
+    os.killpg(preview.pid, signal.SIGKILL)
+    preview.wait()
+    assert not list((project.layout.state / ".pulumi" / "locks").rglob("*.json"))
+    project.up(PROGRAM.format(length=2))
+
+
+def test_a_bucket_is_looked_through_for_locks_too(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prefix = f"states/.pulumi/locks/organization/trial/{STACK}"
+    server = MotoServer(tmp_path / "aws")
+    server.start()
+    try:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        client: Any = boto3.client(
+            "s3", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+        )
+        client.create_bucket(Bucket="state")
+        for name, user in (("0", OWN), ("1", "somebody")):
+            lock = {"username": user, "hostname": "lost-runner", "timestamp": "2026-01-01T00:00:00Z"}
+            client.put_object(Bucket="state", Key=f"{prefix}/{name}.json", Body=json.dumps(lock))
+        project.variables["PULUMI_BACKEND_URL"] = "s3://state/states?region=us-east-1"
+        done = unlocked(project, monkeypatch)
+        left = [item["Key"] for item in client.list_objects_v2(Bucket="state")["Contents"]]
+    finally:
+        server.stop()
+    assert done.returncode == 0, done.stderr
+    assert left == [f"{prefix}/1.json"]
