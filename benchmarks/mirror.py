@@ -1,8 +1,14 @@
-"""The mirror against crane, oras, regctl and skopeo, on two CNCF Distribution registries on loopback.
+"""The mirror against crane, oras, regctl, regsync and skopeo, on CNCF Distribution registries on loopback.
 
-Cold: a multi-platform image with referrers on its children, copied into an empty registry. Nothing to
-do: a repository of many tags copied a second time. Requests are counted by a proxy in a run of their
-own, since counting costs time. crane and skopeo copy no referrers; their column says so.
+Cold: a multi-platform image with referrers on its children, copied into an empty registry; the median of
+rounds in which the tools take turns. crane and skopeo copy no referrers; their column says so.
+
+Nothing to do: a repository of many tags copied a second time. A tool that takes one image at a time is
+called once a tag, for a sample whose time is scaled to all. Requests are counted by a proxy in a run of
+their own over the sample, since counting costs time.
+
+Events: small images pushed ten a second to a registry whose push events go through EventBridge and SQS (moto)
+to ``kilo registry mirror``; from the push's answer until the secondary has the tag, which comes last.
 
     make bench NAME=mirror ARGS="--megabytes 1000 --tags 1000"
 """
@@ -10,195 +16,385 @@ own, since counting costs time. crane and skopeo copy no referrers; their column
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
+import statistics
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import boto3
+import urllib3
 
 from benchmarks.harness import Cost, measure, show
+from benchmarks.rounds import save
+from runtime.tour.report import percentile
 from sandbox import toolchain
-from sandbox.servers.registries import SecondaryRegistry
+from sandbox.servers.moto import MotoServer
+from sandbox.servers.ports import free_port
+from sandbox.servers.registries import PrimaryRegistry, SecondaryRegistry
+from tests.events import REGION, make_outputs
 from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.programs import program
 from tests.runtime.registry.proxy import Proxy
 
-KILO = [
-    sys.executable,
-    "-c",
-    "from runtime.cli import main; raise SystemExit(main())",
-    "registry",
-    "sync",
-    "--json",
-]
+KILO = [sys.executable, "-c", "from runtime.cli import main; raise SystemExit(main())", "registry"]
 PLATFORMS, LAYERS = 2, 4
+SAMPLE = 50
+PUSHES_PER_SECOND = 10
 
 Command = Callable[[Shelf, Shelf, str], list[str]]
 
 
-def tools() -> dict[str, tuple[Command, Command | None]]:
-    """Each tool's command for one tag, and for all tags at once where it has one."""
+@dataclass(frozen=True)
+class Setting:
+    """What the comparisons share, and where they put their ratios."""
+
+    source: SecondaryRegistry
+    tools: dict[str, Tool]
+    directory: Path
+    rounds: int
+    ratios: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool's command for one image, and for a whole repository where it has one."""
+
+    one: Command | None
+    every: Command | None = None
+
+
+def tools(directory: Path) -> dict[str, Tool]:
+    """The tools that are there, kilo first."""
     crane, oras, regctl = str(toolchain.path("crane")), program("oras"), program("regctl")
-    found: dict[str, tuple[Command, Command | None]] = {
-        "kilo": (
-            lambda here, there, tag: [*KILO, f"{here.name}:{tag}", there.name],
-            lambda here, there, _: [*KILO, here.name, there.name],
+    found = {
+        "kilo": Tool(
+            lambda here, there, tag: [*KILO, "sync", "--json", f"{here.name}:{tag}", there.name],
+            lambda here, there, _: [*KILO, "sync", "--json", here.name, there.name],
         ),
-        "crane": (
-            lambda here, there, tag: [crane, "copy", f"{here.name}:{tag}", f"{there.name}:{tag}"],
-            lambda here, there, _: [crane, "copy", "--all-tags", here.name, there.name],
+        "crane copy": Tool(
+            lambda here, there, tag: [crane, "copy", f"{here.name}:{tag}", f"{there.name}:{tag}"]
         ),
-        "oras": (lambda here, there, tag: [*_oras(oras), f"{here.name}:{tag}", f"{there.name}:{tag}"], None),
-        "regctl": (
+        "crane copy --all-tags": Tool(
+            None, lambda here, there, _: [crane, "copy", "--all-tags", here.name, there.name]
+        ),
+        "oras cp -r": Tool(
             lambda here, there, tag: [
-                *_regctl(regctl, here, there),
-                f"{here.name}:{tag}",
-                f"{there.name}:{tag}",
-            ],
+                *(oras, "cp", "-r", "--from-plain-http", "--to-plain-http"),
+                *(f"{here.name}:{tag}", f"{there.name}:{tag}"),
+            ]
+        ),
+        "regctl image copy": Tool(
+            lambda here, there, tag: [
+                *(regctl, *_plain_hosts(here, there), "image", "copy", "--referrers", "--digest-tags"),
+                *(f"{here.name}:{tag}", f"{there.name}:{tag}"),
+            ]
+        ),
+        "regsync once": Tool(
             None,
+            lambda here, there, _: [
+                *(program("regsync"), "once", "--config", str(_regsync(directory, here, there)))
+            ],
         ),
     }
     if skopeo := shutil.which("skopeo"):
-        copy = [
-            skopeo,
-            "--insecure-policy",
-            "copy",
-            "--all",
-            "--src-tls-verify=false",
-            "--dest-tls-verify=false",
-        ]
-        found["skopeo"] = (
-            lambda here, there, tag: [*copy, f"docker://{here.name}:{tag}", f"docker://{there.name}:{tag}"],
+        plain = ["--src-tls-verify=false", "--dest-tls-verify=false"]
+        found["skopeo copy --all"] = Tool(
+            lambda here, there, tag: [
+                *(skopeo, "--insecure-policy", "copy", "--all", *plain),
+                *(f"docker://{here.name}:{tag}", f"docker://{there.name}:{tag}"),
+            ]
+        )
+        found["skopeo sync --all"] = Tool(
             None,
+            lambda here, there, _: [
+                *(
+                    skopeo,
+                    "--insecure-policy",
+                    "sync",
+                    "--all",
+                    *plain,
+                    "--src",
+                    "docker",
+                    "--dest",
+                    "docker",
+                ),
+                *(here.name, there.name.rpartition("/")[0]),
+            ],
         )
     return found
 
 
-def _oras(path: str) -> list[str]:
-    return [path, "cp", "-r", "--from-plain-http", "--to-plain-http"]
+def _plain_hosts(*shelves: Shelf) -> list[str]:
+    return [f"--host=reg={shelf.url.removeprefix('http://')},tls=disabled" for shelf in shelves]
 
 
-def _regctl(path: str, here: Shelf, there: Shelf) -> list[str]:
-    hosts = [f"--host=reg={shelf.url.removeprefix('http://')},tls=disabled" for shelf in (here, there)]
-    return [path, *hosts, "image", "copy", "--referrers", "--digest-tags"]
+def _regsync(directory: Path, here: Shelf, there: Shelf) -> Path:
+    hosts = [
+        {"registry": shelf.url.removeprefix("http://"), "tls": "disabled", "reqConcurrent": 10}
+        for shelf in (here, there)
+    ]
+    entry = {"source": here.name, "target": there.name, "type": "repository"}
+    path = directory / "regsync.json"
+    defaults = {"referrers": True, "digestTags": True, "parallel": 8}
+    path.write_text(json.dumps({"version": 1, "creds": hosts, "defaults": defaults, "sync": [entry]}))
+    return path
 
 
 def main() -> None:
-    """Run both measurements."""
+    """Run all three measurements."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--tags", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--pushes", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    ratios: dict[str, float] = {}
+    measured: dict[str, Any] = {}
     # Logins of whoever runs this must not matter.
     with tempfile.TemporaryDirectory(prefix="kilo-bench-") as name:
         os.environ["DOCKER_CONFIG"] = name
         directory = Path(name)
-        source = SecondaryRegistry(directory / "source")
-        source.start()
-        try:
-            cold(source, directory, arguments.megabytes, arguments.rounds)
-            nothing_to_do(source, directory, arguments.tags)
-        finally:
-            source.stop()
+        with _registry(directory / "source") as source:
+            setting = Setting(source, tools(directory), directory, arguments.rounds, ratios)
+            measured["cold"] = cold(setting, arguments.megabytes)
+            measured["nothing_to_do"] = nothing_to_do(setting, arguments.tags)
+        measured["events"] = events(directory, arguments.pushes, ratios)
+    lines = [f"- {name}: {value}" for name, value in ratios.items()]
+    text = "### Ratios, each better the larger\n\n" + "\n".join(lines) + "\n"
+    save("mirror", {"ratios": ratios, "arguments": vars(arguments), "measured": measured}, text)
 
 
-def cold(source: SecondaryRegistry, directory: Path, megabytes: int, rounds: int) -> None:
-    """Copy one large image into an empty registry, the best of some rounds."""
-    here = Shelf(source.url, "bench/large")
+@contextmanager
+def _registry(directory: Path) -> Generator[SecondaryRegistry]:
+    server = SecondaryRegistry(directory)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def cold(setting: Setting, megabytes: int) -> dict[str, Any]:
+    """Copy one large image into an empty registry."""
+    here = Shelf(setting.source.url, "bench/large")
     size = megabytes * 1_000_000 // (PLATFORMS * LAYERS)
     children = [here.image(*(os.urandom(size) for _ in range(LAYERS))) for _ in range(PLATFORMS)]
     index = here.index(*children, tag="v1")
     for subject in (*children, index):
         here.artifact(subject, "application/spdx+json", os.urandom(2_000))
-    rows: list[list[str]] = []
-    best: dict[str, tuple[Cost, int]] = {}
-    for number in range(rounds):
-        for name, (command, _) in tools().items():
-            target = SecondaryRegistry(directory / f"cold-{name}-{number}")
-            target.start()
-            there = Shelf(target.url, here.repository)
-            cost = measure(command(here, there, "v1"))
-            referrers = sum(len(there.referrers(part["digest"])) for part in (*children, index))
-            target.stop()
-            shutil.rmtree(directory / f"cold-{name}-{number}")
-            if name not in best or cost.seconds < best[name][0].seconds:
-                best[name] = (cost, referrers)
-    fastest = min(cost.seconds for name, (cost, _) in best.items() if name != "kilo")
-    for name, (cost, referrers) in best.items():
-        rows.append(
+    costs: dict[str, list[Cost]] = {}
+    referrers: dict[str, int] = {}
+    for _ in range(setting.rounds):
+        for name, tool in setting.tools.items():
+            if tool.one is None:
+                continue
+            with _registry(setting.directory / "cold") as target:
+                there = Shelf(target.url, here.repository)
+                costs.setdefault(name, []).append(measure(tool.one(here, there, "v1")))
+                referrers[name] = sum(len(there.referrers(part["digest"])) for part in (*children, index))
+            shutil.rmtree(setting.directory / "cold")
+    seconds = {name: statistics.median(cost.seconds for cost in each) for name, each in costs.items()}
+    fastest = min(value for name, value in seconds.items() if name != "kilo")
+    peak = max(cost.peak_megabytes for cost in costs["kilo"])
+    setting.ratios["cold: fastest other's seconds over kilo's"] = round(fastest / seconds["kilo"], 2)
+    setting.ratios["cold: 100 MB over kilo's peak memory"] = round(100 / peak, 2)
+    show(
+        f"Cold copy of {megabytes} MB, {PLATFORMS} platforms, median of {setting.rounds}",
+        ("tool", "seconds", "of the fastest other", "MB/s", "CPU s", "peak MB", "referrers copied"),
+        [
             [
                 name,
-                f"{cost.seconds:.2f}",
-                f"{cost.seconds / fastest:.2f}",
-                f"{megabytes / cost.seconds:.0f}",
-                f"{cost.processor_seconds:.2f}",
-                f"{cost.peak_megabytes:.0f}",
-                f"{referrers} of {PLATFORMS + 1}",
+                f"{seconds[name]:.2f}",
+                f"{seconds[name] / fastest:.2f}",
+                f"{megabytes / seconds[name]:.0f}",
+                f"{statistics.median(cost.processor_seconds for cost in each):.2f}",
+                f"{max(cost.peak_megabytes for cost in each):.0f}",
+                f"{referrers[name]} of {PLATFORMS + 1}",
             ]
-        )
-    columns = ("tool", "seconds", "of the fastest other", "MB/s", "CPU s", "peak MB", "referrers copied")
-    show(f"Cold copy of {megabytes} MB, {PLATFORMS} platforms, best of {rounds}", columns, rows)
+            for name, each in costs.items()
+        ],
+    )
+    return {
+        name: {"seconds": [cost.seconds for cost in each], "peak_megabytes": [c.peak_megabytes for c in each]}
+        for name, each in costs.items()
+    }
 
 
-def nothing_to_do(source: SecondaryRegistry, directory: Path, tags: int) -> None:
-    """Copy many tags that are there already; tools that take one tag at a time are called once a tag."""
-    here = Shelf(source.url, "bench/tags")
+def nothing_to_do(setting: Setting, tags: int) -> dict[str, Any]:
+    """Copy many tags that are there already."""
+    here = Shelf(setting.source.url, "bench/tags")
     for number in range(tags):
         here.image(f"layer {number}".encode(), tag=f"v{number}")
-    target = SecondaryRegistry(directory / "tags")
-    target.start()
-    try:
-        there = Shelf(target.url, here.repository)
-        measure([*KILO, here.name, there.name])
-        costs: dict[str, tuple[Cost, float]] = {}
-        for name, (one, every) in tools().items():
-            costs[name] = _repeat(here, there, one, every, tags), _requests(here, there, one, every, tags)
-        ours = costs["kilo"][0].seconds
-        rows = [
+    sampled = Shelf(setting.source.url, "bench/sample")
+    for number in range(min(SAMPLE, tags)):
+        sampled.image(f"layer {number}".encode(), tag=f"v{number}")
+    seconds: dict[str, list[float]] = {}
+    requests: dict[str, float] = {}
+    with _registry(setting.directory / "tags") as target:
+        there, sample_there = (Shelf(target.url, shelf.repository) for shelf in (here, sampled))
+        for pair in ((here, there), (sampled, sample_there)):
+            measure(setting.tools["kilo"].every(*pair, ""))  # pyright: ignore[reportOptionalCall]
+        for _ in range(setting.rounds):
+            for name, tool in setting.tools.items():
+                if tool.every:
+                    cost = measure(tool.every(here, there, "")).seconds
+                else:
+                    cost = _one_by_one(tool, sampled, sample_there) * tags / min(SAMPLE, tags)
+                seconds.setdefault(name, []).append(cost)
+        for name, tool in setting.tools.items():
+            requests[name] = _requests(tool, sampled, sample_there)
+    median = {name: statistics.median(each) for name, each in seconds.items()}
+    for name in setting.tools:
+        if name != "kilo":
+            setting.ratios[f"nothing to do: {name}'s seconds over kilo's"] = round(
+                median[name] / median["kilo"], 2
+            )
+    fewest = min(value for name, value in requests.items() if name != "kilo")
+    setting.ratios["nothing to do: fewest other requests over kilo's"] = round(fewest / requests["kilo"], 2)
+    show(
+        f"Nothing to do for {tags} tags, median of {setting.rounds}",
+        ("tool", "seconds", "times kilo's", f"requests a tag, of {min(SAMPLE, tags)}", "how"),
+        [
             [
                 name,
-                f"{cost.seconds:.2f}",
-                f"{cost.seconds / ours:.1f}",
-                f"{requests:.2f}",
-                f"{cost.peak_megabytes:.0f}",
+                f"{median[name]:.2f}",
+                f"{median[name] / median['kilo']:.1f}",
+                f"{requests[name]:.2f}",
+                "all at once" if tool.every else f"once a tag, {min(SAMPLE, tags)} tags scaled",
             ]
-            for name, (cost, requests) in costs.items()
-        ]
-    finally:
-        target.stop()
-    show(
-        f"Nothing to do for {tags} tags",
-        ("tool", "seconds", "times kilo's", "requests a tag", "peak MB"),
-        rows,
+            for name, tool in setting.tools.items()
+        ],
     )
+    return {name: {"seconds": each, "requests_per_tag": requests[name]} for name, each in seconds.items()}
 
 
-def _repeat(here: Shelf, there: Shelf, one: Command, every: Command | None, tags: int) -> Cost:
-    if every:
-        return measure(every(here, there, ""))
-    total = Cost(0, 0, 0)
-    for number in range(tags):
-        total = total.plus(measure(one(here, there, f"v{number}")))
-    return total
+def _one_by_one(tool: Tool, here: Shelf, there: Shelf) -> float:
+    assert tool.one is not None
+    tags = sorted(here.tags())
+    return sum(measure(tool.one(here, there, tag)).seconds for tag in tags)
 
 
-def _requests(here: Shelf, there: Shelf, one: Command, every: Command | None, tags: int) -> float:
+def _requests(tool: Tool, here: Shelf, there: Shelf) -> float:
     """Requests a tag, to both sides together."""
-    sample = tags if every else min(tags, 10)
+    tags = len(here.tags())
     proxies = [Proxy(here.url), Proxy(there.url)]
-    ends = [Shelf(proxy.url, here.repository) for proxy in proxies]
-    if every:
-        measure(every(ends[0], ends[1], ""))
+    ends = [Shelf(proxy.url, shelf.repository) for proxy, shelf in zip(proxies, (here, there), strict=True)]
+    if tool.every:
+        measure(tool.every(ends[0], ends[1], ""))
     else:
-        for number in range(sample):
-            measure(one(ends[0], ends[1], f"v{number}"))
+        _one_by_one(tool, ends[0], ends[1])
     for proxy in proxies:
         proxy.close()
-    return sum(len(proxy.asked) for proxy in proxies) / sample
+    # The list of tags that says what to call a tool for is not the tool's.
+    return (sum(len(proxy.asked) for proxy in proxies) - (0 if tool.every else 1)) / tags
+
+
+def events(directory: Path, pushes: int, ratios: dict[str, float]) -> dict[str, Any]:
+    """Push small images and wait for each in the secondary."""
+    os.environ |= {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_REGION": REGION}
+    moto = MotoServer(directory / "aws")
+    moto.start()
+    primary = PrimaryRegistry(directory / "primary", aws=moto.url, region=REGION)
+    primary.start()
+    try:
+        with _registry(directory / "secondary") as secondary:
+            here, there = Shelf(primary.url, "kilo/app"), Shelf(secondary.url, "kilo/app")
+            with _worker(directory, moto.url, here, there):
+                lags = _lags(here, there, pushes)
+    finally:
+        primary.stop()
+        moto.stop()
+    p50, p99 = (percentile(lags, percent) or 0 for percent in (50, 99))
+    ratios["events: 10 s over the p99 from push to mirrored"] = round(10 / p99, 2)
+    show(
+        f"From push to mirrored, {pushes} images, {PUSHES_PER_SECOND} a second",
+        ("p50", "p99", "longest"),
+        [[f"{value:.2f} s" for value in (p50, p99, max(lags))]],
+    )
+    return {"seconds": lags}
+
+
+@contextmanager
+def _worker(directory: Path, aws: str, here: Shelf, there: Shelf) -> Generator[None]:
+    sqs: Any = boto3.client("sqs", endpoint_url=aws, region_name=REGION)
+    bridge: Any = boto3.client("events", endpoint_url=aws, region_name=REGION)
+    queue: str = sqs.create_queue(QueueName="pushes")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    bridge.put_rule(Name="pushes", EventPattern=json.dumps({"source": ["aws.ecr"]}))
+    bridge.put_targets(Rule="pushes", Targets=[{"Id": "queue", "Arn": arn}])
+    outputs = make_outputs().model_dump(mode="json")
+    outputs["registries"] |= {
+        "primary": {"provider": "aws", "url": here.name.removesuffix("/app"), "location": REGION},
+        "secondary": {"provider": "gcp", "url": there.name.removesuffix("/app"), "location": REGION},
+        "repositories": ["app"],
+        "push_queue_url": queue,
+    }
+    (directory / "outputs.json").write_text(json.dumps(outputs))
+    port = free_port()
+    environment = {**os.environ, "AWS_ENDPOINT_URL": aws, "KILO_OUTPUTS": str(directory / "outputs.json")}
+    with (
+        (directory / "worker.log").open("w") as log,
+        subprocess.Popen(
+            [*KILO, "mirror", "--port", str(port)], env=environment, stdout=log, stderr=log
+        ) as worker,
+    ):
+        try:
+            _wait_ready(f"http://127.0.0.1:{port}/readyz")
+            yield
+        finally:
+            worker.terminate()
+
+
+def _wait_ready(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if urllib3.request("GET", url, retries=False).status == 200:
+                return
+        except urllib3.exceptions.HTTPError:
+            pass
+        time.sleep(0.2)
+    msg = "the mirror worker did not become ready"
+    raise RuntimeError(msg)
+
+
+def _lags(here: Shelf, there: Shelf, pushes: int) -> list[float]:
+    """Seconds from each push's answer until the secondary has its tag."""
+    pushed: dict[str, float] = {}
+    lags: dict[str, float] = {}
+    deadline = time.monotonic() + pushes / PUSHES_PER_SECOND + 120
+
+    def watch() -> None:
+        while len(lags) < pushes and time.monotonic() < deadline:
+            for tag in there.tags() - lags.keys():
+                if tag in pushed:
+                    lags[tag] = time.monotonic() - pushed[tag]
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    begun = time.monotonic()
+    for number in range(pushes):
+        time.sleep(max(0.0, begun + number / PUSHES_PER_SECOND - time.monotonic()))
+        here.image(os.urandom(10_000), tag=f"v{number}")
+        pushed[f"v{number}"] = time.monotonic()
+    watcher.join()
+    if len(lags) < pushes:
+        msg = f"only {len(lags)} of {pushes} pushes were mirrored in time"
+        raise RuntimeError(msg)
+    return [lags[tag] for tag in pushed]
 
 
 if __name__ == "__main__":

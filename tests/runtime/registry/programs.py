@@ -21,6 +21,7 @@ _PACKAGES = {
     "judges": {
         "oras": "oras.land/oras/cmd/oras",
         "regctl": "github.com/regclient/regclient/cmd/regctl",
+        "regsync": "github.com/regclient/regclient/cmd/regsync",
     },
     "cosign": {"cosign": "github.com/sigstore/cosign/v3/cmd/cosign"},
 }
@@ -32,7 +33,7 @@ def program(name: str) -> str:
     module = next(module for module, packages in _PACKAGES.items() if name in packages)
     directory = _MODULES / module
     files = sorted(path for path in directory.iterdir() if path.suffix in {".go", ".mod", ".sum"})
-    text = "".join(path.read_text() for path in files)
+    text = "".join(path.read_text() for path in files) + str(_PACKAGES[module])
 
     def make(target: Path, step: Step) -> None:
         go = shutil.which("go")
