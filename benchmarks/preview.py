@@ -1,50 +1,87 @@
 """What a preview and a deployment that changes nothing cost, beside an empty program's, and over tenants.
 
 The engine, the SDKs and the providers run as they do for a pull request: on servers that begin empty, with a
-cluster that runs nothing. Memory is the sum over every process of it, the servers included.
+cluster that runs nothing. The empty program is the engine's floor: starting it, its language host, the policy
+pack. It and the dev stage take turns in every round. Processor seconds are those of the engine, the program,
+the policies and the providers, without the servers that stand for the clouds; memory is theirs and the
+servers' together.
 
-Run: ``make bench NAME=preview``, or ``python -m benchmarks.preview 1 100 1000``.
+Run: ``make bench NAME=preview``, or ``python -m benchmarks.preview --tenants 100 1000 --rounds 3``.
 """
 
 from __future__ import annotations
 
-import os
+import argparse
+import itertools
 import re
+import resource
+import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from benchmarks.harness import show
+from benchmarks.rounds import save
 from runtime.changes.preview import parse_events
 from sandbox.rehearsal import Rehearsal
-from tests.goldens.scenarios import ROOT, copy_program
+from tests.goldens.scenarios import copy_program
 
 STAGE = "dev"
+PREVIEW, UP = "preview, no change", "up, no change"
+NEW, FIRST = "preview of all", "up of all"
+FLOOR = "an empty program"
 _TENANTS = re.compile(r"^  kilo:tenants:\n(?:    .*\n|\n)+", re.MULTILINE)
 
 
-class Measured:
-    """Seconds of a call, and the most memory in MB that this process's children had at once meanwhile."""
+@dataclass
+class Side:
+    """One program in a place of its own, and what each of its operations cost, by round."""
 
-    def __init__(self, call: Callable[[], object]) -> None:
-        self.megabytes = 0.0
+    name: str
+    place: Rehearsal
+    program: Path
+    seconds: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    processor: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    megabytes: float = 0.0
+    resources: int = 0
+
+    def previewed(self, what: str) -> None:
+        """Preview it."""
+        said = self._measured(what, lambda: self.place.preview(self.program, STAGE))
+        if said.refused:
+            raise RuntimeError(said.said)
+
+    def carried_out(self, what: str) -> None:
+        """Deploy it."""
+        self._measured(what, lambda: self.place.carry_out(self.program, STAGE))
+
+    def median(self, what: str, *, processor: bool = False) -> float:
+        """Seconds of an operation in the median round."""
+        return statistics.median((self.processor if processor else self.seconds)[what])
+
+    def _measured(self, what: str, call: Callable[[], Any]) -> Any:
         stopping = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(stopping,))
         watcher.start()
-        begun = time.monotonic()
-        self.result = call()
-        self.seconds = time.monotonic() - begun
-        stopping.set()
-        watcher.join()
+        used, begun = _processor_seconds(), time.monotonic()
+        try:
+            return call()
+        finally:
+            self.seconds.setdefault(what, []).append(time.monotonic() - begun)
+            self.processor.setdefault(what, []).append(_processor_seconds() - used)
+            stopping.set()
+            watcher.join()
+            print(f"{self.name}: {what}: {self.seconds[what][-1]:.1f} s", file=sys.stderr, flush=True)
 
     def _watch(self, stopping: threading.Event) -> None:
-        while not stopping.wait(0.1):
+        while not stopping.wait(0.2):
             total = 0
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.Error):
@@ -52,13 +89,15 @@ class Measured:
             self.megabytes = max(self.megabytes, total / 1e6)
 
 
+def _processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def empty_program(folder: Path) -> Path:
-    """A project with the same name whose program registers nothing."""
-    (folder / "infra").mkdir(parents=True)
+    """A project with the same name and policies whose program registers nothing."""
+    copy_program(folder)
     (folder / "infra" / "__main__.py").write_text("import pulumi\n", encoding="utf-8")
-    (folder / "Pulumi.yaml").write_bytes((ROOT / "Pulumi.yaml").read_bytes())
-    (folder / f"Pulumi.{STAGE}.yaml").write_text("config:\n  aws:region: eu-central-1\n", encoding="utf-8")
-    (folder / ".venv").symlink_to(sys.prefix)
     return folder
 
 
@@ -73,53 +112,94 @@ def program_with(folder: Path, tenants: int) -> Path:
     return folder
 
 
-def row(name: str, rehearsal: Rehearsal, program: Path, another: Path | None = None) -> list[str]:
-    """Measure one program: preview on nothing, up, preview of no change, up of no change, one more tenant."""
-    new = Measured(lambda: rehearsal.preview(program, STAGE))
-    up = Measured(lambda: rehearsal.carry_out(program, STAGE))
-    again = Measured(lambda: rehearsal.preview(program, STAGE))
-    same = Measured(lambda: rehearsal.carry_out(program, STAGE))
-    changed = ""
-    if another:
-        added = parse_events(rehearsal.preview(another, STAGE).events)
-        counts = {op: sum(c.operation == op for c in added.changes) for op in ("create", "update", "replace")}
-        changed = ", ".join(f"{count} {op}" for op, count in counts.items() if count)
-    return [
-        name,
-        *(f"{measured.seconds:.1f}" for measured in (new, up, again, same)),
-        f"{max(new.megabytes, again.megabytes):.0f}",
-        f"{max(up.megabytes, same.megabytes):.0f}",
-        changed,
+def beside_the_floor(root: Path, rounds: int) -> list[Side]:
+    """The empty program and the dev stage as it is, taking turns."""
+    with ExitStack() as places:
+        programs = {FLOOR: empty_program(root / "empty"), "the dev stage": copy_program(root / "dev")}
+        sides = [Side(name, places.enter_context(Rehearsal()), program) for name, program in programs.items()]
+        for side in sides:
+            side.previewed(NEW)
+            side.carried_out(FIRST)
+            side.resources = len(side.place.resources(side.program, STAGE))
+        for _ in range(rounds):
+            for side in sides:
+                side.previewed(PREVIEW)
+                side.carried_out(UP)
+    return sides
+
+
+def with_tenants(root: Path, tenants: int, rounds: int) -> tuple[Side, dict[str, int]]:
+    """A stage with so many tenants, and what one more changes of it, by operation."""
+    with Rehearsal() as place:
+        side = Side(f"{tenants} tenants", place, program_with(root / str(tenants), tenants))
+        side.previewed(NEW)
+        side.carried_out(FIRST)
+        side.resources = len(place.resources(side.program, STAGE))
+        for _ in range(rounds):
+            side.previewed(PREVIEW)
+            side.carried_out(UP)
+        more = program_with(root / f"{tenants}-and-one", tenants + 1)
+        added = parse_events(place.preview(more, STAGE).events).changes
+    return side, {
+        op: sum(change.operation == op for change in added) for op in ("create", "update", "replace")
+    }
+
+
+def table(sides: list[Side], added: dict[str, dict[str, int]]) -> str:
+    """A Markdown table: seconds, and processor seconds in brackets."""
+    operations = (NEW, FIRST, PREVIEW, UP)
+    lines = [
+        f"| program | resources | {' | '.join(operations)} | peak MB | one tenant more |",
+        f"| --- | ---: |{' ---: |' * len(operations)} ---: | --- |",
     ]
+    for side in sides:
+        costs = [f"{side.median(what):.1f} ({side.median(what, processor=True):.1f})" for what in operations]
+        more = ", ".join(f"{count} {op}" for op, count in added.get(side.name, {}).items() if count)
+        lines.append(
+            f"| {side.name} | {side.resources} | {' | '.join(costs)} | {side.megabytes:.0f} | {more} |"
+        )
+    return "\n".join([*lines, "", "Seconds; in brackets those of the processor."])
+
+
+def ratios(sides: list[Side]) -> dict[str, float]:
+    """Each side after the first against the one before it in its own series."""
+    found: dict[str, float] = {}
+    floor, dev, *scaled = sides
+    for one, other in [(floor, dev), *itertools.pairwise(scaled)]:
+        for what in (PREVIEW, UP, NEW, FIRST):
+            for kind, processor in (("", False), (", processor", True)):
+                times = other.median(what, processor=processor) / one.median(what, processor=processor)
+                found[f"{other.name} / {one.name}: {what}{kind}"] = round(times, 2)
+    return found
 
 
 def main() -> None:
-    """Measure and print a table."""
-    counts = [int(word) for word in sys.argv[1:]] or [1, 100, 1000]
-    rows: list[list[str]] = []
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--tenants", type=int, nargs="*", default=[1, 100, 1000])
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        with Rehearsal() as rehearsal:
-            rows.append(row("an empty program", rehearsal, empty_program(root / "empty")))
-        with Rehearsal() as rehearsal:
-            rows.append(row("dev", rehearsal, copy_program(root / "dev")))
-        for count in counts:
-            with Rehearsal() as rehearsal:
-                program = program_with(root / str(count), count)
-                another = program_with(root / f"{count}-and-one", count + 1)
-                rows.append(row(f"{count} tenants", rehearsal, program, another))
-            print(rows[-1], file=sys.stderr, flush=True)
-    columns = [
-        "program",
-        "preview s",
-        "up s",
-        "preview, no change s",
-        "up, no change s",
-        "preview MB",
-        "up MB",
-    ]
-    show("Previews and deployments", [*columns, "one tenant more"], rows)
-    print(f"load at the end: {os.getloadavg()[0]:.1f}")
+        sides = beside_the_floor(root, given.rounds)
+        added: dict[str, dict[str, int]] = {}
+        for count in given.tenants:
+            side, more = with_tenants(root, count, given.rounds)
+            sides.append(side)
+            added[side.name] = more
+    measured = {
+        side.name: {
+            "seconds": side.seconds,
+            "processor_seconds": side.processor,
+            "peak_megabytes": side.megabytes,
+            "resources": side.resources,
+            "one_tenant_more": added.get(side.name),
+        }
+        for side in sides
+    }
+    found = ratios(sides)
+    said = "\n".join(f"- {name}: {times}" for name, times in found.items())
+    save("preview", {"measured": measured, "ratios": found}, f"{table(sides, added)}\n\n{said}\n")
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def test_commands_that_documents_name_exist(document: Path) -> None:
 
 
 def test_actions_are_pinned_by_commit() -> None:
-    for workflow in (ROOT / ".github" / "workflows").glob("*.yml"):
+    for workflow in (ROOT / ".github").rglob("*.yml"):
         for action in re.findall(r"uses: (\S+)", workflow.read_text()):
             assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action) or action.startswith("./"), action
 
