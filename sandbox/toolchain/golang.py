@@ -20,15 +20,21 @@ from sandbox.toolchain.cache import Recipe, install
 from sandbox.toolchain.commands import run
 from sandbox.toolchain.progress import Step
 
-_MODULES = Path(__file__).parent / "modules"
+MODULES = Path(__file__).parent / "modules"
 _GO_LOCK = Path(__file__).parent / "go.lock"
 
 
 def go_program(
-    name: str, packages: dict[str, str], *, summary: str, disk_bytes: int, linker_flags: str = ""
+    name: str,
+    packages: dict[str, str],
+    *,
+    summary: str,
+    disk_bytes: int,
+    linker_flags: str = "",
+    modules: Path = MODULES,
 ) -> Recipe:
     """A directory of programs built from ``modules/<name>``: file name by package path."""
-    module = _MODULES / name
+    module = modules / name
 
     def make(directory: Path, step: Step) -> None:
         go = _find_go(module, step)
@@ -54,10 +60,16 @@ def go_program(
 
 
 def go_module_files(
-    name: str, module_path: str, files: list[str], *, summary: str, disk_bytes: int
+    name: str,
+    module_path: str,
+    files: list[str],
+    *,
+    summary: str,
+    disk_bytes: int,
+    modules: Path = MODULES,
 ) -> Recipe:
     """A directory with the named files of a module that ``modules/<name>`` requires."""
-    module = _MODULES / name
+    module = modules / name
 
     def make(directory: Path, step: Step) -> None:
         go = _find_go(module, step)
@@ -85,7 +97,7 @@ def go_module_files(
 
 def module_version(name: str, module_path: str) -> str:
     """The version of a requirement that ``modules/<name>/go.mod`` pins, such as ``v3.259.0``."""
-    text = (_MODULES / name / "go.mod").read_text()
+    text = (MODULES / name / "go.mod").read_text()
     match = re.search(rf"^\s*(?:require )?{re.escape(module_path)} (v\S+)", text, re.MULTILINE)
     if match is None:
         msg = f"modules/{name}/go.mod does not require {module_path}"
@@ -94,7 +106,8 @@ def module_version(name: str, module_path: str) -> str:
 
 
 def _module_text(module: Path) -> str:
-    return (module / "go.mod").read_text() + (module / "go.sum").read_text()
+    sources = sorted(module.glob("*.go"))
+    return "".join(file.read_text() for file in (module / "go.mod", module / "go.sum", *sources))
 
 
 def _environment() -> dict[str, str]:
