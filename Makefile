@@ -1,7 +1,7 @@
 # Every target stands alone on a fresh machine and does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down status test check goldens states upgrade bench clean lock environment
+.PHONY: help up down status test check goldens states upgrade bench soak clean lock environment
 
 # The first Python on PATH that is new enough; name another with PYTHON=/path/to/python3.
 ifndef PYTHON
@@ -49,6 +49,10 @@ upgrade: environment ## Try newer SDKs and providers in a copy, and report what 
 bench: LOCK := bench
 bench: environment ## Run every benchmark, half an hour; one by make bench NAME=outbox ARGS="--events 100000"
 	@.venv/bin/python -m benchmarks $(if $(NAME),$(NAME) $(ARGS))
+
+soak: environment ## Kill, cut and stall everything under load, then count: make soak MINUTES=60 BUS=kafka
+	@$(KILO) toolchain postgres nats-server kafka debezium java > /dev/null
+	@.venv/bin/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(BUS),--bus $(BUS)) $(ARGS)
 
 clean: down ## Remove what this directory built and keeps, the dev stage's data too; downloads stay cached
 	@rm -rf .venv .kilo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

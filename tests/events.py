@@ -24,6 +24,7 @@ from runtime.cdc.publication import apply_capture
 from runtime.contract import StackOutputs
 from runtime.database import ROLES, migrate
 from sandbox.servers.debezium import DebeziumServer
+from sandbox.servers.kafka import KafkaServer
 from sandbox.servers.moto import MotoServer
 from sandbox.servers.nats import NatsServer
 from sandbox.servers.ports import free_port
@@ -104,10 +105,12 @@ class Platform:
 
     directory: Path
     postgres: PostgresServer
-    nats: NatsServer
+    bus: NatsServer | KafkaServer
     moto: MotoServer
     outputs: StackOutputs
     database: str
+    database_port: int
+    """Where processes reach the database; a test may stand between."""
     processes: dict[str, ServerProcess] = field(default_factory=dict[str, ServerProcess])
     debezium: DebeziumServer | None = None
 
@@ -129,7 +132,7 @@ class Platform:
     def start(self, name: str, arguments: Sequence[str], role: str) -> ServerProcess:
         """Start ``kilo ARGUMENTS`` with the credentials of ``role`` and wait until it is ready."""
         port = free_port()
-        url = self.url.replace("postgres:" + self.url.split(":")[2].split("@")[0], f"{role}:{role}-password")
+        url = f"postgresql://{role}:{role}-password@127.0.0.1:{self.database_port}/{self.database}"
         base = f"http://127.0.0.1:{port}"
 
         def ready() -> bool:
@@ -170,7 +173,7 @@ class Platform:
 
     def start_debezium(self) -> None:
         if self.debezium is None:
-            host = {"DATABASE_HOST": "127.0.0.1", "DATABASE_PORT": str(self.postgres.port)}
+            host = {"DATABASE_HOST": "127.0.0.1", "DATABASE_PORT": str(self.database_port)}
             user = {"DATABASE_USER": "kilo_cdc", "DATABASE_PASSWORD": "kilo_cdc-password"}
             settings = ConnectorSettings(
                 self.outputs.bus, self.outputs.outbox, str(self.directory / "offsets.dat")
@@ -200,9 +203,26 @@ def aws_environment(url: str) -> dict[str, str]:
 
 @contextmanager
 def make_platform(
-    directory: Path, postgres: PostgresServer, nats: NatsServer, moto: MotoServer, database: str
+    directory: Path,
+    postgres: PostgresServer,
+    bus: NatsServer | KafkaServer,
+    moto: MotoServer,
+    database: str,
+    *,
+    bus_url: str | None = None,
+    database_port: int | None = None,
 ) -> Generator[Platform]:
-    """A migrated database, declared streams and tenants' keys; processes are started by the test."""
+    """A migrated database, declared streams and tenants' keys; processes are started by the test.
+
+    Args:
+        directory: for outputs and logs.
+        postgres: with the empty database.
+        bus: NATS or Kafka.
+        moto: for the tenants' keys.
+        database: its name.
+        bus_url: where processes reach the bus, when a test stands between.
+        database_port: where processes reach the database, likewise.
+    """
     kms = boto3.client(
         "kms",
         endpoint_url=moto.url,
@@ -211,14 +231,14 @@ def make_platform(
         aws_secret_access_key="test",
     )
     keys = {tenant: kms.create_key()["KeyMetadata"]["Arn"] for tenant in TENANTS}
-    outputs = make_outputs(nats.url, keys)
+    outputs = make_outputs(bus_url or bus.url, keys)
     (directory / "outputs.json").write_text(json.dumps(outputs.model_dump(mode="json")), encoding="utf-8")
     url = postgres.url_of(database)
     migrate(url, {role: f"{role}-password" for role in ROLES})
     with psycopg.connect(url, autocommit=True) as connection:
         apply_capture(connection, outputs.outbox)
-    asyncio.run(declare(nats.url, outputs))
-    platform = Platform(directory, postgres, nats, moto, outputs, database)
+    asyncio.run(declare(bus.url, outputs))
+    platform = Platform(directory, postgres, bus, moto, outputs, database, database_port or postgres.port)
     try:
         yield platform
     finally:

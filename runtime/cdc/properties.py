@@ -113,6 +113,8 @@ def _source(settings: ConnectorSettings) -> dict[str, str]:
         "max.queue.size": "16384",
         "provide.transaction.metadata": "false",
         "errors.max.retries": "-1",
+        # 10 s by default, for which change capture stands still after every lost database connection.
+        "retriable.restart.connector.wait.ms": "1000",
     }
 
 

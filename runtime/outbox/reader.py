@@ -122,6 +122,11 @@ class OutboxReader:
             start = self._start()
             limit = most + sum(1 for each in self._seen if each > start)
             barrier = await self._pass_barrier()
+            if barrier < self._barrier:
+                # The sequence began anew: it wrapped, or was set back. New rows have ids below the cursor.
+                self._barrier = barrier
+                self.restart()
+                continue
             found = await self._fetch(start, slots, limit)
             rows = found if found[0].headers else []  # a row without columns when none waits
             missed = self._missed(found[0].snapshot, start)

@@ -21,10 +21,12 @@ class KafkaServer:
 
     Args:
         directory: made when missing.
+        advertised_port: where clients are told to connect, when that is not the broker's own port.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, advertised_port: int | None = None) -> None:
         self.port = free_port()
+        self._advertised_port = advertised_port or self.port
         self._directory = directory
         self._java = [str(path("java")), "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{path('kafka')}/*"]
         self._configuration = directory / "server.properties"

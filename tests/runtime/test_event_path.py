@@ -102,7 +102,7 @@ def test_payloads_arrive_by_either_publisher_as_the_values_that_were_sent(platfo
     wait_for(platform, len(sent), "initech")
     messages = [
         each
-        for each in asyncio.run(BusServer(platform.nats, platform.outputs).all())
+        for each in asyncio.run(BusServer(platform.bus, platform.outputs).all())
         if each.headers["tenant"] == "initech"
     ]
     assert {each.headers["publisher"] for each in messages} == {"worker", "cdc"}
