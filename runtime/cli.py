@@ -114,8 +114,11 @@ def adopt_environment() -> None:
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "Pulumi.yaml").is_file():
+            home = folder / ".kilo"
             with suppress(OSError, ValueError):
-                os.environ.update(json.loads((folder / ".kilo" / "environment.json").read_bytes()))
+                os.environ.update(json.loads((home / "environment.json").read_bytes()))
+                # The stage's own engine, whatever the machine has.
+                os.environ["PATH"] = f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
             return
 
 

@@ -225,7 +225,8 @@ def load_outputs(path: str | Path | None = None) -> StackOutputs:
         text = source.read_text(encoding="utf-8")
     except OSError as error:
         msg = (
-            f"{source}: stack outputs can't be read ({error.strerror}); name the file with {OUTPUTS_VARIABLE}"
+            f"{source}: stack outputs can't be read ({error.strerror}); name the file with "
+            f"{OUTPUTS_VARIABLE}, or bring the dev stage of this checkout up: kilo up"
         )
         raise Unreachable(msg) from error
     try:

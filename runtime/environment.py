@@ -18,7 +18,8 @@ def database_url() -> str:
     """
     url = os.environ.get(DATABASE_VARIABLE, "")
     if not url.startswith(("postgresql://", "postgres://")):
-        msg = f"{DATABASE_VARIABLE}: {'not a PostgreSQL URL' if url else 'not set'}; it takes postgresql://USER:PASSWORD@HOST:PORT/NAME"
+        found = "not a PostgreSQL URL" if url else "not set (a dev stage that is up sets it: kilo up)"
+        msg = f"{DATABASE_VARIABLE}: {found}; it takes postgresql://USER:PASSWORD@HOST:PORT/NAME"
         raise BadInput(msg)
     return url
 

@@ -172,3 +172,38 @@ def test_shell_completion_knows_commands_and_their_options(words: str, expected:
     }
     run = subprocess.run([KILO], env={**os.environ, **variables}, capture_output=True, text=True, check=False)
     assert run.stdout.split() == [expected]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder below a project whose dev stage is up."""
+    (tmp_path / "Pulumi.yaml").touch()
+    (tmp_path / ".kilo" / "bin").mkdir(parents=True)
+    variables = {"KILO_OUTPUTS": "outputs.json", "DATABASE_URL": "postgresql://up"}
+    (tmp_path / ".kilo" / "environment.json").write_text(json.dumps(variables))
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    monkeypatch.setattr(os, "environ", {"PATH": "/usr/bin"})
+    return tmp_path
+
+
+def test_a_stage_that_is_up_is_found_with_its_engine(checkout: Path) -> None:
+    cli.adopt_environment()
+    assert os.environ["DATABASE_URL"] == "postgresql://up"
+    assert os.environ["PATH"] == f"{checkout}/.kilo/bin:/usr/bin"
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_stage_that_the_shell_names_stays() -> None:
+    os.environ["KILO_OUTPUTS"] = "/elsewhere.json"
+    cli.adopt_environment()
+    assert os.environ["KILO_OUTPUTS"] == "/elsewhere.json"
+    assert os.environ["PATH"] == "/usr/bin"
+    assert "DATABASE_URL" not in os.environ
+
+
+def test_a_stage_that_is_down_changes_nothing(checkout: Path) -> None:
+    (checkout / ".kilo" / "environment.json").unlink()
+    cli.adopt_environment()
+    assert os.environ["PATH"] == "/usr/bin"
+    assert "KILO_OUTPUTS" not in os.environ
