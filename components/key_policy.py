@@ -50,14 +50,20 @@ class KeyUser:
     sid: str
     principal_arn: pulumi.Input[str]
     actions: Sequence[str]
+    tenants: frozenset[str] | None = None
+    """The tenants whose data it may reach with these actions; ``None`` is all of them."""
 
 
 def key_policy(
     administrators: Sequence[str],
     users: Sequence[KeyUser],
-    encryption_context: Mapping[str, str],
+    encryption_context: Mapping[str, str | Sequence[str] | None],
 ) -> pulumi.Output[str]:
-    """The policy of one key: who administers it, and who uses it under which encryption context."""
+    """The policy of one key: who administers it, and who uses it under which encryption context.
+
+    A value of the context is what it must be, or the list of what it may be, or ``None`` when it must only
+    be there. ``tenants`` of a user narrows the context's ``tenant``; a user that reaches none gets nothing.
+    """
     statements: list[dict[str, Any]] = [
         {
             "Sid": "Administer",
@@ -67,10 +73,14 @@ def key_policy(
             "Resource": "*",
         }
     ]
-    condition = {
-        "StringEquals": {f"kms:EncryptionContext:{name}": value for name, value in encryption_context.items()}
-    }
     for user in users:
+        context = dict(encryption_context)
+        if user.tenants is not None and "tenant" in context:
+            reached = _narrowed(context["tenant"], user.tenants)
+            if not reached:
+                continue
+            context["tenant"] = reached
+        condition = _condition(context)
         statements.append(
             {
                 "Sid": f"{user.sid}Uses",
@@ -92,3 +102,19 @@ def key_policy(
             }
         )
     return policy_json(statements)
+
+
+def _narrowed(allowed: str | Sequence[str] | None, tenants: frozenset[str]) -> str | list[str]:
+    if allowed is None:
+        return sorted(tenants)
+    if isinstance(allowed, str):
+        return allowed if allowed in tenants else ""
+    return sorted(tenants & set(allowed))
+
+
+def _condition(context: Mapping[str, str | Sequence[str] | None]) -> dict[str, dict[str, Any]]:
+    named = {f"kms:EncryptionContext:{name}": value for name, value in context.items()}
+    equal = {name: value for name, value in named.items() if value is not None}
+    # Whatever the value, an empty or a missing context is refused.
+    there = {name: "false" for name, value in named.items() if value is None}
+    return {**({"StringEquals": equal} if equal else {}), **({"Null": there} if there else {})}

@@ -71,12 +71,14 @@ def deploy(settings: Settings) -> None:
     keys = TenantKeys(
         "tenant-keys",
         TenantKeysArgs(
-            tenants=settings.tenant_ids,
+            tenants=[tenant.id for tenant in settings.resolved_tenants if tenant.kms_key == "own"],
+            sharing=[tenant.id for tenant in settings.resolved_tenants if tenant.kms_key == "shared"],
             alias_prefix=f"alias/kilo/{stage}/tenant",
             administrators=settings.aws.key_administrators,
             users=[
                 KeyUser("Ingest", ingest_identity.role_arn, [*ENCRYPT, *DECRYPT]),
                 KeyUser("Consumer", consumer_identity.role_arn, DECRYPT),
+                *rendering.key_users(settings),
             ],
             deletion_window_days=settings.key_deletion_window_days,
             protect=settings.protect,

@@ -10,6 +10,7 @@ from typing import Any
 import runtime
 from components.change_capture import OFFSETS_FILE
 from components.ingest import PORT as INGEST_PORT
+from components.key_policy import DECRYPT, ENCRYPT, KeyUser
 from components.labels import service_host
 from components.message_bus import DATA_DIRECTORY, bus_url, member_host
 from infra import names
@@ -36,6 +37,20 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         limits_enforced=settings.gateway.limits_enforced,
         shedding_enabled=settings.gateway.shedding_enabled,
     )
+
+
+def key_users(settings: Settings) -> list[KeyUser]:
+    """Who uses tenants' keys besides the platform's own workloads."""
+    actions = {"encrypt": ENCRYPT, "decrypt": DECRYPT}
+    return [
+        KeyUser(
+            user.name,
+            user.role_arn,
+            [action for each in ("encrypt", "decrypt") if each in user.can for action in actions[each]],
+            None if user.tenants is None else frozenset(user.tenants),
+        )
+        for user in settings.aws.key_users
+    ]
 
 
 def bus_outputs(settings: Settings) -> BusOutputs:

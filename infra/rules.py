@@ -167,6 +167,21 @@ def _accounts_agree(settings: Settings) -> Iterator[Violation]:
             )
 
 
+def _keys_are_of_tenants_and_in_different_hands(settings: Settings) -> Iterator[Violation]:
+    known = set(settings.tenant_ids)
+    for index, user in enumerate(settings.aws.key_users):
+        path = f"aws.key_users[{index}]"
+        if user.role_arn in settings.aws.key_administrators:
+            yield f"{path}.role_arn", f"{user.role_arn} administers the keys; use them as another role"
+        for tenant in sorted(set(user.tenants or ()) - known):
+            yield f"{path}.tenants", f"'{tenant}' is no tenant of this stage; name one of tenants"
+    for name, count in Counter(user.name for user in settings.aws.key_users).items():
+        if count > 1 or name in {"Ingest", "Consumer"}:
+            yield "aws.key_users", f"the name '{name}' is taken; give each user its own"
+    for tenant in sorted(set(settings.field_encryption.second_keys) - known):
+        yield f"field_encryption.second_keys.{tenant}", "it is no tenant of this stage; name one of tenants"
+
+
 def _previews_are_unique(settings: Settings) -> Iterator[Violation]:
     for name, count in Counter(preview.name for preview in settings.previews).items():
         if count > 1:
@@ -189,5 +204,6 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _prod_is_protected,
     _buckets_differ,
     _accounts_agree,
+    _keys_are_of_tenants_and_in_different_hands,
     _previews_are_unique,
 )

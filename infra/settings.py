@@ -118,6 +118,19 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class TenantKeyUser(_Part):
+    """A role that uses tenants' KMS keys, such as the one that rotates data keys."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9]{0,31}$")] = Field(
+        description="a name in capitals and letters such as Rotation; the policy's statements are called so"
+    )
+    role_arn: IamArn
+    can: tuple[Literal["encrypt", "decrypt"], ...] = Field(min_length=1)
+    tenants: tuple[TenantId, ...] | None = Field(
+        default=None, min_length=1, description="Only these tenants' keys; all of them without it."
+    )
+
+
 class Aws(_Part):
     """The primary cloud. ``region`` comes from ``aws:region``, which the provider reads as well."""
 
@@ -127,6 +140,9 @@ class Aws(_Part):
     ]
     oidc_provider_arn: OidcProviderArn
     key_administrators: tuple[IamArn, ...] = Field(min_length=1)
+    key_users: tuple[TenantKeyUser, ...] = Field(
+        default=(), description="Who uses tenants' keys besides the platform's own workloads."
+    )
 
 
 class Gcp(_Part):

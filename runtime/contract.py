@@ -180,6 +180,10 @@ class FieldEncryptionOutputs(_Part):
         default="", description="Ed25519, base64: verifies the audit log's signed checkpoints."
     )
     destroy_after_days: int = Field(default=30, ge=7, le=365)
+    second_keys: dict[TenantId, KeyReference] = Field(
+        default_factory=dict,
+        description="A further KMS key by tenant, in another region or cloud, that wraps its data keys too.",
+    )
     in_flight_days: int = Field(
         default=0,
         ge=0,

@@ -63,6 +63,9 @@ class TierPolicy(_Frozen):
     """What every tenant of a tier has unless its own entry says otherwise."""
 
     encrypted_fields: tuple[FieldName, ...] = ()
+    kms_key: Literal["own", "shared"] = Field(
+        default="own", description="A KMS key of its own, or the one that tenants of this setting share."
+    )
     limit: RateLimit
     timeout_ms: int = Field(ge=10, le=60_000)
     retries: int = Field(ge=0, le=5)
@@ -76,6 +79,7 @@ class TenantEntry(_Frozen):
     id: TenantId
     tier: TierName
     encrypted_fields: tuple[FieldName, ...] | None = None
+    kms_key: Literal["own", "shared"] | None = None
     limit: RateLimit | None = None
     timeout_ms: int | None = Field(default=None, ge=10, le=60_000)
     retries: int | None = Field(default=None, ge=0, le=5)

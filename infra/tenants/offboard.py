@@ -90,7 +90,8 @@ def _steps(file: StageFile, tenant: str, folder: Path, url: Callable[[], str]) -
     yield Step(
         "keys scheduled",
         None,
-        f"administrators destroy the data keys, then the KMS key after {window} days of waiting",
+        f"administrators destroy the data keys, then the KMS key after {window} days of waiting;"
+        " a key that is shared with other tenants stays",
         commands=(
             f"kilo fle shred {tenant} --confirm {tenant} --approver NAME=KEYFILE --approver NAME=KEYFILE",
             f"KEY=$(aws kms describe-key --key-id {alias} --query KeyMetadata.KeyId --output text)",

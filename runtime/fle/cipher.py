@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import NoReturn, Self
 
 from cryptography.exceptions import InvalidTag
@@ -19,7 +20,6 @@ from runtime.fle.datakey import TICKET_BYTES, DataKey, XaesKey
 from runtime.fle.errors import (
     FieldError,
     NotAuthentic,
-    NotText,
     OutOfScope,
     TooLong,
     UnknownSuite,
@@ -30,6 +30,7 @@ from runtime.fle.formats import (
     MAXIMUM_PLAINTEXT,
     SUITE_KC_XAES,
     V1,
+    V1_MINIMUM,
     V2,
     V2_HEADER,
     RowId,
@@ -91,10 +92,12 @@ class FieldCipher:
             principal: whose credentials are used; keys in memory are never shared between principals.
             kms: KMS clients; by default those of the process's own credentials.
             second: a further KMS key by tenant (another region or cloud): losing one KMS then loses no data.
+                By default those of the outputs.
             limits: the bounds of the key cache.
         """
+        further = outputs.field_encryption.second_keys if second is None else second
         references = {
-            tenant: (each.encryption_key, *((second[tenant],) if second and tenant in second else ()))
+            tenant: (each.encryption_key, *((further[tenant],) if tenant in further else ()))
             for tenant, each in outputs.tenants.items()
         }
         ring = Keyring(
@@ -130,26 +133,12 @@ class FieldCipher:
             OutOfScope: the field is not among the tenant's ``encrypted_fields``.
             FieldError: one of the classes in :mod:`runtime.fle.errors`.
         """
-        try:
-            data = plaintext.encode() if isinstance(plaintext, str) else plaintext
-        except UnicodeEncodeError:
-            data = None
-        if data is None:
-            raise NotText(tenant, field)
+        data = plaintext if type(plaintext) is bytes else bytes_of(tenant, field, plaintext)
         # Written out rather than called: at this speed each call that is saved shows.
         ring = self._rings.get(tenant)
         if ring is None or self._clock() >= ring.fresh_until:
             ring = self._fresh(tenant, field)
-        seal, place, tickets, key, uses = ring.writers.get((self.table, field)) or self._prepare(
-            tenant, field
-        )
-        if len(data) > TICKET_BYTES:
-            self._take_large(key, tenant, field, len(data))
-        next(uses)
-        ticket = next(tickets)
-        if ticket >= key.granted:
-            self.keyring.extend(key, ticket)
-        return b2a_base64(seal(data, place, row_id), newline=False).decode("ascii")
+        return (ring.writers[self.table].get(field) or self._prepare(tenant, field)).write(data, row_id)
 
     def decrypt(self, tenant: str, field: str, row_id: RowId, value: str) -> str:
         """Decrypt one value to text; see :meth:`decrypt_bytes`.
@@ -168,9 +157,9 @@ class FieldCipher:
         """
         try:
             raw = to_bytes(value)
-            version, suite = classify(raw)
-            if version == V1:
+            if len(raw) >= V1_MINIMUM and raw[0] == V1:
                 return self._open_v1(tenant, raw)
+            _, suite = classify(raw)
             if suite == SUITE_KC_XAES:
                 return self._open_v2(tenant, field, raw, row_id)
             return self._open_siv(tenant, field, raw)
@@ -196,7 +185,6 @@ class FieldCipher:
         for size in map(len, datas):
             if size > TICKET_BYTES:
                 self._take_large(key, tenant, field, size)
-        raise_by(writer.uses, len(datas))
         sealed = key.seal_many(datas, writer.place, row_ids)
         return [b2a_base64(raw, newline=False).decode("ascii") for raw in sealed]
 
@@ -221,6 +209,10 @@ class FieldCipher:
         try:
             raws = [to_bytes(value) for value in values]
             kinds = {classify(raw) for raw in raws}
+            if kinds == {(V1, 0)} and len(keys := self.keyring.v1_readers(tenant)) == 1:
+                opened = keys[0].open_many(raws)
+                raise_by(self.keyring.ring(tenant).uses.decrypts, len(opened) - 1)
+                return opened
             heads = {raw[:V2_HEADER] for raw in raws}
             if kinds == {(V2, SUITE_KC_XAES)} and len(heads) == 1:
                 reader = self._reader(tenant, field, heads.pop())
@@ -241,9 +233,7 @@ class FieldCipher:
         bound: a value can be copied to another row of the same tenant and field.
         """
         data = bytes_of(tenant, field, plaintext)
-        writer = self._writer(tenant, field)
-        key = writer.key
-        next(writer.uses)
+        key = self._writer(tenant, field).key
         if len(data) > TICKET_BYTES:
             self._take_large(key, tenant, field, len(data))
         key.take(1, self.keyring.extend)
@@ -314,7 +304,7 @@ class FieldCipher:
         ring = self._rings.get(tenant)
         if ring is None or self._clock() >= ring.fresh_until:
             ring = self._fresh(tenant, field)
-        return ring.writers.get((self.table, field)) or self._prepare(tenant, field)
+        return ring.writers[self.table].get(field) or self._prepare(tenant, field)
 
     def _fresh(self, tenant: str, field: str) -> Ring:
         self._check_scope(tenant, field)
@@ -344,13 +334,19 @@ class FieldCipher:
             problem = error.at(tenant, field)
         else:
             place = associated_data(key.header, tenant, self.table, field)
-            writer = Writer(key.seal, place, key.tickets, key, ring.uses.encrypts)
-            ring.writers[self.table, field] = writer
+            large = partial(self._take_large, key, tenant, field)
+            writer = Writer(key.writer(place, large, self.keyring.extend), key, place)
+            ring.writers[self.table][field] = writer
             return writer
         raise problem
 
     def _open_v1(self, tenant: str, raw: bytes) -> bytes:
-        keys = self.keyring.v1_readers(tenant)
+        ring = self._rings.get(tenant)
+        if ring is not None and ring.v1 is not None and self._clock() < ring.fresh_until:
+            keys = ring.v1
+            next(ring.uses.decrypts)
+        else:
+            keys = self.keyring.v1_readers(tenant)
         for key in keys:
             try:
                 return key.open(raw)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from binascii import b2a_base64
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count, islice
@@ -29,6 +30,7 @@ from runtime.fle.formats import (
     row_data,
 )
 from runtime.fle.keytable import KeyRow
+from runtime.fle.usage import uses_of
 from runtime.fle.xaes import NONCE_BYTES, KcXaes256Gcm
 
 _V1_BYTE = b"\x01"
@@ -41,10 +43,14 @@ TICKET_BYTES = 4096
 bounds messages and bytes alike, and the limits that depend on blocks hold too."""
 
 
+Extend = Callable[["DataKey", int], None]
+Write = Callable[[bytes, RowId], str]
+
+
 class DataKey:
     """What the keys of both formats have in common: identity and message counting."""
 
-    __slots__ = ("_lock", "format", "granted", "header", "key_id", "tenant", "tickets")
+    __slots__ = ("__weakref__", "_lock", "format", "granted", "header", "key_id", "tenant", "tickets", "uses")
 
     def __init__(self, row: KeyRow, head: bytes) -> None:
         self.key_id, self.tenant, self.format, self.header = row.id, row.tenant, row.format, head
@@ -52,8 +58,10 @@ class DataKey:
         self.tickets = count()
         self.granted = 0
         self._lock = threading.Lock()
+        self.uses = uses_of(row.tenant)
+        self.uses.watch(self)
 
-    def take(self, messages: int, extend: Callable[[DataKey, int], None]) -> None:
+    def take(self, messages: int, extend: Extend) -> None:
         """Count ``messages`` encryptions before they happen; ``extend`` is asked when none are left."""
         deque(islice(self.tickets, messages - 1), maxlen=0)
         ticket = next(self.tickets)
@@ -66,13 +74,24 @@ class DataKey:
             while ticket >= self.granted:
                 self.granted += reserve(self)
 
-    def seal(self, data: bytes, place: bytes, row_id: RowId) -> bytes:
-        """Encrypt one value for its ``place`` (:func:`runtime.fle.formats.associated_data`) and row."""
+    def writer(self, place: bytes, large: Callable[[int], None], extend: Extend) -> Write:
+        """What encrypts one value and its row to text, for a ``place``, and counts it.
+
+        A closure: at a microsecond a value, each call and each attribute that is not looked up shows.
+
+        Args:
+            place: what is bound besides the row (:func:`runtime.fle.formats.associated_data`).
+            large: told the size of a value that takes more than one ticket.
+            extend: asked when no message is left.
+        """
         raise NotImplementedError
 
     def seal_many(self, datas: Sequence[bytes], place: bytes, row_ids: Sequence[RowId]) -> list[bytes]:
         """Encrypt a column of values."""
         raise NotImplementedError
+
+    def __del__(self) -> None:
+        self.uses.forget(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(key_id={self.key_id}, tenant={self.tenant!r})"
@@ -91,11 +110,22 @@ class GcmKey(DataKey):
         super().__init__(row, _V1_BYTE)
         self._gcm = AESGCM(secret)
 
-    def seal(self, data: bytes, place: bytes, row_id: RowId) -> bytes:
-        """See :class:`DataKey`; ``place`` and ``row_id`` are not used."""
-        nonce = os.urandom(12)
-        sealed = self._gcm.encrypt(nonce, data, None)
-        return _V1_BYTE + nonce + sealed[-16:] + sealed[:-16]
+    def writer(self, place: bytes, large: Callable[[int], None], extend: Extend) -> Write:
+        """See :class:`DataKey`; neither ``place`` nor the row is bound."""
+        encrypt, tickets, join, most = self._gcm.encrypt, self.tickets, b"".join, TICKET_BYTES
+
+        def write(data: bytes, row_id: RowId) -> str:
+            if len(data) > most:
+                large(len(data))
+            ticket = next(tickets)
+            if ticket >= self.granted:
+                extend(self, ticket)
+            nonce = os.urandom(12)
+            sealed = encrypt(nonce, data, None)
+            raw = join((_V1_BYTE, nonce, sealed[-16:], sealed[:-16]))
+            return b2a_base64(raw, newline=False).decode()
+
+        return write
 
     def seal_many(self, datas: Sequence[bytes], place: bytes, row_ids: Sequence[RowId]) -> list[bytes]:
         """See :class:`DataKey`; ``place`` and ``row_ids`` are not used."""
@@ -110,6 +140,11 @@ class GcmKey(DataKey):
     def open(self, raw: bytes) -> bytes:
         """Decrypt a v1 value; raises ``InvalidTag``."""
         return self._gcm.decrypt(raw[1:13], raw[29:] + raw[13:29], None)
+
+    def open_many(self, raws: Sequence[bytes]) -> list[bytes]:
+        """Decrypt v1 values; raises ``InvalidTag``, without saying for which."""
+        decrypt = self._gcm.decrypt
+        return [decrypt(raw[1:13], raw[29:] + raw[13:29], None) for raw in raws]
 
 
 class XaesKey(DataKey):
@@ -126,11 +161,28 @@ class XaesKey(DataKey):
         self._xaes = KcXaes256Gcm(secret)
         self._siv = AESSIV(HKDF(SHA256(), 64, None, _SIV_INFO).derive(secret))
 
-    def seal(self, data: bytes, place: bytes, row_id: RowId) -> bytes:
+    def writer(self, place: bytes, large: Callable[[int], None], extend: Extend) -> Write:
         """See :class:`DataKey`."""
-        nonce = os.urandom(NONCE_BYTES)
-        sealed, commitment = self._xaes.seal(nonce, data, place + row_data(row_id))
-        return self.header + nonce + commitment + sealed[-16:] + sealed[:-16]
+        encrypt, tickets, head, join, most = (
+            self._xaes.seal,
+            self.tickets,
+            self.header,
+            b"".join,
+            TICKET_BYTES,
+        )
+
+        def write(data: bytes, row_id: RowId) -> str:
+            if len(data) > most:
+                large(len(data))
+            ticket = next(tickets)
+            if ticket >= self.granted:
+                extend(self, ticket)
+            nonce = os.urandom(NONCE_BYTES)
+            sealed, commitment = encrypt(nonce, data, place + row_data(row_id))
+            raw = join((head, nonce, commitment, sealed[-16:], sealed[:-16]))
+            return b2a_base64(raw, newline=False).decode()
+
+        return write
 
     def seal_many(self, datas: Sequence[bytes], place: bytes, row_ids: Sequence[RowId]) -> list[bytes]:
         """See :class:`DataKey`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import boto3
 from botocore.config import Config
@@ -71,6 +71,24 @@ _PATIENCE_SECONDS = 5.0
 _PATIENCE = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 2})
 
 
+KeyState = Literal["enabled", "disabled", "pending-deletion", "gone"]
+KEY_STATES: tuple[KeyState, ...] = ("enabled", "disabled", "pending-deletion", "gone")
+
+# What is not here is as good as disabled.
+# https://docs.aws.amazon.com/kms/latest/developerguide/key-state.html
+_AWS_STATES: dict[str, KeyState] = {
+    "Enabled": "enabled",
+    "PendingDeletion": "pending-deletion",
+    "PendingReplicaDeletion": "pending-deletion",
+}
+# https://cloud.google.com/kms/docs/key-states
+_GCP_STATES: dict[str, KeyState] = {
+    "ENABLED": "enabled",
+    "DESTROY_SCHEDULED": "pending-deletion",
+    "DESTROYED": "gone",
+}
+
+
 class Kms(Protocol):
     """What a key management service does for us. Each call raises one of the Kms errors."""
 
@@ -80,6 +98,10 @@ class Kms(Protocol):
 
     def unwrap(self, key: str, wrapped: bytes, context: Context) -> bytearray:
         """Decrypt what :meth:`wrap` returned; only under the same key and context."""
+        ...
+
+    def state(self, key: str) -> KeyState:
+        """Whether ``key`` can be used, as its administrators left it."""
         ...
 
 
@@ -123,6 +145,14 @@ class AwsKms:
             ),
         )
         return bytearray(answer["Plaintext"])
+
+    def state(self, key: str) -> KeyState:
+        """See :class:`Kms`."""
+        try:
+            answer = self._call("describe", {}, lambda: self._client(key).describe_key(KeyId=key))
+        except KmsKeyUnusable:
+            return "gone"
+        return _AWS_STATES.get(answer["KeyMetadata"]["KeyState"], "disabled")
 
     @staticmethod
     def _call(operation: str, context: Context, call: Callable[[], Any]) -> Any:
@@ -189,6 +219,14 @@ class GcpKms:
             raise KmsUnavailable(detail="the answer was corrupted on the way")
         return bytearray(answer.plaintext)
 
+    def state(self, key: str) -> KeyState:
+        """See :class:`Kms`. The primary version's state, which is what wraps."""
+        try:
+            answer = self._call("describe", {}, lambda: self._ask("get_crypto_key", {"name": key}))
+        except KmsKeyUnusable:
+            return "gone"
+        return _GCP_STATES.get(answer.primary.state.name, "disabled")
+
     def _ask(self, method: str, request: dict[str, Any]) -> Any:
         from google.api_core import exceptions, retry  # noqa: PLC0415 - comes with the gcp extra
 
@@ -213,7 +251,7 @@ class GcpKms:
 
 
 def _counted(operation: str, context: Context, call: Callable[[], Any]) -> Any:
-    _CALLS.labels(context["tenant"], operation).inc()
+    _CALLS.labels(context.get("tenant", ""), operation).inc()
     with _DURATION.labels(operation).time():
         return call()
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
 from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple, NoReturn
 
-from runtime.fle.datakey import GcmKey, XaesKey
+from runtime.fle.datakey import GcmKey, Write, XaesKey
 from runtime.fle.errors import FieldError
-from runtime.fle.formats import RowId
 from runtime.fle.keytable import TenantRows
 from runtime.fle.usage import Uses
 
@@ -39,17 +38,13 @@ class CacheLimits:
     reserve_messages: int = 1 << 18
 
 
-class Writer(NamedTuple):
-    """How a field is encrypted: ``seal`` and ``tickets`` are the key's, ``place`` is bound to the value.
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """How a field is encrypted: a value by ``write``, a column by ``key`` for ``place``."""
 
-    ``uses`` counts for the metrics alone.
-    """
-
-    seal: Callable[[bytes, bytes, RowId], bytes]
-    place: bytes
-    tickets: Iterator[int]
+    write: Write
     key: GcmKey | XaesKey
-    uses: count[int]
+    place: bytes
 
 
 class Reader(NamedTuple):
@@ -92,7 +87,8 @@ class Ring:
         """Why the last fetch failed, while these keys serve on."""
         # What a cipher prepares for a field is kept here, so that it never outlives the keys.
         self.v1: list[GcmKey] | None = None
-        self.writers: dict[tuple[str, str], Writer] = {}
+        self.writers: defaultdict[str, dict[str, Writer]] = defaultdict(dict)
+        """By table and field: two look-ups by a name are quicker than one by a pair."""
         self.readers: dict[tuple[str, str, bytes], Reader] = {}
 
     def __del__(self) -> None:

@@ -1,6 +1,7 @@
-"""Looks at what lies encrypted and how far rotations are, for the gauges that alerts and dashboards ask.
+"""Looks at KMS keys' states, at what lies encrypted and how far rotations are, for alerts and dashboards.
 
-It counts in the database and needs no key. Left out: counting what another database holds.
+It counts in the database and asks KMS for states; it needs no data key. Left out: counting what another
+database holds.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import psycopg
 from prometheus_client import REGISTRY, Gauge
@@ -16,14 +17,23 @@ from psycopg.rows import TupleRow
 
 from runtime.contract import EncryptedTable, StackOutputs
 from runtime.errors import KiloError
+from runtime.fle.errors import FieldError
+from runtime.fle.kms import KEY_STATES, KmsClients
 from runtime.fle.rotation.coverage import Covered, coverage
-from runtime.observe.metrics import FLE_COVERAGE, FLE_ROTATION_LAST_SUCCESS, FLE_ROTATION_ROWS_REMAINING
+from runtime.observe.metrics import (
+    FLE_COVERAGE,
+    FLE_KMS_KEY_STATE,
+    FLE_ROTATION_LAST_SUCCESS,
+    FLE_ROTATION_ROWS_REMAINING,
+)
 
 _log = logging.getLogger(__name__)
-LOOK_SECONDS = 600.0
+COUNT_SECONDS = 600.0
+STATE_SECONDS = 60.0
 
 _coverage: Gauge = FLE_COVERAGE.create(REGISTRY)
 _remaining: Gauge = FLE_ROTATION_ROWS_REMAINING.create(REGISTRY)
+_key_state: Gauge = FLE_KMS_KEY_STATE.create(REGISTRY)
 _last_success: Gauge = FLE_ROTATION_LAST_SUCCESS.create(REGISTRY)
 
 _ACTIVE = "SELECT tenant, id FROM fle_keys WHERE purpose = 'field-data' AND state = 'active'"
@@ -34,29 +44,51 @@ WHERE state = 'finalized' GROUP BY tenant
 
 
 class EncryptionUpkeep:
-    """Runs beside a service whose database role may read the encrypted tables and the key table."""
+    """Runs beside a service whose identity may describe the tenants' KMS keys and read the encrypted tables.
 
-    def __init__(self, outputs: StackOutputs, database_url: str) -> None:
-        self._outputs, self._url = outputs, database_url
+    Args:
+        outputs: the stage.
+        database_url: as a role that may read the encrypted tables and the key table.
+        kms: by default under the process's own credentials.
+    """
+
+    def __init__(self, outputs: StackOutputs, database_url: str, kms: KmsClients | None = None) -> None:
+        self._outputs, self._url, self._kms = outputs, database_url, kms or KmsClients()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Look until ``stopping`` is set."""
-        while not stopping.is_set():
-            await asyncio.to_thread(self.look)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), LOOK_SECONDS)
+        await asyncio.gather(
+            _every(COUNT_SECONDS, self.count, stopping), _every(STATE_SECONDS, self.look_at_keys, stopping)
+        )
 
-    def look(self) -> None:
-        """Look once. What can't be looked at is said in the log, and its gauges stay as they were."""
+    def look_at_keys(self) -> None:
+        """Ask for the state of each tenant's KMS keys; of two, the worse counts."""
+        for tenant, each in self._outputs.tenants.items():
+            second = self._outputs.field_encryption.second_keys.get(tenant)
+            try:
+                states = {
+                    self._kms.of(key.provider).state(key.key)
+                    for key in (each.encryption_key, second)
+                    if key is not None
+                }
+            except FieldError as error:
+                _log.warning("encryption upkeep: the KMS key of %s: %s", tenant, error)
+                continue
+            worst = max(states, key=KEY_STATES.index)
+            for state in KEY_STATES:
+                _key_state.labels(tenant, state).set(state == worst)
+
+    def count(self) -> None:
+        """Count once. What can't be counted is said in the log, and its gauges stay as they were."""
         try:
             with psycopg.connect(
                 self._url, autocommit=True, connect_timeout=5, application_name="kilo-encryption-upkeep"
             ) as connection:
-                self._look(connection)
+                self._count(connection)
         except psycopg.Error as error:
             _log.warning("encryption upkeep: %s", str(error).partition("\n")[0])
 
-    def _look(self, connection: psycopg.Connection[TupleRow]) -> None:
+    def _count(self, connection: psycopg.Connection[TupleRow]) -> None:
         tenants = list(self._outputs.tenants)
         counted: list[Covered] = []
         for table in self._outputs.field_encryption.tables:
@@ -76,6 +108,13 @@ class EncryptionUpkeep:
                 _remaining.labels(tenant).set(left)
         for tenant, finished in connection.execute(_FINISHED):
             _last_success.labels(tenant).set(finished)
+
+
+async def _every(seconds: float, look: Callable[[], None], stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        await asyncio.to_thread(look)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), seconds)
 
 
 def _is_counted(tables: Sequence[EncryptedTable], field: str) -> bool:

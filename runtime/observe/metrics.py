@@ -192,6 +192,11 @@ FLE_KMS_CALL_DURATION = HistogramMetric(
     ("operation",),
     _MILLISECONDS,
 )
+FLE_KMS_KEY_STATE = GaugeMetric(
+    "fle_kms_key_state",
+    "1 for the state that the tenant's KMS key is in: enabled, disabled, pending-deletion or gone.",
+    ("tenant", "state"),
+)
 FLE_DATA_KEY_CACHE = CounterMetric(
     "fle_data_key_cache_total", "Look-ups of a data key; result is hit or miss.", ("tenant", "result")
 )

@@ -136,6 +136,19 @@ def encryption_alerts() -> list[Alert]:
             "Fields of {{ $labels.tenant }} could not be decrypted: {{ $labels.reason }}",
         ),
         Alert(
+            "TenantKeyDisabled",
+            f'max by (tenant) ({metrics.FLE_KMS_KEY_STATE.name}{{state=~"disabled|gone"}}) == 1',
+            "page",
+            "The KMS key of {{ $labels.tenant }} is disabled or gone: its fields can't be read",
+        ),
+        # While it waits, deletion can still be cancelled; afterwards nothing brings the data back.
+        Alert(
+            "TenantKeyDeletionScheduled",
+            f'max by (tenant) ({metrics.FLE_KMS_KEY_STATE.name}{{state="pending-deletion"}}) == 1',
+            "page",
+            "The KMS key of {{ $labels.tenant }} is scheduled for deletion",
+        ),
+        Alert(
             "FleCoverageIncomplete",
             f"min by (tenant, field) ({metrics.FLE_COVERAGE.name}) < 1",
             "ticket",

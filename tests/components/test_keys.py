@@ -117,3 +117,59 @@ def test_another_tenant_changes_nothing_of_those_that_are_there(tenant: str) -> 
     name = f"tenant-keys-{tenant}"
     assert after.one(KEY, name) == before.one(KEY, name)
     assert len(after.of(KEY)) == len(before.of(KEY)) + 1
+
+
+def granted(user: KeyUser, *, sharing: tuple[str, ...] = ()) -> Recording:
+    return record(
+        lambda: TenantKeys(
+            "tenant-keys",
+            TenantKeysArgs(
+                tenants=("acme", "globex"),
+                alias_prefix="alias/kilo/dev/tenant",
+                administrators=[ADMINISTRATOR],
+                users=[user],
+                deletion_window_days=30,
+                protect=True,
+                tags={"project": "kilo"},
+                sharing=sharing,
+            ),
+        )
+    )
+
+
+def policy(recording: Recording, name: str) -> dict[str, dict[str, Any]]:
+    found = json.loads(recording.one(KEY, name).inputs["policy"])
+    return {statement["Sid"]: statement for statement in found["Statement"]}
+
+
+def test_a_user_of_some_tenants_has_no_part_in_the_keys_of_others() -> None:
+    recording = granted(KeyUser("Support", CONSUMER, DECRYPT, frozenset({"acme"})))
+    assert set(policy(recording, "tenant-keys-acme")) == {"Administer", "SupportUses", "SupportDescribes"}
+    assert set(policy(recording, "tenant-keys-globex")) == {"Administer"}
+
+
+def test_tenants_that_share_have_one_key_that_asks_for_a_tenant() -> None:
+    recording = granted(KeyUser("Ingest", INGEST, ENCRYPT), sharing=("small", "tiny"))
+    assert len(recording.of(KEY)) == 3
+    alias = recording.one(ALIAS, "tenant-keys--shared")
+    assert alias.inputs["name"] == "alias/kilo/dev/tenant-shared"
+    assert (alias.protect, alias.retain_on_delete) == (True, True)
+    use = policy(recording, "tenant-keys--shared")["IngestUses"]
+    assert use["Condition"] == {"Null": {"kms:EncryptionContext:tenant": "false"}}
+    assert policy(recording, "tenant-keys-acme")["IngestUses"]["Condition"] == {
+        "StringEquals": {"kms:EncryptionContext:tenant": "acme"}
+    }
+
+
+def test_a_user_of_some_tenants_opens_only_theirs_under_a_shared_key() -> None:
+    recording = granted(KeyUser("Support", CONSUMER, DECRYPT, frozenset({"tiny"})), sharing=("small", "tiny"))
+    assert policy(recording, "tenant-keys--shared")["SupportUses"]["Condition"] == {
+        "StringEquals": {"kms:EncryptionContext:tenant": ["tiny"]}
+    }
+
+
+def test_ten_thousand_tenants_that_share_cost_one_key_and_a_policy_that_kms_takes() -> None:
+    sharing = tuple(f"tenant-{number}" for number in range(10_000))
+    recording = granted(KeyUser("Ingest", INGEST, ENCRYPT), sharing=sharing)
+    assert len(recording.of(KEY)) == 3
+    assert len(recording.one(KEY, "tenant-keys--shared").inputs["policy"]) < 32_768

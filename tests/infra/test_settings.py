@@ -50,7 +50,34 @@ def drop(path: str) -> Callable[[Config], None]:
     return change
 
 
+ROTATION = {
+    "name": "Rotation",
+    "role_arn": "arn:aws:iam::123456789012:role/rotation",
+    "can": ["encrypt", "decrypt"],
+}
+
 MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
+    "a key user of a tenant that is not there": (
+        "dev",
+        put("kilo:aws.key_users", [{**ROTATION, "tenants": ["acmee"]}]),
+        "kilo:aws.key_users[0].tenants",
+        "'acmee' is no tenant of this stage",
+    ),
+    "a key user that takes the platform's name": (
+        "dev",
+        put("kilo:aws.key_users", [{**ROTATION, "name": "Ingest"}]),
+        "kilo:aws.key_users",
+        "the name 'Ingest' is taken",
+    ),
+    "a second key of a tenant that is not there": (
+        "dev",
+        put(
+            "kilo:field_encryption",
+            {"second_keys": {"acmee": {"provider": "gcp", "key": "projects/p/k", "alias": "acme"}}},
+        ),
+        "kilo:field_encryption.second_keys.acmee",
+        "it is no tenant of this stage",
+    ),
     "unknown section": ("dev", put("kilo:tenant", []), "kilo:tenant", "did you mean 'tenants'?"),
     "unknown key": ("dev", put("kilo:bus.replica", 3), "kilo:bus.replica", "did you mean 'replicas'?"),
     "unknown key without a likeness": (

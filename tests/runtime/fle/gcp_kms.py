@@ -28,6 +28,7 @@ class CloudKms:
         self._keys: dict[str, AESGCM] = {}
         self.answer: grpc.StatusCode | None = None
         self.corrupt = False
+        self.state = "ENABLED"
         self.pause_seconds = 0.0
         self.calls = 0
         self._server = grpc.server(ThreadPoolExecutor(4))
@@ -37,6 +38,9 @@ class CloudKms:
             ),
             "Decrypt": grpc.unary_unary_rpc_method_handler(
                 self._decrypt, kms_v1.DecryptRequest.deserialize, kms_v1.DecryptResponse.serialize
+            ),
+            "GetCryptoKey": grpc.unary_unary_rpc_method_handler(
+                self._describe, kms_v1.GetCryptoKeyRequest.deserialize, kms_v1.CryptoKey.serialize
             ),
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
@@ -59,6 +63,13 @@ class CloudKms:
         time.sleep(self.pause_seconds)
         if self.answer is not None:
             context.abort(self.answer, "as the test wants it")
+
+    def _describe(self, request: Any, context: grpc.ServicerContext) -> kms_v1.CryptoKey:
+        self._before(context)
+        if request.name not in self._keys:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such key")
+        primary = kms_v1.CryptoKeyVersion(state=self.state)
+        return kms_v1.CryptoKey(name=request.name, primary=primary)
 
     def _encrypt(self, request: Any, context: grpc.ServicerContext) -> kms_v1.EncryptResponse:
         self._before(context)

@@ -88,6 +88,23 @@ def test_no_credentials_are_a_denial(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         GcpKms().wrap(NAME, SECRET, CONTEXT)
 
 
+@pytest.mark.parametrize(
+    ("state", "seen"),
+    [
+        ("ENABLED", "enabled"),
+        ("DISABLED", "disabled"),
+        ("DESTROY_SCHEDULED", "pending-deletion"),
+        ("DESTROYED", "gone"),
+    ],
+)
+def test_a_key_s_state_is_its_primary_version_s(cloud: CloudKms, state: str, seen: str) -> None:
+    kms = GcpKms(cloud.client())
+    assert kms.state(NAME) == "gone"
+    kms.wrap(NAME, SECRET, CONTEXT)
+    cloud.state = state
+    assert kms.state(NAME) == seen
+
+
 def test_a_second_cloud_opens_what_the_first_can_t(stage: Stage, cloud: CloudKms) -> None:
     first = stage.outputs.tenants["gold"].encryption_key
     second = KeyReference(provider="gcp", key=NAME, alias="gold")

@@ -315,6 +315,21 @@ def test_a_second_kms_opens_what_the_first_can_t(stage: Stage, kms: CountingKms)
     assert cipher.decrypt("gold", "email", 1, value) == "x"
 
 
+def test_a_second_key_of_the_stage_s_configuration_is_used_without_being_asked_for(
+    stage: Stage, kms: CountingKms
+) -> None:
+    arn = boto3.client("kms", region_name="eu-north-1").create_key()["KeyMetadata"]["Arn"]
+    second = {"gold": KeyReference(provider="aws", key=arn, alias="second")}
+    settings = stage.outputs.field_encryption.model_copy(update={"second_keys": second})
+    outputs = stage.outputs.model_copy(update={"field_encryption": settings})
+    before = stage.cipher().encrypt("gold", "email", 1, "x")
+    cipher = FieldCipher.from_outputs(outputs, stage.url, table="customers", kms=KmsClients(aws=kms))
+    cipher.keyring.rewrap("gold")
+    assert stage.sql("SELECT count(*) FROM fle_wraps WHERE kms_key = %s", arn) == [(1,)]
+    stage.destroy_kms_key("gold")
+    assert cipher.decrypt("gold", "email", 1, before) == "x"
+
+
 def test_wrapping_again_changes_wraps_and_no_value(stage: Stage, kms: CountingKms) -> None:
     cipher = cipher_of(stage, ring_of(stage, kms))
     value = cipher.encrypt("gold", "email", 1, "x")

@@ -74,23 +74,23 @@ def test_coverage_and_rotation_become_gauges(stage: Stage) -> None:
     cipher = stage.cipher()
     fill(stage, cipher, rows=10)
     upkeep = EncryptionUpkeep(stage.outputs, stage.url)
-    upkeep.look()
+    upkeep.count()
     coverage = {"tenant": "gold", "field": "email"}
     assert value("fle_coverage_ratio", **coverage) == 1
     stage.sql("UPDATE customers SET email = 'ana@example.com' WHERE id <= 4")
-    upkeep.look()
+    upkeep.count()
     assert value("fle_coverage_ratio", **coverage) == pytest.approx(0.6)
     assert value("fle_coverage_ratio", tenant="gold", field="phone") == 1
     stage.sql("UPDATE customers SET email = NULL WHERE id <= 4")
     rotations = Rotations(stage.outputs, stage.url, cipher)
     plan = approved(stage, rotations).digest()
     rotations.start(plan, "tester")
-    upkeep.look()
+    upkeep.count()
     assert value("fle_rotation_rows_remaining", tenant="gold") == 16
     rotations.run(plan, "tester", quiet)
     rotations.verify(plan, "tester")
     rotations.finalize(plan, "requester", PEOPLE["requester"])
-    upkeep.look()
+    upkeep.count()
     assert value("fle_rotation_rows_remaining", tenant="gold") == 0
     ((finished,),) = stage.sql("SELECT extract(epoch FROM finished_at)::float FROM fle_rotations")
     assert value("fle_rotation_last_success_timestamp_seconds", tenant="gold") == pytest.approx(finished)
@@ -100,7 +100,7 @@ def test_a_table_that_the_role_may_not_read_is_named(stage: Stage, caplog: pytes
     fill(stage, stage.cipher(), rows=1)
     host = stage.url.partition("@")[2]
     stage.sql("ALTER ROLE kilo_consumer PASSWORD 'c'")
-    EncryptionUpkeep(stage.outputs, f"postgresql://kilo_consumer:c@{host}").look()
+    EncryptionUpkeep(stage.outputs, f"postgresql://kilo_consumer:c@{host}").count()
     assert "table customers is not counted: permission denied" in caplog.text
 
 
@@ -111,7 +111,7 @@ def test_the_consumer_s_role_may_count_the_events(stage: Stage, caplog: pytest.L
     outputs = stage.outputs.model_copy(update={"field_encryption": settings})
     host = stage.url.partition("@")[2]
     stage.sql("ALTER ROLE kilo_consumer PASSWORD 'c'")
-    EncryptionUpkeep(outputs, f"postgresql://kilo_consumer:c@{host}").look()
+    EncryptionUpkeep(outputs, f"postgresql://kilo_consumer:c@{host}").count()
     assert caplog.text == ""
 
 
@@ -145,3 +145,26 @@ def test_a_shredded_tenant_gets_no_key_again(stage: Stage) -> None:
     stage.sql("INSERT INTO fle_tenants (tenant, shredded_at) VALUES ('gold', now())")
     with pytest.raises(errors.KeyDestroyed, match="shredded"):
         stage.cipher().keyring.create("gold", "field-data", "retiring", bytearray(b"k" * 32))
+
+
+def test_a_key_that_is_disabled_or_scheduled_for_deletion_shows(stage: Stage) -> None:
+    upkeep = EncryptionUpkeep(stage.outputs, stage.url)
+
+    def states() -> dict[str, float]:
+        upkeep.look_at_keys()
+        return {
+            state: value("fle_kms_key_state", tenant="gold", state=state)
+            for state in ("enabled", "disabled", "pending-deletion", "gone")
+        }
+
+    nothing = {"enabled": 0.0, "disabled": 0.0, "pending-deletion": 0.0, "gone": 0.0}
+    # The server here disables and deletes by a key's id alone, where AWS takes its ARN as well.
+    key = stage.outputs.tenants["gold"].encryption_key.key.rpartition("/")[2]
+    assert states() == {**nothing, "enabled": 1}
+    stage.kms.disable_key(KeyId=key)
+    assert states() == {**nothing, "disabled": 1}
+    stage.kms.schedule_key_deletion(KeyId=key, PendingWindowInDays=7)
+    assert states() == {**nothing, "pending-deletion": 1}
+    stage.destroy_kms_key("gold")
+    assert states() == {**nothing, "gone": 1}
+    assert value("fle_kms_key_state", tenant="second", state="enabled") == 1

@@ -153,6 +153,20 @@ CASES = [
         {"tenant": "acme", "reason": "tag"},
     ),
     Case(
+        "TenantKeyDisabled",
+        {'fle_kms_key_state{tenant="acme", state="disabled"}': "1x60"},
+        {'fle_kms_key_state{tenant="acme", state="enabled"}': "1x60"},
+        "The KMS key of acme is disabled or gone: its fields can't be read",
+        {"tenant": "acme"},
+    ),
+    Case(
+        "TenantKeyDeletionScheduled",
+        {'fle_kms_key_state{tenant="acme", state="pending-deletion"}': "1x60"},
+        {'fle_kms_key_state{tenant="acme", state="pending-deletion"}': "0x60"},
+        "The KMS key of acme is scheduled for deletion",
+        {"tenant": "acme"},
+    ),
+    Case(
         "FleCoverageIncomplete",
         {'fle_coverage_ratio{tenant="acme", field="email"}': "0.5x200"},
         {'fle_coverage_ratio{tenant="acme", field="email"}': "1x200"},
