@@ -59,6 +59,8 @@ class MirroredRegistryArgs:
     google_location: str
     protect: bool
     tags: Mapping[str, str]
+    replica_regions: Sequence[str] = ()
+    """ECR copies the repositories there by itself; its setting for that is one for the account's registry."""
     deployed_images: Sequence[str] = ()
     """Images with tags that the stage runs; those of these repositories are kept whatever their tag."""
 
@@ -69,6 +71,8 @@ class MirroredRegistry(pulumi.ComponentResource):
     primary_url: pulumi.Output[str]
     """Host to which a repository's name is appended."""
     secondary_url: pulumi.Output[str]
+    replica_urls: Mapping[str, pulumi.Output[str]]
+    """The primary's host by region."""
     push_queue_url: pulumi.Output[str]
     dead_letter_queue_url: pulumi.Output[str]
 
@@ -82,8 +86,9 @@ class MirroredRegistry(pulumi.ComponentResource):
         self._queue, self._dead_letters = self._push_queue()
         self._secondary = self._mirror()
 
-        some_name, some = next(iter(repositories.items()))
-        self.primary_url = some.repository_url.apply(lambda url: url.removesuffix(f"/{some_name}"))
+        some = next(iter(repositories))
+        self.primary_url = _host_of(repositories[some], some)
+        self.replica_urls = self._replicas(repositories[some].registry_id)
         self.secondary_url = self._secondary.registry_uri
         self.push_queue_url = self._queue.url
         self.dead_letter_queue_url = self._dead_letters.url
@@ -118,10 +123,48 @@ class MirroredRegistry(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=self),
             )
 
-    def _repository(self, repository: str) -> aws.ecr.Repository:
+    def _replicas(self, registry_id: pulumi.Output[str]) -> dict[str, pulumi.Output[str]]:
+        """The repositories in every other region, made first so that their tags are immutable there too."""
+        regions = self._args.replica_regions
+        if not regions:
+            return {}
+        made = {
+            region: {name: self._repository(name, region) for name in self._args.repositories}
+            for region in regions
+        }
+        aws.ecr.ReplicationConfiguration(
+            f"{self._name}-replication",
+            replication_configuration=aws.ecr.ReplicationConfigurationReplicationConfigurationArgs(
+                rules=[
+                    aws.ecr.ReplicationConfigurationReplicationConfigurationRuleArgs(
+                        destinations=[
+                            aws.ecr.ReplicationConfigurationReplicationConfigurationRuleDestinationArgs(
+                                region=region, registry_id=registry_id
+                            )
+                            for region in regions
+                        ],
+                        repository_filters=[
+                            aws.ecr.ReplicationConfigurationReplicationConfigurationRuleRepositoryFilterArgs(
+                                filter=name, filter_type="PREFIX_MATCH"
+                            )
+                            for name in self._args.repositories
+                        ],
+                    )
+                ]
+            ),
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=[resource for each in made.values() for resource in each.values()]
+            ),
+        )
+        some = self._args.repositories[0]
+        return {region: _host_of(repositories[some], some) for region, repositories in made.items()}
+
+    def _repository(self, repository: str, region: str | None = None) -> aws.ecr.Repository:
         args = self._args
+        label = f"{self._name}-{repository}" + (f"-{region}" if region else "")
         resource = aws.ecr.Repository(
-            f"{self._name}-{repository}",
+            label,
+            region=region,
             name=repository,
             image_tag_mutability="IMMUTABLE",
             image_scanning_configuration=aws.ecr.RepositoryImageScanningConfigurationArgs(scan_on_push=True),
@@ -133,7 +176,8 @@ class MirroredRegistry(pulumi.ComponentResource):
             opts=keep(self, args.protect),
         )
         aws.ecr.LifecyclePolicy(
-            f"{self._name}-{repository}",
+            label,
+            region=region,
             repository=resource.name,
             policy=_lifecycle(_deployed_tags(repository, args.deployed_images)),
             opts=keep(self, args.protect),
@@ -240,6 +284,10 @@ def _only_from(rule_arn: pulumi.Output[str], queue_arn: pulumi.Output[str]) -> p
             }
         ]
     )
+
+
+def _host_of(repository: aws.ecr.Repository, name: str) -> pulumi.Output[str]:
+    return repository.repository_url.apply(lambda url: url.removesuffix(f"/{name}"))
 
 
 def _deployed_tags(repository: str, images: Sequence[str]) -> list[str]:

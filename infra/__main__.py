@@ -94,6 +94,7 @@ def deploy(settings: Settings) -> None:
             google_location=settings.gcp.region,
             protect=settings.protect,
             tags=tags,
+            replica_regions=settings.registry.replica_regions,
             deployed_images=[preview.image for preview in settings.previews],
         ),
     )

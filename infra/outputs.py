@@ -82,6 +82,10 @@ def outputs_document(
             "repositories": list(settings.registry.repositories),
             "push_queue_url": registry.push_queue_url,
             "push_dead_letter_queue_url": registry.dead_letter_queue_url,
+            "replicas": [
+                {"provider": "aws", "url": url, "location": region}
+                for region, url in registry.replica_urls.items()
+            ],
             "signers": settings.registry.signers.model_dump(mode="json"),
         },
         "backups": {

@@ -98,6 +98,14 @@ def _repositories_are_unique(settings: Settings) -> Iterator[Violation]:
             yield "registry.repositories", f"repository '{name}' is listed {count} times; list it once"
 
 
+def _replica_regions_are_others(settings: Settings) -> Iterator[Violation]:
+    for region, count in Counter(settings.registry.replica_regions).items():
+        if count > 1:
+            yield "registry.replica_regions", f"region '{region}' is listed {count} times; list it once"
+        if region == settings.aws.region:
+            yield "registry.replica_regions", f"'{region}' is the primary's own region; leave it out"
+
+
 def _rows_outlive_the_duplicate_window(settings: Settings) -> Iterator[Violation]:
     window, days = settings.bus.duplicate_window_seconds, settings.bus.retention_days
     if window > days * 86_400:
@@ -198,6 +206,7 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _weights_have_a_version,
     _aggregates_are_unique,
     _repositories_are_unique,
+    _replica_regions_are_others,
     _rows_outlive_the_duplicate_window,
     _backups_outlive_their_lock,
     _only_prod_locks_for_ever,

@@ -226,6 +226,7 @@ class Registry(_Part):
     repositories: tuple[RepositoryName, ...] = Field(min_length=1)
     sweep_schedule: CronSchedule = "*/15 * * * *"
     signers: SignersOutputs = SignersOutputs()
+    replica_regions: tuple[AwsRegion, ...] = ()
 
     @field_validator("signers")
     @classmethod

@@ -125,6 +125,9 @@ class RegistriesOutputs(_Part):
         default="", description="Where pushes end that could not be mirrored."
     )
     signers: SignersOutputs = SignersOutputs()
+    replicas: tuple[RegistryOutputs, ...] = Field(
+        default=(), description="The primary in other regions of its cloud, which copies to them itself."
+    )
 
 
 class BucketOutputs(_Part):

@@ -57,9 +57,11 @@ def places_of(stages: Sequence[StackOutputs]) -> tuple[Place, ...]:
     """Every registry of the stages, each registry once."""
     found: dict[str, Place] = {}
     for outputs in stages:
+        registries = outputs.registries
         for side, registry in (
-            ("primary", outputs.registries.primary),
-            ("secondary", outputs.registries.secondary),
+            ("primary", registries.primary),
+            ("secondary", registries.secondary),
+            *(("replica", replica) for replica in registries.replicas),
         ):
             found.setdefault(registry.url, Place(outputs.stage, side, registry.location, registry.url))
     return tuple(found.values())

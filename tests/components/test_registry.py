@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 from components.cloud_identity import CloudIdentity, CloudIdentityArgs
@@ -12,7 +13,9 @@ from tests.components.recorder import Recording, record
 POOL = "projects/1/locations/global/workloadIdentityPools/pool/providers/cluster"
 
 
-def registry(*, protect: bool = True, deployed_images: tuple[str, ...] = ()) -> Recording:
+def registry(
+    *, protect: bool = True, deployed_images: tuple[str, ...] = (), replica_regions: tuple[str, ...] = ()
+) -> Recording:
     def program() -> None:
         made = MirroredRegistry(
             "registry",
@@ -24,6 +27,7 @@ def registry(*, protect: bool = True, deployed_images: tuple[str, ...] = ()) -> 
                 protect=protect,
                 tags={},
                 deployed_images=deployed_images,
+                replica_regions=replica_regions,
             ),
         )
         identity = CloudIdentity(
@@ -84,6 +88,23 @@ def test_releases_and_what_is_deployed_are_kept_before_anything_expires() -> Non
         assert all(rule["selection"]["countNumber"] >= 36_500 for rule in keeping)
         kept[name] = [pattern for rule in keeping for pattern in rule["selection"]["tagPatternList"]]
     assert kept == {"shop/orders": ["v*", "preview-7"], "shop/payments": ["v*", "preview-8"]}
+
+
+def test_replicas_are_immutable_too_and_copied_to_by_ecr_itself() -> None:
+    recording = registry(replica_regions=("eu-west-1", "us-east-1"))
+    repositories = recording.of("aws:ecr/repository:Repository")
+    assert Counter(found.inputs.get("region") for found in repositories) == {
+        None: 2,
+        "eu-west-1": 2,
+        "us-east-1": 2,
+    }
+    assert {found.inputs["imageTagMutability"] for found in repositories} == {"IMMUTABLE"}
+    assert all(found.protect for found in repositories)
+    replication = recording.one("aws:ecr/replicationConfiguration:ReplicationConfiguration")
+    (rule,) = replication.inputs["replicationConfiguration"]["rules"]
+    assert [destination["region"] for destination in rule["destinations"]] == ["eu-west-1", "us-east-1"]
+    assert [one["filter"] for one in rule["repositoryFilters"]] == ["shop/orders", "shop/payments"]
+    assert not registry().of("aws:ecr/replicationConfiguration:ReplicationConfiguration")
 
 
 def test_the_queue_is_told_of_successful_pushes_to_mirrored_repositories() -> None:

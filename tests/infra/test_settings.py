@@ -297,6 +297,18 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
         "kilo:registry.repositories",
         "list it once",
     ),
+    "replica in the primary's region": (
+        "dev",
+        put("kilo:registry.replica_regions", ["eu-central-1"]),
+        "kilo:registry.replica_regions",
+        "the primary's own region",
+    ),
+    "a signer that is no key": (
+        "dev",
+        put("kilo:registry.signers", {"keys": ["nonsense"]}),
+        "kilo:registry.signers",
+        "no public key in PEM form",
+    ),
     "previews in prod": (
         "prod",
         put("kilo:previews", [{"name": "x", "image": "x:1", "expires_on": "2026-03-31"}]),

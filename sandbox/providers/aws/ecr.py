@@ -227,4 +227,45 @@ class RegistryScanning(AwsType):
         self.client(known).put_registry_scanning_configuration(scanType="BASIC", rules=[])
 
 
-TYPES = (Repository(), LifecyclePolicy(), RepositoryPolicy(), RegistryScanning())
+class Replication(AwsType):
+    """Where the account's registry copies images to: one a region, never truly deleted. moto copies none."""
+
+    type_name = "aws:ecr/replicationConfiguration:ReplicationConfiguration"
+    service = "ecr"
+    immutable = ("region",)
+    server_chosen = ("region",)
+
+    def check(self, inputs: Properties) -> Iterable[Failure]:
+        """ECR's one kind of filter."""
+        for rule in (inputs.get("replicationConfiguration") or {}).get("rules") or ():
+            yield from each(
+                rule, "repositoryFilters", lambda one: one_of(one, "filterType", ("PREFIX_MATCH",))
+            )
+
+    def create(self, inputs: Properties) -> str:
+        """The account is its id."""
+        self.update("", {}, inputs)
+        return self.client(inputs).describe_registry()["registryId"]
+
+    def read(self, resource_id: str, known: Properties) -> Properties | None:
+        """As the registry has it."""
+        ecr = self.client(known)
+        found = ecr.describe_registry()
+        return {
+            "replicationConfiguration": from_api(found["replicationConfiguration"]),
+            "registryId": found["registryId"],
+            "region": ecr.meta.region_name,
+        }
+
+    def update(self, resource_id: str, old: Properties, new: Properties) -> None:
+        """Put whole."""
+        self.client(new).put_replication_configuration(
+            replicationConfiguration=new.get("replicationConfiguration") or {"rules": []}
+        )
+
+    def delete(self, resource_id: str, known: Properties) -> None:
+        """What stays is what a new account has."""
+        self.client(known).put_replication_configuration(replicationConfiguration={"rules": []})
+
+
+TYPES = (Repository(), LifecyclePolicy(), RepositoryPolicy(), RegistryScanning(), Replication())

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from runtime.cli import main
 from runtime.errors import BadInput
 from runtime.promotion import report
-from runtime.promotion.parity import Parity, Place, check_parity
+from runtime.promotion.parity import Parity, Place, check_parity, places_of
 from runtime.promotion.plan import images_of
 from runtime.promotion.sbom import components
 from runtime.registry.client import Registries
@@ -283,3 +283,13 @@ def test_the_gate_stops_what_differs_and_lets_through_what_does_not(
     plan.write_text("{}")
     assert main([*command, "--json"]) == 0, "nothing of the registries is deployed"
     assert main(["promote", "parity", "--stages", str(tmp_path / "outputs.json")]) == 2
+
+
+def test_every_region_of_a_stage_is_a_place() -> None:
+    outputs = make_outputs()
+    replica = outputs.registries.primary.model_copy(
+        update={"url": "other.test/kilo", "location": "us-east-1"}
+    )
+    registries = outputs.registries.model_copy(update={"replicas": (replica,)})
+    places = places_of([outputs.model_copy(update={"registries": registries})])
+    assert "test/replica (us-east-1)" in [str(place) for place in places]

@@ -108,6 +108,14 @@ _AWS = """
         repository=repository.name,
         policy=policy("ecr:BatchGetImage", Principal={"AWS": "*"}, Sid=word),
     )
+    destination = {"region": "eu-west-1", "registry_id": repository.registry_id}
+    by_name = {"filter": word, "filter_type": "PREFIX_MATCH"}
+    aws.ecr.ReplicationConfiguration(
+        "replication",
+        replication_configuration={
+            "rules": [{"destinations": [destination], "repository_filters": [by_name]}]
+        },
+    )
     aws.ecr.RegistryScanningConfiguration(
         "scanning",
         scan_type="BASIC",
