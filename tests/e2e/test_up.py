@@ -76,6 +76,33 @@ def test_wrong_events_are_refused_by_line_and_nothing_of_them_is_kept(stage: Sta
     assert [text.split(": ")[0].rpartition(":")[2] for text in report["refusals"]] == ["2", "3"]
 
 
+def test_payloads_arrive_whole_up_to_the_limit_and_are_refused_above_it(stage: Stage, tmp_path: Path) -> None:
+    limit = stage.outputs["outbox"]["payload_limit_bytes"]
+    payloads = [
+        '{"big": 123456789012345678901234567890123456789, "fraction": 0.10000000000000000000001}',
+        '{"text": "Zoë 田中 🚚 \u2028 \\u0001", "": [[], {}, null, true, 1E+300]}',
+        '{"customers": [{"email": "zoë@example.com", "phone": "+49 1"}, {"email": null}]}',
+        f'{{"edge": "{"é" * ((limit - 12) // 2)}"}}',
+        f'{{"over": "{"x" * (limit - 11)}"}}',
+    ]
+    lines = [
+        f'{{"tenant": "acme", "aggregate": "{aggregate}", "aggregate_id": "{number}",'
+        f' "kind": "{aggregate}.made", "payload": {payload}}}'
+        for aggregate in ("order", "payment")
+        for number, payload in enumerate(payloads)
+    ]
+    file = tmp_path / "events.ndjson"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    done = stage.kilo("tour", "--events", str(file), "--json")
+    report = json.loads(done.stdout)
+    total = report["total"]
+    assert (total["acknowledged"], total["lost"], total["altered"]) == (8, 0, 0), done.stdout + done.stderr
+    assert total["encrypted"] == {"email": 2, "phone": 2}
+    assert total["plain"] == {}
+    assert len(report["refusals"]) == total["refused"] == 2
+    assert all(f"payload: {limit + 1} bytes of JSON; at most {limit}" in each for each in report["refusals"])
+
+
 def test_outputs_are_of_the_contract(stage: Stage) -> None:
     outputs = load_outputs(stage.home / "outputs.json")
     assert outputs.stage == "dev"
