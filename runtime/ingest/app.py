@@ -16,6 +16,7 @@ from typing import Any
 from opentelemetry.trace import SpanKind
 from prometheus_client import REGISTRY
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -43,7 +44,7 @@ def make_app(outputs: StackOutputs, store: EventStore, health: Health) -> Starle
         started = time.perf_counter()
         tenant = "unknown"
         try:
-            headers = {name.lower(): value for name, value in request.headers.items()}
+            headers = _combined(request.headers)
             tenant = known_tenant(headers, outputs)
             event = check(headers, await _read(request, limit), outputs)
             attributes = {"kilo.tenant": tenant, "kilo.fingerprint": event.fingerprint}
@@ -82,6 +83,17 @@ def make_app(outputs: StackOutputs, store: EventStore, health: Health) -> Starle
 def _acknowledge(fingerprint: str, *, new: bool) -> Response:
     body = {"fingerprint": fingerprint, "status": "accepted" if new else "duplicate"}
     return Response(json.dumps(body).encode(), 201 if new else 200, media_type="application/json")
+
+
+def _combined(headers: Headers) -> dict[str, str]:
+    """Values by lower-case name; of a name that stands twice both, as RFC 9110, section 5.3, joins them.
+
+    So two keys, or two tenants, are one value that nothing accepts.
+    """
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 async def _read(request: Request, limit: int) -> bytes:

@@ -150,6 +150,16 @@ async def test_a_wrong_header_is_refused_by_name(
     assert stored(database_url) == (0, 0)
 
 
+@pytest.mark.parametrize(("name", "status"), [("Idempotency-Key", 400), ("x-tenant-id", 403)])
+async def test_a_header_that_stands_twice_is_refused(
+    client: httpx.AsyncClient, database_url: str, name: str, status: int
+) -> None:
+    headers = [("x-tenant-id", "acme"), ("Idempotency-Key", "k1"), (name, "globex")]
+    answer = await client.post("/v1/events", content=GOOD, headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["header"]) == (status, name)
+    assert stored(database_url) == (0, 0)
+
+
 async def test_every_mistake_is_named_at_once(client: httpx.AsyncClient) -> None:
     answer = await post(client, '{"aggregate": "A B", "kind": 3, "more": 1}', key=None)
     places = {error.get("pointer") or error.get("header") for error in answer.json()["errors"]}
