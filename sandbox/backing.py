@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from runtime.errors import Unreachable
 from sandbox.servers.ports import free_port
 
 logger = logging.getLogger(__name__)
@@ -135,8 +134,9 @@ class Backing:
             try:
                 _start(part)
                 pause = 1.0
-            except Unreachable as error:
-                logger.warning("%s", error)
+            except Exception as error:
+                # Whatever it was, the next try may do; without one the server would stay away.
+                logger.warning("%s: %s", part.name, error)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 

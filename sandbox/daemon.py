@@ -20,6 +20,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 import psycopg
 
@@ -53,6 +54,7 @@ TOOLS = (
 )
 DATABASE = "kilo"
 STATUS_SECONDS = 0.5
+_LOCK_TRIES, _LOCK_PAUSE_SECONDS = 40, 0.025
 
 
 @dataclass(frozen=True)
@@ -170,12 +172,26 @@ def stop(project: Path) -> bool:
 
 def _is_locked(path: Path) -> bool:
     try:
-        with path.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with path.open() as file:
+            # Shared: who looks at the same time must not be taken for a daemon.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
         return False
+    return False
+
+
+def take(lock: TextIO) -> bool:
+    """Take the daemon's lock; says no when another daemon has it."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # It may be somebody who looks whether there is a daemon, for an instant.
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        else:
+            return True
     return False
 
 
@@ -275,9 +291,7 @@ def main() -> int:
     # httpx says every readiness probe at this level.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with home.lock.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not take(lock):
             return 0
         lock.truncate(0)
         lock.write(str(os.getpid()))
