@@ -23,18 +23,28 @@ RUNS_THE_PROGRAM = frozenset(
     {"preview", "pre", "up", "update", "refresh", "destroy", "down", "import", "watch"}
 )
 CHECKED = frozenset({"preview", "pre", "up", "update"})
+_TAKES_A_VALUE = frozenset({"-s", "--stack", "-C", "--cwd", "--color", "-v", "--verbose", "--config-file"})
 _PROVIDER = re.compile(r"^(secretsprovider|encryptedkey|encryptionsalt):.*\n?", re.MULTILINE)
 _SECURE = re.compile(r"^\s+secure:", re.MULTILINE)
 _SALT = re.compile(r"^encryptionsalt:.*$", re.MULTILINE)
 
 
+def with_stack(engine: str, arguments: Sequence[str]) -> list[str]:
+    """``arguments`` with the stack that ``pulumi stack select`` chose, where they run the program of none."""
+    given = list(arguments)
+    if _command(given) not in RUNS_THE_PROGRAM or _stack(given):
+        return given
+    asked = [engine, "stack", "--show-name", "--non-interactive"]
+    selected = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    return [*given, "--stack", selected] if selected else given
+
+
 def with_configuration(project: Path, arguments: Sequence[str]) -> list[str]:
     """``arguments`` with the sandbox's copy of the configuration of the stack that they name."""
     given = list(arguments)
-    command = next((word for word in given if not word.startswith("-")), None)
     stack = _stack(given)
     has_file = any(word.split("=", 1)[0] == "--config-file" for word in given)
-    if command not in RUNS_THE_PROGRAM or stack is None or has_file:
+    if _command(given) not in RUNS_THE_PROGRAM or stack is None or has_file:
         return given
     copy = sandbox_configuration(project, stack)
     return [*given, "--config-file", str(copy)] if copy else given
@@ -62,9 +72,8 @@ def sandbox_configuration(project: Path, stack: str) -> Path | None:
 def with_policies(project: Path, arguments: Sequence[str]) -> list[str]:
     """``arguments`` with the project's own policy pack, unless they name one."""
     given = list(arguments)
-    command = next((word for word in given if not word.startswith("-")), None)
     has_pack = any(word.split("=", 1)[0] == "--policy-pack" for word in given)
-    if command not in CHECKED or has_pack:
+    if _command(given) not in CHECKED or has_pack:
         return given
     return [*given, *policies(project, _stack(given))]
 
@@ -85,12 +94,25 @@ def without_secrets_provider(text: str) -> str:
     return _PROVIDER.sub("", text)
 
 
+def _command(arguments: Sequence[str]) -> str | None:
+    words = iter(arguments)
+    for word in words:
+        if word in _TAKES_A_VALUE:
+            next(words, None)
+        elif not word.startswith("-"):
+            return word
+    return None
+
+
 def _stack(arguments: Sequence[str]) -> str | None:
     for index, word in enumerate(arguments):
         if word in ("-s", "--stack") and index + 1 < len(arguments):
             return arguments[index + 1].rpartition("/")[2]
-        if word.startswith(("--stack=", "-s=")):
+        if word.startswith("--stack="):
             return word.partition("=")[2].rpartition("/")[2]
+        # As `-s=dev` or `-sdev`.
+        if word.startswith("-s") and word != "-s":
+            return word[2:].removeprefix("=").rpartition("/")[2]
     return os.environ.get("PULUMI_STACK")
 
 
@@ -105,6 +127,7 @@ def main() -> None:
         )
         if done.returncode:
             sys.exit(done.returncode)
+    arguments = with_stack(engine, arguments)
     arguments = with_policies(Path(project), with_configuration(Path(project), arguments))
     os.execv(engine, [engine, *arguments])  # noqa: S606
 
