@@ -16,6 +16,18 @@ import psycopg
 from runtime.errors import BadInput
 from runtime.outbox import strict_json
 
+COLUMNS = (
+    "tenant",
+    "aggregate",
+    "aggregate_id",
+    "kind",
+    "payload",
+    "fingerprint",
+    "traceparent",
+    "content_digest",
+)
+"""What a writer gives; the database does the rest."""
+
 _INSERT = (
     "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint, traceparent,"
     " content_digest) VALUES (%s, %s, %s, %s, %s::jsonb, %s, %s, %s) RETURNING id"
@@ -97,7 +109,7 @@ def enqueue(connection: psycopg.Connection[Any], event: Event) -> Enqueued:
         BadInput: a field is not what the outbox takes; the message names it.
         psycopg.Error: the database refuses or can't be reached.
     """
-    fingerprint, values = _values(event)
+    fingerprint, values = values_of(event)
     try:
         row = connection.execute(_INSERT, values).fetchone()
     except psycopg.IntegrityError as error:
@@ -107,7 +119,7 @@ def enqueue(connection: psycopg.Connection[Any], event: Event) -> Enqueued:
 
 async def enqueue_async(connection: psycopg.AsyncConnection[Any], event: Event) -> Enqueued:
     """As :func:`enqueue`, for asyncio."""
-    fingerprint, values = _values(event)
+    fingerprint, values = values_of(event)
     try:
         row = await (await connection.execute(_INSERT, values)).fetchone()
     except psycopg.IntegrityError as error:
@@ -162,7 +174,7 @@ async def enqueue_many_async(
 def _many(events: Iterable[Event]) -> tuple[list[tuple[int, str]], list[tuple[Any, ...]]]:
     # Everyone takes the aggregates' locks in the same order, so that two bulk writers can't deadlock.
     numbered = sorted(enumerate(events), key=lambda each: (each[1].aggregate, each[1].aggregate_id))
-    prepared = [(number, *_values(event)) for number, event in numbered]
+    prepared = [(number, *values_of(event)) for number, event in numbered]
     return [(number, fingerprint) for number, fingerprint, _ in prepared], [values for *_, values in prepared]
 
 
@@ -173,7 +185,12 @@ def _in_given_order(ordered: list[tuple[int, str]], ids: list[int | None]) -> li
     return results
 
 
-def _values(event: Event) -> tuple[str, tuple[Any, ...]]:
+def values_of(event: Event) -> tuple[str, tuple[Any, ...]]:
+    """The event's fingerprint, and its values for :data:`COLUMNS`.
+
+    Raises:
+        BadInput: the payload is not what the outbox takes.
+    """
     payload = event.payload if isinstance(event.payload, str) else strict_json.write(event.payload)
     fingerprint = fingerprint_of(event)
     return fingerprint, (
@@ -198,10 +215,13 @@ def _digest(event: Event) -> bytes:
 
 
 def _explained(error: psycopg.IntegrityError, fingerprint: str) -> Exception:
-    constraint = error.diag.constraint_name or ""
+    return explained(error.diag.constraint_name or "", error.diag.message_primary or fingerprint) or error
+
+
+def explained(constraint: str, message: str) -> Exception | None:
+    """What the outbox's ``constraint`` means for whoever wrote the event; none when it is another's."""
     if constraint == _OUTBOX_CONTENT:
-        msg = f"{error.diag.message_primary or fingerprint}; give a new event a key of its own"
-        return FingerprintConflict(msg)
+        return FingerprintConflict(f"{message}; give a new event a key of its own")
     if constraint in _CONSTRAINTS:
         return BadInput(_CONSTRAINTS[constraint])
-    return error
+    return None
