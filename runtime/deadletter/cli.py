@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from runtime.deadletter.store import OPEN_STATES, DeadLetter, DeadLetters, Filter
+from runtime.contract import load_outputs
+from runtime.deadletter.store import DONE_STATES, OPEN_STATES, DeadLetter, DeadLetters, Filter
 from runtime.environment import database_url
 from runtime.errors import BadInput, CheckFailed, Unreachable
 
@@ -54,9 +55,7 @@ def list_(  # noqa: PLR0917  options, given by name
 
     Example:  kilo dlq list --kind order.created --error timeout
     """
-    states = (
-        (*OPEN_STATES, "replayed", "discarded") if every else ("parked", "waiting", "retrying", "replaying")
-    )
+    states = (*OPEN_STATES, *DONE_STATES) if every else OPEN_STATES
     which = Filter((), kind, tenant, error, None, since, until, states)
     with _letters() as letters:
         found = list(letters.find(which, limit))
@@ -107,15 +106,22 @@ def edit(
         str, typer.Option(help="The new payload as JSON text; - reads it from standard input.")
     ],
     by: Annotated[str | None, typer.Option(help="Who does it; your user name by default.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Replace a dead letter's payload; before and after are recorded. Replay it then.
+
+    Sensitive fields stay as they lie: the stage's outputs (KILO_OUTPUTS) say which those are.
 
     Example:  kilo dlq edit 17 --payload '{"total": 12}'
     """
     text = sys.stdin.read() if payload == "-" else payload
+    tenants = load_outputs().tenants
     with _letters() as letters:
-        letters.edit(_one(letters, letter_id), text, by or getpass.getuser())
-    typer.echo(f"edited {letter_id}")
+        letter = _one(letters, letter_id)
+        tenant = tenants.get(letter.tenant)
+        fields = frozenset(tenant.encrypted_fields if tenant else ())
+        letters.edit(letter, text, by or getpass.getuser(), fields)
+    typer.echo(json.dumps({"edited": letter_id}) if as_json else f"edited {letter_id}")
 
 
 @app.command()
@@ -164,17 +170,35 @@ def discard(  # noqa: PLR0917  options, given by name
 
 
 @app.command()
-def prune(
+def prune(  # noqa: PLR0917  options, given by name
     days: Annotated[float, typer.Option(min=0, help="Those dealt with longer ago than this.")] = 30.0,
+    kind: Kind = None,
+    tenant: Tenant = None,
+    error: Error = None,
+    since: Since = None,
+    until: Until = None,
+    rate: Annotated[float, typer.Option(min=1, help="At most so many a second.")] = 10_000.0,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Delete dead letters that were replayed or discarded; parked ones stay.
 
-    Example:  kilo dlq prune --days 30
+    Example:  kilo dlq prune --days 30 --dry-run
     """
-    with _letters() as letters:
-        count = sum(letters.prune(timedelta(days=days)))
-    typer.echo(json.dumps({"pruned": count}) if as_json else f"pruned {count}")
+    which = Filter((), kind, tenant, error, None, since, until, DONE_STATES)
+    age = timedelta(days=days)
+    done = 0
+    with _letters() as letters, _progress() as progress:
+        found = letters.prunable(age, which)
+        task = progress.add_task("prune", total=found)
+        for count in () if dry_run else letters.prune(age, which):
+            done += count
+            progress.advance(task, count)
+            time.sleep(count / rate)
+    if as_json:
+        typer.echo(json.dumps({"matched": found, "pruned": done, "dry_run": dry_run}))
+    else:
+        typer.echo(f"would prune {found}" if dry_run else f"pruned {done}")
 
 
 @contextmanager
@@ -187,8 +211,12 @@ def _letters() -> Generator[DeadLetters]:
         raise Unreachable(msg) from error
 
 
+def _progress() -> Progress:
+    return Progress(console=Console(stderr=True), transient=True)
+
+
 def _one(letters: DeadLetters, letter_id: int) -> DeadLetter:
-    which = Filter((letter_id,), states=(*OPEN_STATES, "replayed", "discarded"))
+    which = Filter((letter_id,), states=(*OPEN_STATES, *DONE_STATES))
     letter = next(iter(letters.find(which)), None)
     if letter is None:
         msg = f"no dead letter {letter_id}: `kilo dlq list --all` has their numbers"
@@ -206,7 +234,7 @@ def _each(
     as_json: bool,
 ) -> None:
     done = 0
-    with _letters() as letters, Progress(console=Console(stderr=True), transient=True) as progress:
+    with _letters() as letters, _progress() as progress:
         found = list(letters.find(which))
         task = progress.add_task(what, total=len(found))
         for each in found:

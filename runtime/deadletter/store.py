@@ -17,6 +17,7 @@ from runtime.errors import BadInput
 from runtime.outbox import strict_json
 
 OPEN_STATES = ("parked", "waiting", "retrying", "replaying")
+DONE_STATES = ("replayed", "discarded")
 _PRUNE_STEP = 1000
 
 
@@ -130,14 +131,23 @@ class DeadLetters:
             )
         return done.rowcount == 1
 
-    def edit(self, letter: DeadLetter, payload: str, by: str) -> None:
+    def edit(
+        self, letter: DeadLetter, payload: str, by: str, encrypted_fields: frozenset[str] = frozenset()
+    ) -> None:
         """Replace the payload of ``letter``, and record who did it with the before and after.
 
+        Args:
+            letter: a parked one.
+            payload: JSON text.
+            by: who does it.
+            encrypted_fields: those of the tenant; their values are kept as they lie, or set to null.
+
         Raises:
-            BadInput: ``payload`` is not JSON, or the letter is not parked any more.
+            BadInput: ``payload`` is not JSON or has a sensitive value in plain, or the letter is not parked
+                any more.
         """
         try:
-            strict_json.parse(payload)
+            _keep_encrypted(strict_json.parse(payload), _parsed(letter.payload), encrypted_fields, "")
         except strict_json.NotStrict as error:
             msg = f"the payload {error}"
             raise BadInput(msg) from error
@@ -165,17 +175,54 @@ class DeadLetters:
             (letter.id,),
         ).fetchall()
 
-    def prune(self, older_than: timedelta) -> Iterator[int]:
+    def prunable(self, older_than: timedelta, which: Filter) -> int:
+        """How many letters of ``which`` were dealt with longer ago than this."""
+        condition, values = _condition(which)
+        query = sql.SQL("SELECT count(*) FROM dead_letters WHERE {} AND last_at < now() - %(age)s")
+        row = self._connection.execute(query.format(condition), {**values, "age": older_than}).fetchone()
+        return int(row[0]) if row else 0
+
+    def prune(self, older_than: timedelta, which: Filter = Filter(states=DONE_STATES)) -> Iterator[int]:
         """Delete letters dealt with longer ago than this, in bounded steps; yields each step's count."""
+        condition, values = _condition(which)
+        query = sql.SQL(
+            "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters"
+            " WHERE {} AND last_at < now() - %(age)s ORDER BY id LIMIT %(step)s)"
+        ).format(condition)
         while True:
-            done = self._connection.execute(
-                "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters"
-                " WHERE state IN ('replayed', 'discarded') AND last_at < now() - %s ORDER BY id LIMIT %s)",
-                (older_than, _PRUNE_STEP),
-            )
+            done = self._connection.execute(query, {**values, "age": older_than, "step": _PRUNE_STEP})
             yield done.rowcount
             if done.rowcount < _PRUNE_STEP:
                 return
+
+
+def _parsed(payload: bytes) -> Any:
+    try:
+        return strict_json.parse(payload)
+    except strict_json.NotStrict:
+        return None
+
+
+def _keep_encrypted(new: Any, old: Any, fields: frozenset[str], pointer: str) -> None:
+    """Refuse a value of one of ``fields`` that does not lie in ``old`` at the same place.
+
+    Raises:
+        BadInput: naming the place.
+    """
+    if isinstance(new, dict):
+        before = old if isinstance(old, dict) else {}
+        for name, value in new.items():
+            if name in fields and isinstance(value, str) and before.get(name) != value:
+                msg = (
+                    f"payload{pointer}/{name}: is encrypted for this tenant and bound to its place: keep the"
+                    " value that `kilo dlq show` prints, or set it to null"
+                )
+                raise BadInput(msg)
+            _keep_encrypted(value, before.get(name), fields, f"{pointer}/{name}")
+    elif isinstance(new, list):
+        before = old if isinstance(old, list) else []
+        for n, value in enumerate(new):
+            _keep_encrypted(value, before[n] if n < len(before) else None, fields, f"{pointer}/{n}")
 
 
 def _condition(which: Filter) -> tuple[sql.Composed, dict[str, Any]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 from runtime.deadletter import DeadLetters, Filter
 from runtime.deadletter.cli import app
 from runtime.errors import BadInput
+from tests.events import make_outputs
 from tests.runtime.conftest import BusServer
 from tests.runtime.consumer.support import Running, a_message, make
 
@@ -98,6 +101,44 @@ async def test_an_edit_is_recorded_and_replayed(database_url: str, bus: BusServe
     }
 
 
+def a_letter(url: str, payload: str, state: str = "parked", tenant: str = "globex") -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO dead_letters (consumer, state, fingerprint, tenant, aggregate, aggregate_id, kind,"
+            " payload, headers, created_at, position) VALUES ('c', %s, 'globex/1', %s, 'order', '1',"
+            " 'order.paid', %s, '{}', now(), 1)",
+            (state, tenant, payload.encode()),
+        )
+
+
+def test_an_edit_leaves_no_sensitive_value_in_plain(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = make_outputs(keys=dict.fromkeys(("acme", "globex", "initech"), "key"))
+    (tmp_path / "outputs.json").write_text(outputs.model_dump_json())
+    monkeypatch.setenv("KILO_OUTPUTS", str(tmp_path / "outputs.json"))
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    lies = '{"email": "sealed", "to": [{"email": "sealed too"}], "total": 1}'
+    a_letter(database_url, lies)
+    edit = partial(CliRunner().invoke, app)
+    for plain, place in (
+        ('{"email": "ana@example.com"}', "payload/email: is encrypted"),
+        ('{"email": "sealed too"}', "payload/email: is encrypted"),
+        ('{"to": [{"email": "sealed"}]}', "payload/to/0/email: is encrypted"),
+        ('{"from": {"email": "sealed"}}', "payload/from/email: is encrypted"),
+    ):
+        result = edit(["edit", "1", "--payload", plain])
+        assert isinstance(result.exception, BadInput)
+        assert place in str(result.exception)
+        assert "ana@" not in str(result.exception)
+    mended = lies.replace('"total": 1', '"total": 2')
+    assert json.loads(edit(["edit", "1", "--json", "--payload", mended]).stdout) == {"edited": 1}
+    assert edit(["edit", "1", "--payload", '{"email": null}']).exit_code == 0
+    with psycopg.connect(database_url) as connection:
+        stored = connection.execute("SELECT before, after FROM dead_letter_edits ORDER BY id").fetchall()
+    assert stored == [(lies.encode(), mended.encode()), (mended.encode(), b'{"email": null}')]
+
+
 async def test_the_command_line_finds_replays_and_prunes(
     database_url: str, bus: BusServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,8 +154,14 @@ async def test_the_command_line_finds_replays_and_prunes(
     assert done == {"matched": 1, "replay": 1, "dry_run": False}
     async with one.running():
         await one.until("SELECT count(*) FROM effects", [(4,)])
-    assert json.loads(run(app, ["prune", "--days", "1", "--json"]).stdout) == {"pruned": 0}
-    assert json.loads(run(app, ["prune", "--days", "0", "--json"]).stdout) == {"pruned": 3}
+
+    def prune(*arguments: str) -> dict[str, object]:
+        return json.loads(run(app, ["prune", "--json", *arguments]).stdout)
+
+    assert prune("--days", "1") == {"matched": 0, "pruned": 0, "dry_run": False}
+    assert prune("--days", "0", "--kind", "other.kind") == {"matched": 0, "pruned": 0, "dry_run": False}
+    assert prune("--days", "0", "--dry-run") == {"matched": 3, "pruned": 0, "dry_run": True}
+    assert prune("--days", "0", "--tenant", "acme") == {"matched": 3, "pruned": 3, "dry_run": False}
 
 
 def test_discarding_everything_has_to_be_meant(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
