@@ -46,7 +46,10 @@ _ROUTED = "${routedByValue}"
 def render_properties(settings: ConnectorSettings) -> str:
     """Render ``application.properties`` for Debezium Server."""
     # SmallRye Config would take the transform's placeholder for one of its own.
-    transforms = {name: value.replace("${", "$${") for name, value in _transforms(settings).items()}
+    transforms = {
+        name: value.replace("${", "$${")
+        for name, value in _transforms(settings, to_kafka=settings.on_kafka).items()
+    }
     lines = [f"debezium.source.{name}={value}" for name, value in _source(settings).items()]
     lines += [f"debezium.{name}={value}" for name, value in _sink(settings).items()]
     lines += [
@@ -76,7 +79,7 @@ def render_connector(settings: ConnectorSettings) -> str:
         "value.converter": "org.apache.kafka.connect.storage.StringConverter",
         "header.converter": "org.apache.kafka.connect.storage.StringConverter",
         "transforms": "outbox,publisher",
-        **{f"transforms.{name}": value for name, value in _transforms(settings).items()},
+        **{f"transforms.{name}": value for name, value in _transforms(settings, to_kafka=True).items()},
     }
     return json.dumps({"name": settings.outbox.replication_slot, "config": config}, indent=2) + "\n"
 
@@ -138,11 +141,11 @@ def _sink(settings: ConnectorSettings) -> dict[str, str]:
     }
 
 
-def _transforms(settings: ConnectorSettings) -> dict[str, str]:
+def _transforms(settings: ConnectorSettings, *, to_kafka: bool) -> dict[str, str]:
     headers, topic = _HEADERS, f"{settings.bus.subject_prefix}.{_ROUTED}"
-    if settings.on_kafka:
+    if to_kafka:
         # One topic with one partition, so that a consumer's position is one number.
-        headers, topic = (*_HEADERS, ("aggregate", "aggregate")), settings.bus.stream
+        headers, topic = (*_HEADERS, ("aggregate", "aggregate")), settings.bus.subject_prefix
     placement = ",".join(f"{column}:header:{header}" for column, header in headers)
     return {
         "outbox.type": "io.debezium.transforms.outbox.EventRouter",

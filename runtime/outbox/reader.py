@@ -94,10 +94,16 @@ class OutboxReader:
         self._open: dict[int, _Open] = {}
         self._seen: set[int] = set()
         self._barrier = 0
+        self._reading = False
+        self._forgotten: set[int] = set()
 
     def forget(self, ids: Iterable[int]) -> None:
         """These rows are in nobody's hands any more: they are marked, or let go."""
-        self._seen.difference_update(ids)
+        if self._reading:
+            # What is being read was seen before they were marked: it would take them for new.
+            self._forgotten.update(ids)
+        else:
+            self._seen.difference_update(ids)
 
     def again_from(self, row_id: int) -> None:
         """Rows from ``row_id`` on that were let go are to be read again."""
@@ -118,6 +124,15 @@ class OutboxReader:
 
         They are in the caller's hands then, until it marks them or lets them go.
         """
+        self._reading = True
+        try:
+            return await self._read(slots, most)
+        finally:
+            self._reading = False
+            self._seen -= self._forgotten
+            self._forgotten.clear()
+
+    async def _read(self, slots: frozenset[int], most: int) -> list[Row]:
         while True:
             start = self._start()
             limit = most + sum(1 for each in self._seen if each > start)

@@ -31,9 +31,11 @@ from psycopg import AsyncConnection
 from runtime.bus import Bus, BusError, Message, Received, encode_headers, event_headers, same_history
 from runtime.contract import StackOutputs
 from runtime.observe.metrics import OUTBOX_LOST, OUTBOX_RECONCILE_LAST_SUCCESS, OUTBOX_RECONCILED
+from runtime.outbox.published import outbox_published
 from runtime.service import Health
 
 _log = logging.getLogger(__name__)
+_published = outbox_published("cdc")
 _lost = OUTBOX_LOST.create(REGISTRY)
 _reconciled = OUTBOX_RECONCILED.create(REGISTRY)
 _success = OUTBOX_RECONCILE_LAST_SUCCESS.create(REGISTRY)
@@ -206,11 +208,12 @@ class _Comparison:
             ]
             if captured:
                 times = [created_at for _, created_at in captured]
-                await self._connection.execute(
+                marked = await self._connection.execute(
                     _MARK,
                     ([fingerprint for fingerprint, _ in captured], min(times), max(times)),
                     prepare=True,
                 )
+                _published.inc(marked.rowcount)
             progress.marked = batch[-1].position
             progress.marked_stored_at = batch[-1].stored_at
 

@@ -29,15 +29,15 @@ from runtime.observe.metrics import (
     OUTBOX_DUPLICATES_SUPPRESSED,
     OUTBOX_PUBLISH_DURATION,
     OUTBOX_PUBLISH_ERRORS,
-    OUTBOX_PUBLISHED,
 )
+from runtime.outbox.published import outbox_published
 from runtime.outbox.reader import OutboxReader, Row
 from runtime.outbox.slots import SlotLeases
 from runtime.outbox.stuck import StuckAggregates
 from runtime.service import Health
 
 _log = logging.getLogger(__name__)
-_published = OUTBOX_PUBLISHED.create(REGISTRY).labels("worker")
+_published = outbox_published("worker")
 _errors = OUTBOX_PUBLISH_ERRORS.create(REGISTRY)
 _suppressed = OUTBOX_DUPLICATES_SUPPRESSED.create(REGISTRY)
 _durations = OUTBOX_PUBLISH_DURATION.create(REGISTRY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -152,6 +153,40 @@ async def test_rows_that_were_let_go_are_read_again(reader: OutboxReader, databa
     rows = await reader.read(ALL, 10)
     reader.again([rows[1].id, rows[2].id])
     assert await names(reader) == ["n1", "n2"]
+
+
+async def test_rows_that_are_marked_while_a_read_is_under_way_are_not_read_again(
+    reader: OutboxReader, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for n in range(5):
+            write(connection, str(n), "1")
+        rows = await reader.read(ALL, 3)
+        fetch = reader._fetch  # pyright: ignore[reportPrivateUsage]
+
+        async def marked_meanwhile(*arguments: Any) -> list[Any]:
+            found = await fetch(*arguments)
+            connection.execute("UPDATE outbox SET dequeued_at = now() WHERE id <= 3")
+            reader.forget([row.id for row in rows])
+            return found
+
+        monkeypatch.setattr(reader, "_fetch", marked_meanwhile)
+        reader.restart()
+        assert await names(reader) == ["3", "4"]
+        monkeypatch.undo()
+        reader.again_from(1)
+        connection.execute("UPDATE outbox SET dequeued_at = NULL WHERE id = 2")
+        assert await names(reader) == ["1"]
+
+
+async def test_a_sequence_that_begins_anew_is_noticed(reader: OutboxReader, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SELECT setval('outbox_id_seq', 1000)")
+        write(connection, "large", "1")
+        assert await names(reader) == ["large"]
+        connection.execute("ALTER SEQUENCE outbox_id_seq RESTART WITH 1")
+        write(connection, "small", "1")
+        assert await names(reader) == ["small"]
 
 
 async def test_only_rows_of_the_slots_asked_for_are_read(reader: OutboxReader, database_url: str) -> None:
