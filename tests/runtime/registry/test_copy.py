@@ -10,7 +10,7 @@ import pytest
 
 from runtime.registry.reference import Reference
 from runtime.registry.sync import Synchronizer, TagResult
-from tests.runtime.registry.images import MANIFEST, Shelf, digest_of
+from tests.runtime.registry.images import EMPTY, MANIFEST, Shelf, digest_of
 from tests.runtime.registry.programs import judge
 from tests.runtime.registry.proxy import Proxy
 
@@ -183,6 +183,13 @@ def test_a_dry_run_sees_what_is_not_attached(shelf: Shelves) -> None:
     late = source.artifact(subject, "application/vnd.example.scan", b"clean")
     assert [result.outcome for result in sync(source, destination, dry_run=True)] == ["would copy"]
     assert destination.digest(late["digest"]) is None
+    # There, but on no list.
+    document = source.manifest(late["digest"])
+    assert document
+    for content in (EMPTY, b"clean"):
+        destination.blob(content)
+    assert destination.put(document)["digest"] == late["digest"]
+    assert [result.outcome for result in sync(source, destination, dry_run=True)] == ["would copy"]
 
 
 def test_an_untagged_image_brings_its_cosign_tags(shelf: Shelves) -> None:
