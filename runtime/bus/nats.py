@@ -95,6 +95,12 @@ class _Client(Client):
         else:
             await super()._process_msg(sid, subject, reply, data, headers)
 
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        # The client's own looks at every character of every name.
+        lines = [line.partition(":") for line in raw.decode(errors="replace").split("\r\n")]
+        return {name.strip(): value.strip() for name, colon, value in lines if colon}
+
 
 class NatsBus:
     """A connection to NATS JetStream."""

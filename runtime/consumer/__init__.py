@@ -11,11 +11,18 @@
 The inbox row, the handler's writes and the position in the stream are one transaction on ``connection``,
 so after any crash all of them happened or none. What a handler does elsewhere (an e-mail, a call) is
 outside of it and can happen twice. A plain function works too: it gets a :class:`SyncConnection`.
+
+Where the effect is writes alone, a function that only says them is several times as fast::
+
+    @consumer.writes("order.created")
+    def count(event: Event, statements: Statements) -> None:
+        statements.add("UPDATE totals SET orders = orders + 1 WHERE tenant = %s", (event.tenant,))
 """
 
 from runtime.consumer.consumer import Consumer, Place
 from runtime.consumer.event import Event
 from runtime.consumer.policy import Park, Policy
+from runtime.consumer.statements import Statements
 from runtime.consumer.sync import SyncConnection
 
-__all__ = ["Consumer", "Event", "Park", "Place", "Policy", "SyncConnection"]
+__all__ = ["Consumer", "Event", "Park", "Place", "Policy", "Statements", "SyncConnection"]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import itertools
 import logging
 import random
 import time
@@ -21,7 +22,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 from opentelemetry.trace import SpanKind
@@ -30,23 +31,22 @@ from psycopg import AsyncConnection
 from runtime.bus import Bus, BusError, Received, same_history
 from runtime.consumer import inbox
 from runtime.consumer.event import Envelope, Event, Unreadable, envelope, event, payload_of
-from runtime.consumer.failure import Failure, stack_digest
+from runtime.consumer.failure import Failure, is_lost, stack_digest
+from runtime.consumer.handlers import Handlers, Writer
 from runtime.consumer.metrics import ConsumerMetrics
 from runtime.consumer.policy import Policy
 from runtime.consumer.retries import Retries
-from runtime.consumer.sync import SyncConnection, SyncHandlers
-from runtime.errors import BadInput
+from runtime.consumer.statements import Statements
+from runtime.consumer.sync import SyncHandlers
 from runtime.observe.spans import exporting, span
 from runtime.sensitive import PayloadCipher, reveal
 from runtime.service import Health
 
 _log = logging.getLogger(__name__)
 
-Handler = Callable[[Event, AsyncConnection[Any]], Awaitable[None]] | Callable[[Event, SyncConnection], None]
-HandlerT = TypeVar("HandlerT", bound=Handler)
-
 _PAUSE_LONGEST_SECONDS = 5.0
 _STAND_BY_SECONDS = 0.5
+_UNTRACED = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Place:
     cipher: PayloadCipher
 
 
-class Consumer:
+class Consumer(Handlers):
     """A named consumer and its handlers.
 
     Args:
@@ -76,31 +76,9 @@ class Consumer:
     """
 
     def __init__(self, name: str, policy: Policy | None = None, batch: int = 500) -> None:
+        super().__init__(name, policy or Policy())
         self.name = name
         self.batch = batch
-        self._policy = policy or Policy()
-        self._handlers: dict[str, tuple[Handler, Policy]] = {}
-
-    def on(self, kind: str, policy: Policy | None = None) -> Callable[[HandlerT], HandlerT]:
-        """Handle events of ``kind`` with the decorated function; ``*`` for all others.
-
-        It gets the event and the connection whose transaction its effects belong to: an async function
-        psycopg's ``AsyncConnection``, a plain one a :class:`SyncConnection`. A plain one runs in a thread.
-        """
-
-        def register(handler: HandlerT) -> HandlerT:
-            if kind in self._handlers:
-                msg = f"consumer {self.name}: {kind!r} has a handler already"
-                raise BadInput(msg)
-            self._handlers[kind] = handler, policy or self._policy
-            return handler
-
-        return register
-
-    def handler_for(self, kind: str) -> tuple[Handler | None, Policy]:
-        """The handler of ``kind`` and its policy; no handler means that the event is passed over."""
-        found = self._handlers.get(kind) or self._handlers.get("*")
-        return found or (None, self._policy)
 
     async def run(self, place: Place, stopping: asyncio.Event, health: Health | None = None) -> None:
         """Consume until ``stopping`` is set; parts that are away are waited for."""
@@ -161,6 +139,7 @@ class _Session:
         self._metrics = ConsumerMetrics.shared()
         self._retries = Retries(connection, consumer.name)
         self._sync = SyncHandlers()
+        self._traced = exporting()
 
     async def run(self, stopping: asyncio.Event) -> None:
         position, stored_at = await inbox.position(self._connection, self._consumer.name, self._stream)
@@ -219,12 +198,40 @@ class _Session:
         for one in waiting:
             await self._wait_behind(one)
         fresh = await inbox.claim(connection, consumer, free) if free else set[str]()
+        new: list[Envelope] = []
         for one in free:
             if one.fingerprint in fresh:
                 fresh.discard(one.fingerprint)  # twice in one batch is a duplicate too
-                await self._call(one)
+                new.append(one)
             else:
                 self._metrics.count(one.kind, "duplicate")
+        for writer, some in itertools.groupby(new, lambda one: self._consumer.writer_for(one.kind)):
+            if writer is not None:
+                await self._write(writer, list(some))
+            else:
+                for one in some:
+                    await self._call(one)
+
+    async def _write(self, writer: Writer, events: Sequence[Envelope]) -> None:
+        """One attempt at the effects of ``events``, in the transaction that is open.
+
+        Raises:
+            Failure: of one of them, which is not known when there are several.
+        """
+        started, one = time.perf_counter(), events[0]
+        statements = Statements()
+        try:
+            for one in events:
+                given = event(one, await reveal(self._cipher, one.tenant, one.fingerprint, payload_of(one)))
+                with self._span(given):
+                    writer(given, statements)
+            async with asyncio.timeout(self._consumer.handler_for(one.kind)[1].timeout_seconds):
+                await statements.execute(self._connection)
+        except Exception as error:
+            if is_lost(error, self._connection):
+                raise
+            raise Failure(one, error) from error
+        self._metrics.written(events, time.perf_counter() - started)
 
     async def _call(self, one: Envelope) -> None:
         """One attempt of the handler, in the transaction that is open.
@@ -232,6 +239,9 @@ class _Session:
         Raises:
             Failure: it did not do it.
         """
+        writer = self._consumer.writer_for(one.kind)
+        if writer is not None:
+            await self._write(writer, [one])
         handler, policy = self._consumer.handler_for(one.kind)
         if handler is None:
             return
@@ -239,16 +249,15 @@ class _Session:
         try:
             payload = await reveal(self._cipher, one.tenant, one.fingerprint, payload_of(one))
             given = event(one, payload)
-            with _span(given):
+            with self._span(given):
                 if inspect.iscoroutinefunction(handler):
-                    await asyncio.wait_for(handler(given, self._connection), policy.timeout_seconds)
+                    async with asyncio.timeout(policy.timeout_seconds):
+                        await handler(given, self._connection)
                 else:
                     await self._sync.run(handler, given, self._connection, policy.timeout_seconds)
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            if self._connection.broken or not isinstance(error, psycopg.errors.QueryCanceled):
-                raise
-            raise Failure(one, error) from error
         except Exception as error:
+            if is_lost(error, self._connection):
+                raise
             raise Failure(one, error) from error
         self._metrics.handled(one, (datetime.now(UTC) - one.created_at).total_seconds(), started)
 
@@ -346,16 +355,15 @@ class _Session:
                 if "replay-of" in one.headers:
                     self._metrics.replayed(one)
 
-
-def _span(given: Event) -> AbstractContextManager[object]:
-    """A span of the event's own trace; a replay's is one of its own that links to the original."""
-    if not exporting():
-        return contextlib.nullcontext()
-    replayed = given.replay_of is not None
-    return span(
-        f"handle {given.kind}",
-        None if replayed else given.traceparent,
-        kind=SpanKind.CONSUMER,
-        link=given.traceparent if replayed else None,
-        attributes={"kilo.tenant": given.tenant, "kilo.fingerprint": given.fingerprint},
-    )
+    def _span(self, given: Event) -> AbstractContextManager[object]:
+        """A span of the event's own trace; a replay's is one of its own that links to the original."""
+        if not self._traced:
+            return _UNTRACED
+        replayed = given.replay_of is not None
+        return span(
+            f"handle {given.kind}",
+            None if replayed else given.traceparent,
+            kind=SpanKind.CONSUMER,
+            link=given.traceparent if replayed else None,
+            attributes={"kilo.tenant": given.tenant, "kilo.fingerprint": given.fingerprint},
+        )

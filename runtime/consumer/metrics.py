@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import cache
 
 from prometheus_client import REGISTRY
@@ -40,6 +41,16 @@ class ConsumerMetrics:
         self._latency.labels(one.publisher).observe(latency_seconds)
         self._duration.labels(one.kind).observe(time.perf_counter() - started)
 
+    def written(self, events: Sequence[Envelope], seconds: float) -> None:
+        """Count events whose statements were executed together; each has its share of the ``seconds``."""
+        now, share = time.time(), seconds / len(events)
+        for (kind, publisher), some in _grouped(events).items():
+            self._events.labels(kind, "handled").inc(len(some))
+            latency, duration = self._latency.labels(publisher), self._duration.labels(kind)
+            for one in some:
+                latency.observe(now - one.created_at.timestamp())
+                duration.observe(share)
+
     def parked(self, one: Envelope) -> None:
         """Count a dead letter."""
         self._parked.labels(one.kind, one.tenant).inc()
@@ -47,3 +58,10 @@ class ConsumerMetrics:
     def replayed(self, one: Envelope) -> None:
         """Count a dead letter whose replay had its effect."""
         self._replayed.labels(one.kind, one.tenant).inc()
+
+
+def _grouped(events: Sequence[Envelope]) -> dict[tuple[str, str], list[Envelope]]:
+    found: dict[tuple[str, str], list[Envelope]] = {}
+    for one in events:
+        found.setdefault((one.kind, one.publisher), []).append(one)
+    return found

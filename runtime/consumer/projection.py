@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from psycopg import AsyncConnection
-
 from runtime.consumer.consumer import Consumer
 from runtime.consumer.event import Event
+from runtime.consumer.statements import Statements
 
 NAME = "projection"
 
@@ -28,9 +27,9 @@ def make_consumer() -> Consumer:
     """The consumer with its one handler."""
     consumer = Consumer(NAME)
 
-    @consumer.on("*")
-    async def project(event: Event, connection: AsyncConnection[Any]) -> None:  # pyright: ignore[reportUnusedFunction]
-        await connection.execute(
+    @consumer.writes("*")
+    def project(event: Event, statements: Statements) -> None:  # pyright: ignore[reportUnusedFunction]
+        statements.add(
             _PROJECT,
             (
                 event.tenant,
@@ -40,7 +39,6 @@ def make_consumer() -> Consumer:
                 event.fingerprint,
                 _hint(event.payload),
             ),
-            prepare=True,
         )
 
     return consumer

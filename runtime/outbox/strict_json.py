@@ -44,13 +44,7 @@ def parse(text: str | bytes) -> Any:
     try:
         # A byte order mark is not JSON, and other encodings than UTF-8 are not for exchange.
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        value = json.loads(
-            decoded,
-            object_pairs_hook=_object,
-            parse_int=_whole,
-            parse_float=_fraction,
-            parse_constant=_constant,
-        )
+        value = _DECODER.decode(decoded)
     except UnicodeDecodeError as error:
         problem = f"not UTF-8 at byte {error.start}"
         raise NotStrict(problem) from error
@@ -185,3 +179,9 @@ def _check_text(text: str, pointer: str) -> None:
     except UnicodeEncodeError as error:
         problem = f"holds half a surrogate pair at character {error.start}"
         raise NotStrict(problem, pointer) from error
+
+
+# Made once: ``json.loads`` makes a decoder a call for what is not its default.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_whole, parse_float=_fraction, parse_constant=_constant
+)

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from runtime.consumer import Event, Park, Policy
+from runtime.consumer import Event, Park, Policy, Statements
 from runtime.errors import BadInput
 from tests.runtime.conftest import BusServer
 from tests.runtime.consumer.support import QUICK, a_message, make
@@ -258,3 +258,53 @@ async def test_a_stream_that_is_made_anew_while_it_is_read_is_read_whole(
         await one.publish([a_message(n, message_id=f"new/{n}") for n in range(15, 25)])
         await one.until(COUNT, [(25,)])
     assert one.effects() == list(range(25))
+
+
+async def test_a_function_that_only_says_its_writes_has_one_effect_an_event_in_order(
+    database_url: str, bus: BusServer
+) -> None:
+    made = make(database_url, bus)
+    made.sql("CREATE UNIQUE INDEX ON effects (n)")
+    made.sql("INSERT INTO effects (n, aggregate_id) VALUES (7, 'taken')")
+
+    @made.consumer.writes("*", QUICK)
+    def write(event: Event, statements: Statements) -> None:  # pyright: ignore[reportUnusedFunction]
+        number = int(event.fingerprint.partition("/")[2])
+        if number == 5:
+            msg = "no"
+            raise Park(msg)
+        statements.add("INSERT INTO effects (n, aggregate_id) VALUES (%s, %s)", (number, event.aggregate_id))
+        statements.add("UPDATE effects SET aggregate_id = aggregate_id WHERE n = %s", (number,))
+
+    messages = [a_message(n, str(n % 3)) for n in range(12)]
+    await made.publish([*messages, *(a_message(n, str(n % 3), message_id=f"again/{n}") for n in (0, 3, 6))])
+    async with made.running():
+        # 5 asks to be parked, and 8 and 11 wait behind it; the row of 7 was there, and 10 waits behind it.
+        await made.until("SELECT count(*) FROM dead_letters", [(5,)])
+        await made.until("SELECT sum(duplicates) FROM inbox", [(3,)])
+    assert made.effects("0") == [0, 3, 6, 9]
+    assert made.effects("1") == [1, 4]
+    assert made.effects("2") == [2]
+    parked = made.sql("SELECT fingerprint, error FROM dead_letters WHERE state = 'parked' ORDER BY 1")
+    assert [(key, error.partition(":")[0]) for key, error in parked] == [
+        ("acme/5", "Park"),
+        ("acme/7", "UniqueViolation"),
+    ]
+
+
+async def test_a_statement_that_hangs_is_the_failure_of_its_own_event(
+    database_url: str, bus: BusServer
+) -> None:
+    made = make(database_url, bus)
+
+    @made.consumer.writes("*", QUICK)
+    def write(event: Event, statements: Statements) -> None:  # pyright: ignore[reportUnusedFunction]
+        number = int(event.fingerprint.partition("/")[2])
+        statements.add("SELECT pg_sleep(%s)", (30 if number == 1 else 0,))
+        statements.add("INSERT INTO effects (n, aggregate_id) VALUES (%s, %s)", (number, event.aggregate_id))
+
+    await made.publish([a_message(n, str(n)) for n in range(4)])
+    async with made.running():
+        await made.until("SELECT fingerprint, state FROM dead_letters", [("acme/1", "parked")])
+        await made.until("SELECT count(*) FROM effects", [(3,)])
+    assert sorted(made.effects()) == [0, 2, 3]
