@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from runtime.contract import SignersOutputs, StackOutputs, load_outputs
 from runtime.errors import BadInput, CheckFailed, Unreachable
@@ -19,6 +18,7 @@ from runtime.promotion.plan import images_of
 from runtime.registry.client import Registries
 from runtime.registry.drift import Kind
 from runtime.registry.options import CertificateIdentity, CertificateIssuer, SignedBy, TrustedRootFile
+from runtime.registry.report import whole_table
 from runtime.registry.signers import Signers
 
 app = typer.Typer(help="Check that a promotion runs the same bits everywhere.", no_args_is_help=True)
@@ -92,7 +92,7 @@ def parity(
     results = [check_parity(image, places, signers, registries) for image in wanted]
     chosen = Format.JSON if as_json else output_format
     if chosen is Format.TABLE:
-        table = Table("image", "place", "finding", "detail")
+        table = whole_table("image", "place", "finding", "detail")
         for result in results:
             for place in result.places:
                 found = [difference for difference in result.differences if difference.place == place]

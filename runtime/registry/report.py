@@ -6,15 +6,20 @@ from collections import Counter
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from runtime.registry.drift import Comparison, Kind
 from runtime.registry.sync import TagResult
 
 
+def whole_table(*columns: str) -> Table:
+    """A table that breaks what is too long for its column: names and digests are of no use shortened."""
+    return Table(*(Column(name, overflow="fold") for name in columns))
+
+
 def show_results(console: Console, results: Iterable[TagResult]) -> None:
     """Print a table of what was copied, one row a tag, and the sums."""
-    table = Table("repository", "tag", "outcome", "manifests", "blobs", "MB", "why")
+    table = whole_table("repository", "tag", "outcome", "manifests", "blobs", "MB", "why")
     counts: Counter[str] = Counter()
     for result in results:
         counts[result.outcome] += 1
@@ -39,7 +44,7 @@ def show_results(console: Console, results: Iterable[TagResult]) -> None:
 
 def show_comparisons(console: Console, comparisons: Iterable[Comparison]) -> None:
     """Print the findings, one row each, and one line a repository."""
-    table = Table("kind", "repository", "tag", "detail")
+    table = whole_table("kind", "repository", "tag", "detail")
     lines: list[str] = []
     for comparison in comparisons:
         for finding in comparison.findings:
@@ -50,4 +55,4 @@ def show_comparisons(console: Console, comparisons: Iterable[Comparison]) -> Non
     if table.row_count:
         console.print(table)
     for line in lines:
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
