@@ -145,7 +145,18 @@ class BackupOutputs(_Part):
 
     primary: BucketOutputs
     secondary: BucketOutputs
+    replica: BucketOutputs | None = Field(
+        default=None, description="A copy of the primary store in another region, made by the cloud."
+    )
     encryption_key: KeyReference
+    encryption_key_replica: KeyReference | None = Field(
+        default=None, description="The same key in another region, for when the first is lost."
+    )
+
+    @property
+    def buckets(self) -> dict[str, BucketOutputs]:
+        """Both stores by their names."""
+        return {"primary": self.primary, "secondary": self.secondary}
 
 
 class RotationPrincipal(_Part):

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runtime.backup import cipher
 from runtime.backup.keys import BackupKey
 from runtime.backup.manifest import MANIFESTS, Manifest, ManifestKey, ObjectState, parse_manifest
-from runtime.backup.stores import Store
+from runtime.backup.stores import ObjectInfo, Store
 from runtime.errors import BadInput, CheckFailed, KiloError
+
+_MOST_PASSED_OVER = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One backup by its manifest's key, and the stores that list it."""
+    """One backup by its manifest's key, and its manifest as each store that has it lists it."""
 
     key: ManifestKey
-    stores: tuple[str, ...]
+    listed: Mapping[str, ObjectInfo]
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The stores that have it."""
+        return tuple(self.listed)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A backup whose manifest is genuine, with its data key, and what is wrong with newer ones."""
+
+    manifest: Manifest
+    data_key: bytes = field(repr=False)
+    passed_over: tuple[KiloError, ...] = ()
 
 
 @dataclass(slots=True)
@@ -50,7 +66,7 @@ class Catalogue:
 def read_catalogue(stores: Mapping[str, Store]) -> Catalogue:
     """List the backups of every store. A store that can't be listed is noted, not raised."""
     catalogue = Catalogue()
-    holders: dict[str, list[str]] = {}
+    holders: dict[str, dict[str, ObjectInfo]] = {}
     for name, store in stores.items():
         try:
             listed = store.list(MANIFESTS)
@@ -58,12 +74,12 @@ def read_catalogue(stores: Mapping[str, Store]) -> Catalogue:
             catalogue.errors[name] = error
             continue
         for entry in listed:
-            holders.setdefault(entry.key, []).append(name)
+            holders.setdefault(entry.key, {})[name] = entry
     known = {key: ManifestKey.parse(key) for key in holders}
     parsed = sorted(
         (found for found in known.values() if found), key=lambda found: (found.sequence, found.id)
     )
-    catalogue.entries = [Entry(found, tuple(holders[found.key])) for found in parsed]
+    catalogue.entries = [Entry(found, holders[found.key]) for found in parsed]
     return catalogue
 
 
@@ -96,6 +112,40 @@ def unwrap_data_key(key: BackupKey, manifest: Manifest) -> bytes:
     data_key = key.unwrap(manifest.encryption.wrapped_key, context)
     manifest.check_seal(data_key)
     return data_key
+
+
+def open_backup(store: Store, key: BackupKey, entry: Entry) -> Opened:
+    """Read a backup's manifest and unwrap its data key.
+
+    Raises:
+        CheckFailed: it is not there or not genuine, or KMS denies it.
+        Unreachable: the store or KMS does not answer.
+    """
+    manifest = read_manifest(store, entry.key)
+    return Opened(manifest, unwrap_data_key(key, manifest))
+
+
+def open_newest(store: Store, key: BackupKey, entries: Sequence[Entry]) -> Opened:
+    """Open the newest of ``entries`` that is genuine, so that an invented one can't stand in the way.
+
+    Raises:
+        CheckFailed: none is; with what is wrong with the newest.
+        Unreachable: the store or KMS does not answer.
+    """
+    passed_over: list[KiloError] = []
+    for entry in reversed(entries):
+        try:
+            opened = open_backup(store, key, entry)
+        except CheckFailed as error:
+            passed_over.append(error)
+            if len(passed_over) == _MOST_PASSED_OVER:
+                break
+            continue
+        return Opened(opened.manifest, opened.data_key, tuple(passed_over))
+    if passed_over:
+        raise passed_over[0]
+    msg = f"{store.describe()}: has no backup"
+    raise CheckFailed(msg)
 
 
 def ciphertext(store: Store, state: ObjectState) -> Iterator[bytes]:

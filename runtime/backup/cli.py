@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -17,13 +18,14 @@ from rich.progress import (
     DownloadColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
 from rich.table import Column, Table
 
-from runtime.backup.catalogue import Entry, read_catalogue, read_manifest, unwrap_data_key
+from runtime.backup.catalogue import Entry, open_backup, open_newest, read_catalogue, read_manifest
 from runtime.backup.drill import drill as run_drill
 from runtime.backup.drill import keep_evidence
 from runtime.backup.exporter import Exporter
@@ -32,8 +34,8 @@ from runtime.backup.prune import prune as run_prune
 from runtime.backup.restore import restore as run_restore
 from runtime.backup.run import complete as run_complete
 from runtime.backup.run import run_backup
-from runtime.backup.stores import Store, open_stores
-from runtime.backup.verify import verify as run_verify
+from runtime.backup.stores import Store, open_replica, open_stores
+from runtime.backup.verify import Verification
 from runtime.contract import StackOutputs, load_outputs
 from runtime.errors import BadInput, CheckFailed, KiloError, Unreachable
 from runtime.health import HealthServer
@@ -55,14 +57,7 @@ def run(as_json: _Json = False) -> None:
     """Dump the database of DATABASE_URL once, encrypted, to both stores."""
     outputs, stores = _open()
     url = _database_url()
-    with _progress(as_json) as progress:
-        tasks = {}
-
-        def report(name: str, size: int) -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(name, total=None)
-            progress.update(tasks[name], completed=size)
-
+    with _reporting(as_json) as report:
         result = run_backup(outputs, stores, url, report=report)
     manifest = result.manifest
     if as_json:
@@ -99,30 +94,42 @@ def list_backups(as_json: _Json = False) -> None:
     _, stores = _open()
     catalogue = read_catalogue(stores)
     rows: list[dict[str, object]] = []
+    errors = list(catalogue.errors.values())
     for entry in catalogue.entries:
-        manifest = read_manifest(stores[entry.stores[0]], entry.key)
-        rows.append(
-            {
-                "backup": manifest.id,
-                "place": manifest.sequence,
+        row: dict[str, object] = {
+            "backup": entry.key.id,
+            "place": entry.key.sequence,
+            "stores": list(entry.stores),
+        }
+        try:
+            manifest = read_manifest(stores[entry.stores[0]], entry.key)
+        except KiloError as error:
+            errors.append(error)
+            row |= {"taken": None, "size_bytes": None, "rows": None, "error": str(error)}
+        else:
+            row |= {
                 "taken": manifest.snapshot_at.isoformat(timespec="seconds"),
                 "size_bytes": manifest.size,
                 "rows": sum(state.rows for state in manifest.tables.values()),
-                "stores": list(entry.stores),
+                "error": None,
             }
-        )
+        rows.append(row)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
         table = Table(_ID, "place", "taken", "MB", "rows", "stores")
         for row in rows:
-            held = ", ".join(entry for entry in stores if entry in str(row["stores"]))
-            size = f"{int(str(row['size_bytes'])) / 1e6:.1f}"
+            size = "" if row["size_bytes"] is None else f"{int(str(row['size_bytes'])) / 1e6:.1f}"
             table.add_row(
-                str(row["backup"]), str(row["place"]), str(row["taken"]), size, str(row["rows"]), held
+                str(row["backup"]),
+                str(row["place"]),
+                str(row["taken"] or "not readable"),
+                size,
+                "" if row["rows"] is None else str(row["rows"]),
+                ", ".join(name for name in stores if name in str(row["stores"])),
             )
         Console().print(table)
-    _raise_first(list(catalogue.errors.values()))
+    _raise_first(errors)
 
 
 @app.command(epilog="Examples: kilo backup verify · kilo backup verify 20260216T021500Z-3fa1c2 --json")
@@ -135,13 +142,10 @@ def verify(
     outputs, stores = _open()
     catalogue = read_catalogue(stores)
     chosen: Sequence[Entry] = catalogue.entries if every else [catalogue.find(backup)]
-    key = BackupKey(outputs.backups.encryption_key)
-    with _progress(as_json) as progress:
-        task = progress.add_task("verifying", total=None)
-        checks = []
-        for entry in chosen:
-            progress.update(task, description=f"verifying {entry.key.id}")
-            checks += run_verify(stores, catalogue, entry, key)
+    key = BackupKey(outputs.backups)
+    with _reporting(as_json) as report:
+        verification = Verification(outputs.backups, stores, catalogue, key, report)
+        checks = [check for entry in chosen for check in verification.check(entry)]
     if as_json:
         typer.echo(json.dumps([check.document() for check in checks], indent=2))
     else:
@@ -161,11 +165,9 @@ def restore(
     to: Annotated[
         str, typer.Option("--to", metavar="URL", envvar="KILO_RESTORE_URL", help="The target database.")
     ],
-    source: Annotated[str, typer.Option("--from", metavar="STORE", help="primary or secondary.")] = "primary",
-    key: Annotated[
-        str | None,
-        typer.Option("--key", metavar="ARN", help="A replica of the backup key, in another region."),
-    ] = None,
+    source: Annotated[
+        str, typer.Option("--from", metavar="STORE", help="primary, secondary or replica.")
+    ] = "primary",
     replace: Annotated[
         bool, typer.Option("--replace", help="Drop what the target has of the backup.")
     ] = False,
@@ -176,18 +178,24 @@ def restore(
 ) -> None:
     """Restore a backup into an empty database and compare its contents with the manifest."""
     outputs, stores = _open()
-    if source not in stores:
-        msg = f"--from {source}: expected one of {', '.join(stores)}"
+    if source == "replica":
+        store = open_replica(outputs.backups)
+    elif source in stores:
+        store = stores[source]
+    else:
+        msg = f"--from {source}: expected one of {', '.join(stores)}, replica"
         raise BadInput(msg)
-    store = stores[source]
-    entry = read_catalogue({source: store}).find(backup)
-    manifest = read_manifest(store, entry.key)
-    reference = outputs.backups.encryption_key
-    unwrapper = BackupKey(reference.model_copy(update={"key": key}) if key else reference)
-    data_key = unwrap_data_key(unwrapper, manifest)
-    with _progress(as_json) as progress:
-        progress.add_task(f"restoring {manifest.id}", total=None)
-        restored = run_restore(store, manifest, data_key, to, replace=replace, with_globals=not no_globals)
+    catalogue = read_catalogue({source: store})
+    key = BackupKey(outputs.backups)
+    wanted = catalogue.find(backup)
+    opened = open_backup(store, key, wanted) if backup else open_newest(store, key, catalogue.entries)
+    for error in opened.passed_over:
+        typer.echo(f"passed over: {error}", err=True)
+    manifest = opened.manifest
+    with _reporting(as_json) as report:
+        restored = run_restore(
+            store, manifest, opened.data_key, to, replace=replace, with_globals=not no_globals, report=report
+        )
     if as_json:
         document = {
             "backup": manifest.id,
@@ -210,7 +218,7 @@ def drill(backup: _Id = None, as_json: _Json = False) -> None:
     outputs, stores = _open()
     with _progress(as_json) as progress:
         progress.add_task("drilling", total=None)
-        results = run_drill(stores, BackupKey(outputs.backups.encryption_key), backup)
+        results = run_drill(stores, BackupKey(outputs.backups), backup)
         errors = keep_evidence(stores, results)
     if as_json:
         typer.echo(json.dumps([result.model_dump(mode="json") for result in results], indent=2))
@@ -270,11 +278,12 @@ def prune(
         for result in results:
             table.add_row(result.store, result.backup, result.outcome)
         Console().print(table if results else "nothing to remove")
+    _raise_first([result.error for result in results if result.error is not None])
 
 
-@app.command(epilog="Example: KILO_OUTPUTS=outputs.json kilo backup exporter --port 10086")
+@app.command(epilog="Example: KILO_OUTPUTS=outputs.json kilo backup exporter --port 10087")
 def exporter(
-    port: Annotated[int, typer.Option(help="Where health and metrics are served.")] = 10086,
+    port: Annotated[int, typer.Option(help="Where health and metrics are served.")] = 10087,
     every: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How often to look.")] = 60,
 ) -> None:
     """Export metrics of what both stores have, until told to stop."""
@@ -300,6 +309,20 @@ def _database_url() -> str:
         msg = f"{_URL_VARIABLE} is not set; it names the database to back up"
         raise BadInput(msg)
     return url
+
+
+@contextmanager
+def _reporting(quiet: bool) -> Generator[Callable[[str, int], None]]:
+    """Show a line an object with the bytes that went through."""
+    with _progress(quiet) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(name: str, size: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=None)
+            progress.update(tasks[name], completed=size)
+
+        yield report
 
 
 def _progress(quiet: bool) -> Progress:

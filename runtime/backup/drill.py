@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from runtime.backup.catalogue import read_catalogue, read_manifest, unwrap_data_key
+from runtime.backup.catalogue import Opened, open_newest, read_catalogue
 from runtime.backup.keys import BackupKey
 from runtime.backup.restore import restore
 from runtime.backup.scratch import scratch_server
@@ -23,6 +24,7 @@ from runtime.backup.stores import Store
 from runtime.errors import CheckFailed, KiloError
 
 DRILLS = "drills/"
+_KEY = re.compile(r"drills/\d{8}T\d{12}Z-(?P<store>[a-z]+)-(?P<backup>[0-9TZ]+-[0-9a-f]{6})-proven\.json")
 
 
 class Evidence(BaseModel):
@@ -57,7 +59,9 @@ class Evidence(BaseModel):
 
 
 def drill(stores: Mapping[str, Store], key: BackupKey, backup_id: str | None = None) -> list[Evidence]:
-    """Drill the backup of that id, or the newest that each store has; failures are in the evidence.
+    """Drill the backup of that id, or the newest genuine one that each store has.
+
+    Failures are in the evidence; so is every newer manifest that was passed over since it is not genuine.
 
     Raises:
         BadInput: no store has a backup.
@@ -66,35 +70,41 @@ def drill(stores: Mapping[str, Store], key: BackupKey, backup_id: str | None = N
     catalogue.find(backup_id)
     results: list[Evidence] = []
     for name, store in stores.items():
+        begun = datetime.now(UTC)
         held = [entry for entry in catalogue.entries if name in entry.stores]
         chosen = [entry for entry in held if backup_id in {None, entry.key.id}]
-        begun = datetime.now(UTC)
         if not chosen:
             absent = CheckFailed(f"{store.describe()}: has no backup{f' {backup_id}' if backup_id else ''}")
             results.append(_failed(name, "none", begun, catalogue.errors.get(name, absent)))
             continue
         try:
-            manifest = read_manifest(store, chosen[-1].key)
-            data_key = unwrap_data_key(key, manifest)
-            with scratch_server() as url:
-                restored = restore(store, manifest, data_key, url)
-                finished = datetime.now(UTC)
+            opened = open_newest(store, key, chosen)
         except KiloError as error:
             results.append(_failed(name, chosen[-1].key.id, begun, error))
             continue
-        results.append(
-            Evidence(
-                backup=manifest.id,
-                store=name,
-                drilled_at=finished,
-                recovery_time_seconds=round((finished - begun).total_seconds(), 3),
-                recovery_point_seconds=round((begun - manifest.snapshot_at).total_seconds(), 3),
-                tables=restored.tables,
-                rows=restored.rows,
-                manifest_sha256=hashlib.sha256(manifest.content()).hexdigest(),
-            )
-        )
+        results += [_failed(name, "not-genuine", begun, error) for error in opened.passed_over[:1]]
+        results.append(_drill(name, store, opened, begun))
     return results
+
+
+def _drill(name: str, store: Store, opened: Opened, begun: datetime) -> Evidence:
+    manifest = opened.manifest
+    try:
+        with scratch_server() as url:
+            restored = restore(store, manifest, opened.data_key, url)
+            finished = datetime.now(UTC)
+    except KiloError as error:
+        return _failed(name, manifest.id, begun, error)
+    return Evidence(
+        backup=manifest.id,
+        store=name,
+        drilled_at=finished,
+        recovery_time_seconds=round((finished - begun).total_seconds(), 3),
+        recovery_point_seconds=round((begun - manifest.snapshot_at).total_seconds(), 3),
+        tables=restored.tables,
+        rows=restored.rows,
+        manifest_sha256=hashlib.sha256(manifest.content()).hexdigest(),
+    )
 
 
 def keep_evidence(stores: Mapping[str, Store], results: list[Evidence]) -> list[KiloError]:
@@ -107,6 +117,19 @@ def keep_evidence(stores: Mapping[str, Store], results: list[Evidence]) -> list[
             except KiloError as error:
                 errors.append(error)
     return errors
+
+
+def last_proven(keys: Iterable[str], store: str) -> str | None:
+    """The key of the newest evidence among ``keys`` that proved a backup of ``store``."""
+    return max(
+        (key for key in keys if (found := _KEY.fullmatch(key)) and found["store"] == store), default=None
+    )
+
+
+def backup_of(key: str) -> str:
+    """The backup that the evidence under ``key`` proved."""
+    found = _KEY.fullmatch(key)
+    return found["backup"] if found else ""
 
 
 def _failed(store: str, backup: str, begun: datetime, error: KiloError) -> Evidence:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 
-from runtime.backup.catalogue import read_catalogue, read_manifest
-from runtime.backup.drill import DRILLS, Evidence
+from runtime.backup.catalogue import Entry, read_catalogue, read_manifest
+from runtime.backup.drill import DRILLS, Evidence, last_proven
+from runtime.backup.failures import FAILURES, failed_at
+from runtime.backup.manifest import Manifest
 from runtime.backup.stores import Store
-from runtime.errors import KiloError
+from runtime.errors import CheckFailed, KiloError
 from runtime.observe import metrics
 
+_LOOKED_AT = 10
 log = logging.getLogger(__name__)
 
 
@@ -45,18 +48,23 @@ class Exporter:
                 log.warning("%s", catalogue.errors[name])
                 continue
             held = [entry for entry in catalogue.entries if name in entry.stores]
+            # By the store's own clock, and 0 where there is none: an absent series would say nothing.
+            self._last_success.labels(name).set(held[-1].listed[name].created_at.timestamp() if held else 0)
             try:
-                if held:
-                    manifest = read_manifest(store, held[-1].key)
-                    self._last_success.labels(name).set(manifest.finished_at.timestamp())
+                manifest = _newest_readable(store, held)
+                if manifest is not None:
                     self._size.labels(name).set(manifest.size)
                     if newest is None or manifest.finished_at > newest:
                         newest = manifest.finished_at
                         self._duration.set(manifest.duration_seconds)
-                behind = catalogue.entries and (not held or held[-1].key != catalogue.entries[-1].key)
-                self._last_failure.labels(name).set(self._failure_time() if behind else 0)
+                failed = max((failed_at(entry.key) for entry in store.list(FAILURES)), default=0.0)
+                if catalogue.entries and (not held or held[-1].key != catalogue.entries[-1].key):
+                    # Another store has a newer one, so the run to this one failed.
+                    missed = max(info.created_at for info in catalogue.entries[-1].listed.values())
+                    failed = max(failed, missed.timestamp())
+                self._last_failure.labels(name).set(failed)
                 self._look_at_drills(name, store)
-            except KiloError as error:
+            except (KiloError, KeyError) as error:
                 log.warning("%s", error)
         self.ready = True
 
@@ -67,22 +75,23 @@ class Exporter:
             if stopping.wait(every_seconds):
                 return
 
-    def _failure_time(self) -> float:
-        """When the newest backup finished that a store lacks."""
-        catalogue = read_catalogue(self._stores)
-        entry = catalogue.entries[-1]
-        return read_manifest(self._stores[entry.stores[0]], entry.key).finished_at.timestamp()
-
     def _look_at_drills(self, name: str, store: Store) -> None:
-        proven = sorted(
-            entry.key
-            for entry in store.list(DRILLS)
-            if f"-{name}-" in entry.key and entry.key.endswith("-proven.json")
-        )
-        if not proven:
+        proven = last_proven((entry.key for entry in store.list(DRILLS)), name)
+        if proven is None:
+            self._last_verified.labels(name).set(0)
             return
-        evidence = Evidence.parse(b"".join(store.read(proven[-1])))
+        evidence = Evidence.parse(b"".join(store.read(proven)))
         if evidence is not None:
             self._last_verified.labels(name).set(evidence.drilled_at.timestamp())
             self._recovery_time.labels(name).set(evidence.recovery_time_seconds)
             self._recovery_point.labels(name).set(evidence.recovery_point_seconds)
+
+
+def _newest_readable(store: Store, held: Sequence[Entry]) -> Manifest | None:
+    """The newest manifest that is what its key says. Whether it is genuine only the key can tell."""
+    for entry in reversed(held[-_LOOKED_AT:]):
+        try:
+            return read_manifest(store, entry.key)
+        except CheckFailed as error:
+            log.warning("%s", error)
+    return None

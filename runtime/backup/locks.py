@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from runtime.backup.stores import Lock, Store
 from runtime.contract import BucketOutputs
@@ -20,7 +20,10 @@ _SLACK = timedelta(minutes=5)
 
 
 def check_lock(store: Store, expected: BucketOutputs, lock: Lock) -> str:
-    """Hold a new object's ``lock`` against what the contract asks of its bucket.
+    """Hold an object's ``lock`` against what the contract asks of its bucket.
+
+    Times are compared with each other, not with the clock here. An upload in parts is as old as its
+    beginning, and so is its lock.
 
     Returns:
         :data:`PROVEN`, :data:`CONFIGURED` or :data:`UNPROVEN`.
@@ -29,20 +32,22 @@ def check_lock(store: Store, expected: BucketOutputs, lock: Lock) -> str:
         CheckFailed: the object is not locked as it must be.
         StoreError: the store can't be asked.
     """
-    due = datetime.now(UTC) + timedelta(days=expected.retention_days) - _SLACK
     wanted = f"{expected.lock_mode}, {expected.retention_days} days"
     if lock.until is not None:
-        if lock.until < due or (expected.provider == "aws" and lock.mode != expected.lock_mode):
+        days = timedelta(days=expected.retention_days) - _SLACK
+        if lock.until - lock.created_at < days or (
+            expected.provider == "aws" and lock.mode != expected.lock_mode
+        ):
             until = f"{lock.until:%Y-%m-%d %H:%M}Z"
             msg = f"{store.describe()}: locked {lock.mode} until {until}; asked for {wanted}"
             raise CheckFailed(msg)
         if expected.provider == "aws" or expected.lock_mode == "unlocked":
             return PROVEN
-    mode, days = store.configured_lock()
+    mode, configured_days = store.configured_lock()
     if mode == "unknown":
         return UNPROVEN
-    strong_enough = mode in {expected.lock_mode, "locked"} and days >= expected.retention_days
+    strong_enough = mode in {expected.lock_mode, "locked"} and configured_days >= expected.retention_days
     if expected.provider == "aws" or not strong_enough:
-        msg = f"{store.describe()}: not locked (bucket: {mode}, {days} days); asked for {wanted}"
+        msg = f"{store.describe()}: not locked (bucket: {mode}, {configured_days} days); asked for {wanted}"
         raise CheckFailed(msg)
     return PROVEN if lock.until is not None else CONFIGURED

@@ -3,8 +3,9 @@
 JSON in the canonical form of RFC 8785, so that its digest is of its meaning. The key under which it
 lies has its place in the chain and its digest, ``manifests/SEQUENCE-ID-SHA256.json``: whoever lists
 keys can extend the chain without reading, and nobody can swap a manifest unseen. ``previous`` names
-every manifest of the highest place that was there: two runs at once make a fork, and the next run
-joins it.
+the manifests of the highest place that were there: two runs at once make a fork, and the next run
+joins it. Places end at :data:`LAST_PLACE`, which only an invented key can reach; from there on the ids,
+which begin with the time, give the order, so that such a key can't end the chain.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Self
@@ -26,8 +27,11 @@ from runtime.errors import CheckFailed
 
 MANIFESTS = "manifests/"
 OBJECTS = "backups/"
+LAST_PLACE = 10**12 - 1
+_MOST_HEADS = 16
+"""Far more than runs can meet; whoever invents keys can't make manifests grow without end."""
 _KEY = re.compile(
-    r"manifests/(?P<sequence>\d{8})-(?P<id>[0-9TZa-z]+-[0-9a-f]{6})-(?P<sha256>[0-9a-f]{64})\.json"
+    r"manifests/(?P<sequence>\d{8,12})-(?P<id>[0-9TZa-z]+-[0-9a-f]{6})-(?P<sha256>[0-9a-f]{64})\.json"
 )
 
 
@@ -130,10 +134,16 @@ class ManifestKey:
 
 
 def heads(keys: Iterable[str]) -> tuple[ManifestKey, ...]:
-    """The manifests at the end of the chain, by their keys."""
+    """The manifests at the end of the chain, by their keys, the newest last."""
     known = [found for found in map(ManifestKey.parse, keys) if found]
     highest = max((found.sequence for found in known), default=0)
-    return tuple(sorted((found for found in known if found.sequence == highest), key=lambda found: found.key))
+    ends = sorted((found for found in known if found.sequence == highest), key=lambda found: found.key)
+    return tuple(ends[-_MOST_HEADS:])
+
+
+def next_place(ends: Sequence[ManifestKey]) -> int:
+    """The place of a manifest that follows ``ends``."""
+    return min(ends[0].sequence + 1, LAST_PLACE) if ends else 1
 
 
 def parse_manifest(key: ManifestKey, content: bytes, place: str) -> Manifest:

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from runtime.backup.drill import DRILLS
+from runtime.backup.drill import DRILLS, backup_of, last_proven
 from runtime.backup.manifest import MANIFESTS, OBJECTS, ManifestKey
 from runtime.backup.stores import Store
 from runtime.errors import KiloError
 
+STORES = ("primary", "secondary")
 _UNDER_WAY = timedelta(days=1)
 """Objects without a manifest that are younger than this may belong to a run that is not over."""
 
@@ -27,6 +28,8 @@ class Pruned:
     store: str
     backup: str
     outcome: str
+    error: KiloError | None = None
+    """Why the store could not be looked at, or did not remove what is not locked."""
 
     def document(self) -> dict[str, str]:
         """The JSON form."""
@@ -38,12 +41,14 @@ def prune(
 ) -> list[Pruned]:
     """Remove backups that are older than ``keep_days``, apart from the ``keep_last`` newest.
 
-    Raises:
-        StoreError: a store can't be listed; nothing was removed from it.
+    A store that can't be listed is noted with the outcome, and the other is pruned all the same.
     """
     results: list[Pruned] = []
     for name, store in stores.items():
-        results += _prune_store(name, store, keep_days, max(1, keep_last), dry_run=dry_run)
+        try:
+            results += _prune_store(name, store, keep_days, max(1, keep_last), dry_run=dry_run)
+        except KiloError as error:
+            results.append(Pruned(name, "all", f"kept: {error}", error))
     return results
 
 
@@ -54,8 +59,9 @@ def _prune_store(name: str, store: Store, keep_days: int, keep_last: int, *, dry
         (found for found in map(ManifestKey.parse, listed) if found),
         key=lambda found: (found.sequence, found.id),
     )
-    proven = _last_proven(store)
-    spared = {found.id for found in manifests[-keep_last:]} | ({proven} if proven else set())
+    drills = [entry.key for entry in store.list(DRILLS)]
+    proven = filter(None, (last_proven(drills, each) for each in STORES))
+    spared = {found.id for found in manifests[-keep_last:]} | set(map(backup_of, proven))
     objects: dict[str, list[str]] = {}
     recent: set[str] = set()
     for entry in store.list(OBJECTS):
@@ -88,17 +94,9 @@ def _remove(
     except KeyError:
         return Pruned(name, backup_id, "kept: changed meanwhile")
     except KiloError as error:
-        return Pruned(name, backup_id, f"kept: {error}")
+        return Pruned(name, backup_id, f"kept: {error}", error)
     return Pruned(name, backup_id, "would remove" if dry_run else "removed")
 
 
 def _age_days(created_at: datetime, now: datetime) -> float:
     return (now - created_at) / timedelta(days=1)
-
-
-def _last_proven(store: Store) -> str | None:
-    """The backup of the newest drill that succeeded, by its evidence's key."""
-    keys = sorted(entry.key for entry in store.list(DRILLS) if entry.key.endswith("-proven.json"))
-    if not keys:
-        return None
-    return "-".join(keys[-1].removesuffix("-proven.json").rsplit("-", 2)[-2:])

@@ -1,8 +1,8 @@
 """Restoring a backup: streamed from a store through decryption into pg_restore, then compared.
 
-pg_restore runs in one transaction, so a restore that breaks off leaves the target as it was. That
-it exits with 0 is not taken for success: rows are counted and fingerprinted again and held against
-the manifest.
+pg_restore runs in one transaction, so a restore that breaks off leaves the target's tables as they
+were; roles are created before it. That it exits with 0 is not taken for success: rows are counted and
+fingerprinted again and held against the manifest.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -43,27 +43,29 @@ def restore(
     *,
     replace: bool = False,
     with_globals: bool = True,
+    report: Callable[[str, int], None] = lambda _name, _size: None,
 ) -> Restored:
     """Restore ``manifest`` from ``store`` into the database at ``url``.
 
-    Without ``with_globals`` roles are not created and nothing is owned by or granted to them.
+    Without ``with_globals`` roles are not created and nothing is owned by or granted to them. ``report``
+    is called with an object's name and how many bytes of it are in.
 
     Raises:
-        BadInput: the target is not empty and ``replace`` is not set.
+        BadInput: the target is not empty and ``replace`` is not set, or it has tables that the backup
+            does not know and would leave as they are.
         CheckFailed: an object is not genuine, pg_restore failed, or the contents differ.
         Unreachable: the store or the database does not answer.
     """
     begun = time.monotonic()
-    if not replace and not database.is_empty(url):
-        msg = "the target database is not empty; name an empty one, or say --replace to drop what is in it"
-        raise BadInput(msg)
+    _check_target(manifest, url, replace=replace)
     if with_globals:
         _restore_globals(plaintext(store, manifest, GLOBALS, data_key), url)
     argv = ["pg_restore", "--exit-on-error", "--single-transaction", "--no-password", "--format=custom"]
     argv += [] if with_globals else ["--no-owner", "--no-privileges"]
     argv += ["--clean", "--if-exists"] if replace else []
     argv += [f"--dbname={database.environment_of(url).get('PGDATABASE', 'postgres')}"]
-    code, errors = _feed(argv, plaintext(store, manifest, DUMP, data_key), url)
+    pieces = _reported(plaintext(store, manifest, DUMP, data_key), lambda size: report(DUMP, size))
+    code, errors = _feed(argv, pieces, url)
     if code != 0:
         msg = f"pg_restore failed with exit code {code}: {errors[-1] if errors else 'no message'}"
         raise CheckFailed(msg)
@@ -72,6 +74,27 @@ def restore(
     compare(manifest, found)
     rows = sum(state.rows for state in found.values())
     return Restored(manifest, store.describe(), round(time.monotonic() - begun, 3), len(found), rows)
+
+
+def _check_target(manifest: Manifest, url: str, *, replace: bool) -> None:
+    found = database.what_is_in(url)
+    if found and not replace:
+        msg = (
+            f"the target database is not empty: {_named(found)}; "
+            "name an empty one, or say --replace to drop what is in it"
+        )
+        raise BadInput(msg)
+    foreign = sorted(database.tables_in(url) - manifest.tables.keys()) if found else []
+    if foreign:
+        msg = (
+            f"the target database has what backup {manifest.id} does not: {_named(foreign)}; "
+            "--replace drops only what the backup has, so restore into an empty database"
+        )
+        raise BadInput(msg)
+
+
+def _named(names: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (" and more" if len(names) > limit else "")
 
 
 def compare(manifest: Manifest, found: dict[str, TableState]) -> None:
@@ -93,6 +116,14 @@ def compare(manifest: Manifest, found: dict[str, TableState]) -> None:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         msg = f"backup {manifest.id}: restored, but {'; '.join(wrong[:5])}{more}"
         raise CheckFailed(msg)
+
+
+def _reported(pieces: Iterable[bytes], report: Callable[[int], None]) -> Iterator[bytes]:
+    size = 0
+    for piece in pieces:
+        yield piece
+        size += len(piece)
+        report(size)
 
 
 def _restore_globals(pieces: Iterable[bytes], url: str) -> None:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from runtime.backup import cipher, database
+from runtime.backup.failures import mark_failure
 from runtime.backup.fanout import Outcome, Pipe, fan_out
 from runtime.backup.keys import BackupKey, DataKey
 from runtime.backup.locks import check_lock
-from runtime.backup.manifest import MANIFESTS, OBJECTS, Encryption, Manifest, ObjectState, heads
+from runtime.backup.manifest import MANIFESTS, OBJECTS, Encryption, Manifest, ObjectState, heads, next_place
 from runtime.backup.stores import Lock, Store
-from runtime.contract import BucketOutputs, StackOutputs
+from runtime.contract import StackOutputs
 from runtime.errors import CheckFailed, KiloError, Unreachable
 
 DUMP = "database.dump"
@@ -82,10 +83,7 @@ class _Run:
     """One backup under way: which stores still take part."""
 
     def __init__(self, outputs: StackOutputs, stores: dict[str, Store], backup_id: str, key: DataKey) -> None:
-        self.buckets: dict[str, BucketOutputs] = {
-            "primary": outputs.backups.primary,
-            "secondary": outputs.backups.secondary,
-        }
+        self.buckets = outputs.backups.buckets
         self.stores = dict(stores)
         self.errors: dict[str, KiloError] = {}
         self.locks: dict[str, str] = {}
@@ -136,13 +134,21 @@ def run_backup(
 
     Raises:
         KiloError: no store has the backup: the key was denied, the database or both stores could
-            not be reached, or pg_dump failed.
+            not be reached, or pg_dump failed. A mark of it is left in the stores that take it.
     """
+    try:
+        return _run_backup(outputs, stores, url, report)
+    except KiloError as error:
+        mark_failure(stores, error)
+        raise
+
+
+def _run_backup(outputs: StackOutputs, stores: dict[str, Store], url: str, report: Progress) -> BackupResult:
     begun = time.monotonic()
     now = datetime.now(UTC)
     backup_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     context = {"purpose": "backup", "stage": outputs.stage, "backup": backup_id}
-    backup_key = BackupKey(outputs.backups.encryption_key)
+    backup_key = BackupKey(outputs.backups)
     data_key = backup_key.make(context)
     run = _Run(outputs, stores, backup_id, data_key)
     previous = heads(_manifest_keys(run))
@@ -156,7 +162,7 @@ def run_backup(
         tables = counting.result()
     manifest = Manifest(
         id=backup_id,
-        sequence=previous[0].sequence + 1 if previous else 1,
+        sequence=next_place(previous),
         previous=tuple(head.key for head in previous),
         stage=outputs.stage,
         database=snapshot.state.database,
@@ -194,7 +200,6 @@ def complete(
         CheckFailed: the source's objects are not what the manifest says, or the target does not lock.
         StoreError: a store failed.
     """
-    bucket = outputs.backups.primary if target_name == "primary" else outputs.backups.secondary
     held = {entry.key for entry in target.list(f"{OBJECTS}{manifest.id}/")}
     for state in manifest.objects.values():
         if state.key not in held:
@@ -206,7 +211,7 @@ def complete(
     if lock is None:
         msg = f"{target.describe()}: no lock was read back"
         raise Unreachable(msg)
-    return check_lock(target, bucket, lock)
+    return check_lock(target, outputs.backups.buckets[target_name], lock)
 
 
 def _checked(meter: _Meter, pieces: Iterable[bytes], state: ObjectState) -> Iterator[bytes]:

@@ -28,6 +28,8 @@ _SETTINGS = {
     "wal_level": "logical",
     "max_wal_size": "4GB",
     "maintenance_work_mem": "256MB",
+    # A restore in one transaction locks every table.
+    "max_locks_per_transaction": "4096",
 }
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from runtime.backup.catalogue import Catalogue, Entry, plaintext, read_manifest, unwrap_data_key
+from runtime.backup.catalogue import Catalogue, Entry, Opened, open_backup, plaintext, read_manifest
 from runtime.backup.keys import BackupKey
-from runtime.backup.locks import PROVEN, UNPROVEN
-from runtime.backup.manifest import Manifest
+from runtime.backup.locks import check_lock
+from runtime.backup.manifest import OBJECTS, Manifest
 from runtime.backup.stores import Store
+from runtime.contract import BackupOutputs
 from runtime.errors import CheckFailed, KiloError
+
+Progress = Callable[[str, int], None]
+"""Called with an object's place and the bytes read of it so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,89 +39,98 @@ class Check:
         }
 
 
-def verify(stores: Mapping[str, Store], catalogue: Catalogue, entry: Entry, key: BackupKey) -> list[Check]:
-    """Read the backup whole from every store and check it. Failures are in the result, none is raised."""
-    checks: list[Check] = []
-    for name, store in stores.items():
-        if name in catalogue.errors:
-            checks.append(Check(entry.key.id, name, "store", "not listed", catalogue.errors[name]))
-        elif name not in entry.stores:
-            missing = CheckFailed(
-                f"{store.describe()}: has no backup {entry.key.id}; run kilo backup complete"
-            )
-            checks.append(Check(entry.key.id, name, "manifest", "missing", missing))
-        else:
-            checks += _verify_store(name, store, entry, key)
-    checks += _verify_chain(stores, catalogue, entry)
-    return checks
+class Verification:
+    """Reads backups whole from every store and checks them. Failures are in results, none is raised."""
 
+    def __init__(
+        self,
+        outputs: BackupOutputs,
+        stores: Mapping[str, Store],
+        catalogue: Catalogue,
+        key: BackupKey,
+        report: Progress = lambda _place, _size: None,
+    ) -> None:
+        self._buckets = outputs.buckets
+        self._stores = stores
+        self._catalogue = catalogue
+        self._key = key
+        self._report = report
 
-def _verify_store(name: str, store: Store, entry: Entry, key: BackupKey) -> list[Check]:
-    checks: list[Check] = []
-    try:
-        manifest = read_manifest(store, entry.key)
-        data_key = unwrap_data_key(key, manifest)
-    except KiloError as error:
-        return [Check(entry.key.id, name, "manifest", "not genuine", error)]
-    checks.append(Check(entry.key.id, name, "manifest", "genuine, sealed"))
-    for object_name, state in manifest.objects.items():
-        try:
-            size = sum(len(piece) for piece in plaintext(store, manifest, object_name, data_key))
-            if size != state.plaintext_size:
-                msg = f"{store.describe()}/{state.key}: decrypts to {size} bytes, not {state.plaintext_size}"
-                raise CheckFailed(msg)
-            checks.append(
-                Check(entry.key.id, name, object_name, f"{state.size} bytes, SHA-256 and tags right")
-            )
-        except KiloError as error:
-            checks.append(Check(entry.key.id, name, object_name, "wrong", error))
-    checks += [_verify_lock(name, store, manifest, key_) for key_ in _keys(manifest)]
-    return checks
-
-
-def _verify_lock(name: str, store: Store, manifest: Manifest, key: str) -> Check:
-    subject = f"lock of {key.rpartition('/')[2]}"
-    try:
-        lock = store.lock(key)
-        if lock.until is None:
-            mode, days = store.configured_lock()
-            if mode == "unknown":
-                return Check(
-                    manifest.id, name, subject, f"{UNPROVEN}: the store is an emulator without locks"
+    def check(self, entry: Entry) -> list[Check]:
+        """Check one backup."""
+        checks: list[Check] = []
+        for name, store in self._stores.items():
+            if name in self._catalogue.errors:
+                checks.append(Check(entry.key.id, name, "store", "not listed", self._catalogue.errors[name]))
+            elif name not in entry.stores:
+                missing = CheckFailed(
+                    f"{store.describe()}: has no backup {entry.key.id}; run kilo backup complete"
                 )
-            if not days:
-                msg = f"{store.describe()}/{key}: not locked"
-                raise CheckFailed(msg)
-            return Check(
-                manifest.id, name, subject, f"configured: {mode}, {days} days (not shown on the object)"
+                checks.append(Check(entry.key.id, name, "manifest", "missing", missing))
+            else:
+                checks += self._check_store(name, store, entry)
+        return [*checks, self._check_chain(entry)]
+
+    def _check_store(self, name: str, store: Store, entry: Entry) -> list[Check]:
+        def check(subject: str, look: Callable[[], str]) -> Check:
+            try:
+                return Check(entry.key.id, name, subject, look())
+            except KeyError as error:
+                absent = CheckFailed(f"{store.describe()}/{error.args[0]}: not there")
+                return Check(entry.key.id, name, subject, "missing", absent)
+            except KiloError as error:
+                return Check(entry.key.id, name, subject, "wrong", error)
+
+        try:
+            opened = open_backup(store, self._key, entry)
+        except KiloError as error:
+            return [Check(entry.key.id, name, "manifest", "not genuine", error)]
+        manifest = opened.manifest
+        checks = [Check(entry.key.id, name, "manifest", "genuine, sealed")]
+        checks += [
+            check(part, lambda part=part: self._read(store, opened, part)) for part in manifest.objects
+        ]
+        for key in [*(state.key for state in manifest.objects.values()), manifest.key()]:
+            checks.append(
+                check(
+                    f"lock of {key.rpartition('/')[2]}",
+                    lambda key=key: check_lock(store, self._buckets[name], store.lock(key)),
+                )
             )
-        state = "until" if lock.until > datetime.now(UTC) else "expired"
-        return Check(manifest.id, name, subject, f"{PROVEN}: {lock.mode} {state} {lock.until:%Y-%m-%d}")
-    except KeyError:
+        return [*checks, check("tampering", lambda: _check_tampering(store, manifest))]
+
+    def _read(self, store: Store, opened: Opened, part: str) -> str:
+        state, size = opened.manifest.objects[part], 0
+        for piece in plaintext(store, opened.manifest, part, opened.data_key):
+            size += len(piece)
+            self._report(f"{store.describe()}/{part}", size)
+        if size != state.plaintext_size:
+            msg = f"{store.describe()}/{state.key}: decrypts to {size} bytes, not {state.plaintext_size}"
+            raise CheckFailed(msg)
+        return f"{state.size} bytes, SHA-256 and tags right"
+
+    def _check_chain(self, entry: Entry) -> Check:
+        """Every manifest that this one names must be there, unless everything before it was pruned."""
+        name = entry.stores[0]
+        try:
+            manifest = read_manifest(self._stores[name], entry.key)
+        except KiloError as error:
+            return Check(entry.key.id, name, "chain", "not readable", error)
+        known = {found.key.key for found in self._catalogue.entries}
+        oldest = min(found.key.sequence for found in self._catalogue.entries)
+        gaps = [key for key in manifest.previous if key not in known]
+        if gaps and manifest.sequence > oldest:
+            msg = f"backup {manifest.id}: the chain has a gap: {', '.join(gaps)} is in no store"
+            return Check(entry.key.id, name, "chain", "gap", CheckFailed(msg))
         return Check(
-            manifest.id, name, subject, "missing", CheckFailed(f"{store.describe()}/{key}: not there")
+            entry.key.id, name, "chain", f"place {manifest.sequence}, {len(manifest.previous)} before it"
         )
-    except KiloError as error:
-        return Check(manifest.id, name, subject, "wrong", error)
 
 
-def _verify_chain(stores: Mapping[str, Store], catalogue: Catalogue, entry: Entry) -> list[Check]:
-    """Every manifest that this one names must be there, unless everything before it was pruned."""
-    name = entry.stores[0]
-    try:
-        manifest = read_manifest(stores[name], entry.key)
-    except KiloError as error:
-        return [Check(entry.key.id, name, "chain", "not readable", error)]
-    known = {found.key.key for found in catalogue.entries}
-    oldest = min(found.key.sequence for found in catalogue.entries)
-    gaps = [key for key in manifest.previous if key not in known]
-    if gaps and manifest.sequence > oldest:
-        msg = f"backup {manifest.id}: the chain has a gap: {', '.join(gaps)} is in no store"
-        return [Check(entry.key.id, name, "chain", "gap", CheckFailed(msg))]
-    return [
-        Check(entry.key.id, name, "chain", f"place {manifest.sequence}, {len(manifest.previous)} before it")
-    ]
-
-
-def _keys(manifest: Manifest) -> list[str]:
-    return [*(state.key for state in manifest.objects.values()), manifest.key()]
+def _check_tampering(store: Store, manifest: Manifest) -> str:
+    listed = [*store.list(f"{OBJECTS}{manifest.id}/"), *store.list(manifest.key())]
+    covered = [f"{entry.key} is {entry.covered}" for entry in listed if entry.covered]
+    if covered:
+        msg = f"{store.describe()}: {'; '.join(covered)}; the lock has kept what was below, which is read"
+        raise CheckFailed(msg)
+    return "nothing was put on top"

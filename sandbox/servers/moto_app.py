@@ -43,6 +43,7 @@ def serve(directory: Path, port: int) -> None:
     )
     from werkzeug.serving import make_server  # noqa: PLC0415
 
+    from sandbox.servers import moto_gaps  # noqa: PLC0415
     from sandbox.servers.journal import Journal  # noqa: PLC0415
     from sandbox.servers.moto_journal import DurableMoto  # noqa: PLC0415
     from sandbox.servers.push_events import PushEvents  # noqa: PLC0415
@@ -51,6 +52,8 @@ def serve(directory: Path, port: int) -> None:
         get_backend(service)  # type: ignore[call-overload]
     # moto makes an RSA key of every key, a tenth of a second each, though only asymmetric ones use it.
     kms_models.generate_private_key = lambda _: None  # type: ignore[assignment]
+
+    moto_gaps.fill()
 
     class Handler(MotoRequestHandler):
         # Keeps connections, and sends an answer's head and body without waiting for an acknowledgement.

@@ -1,4 +1,8 @@
-"""What a store can do. No operation overwrites, and only pruning deletes."""
+"""What a store can do. No operation overwrites, and only pruning deletes.
+
+A key's object is the first that was written under it. A store that lets others put versions or markers
+on top (S3) reads below them.
+"""
 
 from __future__ import annotations
 
@@ -32,19 +36,24 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """How long an object can't be deleted, as its store says. ``until`` None means not at all."""
+    """How long an object can't be deleted, as its store says. ``until`` None means not at all.
+
+    Both times are the store's own, so that they tell the lock's length whatever the clock here says.
+    """
 
     mode: str
     until: datetime | None
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object of a store."""
+    """An object of a store. ``covered`` says what somebody put on top of it, where a store allows that."""
 
     key: str
     size: int
     created_at: datetime
+    covered: str = ""
 
 
 class Store(Protocol):
@@ -64,7 +73,7 @@ class Store(Protocol):
         ...
 
     def read(self, key: str) -> Iterator[bytes]:
-        """Read an object in pieces.
+        """Read an object in pieces; a broken connection is taken up again.
 
         Raises:
             KeyError: there is none.

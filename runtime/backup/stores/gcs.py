@@ -18,6 +18,7 @@ from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFai
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
 from runtime.backup.stores.base import AlreadyExists, Lock, ObjectInfo, Readable, StoreError
 from runtime.contract import BucketOutputs
@@ -25,7 +26,7 @@ from runtime.contract import BucketOutputs
 CHUNK_BYTES = 8 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
 _TIMEOUT_SECONDS = 60
-_FAILURES = (GoogleAPIError, GoogleAuthError, requests.RequestException)
+_FAILURES = (DataCorruption, InvalidResponse, GoogleAPIError, GoogleAuthError, requests.RequestException)
 
 
 class GcsStore:
@@ -121,7 +122,7 @@ class GcsStore:
 
     def _lock_of(self, blob: Any) -> Lock:
         until = blob.retention_expiration_time
-        return Lock("retention" if until else "none", until)
+        return Lock("retention" if until else "none", until, blob.time_created)
 
     def _failure(self, error: Exception, action: str, key: str = "") -> StoreError:
         code = getattr(error, "code", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runtime.backup.stores.base import Store
 from runtime.contract import BackupOutputs, BucketOutputs
+from runtime.errors import BadInput
 
 
 def open_store(bucket: BucketOutputs) -> Store:
@@ -19,4 +20,16 @@ def open_store(bucket: BucketOutputs) -> Store:
 
 def open_stores(outputs: BackupOutputs) -> dict[str, Store]:
     """Open both stores, by their names ``primary`` and ``secondary``."""
-    return {"primary": open_store(outputs.primary), "secondary": open_store(outputs.secondary)}
+    return {name: open_store(bucket) for name, bucket in outputs.buckets.items()}
+
+
+def open_replica(outputs: BackupOutputs) -> Store:
+    """Open the primary store's copy in another region, which only the cloud writes.
+
+    Raises:
+        BadInput: the stage has none.
+    """
+    if outputs.replica is None:
+        msg = "the stage has no replica of its primary store (backups.replica in its configuration)"
+        raise BadInput(msg)
+    return open_store(outputs.replica)

@@ -155,6 +155,72 @@ class Key(AwsType):
             )
 
 
+class ReplicaKey(AwsType):
+    """A multi-region key in another region. Its material, id and rotation are the primary's."""
+
+    type_name = "aws:kms/replicaKey:ReplicaKey"
+    service = "kms"
+    tagged = True
+    immutable = ("primaryKeyArn", "region")
+    documents = ("policy",)
+    defaults = {"bypassPolicyLockoutSafetyCheck": False, "enabled": True}
+    server_chosen = ("region", "policy", "description", "tagsAll")
+
+    def check(self, inputs: Properties) -> Iterable[Failure]:
+        """A replica lies in another region than its primary."""
+        yield from within(inputs, "deletionWindowInDays", 7, 30)
+        primary = inputs.get("primaryKeyArn")
+        if isinstance(primary, str) and inputs.get("region") == primary.split(":")[3]:
+            yield Failure("region", "is the primary key's; a replica lies in another")
+
+    def create(self, inputs: Properties) -> str:
+        """KMS is asked in the primary's region."""
+        primary = inputs["primaryKeyArn"]
+        kms = self.client(inputs)
+        answer = self.client({"region": primary.split(":")[3]}).replicate_key(
+            KeyId=primary.rpartition("/")[2], ReplicaRegion=kms.meta.region_name
+        )
+        key_id: str = answer["ReplicaKeyMetadata"]["KeyId"]
+        # KMS takes these with the request; moto gives the replica those of its primary.
+        if inputs.get("description") is not None:
+            kms.update_key_description(KeyId=key_id, Description=inputs["description"])
+        if inputs.get("policy"):
+            kms.put_key_policy(KeyId=key_id, PolicyName="default", Policy=inputs["policy"])
+        if tags := tag_list(inputs):
+            kms.tag_resource(KeyId=key_id, Tags=[{"TagKey": t["Key"], "TagValue": t["Value"]} for t in tags])
+        if not inputs["enabled"]:
+            kms.disable_key(KeyId=key_id)
+        return key_id
+
+    def read(self, resource_id: str, known: Properties) -> Properties | None:
+        """A replica whose deletion is scheduled counts as gone."""
+        found = Key().read(resource_id, known)
+        if found is None:
+            return None
+        shared = ("arn", "description", "keyId", "policy", "region", "tags", "tagsAll")
+        return {
+            **{name: found[name] for name in shared if name in found},
+            "enabled": found["isEnabled"],
+            "keyRotationEnabled": found["enableKeyRotation"],
+            "keySpec": found["customerMasterKeySpec"],
+            "keyUsage": found["keyUsage"],
+            "primaryKeyArn": known.get("primaryKeyArn"),
+        }
+
+    def update(self, resource_id: str, old: Properties, new: Properties) -> None:
+        """As a key's; rotation is the primary's."""
+        as_key = {"enableKeyRotation": False, "rotationPeriodInDays": None}
+        Key().update(
+            resource_id,
+            {**old, **as_key, "isEnabled": old.get("enabled")},
+            {**new, **as_key, "isEnabled": new["enabled"]},
+        )
+
+    def delete(self, resource_id: str, known: Properties) -> None:
+        """As a key's."""
+        Key().delete(resource_id, known)
+
+
 class Alias(AwsType):
     """Another name of a key."""
 
@@ -252,4 +318,4 @@ def _default_policy(account: str) -> str:
     )
 
 
-TYPES = (Key(), Alias(), KeyPolicy())
+TYPES = (Key(), ReplicaKey(), Alias(), KeyPolicy())

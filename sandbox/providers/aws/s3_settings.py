@@ -265,6 +265,44 @@ class Lifecycle(_Setting):
         client.delete_bucket_lifecycle(Bucket=bucket)
 
 
+class Replication(_Setting):
+    """What is copied to which bucket. moto keeps the configuration and copies nothing."""
+
+    type_name = "aws:s3/bucketReplicationConfig:BucketReplicationConfig"
+    immutable = ("bucket", "region")
+    unsupported = ("token",)
+    unset = "ReplicationConfigurationNotFoundError"
+
+    def check(self, inputs: Properties) -> Iterable[Failure]:
+        """Each rule is on or off."""
+        yield from each(inputs, "rules", lambda rule: one_of(rule, "status", ("Enabled", "Disabled")))
+
+    def put(self, client: Any, bucket: str, inputs: Properties) -> None:
+        configuration = {
+            "Role": inputs["role"],
+            "Rules": [to_api(rule, _RENAMED) for rule in inputs["rules"]],
+        }
+        client.put_bucket_replication(Bucket=bucket, ReplicationConfiguration=configuration)
+
+    def get(self, client: Any, bucket: str, known: Properties) -> Properties | None:
+        found = client.get_bucket_replication(Bucket=bucket)["ReplicationConfiguration"]
+        before = known.get("rules") or []
+        rules: list[Properties] = []
+        for index, rule in enumerate(found["Rules"]):
+            read = from_api(rule, _RENAMED)
+            asked = before[index] if index < len(before) else {}
+            # moto leaves out an empty filter, and keeps numbers as words.
+            if "filter" in asked and asked["filter"] in ({}, {"prefix": ""}):
+                read["filter"] = asked["filter"]
+            if "priority" in read:
+                read["priority"] = int(read["priority"])
+            rules.append(read)
+        return {"role": found["Role"], "rules": rules}
+
+    def remove(self, client: Any, bucket: str) -> None:
+        client.delete_bucket_replication(Bucket=bucket)
+
+
 def _to_rule(rule: Properties) -> dict[str, Any]:
     made = to_api(rule, _RENAMED)
     condition = made.setdefault("Filter", {})
@@ -298,4 +336,5 @@ SETTINGS = (
     Policy(),
     OwnershipControls(),
     Lifecycle(),
+    Replication(),
 )

@@ -135,7 +135,7 @@ def stores(outputs: StackOutputs) -> dict[str, Store]:
 
 @pytest.fixture
 def key(outputs: StackOutputs) -> BackupKey:
-    return BackupKey(outputs.backups.encryption_key)
+    return BackupKey(outputs.backups)
 
 
 @pytest.fixture

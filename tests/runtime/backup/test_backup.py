@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import boto3
 import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from runtime.backup.catalogue import read_catalogue, unwrap_data_key
 from runtime.backup.cli import app
+from runtime.backup.database import environment_of, what_is_in
 from runtime.backup.drill import drill, keep_evidence
 from runtime.backup.exporter import Exporter
 from runtime.backup.keys import BackupKey
@@ -18,9 +20,11 @@ from runtime.backup.prune import prune
 from runtime.backup.restore import restore
 from runtime.backup.run import BackupResult, run_backup
 from runtime.backup.stores import Store
-from runtime.backup.verify import Check, verify
+from runtime.backup.verify import Check, Verification
 from runtime.contract import StackOutputs
-from runtime.errors import BadInput
+from runtime.database.roles import apply_roles
+from runtime.errors import BadInput, CheckFailed
+from tests.runtime.backup.conftest import REGION
 
 Stores = dict[str, Store]
 
@@ -29,9 +33,11 @@ def back_up(outputs: StackOutputs, stores: Stores, url: str) -> BackupResult:
     return run_backup(outputs, stores, url)
 
 
-def checks_of(stores: Stores, key: BackupKey, backup_id: str | None = None) -> list[Check]:
+def checks_of(
+    outputs: StackOutputs, stores: Stores, key: BackupKey, backup_id: str | None = None
+) -> list[Check]:
     catalogue = read_catalogue(stores)
-    return verify(stores, catalogue, catalogue.find(backup_id), key)
+    return Verification(outputs.backups, stores, catalogue, key).check(catalogue.find(backup_id))
 
 
 def wrong(checks: list[Check]) -> set[tuple[str, str]]:
@@ -53,7 +59,7 @@ def test_both_stores_have_the_same_backup(
     assert manifest.tables["public.nothing"].rows == 0
     assert manifest.tables["large objects"].rows == 2
     assert manifest.server_version.startswith("17")
-    assert wrong(checks_of(stores, key)) == set()
+    assert wrong(checks_of(outputs, stores, key)) == set()
     primary = b"".join(stores["primary"].read(manifest.objects["database.dump"].key))
     assert primary == b"".join(stores["secondary"].read(manifest.objects["database.dump"].key))
     assert len(primary) == manifest.objects["database.dump"].size
@@ -101,6 +107,105 @@ def test_restore_refuses_a_target_that_is_not_empty(
     assert restore(stores["primary"], manifest, data_key, target_url, replace=True).rows == 20_102
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE VIEW something AS SELECT 1",
+        "CREATE FUNCTION something() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE TYPE something AS ENUM ('a')",
+        "CREATE SEQUENCE something",
+        "CREATE SCHEMA something",
+        "CREATE EXTENSION hstore",
+        "SELECT lo_from_bytea(0, 'something')",
+    ],
+)
+def test_whatever_is_in_a_database_makes_it_not_empty(empty_database_url: str, statement: str) -> None:
+    assert what_is_in(empty_database_url) == []
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(statement.encode())
+    [found] = what_is_in(empty_database_url)
+    assert "hstore" in found or "something" in found or "large object" in found
+
+
+def test_replacing_refuses_what_the_backup_would_leave_as_it_is(
+    outputs: StackOutputs, stores: Stores, key: BackupKey, filled_url: str, target_url: str
+) -> None:
+    manifest = back_up(outputs, stores, filled_url).manifest
+    with psycopg.connect(target_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE precious (x int)")
+    with pytest.raises(BadInput, match=r"does not: public\.precious"):
+        restore(stores["primary"], manifest, unwrap_data_key(key, manifest), target_url, replace=True)
+
+
+def test_the_backup_role_dumps_the_platforms_database(
+    outputs: StackOutputs, stores: Stores, key: BackupKey, database_url: str, target_url: str
+) -> None:
+    """With the rights of kilo_backup alone."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        apply_roles(connection, {"kilo_backup": "of-the-test"})
+        connection.execute(
+            "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint)"
+            " SELECT 'acme', 'order', i::text, 'made', '{}', i::text FROM generate_series(1, 50) i"
+        )
+    place = database_url.rpartition("@")[2]
+    result = back_up(outputs, stores, f"postgresql://kilo_backup:of-the-test@{place}")
+    assert result.whole
+    assert result.manifest.schema_version
+    assert sum(state.rows for state in result.manifest.tables.values()) >= 50
+    restored = restore(
+        stores["secondary"], result.manifest, unwrap_data_key(key, result.manifest), target_url
+    )
+    assert restored.tables == len(result.manifest.tables)
+
+
+def test_rows_that_the_role_may_not_see_are_no_backup(
+    outputs: StackOutputs, stores: Stores, filled_url: str
+) -> None:
+    with psycopg.connect(filled_url, autocommit=True) as connection:
+        apply_roles(connection, {"kilo_backup": "of-the-test"})
+        connection.execute("GRANT pg_read_all_data TO kilo_backup")
+        connection.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
+        connection.execute("ALTER TABLE nothing ENABLE ROW LEVEL SECURITY")
+    place = filled_url.rpartition("@")[2]
+    with pytest.raises(CheckFailed, match="row-level security"):
+        back_up(outputs, stores, f"postgresql://kilo_backup:of-the-test@{place}")
+
+
+def test_the_connection_is_handed_on_whole() -> None:
+    url = "postgresql://u:p%20w@db.example:6432/kilo?sslmode=verify-full&channel_binding=require&options=-cx%3D1"
+    assert environment_of(url) == {
+        "PGHOST": "db.example",
+        "PGPORT": "6432",
+        "PGDATABASE": "kilo",
+        "PGUSER": "u",
+        "PGPASSWORD": "p w",
+        "PGSSLMODE": "verify-full",
+        "PGCHANNELBINDING": "require",
+        "PGOPTIONS": "-cx=1",
+    }
+
+
+def test_the_key_of_a_lost_region_is_taken_from_its_replica(
+    outputs: StackOutputs, stores: Stores, filled_url: str, target_url: str
+) -> None:
+    kms = boto3.client("kms")
+    arn = kms.create_key(MultiRegion=True)["KeyMetadata"]["Arn"]
+    elsewhere = kms.replicate_key(KeyId=arn.rpartition("/")[2], ReplicaRegion="eu-west-1")
+    own = outputs.backups.encryption_key.model_copy(update={"key": arn})
+    replica = own.model_copy(update={"key": elsewhere["ReplicaKeyMetadata"]["Arn"]})
+    backups = outputs.backups.model_copy(update={"encryption_key": own, "encryption_key_replica": replica})
+    manifest = back_up(outputs.model_copy(update={"backups": backups}), stores, filled_url).manifest
+    assert unwrap_data_key(BackupKey(backups), manifest)
+    # The key's own region does not know it any more.
+    lost = backups.model_copy(
+        update={"encryption_key": own.model_copy(update={"key": arn.replace(REGION, "us-east-1")})}
+    )
+    with pytest.raises(CheckFailed, match="failed"):
+        unwrap_data_key(BackupKey(lost.model_copy(update={"encryption_key_replica": None})), manifest)
+    data_key = unwrap_data_key(BackupKey(lost), manifest)
+    assert restore(stores["secondary"], manifest, data_key, target_url).rows == 20_102
+
+
 def test_manifests_form_a_chain(
     outputs: StackOutputs, stores: Stores, key: BackupKey, filled_url: str
 ) -> None:
@@ -108,8 +213,7 @@ def test_manifests_form_a_chain(
     assert [manifest.sequence for manifest in made] == [1, 2, 3]
     assert [manifest.previous for manifest in made] == [(), (made[0].key(),), (made[1].key(),)]
     stores["secondary"].delete(made[1].key())
-    catalogue = read_catalogue({"secondary": stores["secondary"]})
-    checks = verify({"secondary": stores["secondary"]}, catalogue, catalogue.find(made[2].id), key)
+    checks = checks_of(outputs, {"secondary": stores["secondary"]}, key, made[2].id)
     assert wrong(checks) == {("secondary", "chain")}
 
 
@@ -127,7 +231,7 @@ def test_two_runs_at_once_fork_the_chain_and_the_next_joins_it(
     joined = back_up(outputs, stores, filled_url).manifest
     assert joined.sequence == 2
     assert set(joined.previous) == {meanwhile[0].manifest.key(), outer.manifest.key()}
-    assert wrong(checks_of(stores, key)) == set()
+    assert wrong(checks_of(outputs, stores, key)) == set()
 
 
 def test_the_drill_proves_both_stores_and_leaves_evidence(
@@ -146,7 +250,7 @@ def test_the_drill_proves_both_stores_and_leaves_evidence(
     for store in stores:
         labels = {"store": store}
         assert registry.get_sample_value("backup_last_success_timestamp_seconds", labels) == pytest.approx(
-            manifest.finished_at.timestamp()
+            manifest.finished_at.timestamp(), abs=5
         )
         assert registry.get_sample_value("backup_size_bytes", labels) == manifest.size
         assert registry.get_sample_value("backup_last_failure_timestamp_seconds", labels) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,17 +16,21 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
 from runtime.backup import run as run_module
 from runtime.backup.catalogue import read_catalogue, unwrap_data_key
 from runtime.backup.cli import app
 from runtime.backup.drill import drill
+from runtime.backup.exporter import Exporter
+from runtime.backup.fanout import Pipe, fan_out
 from runtime.backup.keys import BackupKey
-from runtime.backup.manifest import Manifest
+from runtime.backup.locks import check_lock
+from runtime.backup.manifest import LAST_PLACE, Manifest
 from runtime.backup.restore import restore
-from runtime.backup.stores import Store, open_stores
-from runtime.backup.stores.base import AlreadyExists
+from runtime.backup.stores import Lock, Store, open_stores
+from runtime.backup.stores.base import AlreadyExists, StoreError
 from runtime.contract import StackOutputs
 from runtime.errors import CheckFailed, KiloError, Unreachable
 from sandbox.servers.fake_gcs import FakeGcsServer
@@ -73,7 +78,7 @@ def test_one_store_down_does_not_lose_the_other(
     assert [entry.stores for entry in read_catalogue(stores).entries] == [(up,)]
     proxy.rule = lambda _method, _url: None
     run_module.complete(outputs, stores[up], down, stores[down], result.manifest)
-    assert wrong(checks_of(stores, key)) == set()
+    assert wrong(checks_of(outputs, stores, key)) == set()
 
 
 @pytest.mark.usefixtures("outputs_file")
@@ -110,7 +115,15 @@ def test_a_denied_key_stops_the_run_before_anything_is_written(
     )
     with pytest.raises(CheckFailed, match="NotFoundException"):
         back_up(changed, stores, filled_url)
-    assert [store.list("") for store in stores.values()] == [[], []]
+    assert_only_marked(stores)
+
+
+def assert_only_marked(stores: Stores) -> None:
+    """Nothing lies in the stores but that a run failed, without its words."""
+    for store in stores.values():
+        [mark] = store.list("")
+        assert mark.key.startswith("failures/")
+        assert json.loads(b"".join(store.read(mark.key)))["error"] == "CheckFailed"
 
 
 @pytest.fixture
@@ -132,7 +145,14 @@ def test_a_dump_that_fails_is_never_a_backup(
     pg_dump('"$REAL" "$@" | head -c 100000; echo "server closed the connection" >&2; exit 1')
     with pytest.raises(CheckFailed, match="server closed the connection"):
         back_up(outputs, stores, filled_url)
-    assert [store.list("") for store in stores.values()] == [[], []], "not even a part of it is left"
+    assert_only_marked(stores)
+    registry = CollectorRegistry()
+    Exporter(stores, registry).look()
+    for store in stores:
+        labels = {"store": store}
+        failed = registry.get_sample_value("backup_last_failure_timestamp_seconds", labels)
+        assert failed == pytest.approx(time.time(), abs=60)
+        assert registry.get_sample_value("backup_last_success_timestamp_seconds", labels) == 0
 
 
 def test_a_dump_that_is_cut_off_silently_fails_the_drill(
@@ -184,7 +204,7 @@ def test_killed_in_the_middle_there_is_no_backup_and_the_next_run_is_whole(
     assert read_catalogue(stores).entries == []
     s3_proxy.rule = lambda _method, _url: None
     assert back_up(outputs, stores, filled_url).whole
-    assert wrong(checks_of(stores, key)) == set()
+    assert wrong(checks_of(outputs, stores, key)) == set()
 
 
 def test_a_corrupted_object_is_found_and_never_restored(
@@ -199,7 +219,7 @@ def test_a_corrupted_object_is_found_and_never_restored(
     media = "database.dump", "alt=media"
     gcs_proxy.rule = lambda _, url: Fault(spoil=flip) if all(part in url for part in media) else None
     spoiled = open_stores(outputs.backups)
-    assert wrong(checks_of(spoiled, key)) == {("secondary", "database.dump")}
+    assert wrong(checks_of(outputs, spoiled, key)) == {("secondary", "database.dump")}
     with pytest.raises(KiloError):
         restore(spoiled["secondary"], manifest, unwrap_data_key(key, manifest), target_url)
     assert restore(spoiled["primary"], manifest, unwrap_data_key(key, manifest), target_url).rows == 20_102
@@ -216,8 +236,82 @@ def test_a_forged_manifest_is_refused(
         unwrap_data_key(key, manifest.model_copy(update={"encryption": foreign}))
 
 
+def forge(stores: Stores, manifest: Manifest, sequence: int) -> Manifest:
+    """What whoever may write can add: a manifest of any place and name, which no data key has sealed."""
+    changes = {"sequence": sequence, "id": "99991231T235959Z-ffffff", "tables": {}}
+    forged = manifest.model_copy(update=changes)
+    for store in stores.values():
+        store.create(forged.key(), BytesIO(forged.content()))
+    return forged
+
+
+@pytest.mark.parametrize("place", [2, LAST_PLACE])
+def test_an_invented_manifest_neither_ends_the_chain_nor_stops_a_drill(
+    outputs: StackOutputs, stores: Stores, key: BackupKey, filled_url: str, place: int
+) -> None:
+    true = back_up(outputs, stores, filled_url).manifest
+    forged = forge(stores, true, place)
+    assert read_catalogue(stores).find(None).key.id == forged.id
+    assert ("primary", "manifest") in wrong(checks_of(outputs, stores, key))
+    evidence = drill({"primary": stores["primary"]}, key)
+    assert [(each.backup, each.error is None) for each in evidence] == [
+        ("not-genuine", False),
+        (true.id, True),
+    ]
+    following = back_up(outputs, stores, filled_url).manifest
+    assert following.sequence == min(place + 1, LAST_PLACE)
+    assert following.previous == (forged.key(),)
+    listed = [entry.key.id for entry in read_catalogue(stores).entries]
+    assert following.id in listed
+    assert true.id in listed
+
+
+@pytest.mark.usefixtures("outputs_file")
+def test_a_restore_passes_an_invented_manifest_over_and_says_so(
+    outputs: StackOutputs, stores: Stores, filled_url: str, target_url: str
+) -> None:
+    true = back_up(outputs, stores, filled_url).manifest
+    forge(stores, true, 2)
+    listed = CliRunner().invoke(app, ["list"])
+    assert listed.exception is None
+    restored = CliRunner().invoke(app, ["restore", "--to", target_url, "--json"])
+    assert restored.exception is None
+    assert json.loads(restored.stdout)["backup"] == true.id
+    assert "passed over" in restored.stderr
+
+
+@pytest.mark.usefixtures("outputs_file")
+def test_listing_shows_what_can_be_read_beside_what_cannot(
+    outputs: StackOutputs, stores: Stores, filled_url: str
+) -> None:
+    true = back_up(outputs, stores, filled_url).manifest
+    key = f"manifests/00000002-20260101T000000Z-abcdef-{'0' * 64}.json"
+    stores["primary"].create(key, BytesIO(b"{}"))
+    outcome = CliRunner().invoke(app, ["list", "--json"])
+    assert isinstance(outcome.exception, CheckFailed)
+    rows = json.loads(outcome.stdout)
+    assert [(row["backup"], row["error"] is None) for row in rows] == [
+        (true.id, True),
+        ("20260101T000000Z-abcdef", False),
+    ]
+
+
+def test_a_host_whose_clock_is_days_off_does_not_misjudge_locks(
+    outputs: StackOutputs, stores: Stores
+) -> None:
+    """The lock's length is told by the store's times alone."""
+    lock = stores["primary"].create("backups/x/clock", BytesIO(b"x"))
+    assert lock.until
+    for days in (-40, 40):
+        moved = Lock(lock.mode, lock.until + timedelta(days=days), lock.created_at + timedelta(days=days))
+        assert check_lock(stores["primary"], outputs.backups.primary, moved) == "proven"
+    shorter = Lock(lock.mode, lock.until - timedelta(days=1), lock.created_at)
+    with pytest.raises(CheckFailed, match="asked for compliance, 7 days"):
+        check_lock(stores["primary"], outputs.backups.primary, shorter)
+
+
 def test_the_writer_can_neither_overwrite_nor_delete(
-    outputs: StackOutputs, stores: Stores, key: BackupKey, filled_url: str
+    outputs: StackOutputs, stores: Stores, key: BackupKey, filled_url: str, target_url: str
 ) -> None:
     """With the writer's credentials, an attacker against the lock that moto enforces."""
     manifest = back_up(outputs, stores, filled_url).manifest
@@ -231,11 +325,11 @@ def test_the_writer_can_neither_overwrite_nor_delete(
         s3.put_object(Bucket=bucket, Key=object_key, Body=b"ransom", IfNoneMatch="*")
     with pytest.raises(AlreadyExists):
         stores["primary"].create(object_key, BytesIO(b"ransom"))
-    # Without a condition S3 takes it as a new version: found, and the true one is still there.
+    # Without a condition moto takes it as a new version: found, and the true one is what is read.
     s3.put_object(Bucket=bucket, Key=object_key, Body=b"ransom")
-    assert wrong(checks_of(stores, key)) == {("primary", "database.dump")}
-    body = s3.get_object(Bucket=bucket, Key=object_key, VersionId=version["VersionId"])["Body"].read()
-    assert len(body) == manifest.objects["database.dump"].size
+    assert wrong(checks_of(outputs, stores, key)) == {("primary", "tampering")}
+    restored = restore(stores["primary"], manifest, unwrap_data_key(key, manifest), target_url)
+    assert restored.rows == 20_102
 
 
 def test_a_deleted_object_is_found(
@@ -243,13 +337,135 @@ def test_a_deleted_object_is_found(
 ) -> None:
     manifest = back_up(outputs, stores, filled_url).manifest
     stores["secondary"].delete(manifest.objects["globals.sql"].key)
-    assert wrong(checks_of(stores, key)) == {
+    assert wrong(checks_of(outputs, stores, key)) == {
         ("secondary", "globals.sql"),
         ("secondary", "lock of globals.sql"),
     }
-    s3 = boto3.client("s3")
-    s3.delete_object(Bucket=outputs.backups.primary.bucket, Key=manifest.key())
-    assert [entry.stores for entry in read_catalogue(stores).entries] == [("secondary",)]
+    boto3.client("s3").delete_object(Bucket=outputs.backups.primary.bucket, Key=manifest.key())
+    [entry] = read_catalogue(stores).entries
+    assert entry.stores == ("primary", "secondary"), "a delete marker hides it and does not remove it"
+    assert entry.listed["primary"].covered == "hidden by a delete marker"
+    assert ("primary", "tampering") in wrong(checks_of(outputs, stores, key))
+
+
+def test_a_version_under_an_attackers_is_still_the_first_after_many(
+    outputs: StackOutputs, stores: Stores
+) -> None:
+    """Within one second, and with markers in between."""
+    s3, bucket = boto3.client("s3"), outputs.backups.primary.bucket
+    stores["primary"].create("backups/x/one", BytesIO(b"true"))
+    for number in range(4):
+        s3.put_object(Bucket=bucket, Key="backups/x/one", Body=b"false %d" % number)
+        s3.delete_object(Bucket=bucket, Key="backups/x/one")
+    assert b"".join(stores["primary"].read("backups/x/one")) == b"true"
+    [info] = stores["primary"].list("backups/x/")
+    assert (info.size, info.covered) == (4, "hidden by a delete marker")
+    with pytest.raises(KeyError):
+        stores["primary"].lock("backups/x/on")
+
+
+def test_a_marker_without_a_version_is_no_object(outputs: StackOutputs, stores: Stores) -> None:
+    boto3.client("s3").delete_object(Bucket=outputs.backups.primary.bucket, Key="backups/none")
+    assert stores["primary"].list("backups/") == []
+
+
+def test_what_the_lifecycle_has_expired_is_no_longer_listed(
+    outputs: StackOutputs, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores["primary"].create("backups/x/one", BytesIO(b"old"))
+    boto3.client("s3").delete_object(Bucket=outputs.backups.primary.bucket, Key="backups/x/one")
+    assert len(stores["primary"].list("backups/")) == 1
+    monkeypatch.setattr(stores["primary"], "_retention", timedelta(days=-1))
+    assert stores["primary"].list("backups/") == []
+
+
+def test_an_answer_that_was_lost_is_no_failure(
+    s3_proxy: Proxy, outputs: StackOutputs, stores: Stores
+) -> None:
+    """S3 has taken it, the connection breaks, and the library asks again: what is in the way is our own."""
+    lost: list[str] = []
+
+    def lose(method: str, url: str) -> Fault | None:
+        finishing = "uploadId" in url and "partNumber" not in url if "large" in url else method == "PUT"
+        if "backups/lost" in url and finishing and not any(url.partition("?")[0] in each for each in lost):
+            lost.append(url)
+            return Fault(cut_answer_after=0)
+        return None
+
+    s3_proxy.rule = lose
+    store = open_stores(outputs.backups)["primary"]
+    assert store.create("backups/lost/small", BytesIO(b"small")).mode == "compliance"
+    large = os.urandom(9 * 1024 * 1024)
+    assert store.create("backups/lost/large", BytesIO(large)).mode == "compliance"
+    assert len(lost) == 2
+    assert b"".join(store.read("backups/lost/large")) == large
+    with pytest.raises(AlreadyExists):
+        store.create("backups/lost/small", BytesIO(b"other"))
+    assert stores["primary"].list("backups/lost/")[0].covered == ""
+
+
+def upload_with_a_hitch(
+    proxy: Proxy, outputs: StackOutputs, fault: Fault, content: bytes
+) -> KiloError | None:
+    """Upload to Google with ``fault`` on the first and third chunk; what came of it."""
+    hit: list[str] = []
+
+    def once_a_chunk(method: str, url: str) -> Fault | None:
+        if method == "PUT" and "upload" in url:
+            hit.append(url)
+            return fault if len(hit) in {1, 3} else None
+        return None
+
+    proxy.rule = once_a_chunk
+    store = open_stores(outputs.backups)["secondary"]
+    pieces = [content[start : start + 1_000_000] for start in range(0, len(content), 1_000_000)]
+
+    def consume(pipe: Pipe) -> KiloError | None:
+        try:
+            store.create("backups/x/hitch", pipe)
+        except StoreError as error:
+            return error
+        assert b"".join(store.read("backups/x/hitch")) == content
+        return None
+
+    return fan_out(pieces, {"secondary": consume})["secondary"].result
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(status=503), Fault(cut_request_after=3_000_000)], ids=["unavailable", "request cut"]
+)
+def test_an_upload_to_google_goes_on_after_a_hitch(
+    gcs_proxy: Proxy, outputs: StackOutputs, fault: Fault
+) -> None:
+    """A chunk is sent again, though the stream can't be read twice."""
+    assert upload_with_a_hitch(gcs_proxy, outputs, fault, os.urandom(20 * 1024 * 1024)) is None
+
+
+def test_an_upload_that_arrives_otherwise_is_no_backup(gcs_proxy: Proxy, outputs: StackOutputs) -> None:
+    """Google knows what it has when an answer is lost; the emulator takes a chunk twice. That is caught."""
+    fault = Fault(cut_answer_after=0)
+    error = upload_with_a_hitch(gcs_proxy, outputs, fault, os.urandom(20 * 1024 * 1024))
+    assert "DataCorruption" in str(error)
+
+
+def test_reading_goes_on_where_the_connection_broke(s3_proxy: Proxy, outputs: StackOutputs) -> None:
+    store = open_stores(outputs.backups)["primary"]
+    content = os.urandom(5 * 1024 * 1024)
+    store.create("backups/x/cut", BytesIO(content))
+    broken: list[str] = []
+
+    def cut(method: str, url: str) -> Fault | None:
+        if method == "GET" and "backups/x/cut" in url and len(broken) < 3:
+            broken.append(url)
+            return Fault(cut_answer_after=1_500_000)
+        return None
+
+    s3_proxy.rule = cut
+    assert b"".join(store.read("backups/x/cut")) == content
+    assert len(broken) == 3
+    s3_proxy.rule = lambda method, url: Fault(cut_answer_after=0) if "x/cut" in url else None
+    with pytest.raises(KiloError, match="broke off"):
+        list(store.read("backups/x/cut"))
 
 
 def test_a_bucket_without_a_lock_is_not_taken_for_locked(outputs: StackOutputs, filled_url: str) -> None:
@@ -285,13 +501,14 @@ def test_a_clock_that_went_back_does_not_break_the_chain(
     assert second.id < first.id
     assert (second.sequence, second.previous) == (2, (first.key(),))
     assert read_catalogue(stores).find(None).key.id == second.id
-    assert wrong(checks_of(stores, key)) == set()
+    assert wrong(checks_of(outputs, stores, key)) == set()
 
 
 def test_a_key_in_the_contract_that_is_none_is_named(outputs: StackOutputs) -> None:
     reference = outputs.backups.encryption_key.model_copy(update={"key": "alias/backup"})
+    backups = outputs.backups.model_copy(update={"encryption_key": reference})
     with pytest.raises(KiloError, match=r"backups\.encryption_key\.key"):
-        BackupKey(reference)
+        BackupKey(backups)
 
 
 def test_a_database_that_is_down_is_unreachable(outputs: StackOutputs, stores: Stores) -> None:

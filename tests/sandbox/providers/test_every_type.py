@@ -27,6 +27,17 @@ _AWS = """
     aws.kms.Alias("alias", target_key_id=key.key_id)
     aws.kms.KeyPolicy("key-policy", key_id=key.id, policy=policy("kms:*", Principal={"AWS": "*"}, Sid=word))
 
+    everywhere = aws.kms.Key("everywhere", multi_region=True, deletion_window_in_days=7)
+    aws.kms.ReplicaKey(
+        "replica",
+        primary_key_arn=everywhere.arn,
+        region="eu-west-1",
+        description=word,
+        policy=policy("kms:*", Principal={"AWS": "*"}, Sid=word),
+        deletion_window_in_days=7,
+        tags=tags,
+    )
+
     bucket = aws.s3.Bucket("bucket", object_lock_enabled=True, tags=tags)
     in_bucket = {"bucket": bucket.id, "opts": pulumi.ResourceOptions(parent=bucket)}
     versioning = aws.s3.BucketVersioning(
@@ -37,6 +48,23 @@ _AWS = """
         bucket=bucket.id,
         opts=pulumi.ResourceOptions(depends_on=[versioning]),
         rule={"default_retention": {"mode": "GOVERNANCE", "days": len(word)}},
+    )
+    copy = aws.s3.Bucket("copy", object_lock_enabled=True, region="eu-west-1")
+    aws.s3.BucketReplicationConfig(
+        "replication",
+        bucket=bucket.id,
+        opts=pulumi.ResourceOptions(depends_on=[versioning, copy]),
+        role="arn:aws:iam::123456789012:role/copies",
+        rules=[
+            {
+                "id": word,
+                "priority": 1,
+                "status": "Enabled",
+                "filter": {"prefix": ""},
+                "delete_marker_replication": {"status": "Disabled"},
+                "destination": {"bucket": copy.arn},
+            }
+        ],
     )
     by_default = {"sse_algorithm": "aws:kms", "kms_master_key_id": key.arn}
     aws.s3.BucketServerSideEncryptionConfiguration(
@@ -268,6 +296,12 @@ def _types(events: list[dict[str, Any]]) -> set[str]:
         ("aws:kms/key:Key", {"deletionWindowInDays": 5}, "deletionWindowInDays", "from 7 to 30, and is 5"),
         ("aws:kms/key:Key", {"customerMasterKeySpec": "RSA"}, "customerMasterKeySpec", "one of"),
         ("aws:kms/key:Key", {"policy": "{"}, "policy", "must be a JSON document"),
+        (
+            "aws:kms/replicaKey:ReplicaKey",
+            {"primaryKeyArn": "arn:aws:kms:eu-west-1:1:key/mrk-1", "region": "eu-west-1"},
+            "region",
+            "a replica lies in another",
+        ),
         ("aws:kms/alias:Alias", {"name": "acme", "targetKeyId": "k"}, "name", 'must begin with "alias/"'),
         ("aws:s3/bucket:Bucket", {"bucket": "Upper"}, "bucket", "lower-case"),
         ("aws:s3/bucket:Bucket", {"acl": "public-read"}, "acl", "aws.s3.BucketAcl"),
