@@ -217,7 +217,7 @@ def test_keys_that_were_made_at_once_keep_their_own_material(server: MotoServer)
         return word, kms.encrypt(KeyId=key, Plaintext=word)["CiphertextBlob"]
 
     with ThreadPoolExecutor(16) as pool:
-        sealed = list(pool.map(make, range(100)))
+        sealed = list(pool.map(make, range(48)))
     _restart(server)
     assert [kms.decrypt(CiphertextBlob=blob)["Plaintext"] for _, blob in sealed] == [
         word for word, _ in sealed
