@@ -14,7 +14,7 @@ class Statements:
     def __init__(self) -> None:
         self._runs: list[tuple[QueryNoTemplate, list[Params]]] = []
 
-    def add(self, query: QueryNoTemplate, params: Params = ()) -> None:
+    def add(self, query: QueryNoTemplate, params: Params) -> None:
         """Execute ``query`` with ``params`` when the batch ends, in its transaction."""
         if self._runs and self._runs[-1][0] == query:
             self._runs[-1][1].append(params)
