@@ -18,7 +18,8 @@ from runtime.consumer.event import Envelope
 
 _CLAIM = """
 INSERT INTO inbox (consumer, fingerprint, created_at, tenant, publisher)
-SELECT %s, * FROM unnest(%s::text[], %s::timestamptz[], %s::text[], %s::text[])
+SELECT %s, claimed.* FROM json_to_recordset(%s::json)
+    AS claimed (fingerprint text, created_at timestamptz, tenant text, publisher text)
 ON CONFLICT (consumer, fingerprint, created_at) DO NOTHING RETURNING fingerprint
 """
 _COUNT_DUPLICATES = """
@@ -44,13 +45,17 @@ WHERE dead_letters.state IN ('replayed', 'discarded')
 
 async def claim(connection: AsyncConnection[Any], consumer: str, events: Sequence[Envelope]) -> set[str]:
     """Write inbox rows and return the fingerprints that were not there; the others are duplicates."""
-    columns = (
-        [each.fingerprint for each in events],
-        [each.created_at for each in events],
-        [each.tenant for each in events],
-        [each.publisher for each in events],
-    )
-    cursor = await connection.execute(_CLAIM, (consumer, *columns), prepare=True)
+    # As JSON: the driver makes an array element by element, which took a sixth of the consumer's time.
+    rows = [
+        {
+            "fingerprint": each.fingerprint,
+            "created_at": each.created_at.isoformat(),
+            "tenant": each.tenant,
+            "publisher": each.publisher,
+        }
+        for each in events
+    ]
+    cursor = await connection.execute(_CLAIM, (consumer, json.dumps(rows)), prepare=True)
     fresh = {row[0] for row in await cursor.fetchall()}
     if len(fresh) < len(events):
         deliveries = Counter((each.fingerprint, each.created_at) for each in events)
