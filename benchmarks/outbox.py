@@ -2,7 +2,7 @@
 
     make bench NAME=outbox
     make bench NAME=outbox ARGS="--events 50000 --rounds 1"
-    make bench NAME=outbox ARGS="--waiting 10000000"    (off by default: it takes minutes and 20 GB of disk)
+    make bench NAME=outbox ARGS="--waiting 10000000"    (off by default: it takes minutes)
 
 All work on the same table, bus and machine, in turns; the limits beside them are what no drain can beat
 here: a plain COPY of the rows, and publishing ready frames with all acknowledgements counted. The
