@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pulumi
 import pulumi_aws as aws
 
@@ -279,6 +281,9 @@ def deploy(settings: Settings) -> None:
 
 def main() -> None:
     """Deploy the stage that the engine names, or say what is wrong with its configuration."""
+    # It runs once and ends. Looking for garbage among what the SDKs make took half of its time with five
+    # tenants and three quarters with a thousand, to save a tenth of the memory.
+    gc.disable()
     values = {**pulumi.runtime.config.get_config_env(), **pulumi.runtime.config.CONFIG.get()}
     try:
         deploy(from_engine(values, pulumi.get_stack()))

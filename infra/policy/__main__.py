@@ -7,6 +7,8 @@ stage's own configuration before it has asked for the levels.
 
 from __future__ import annotations
 
+import gc
+
 from pulumi_policy import (
     EnforcementLevel,
     Policy,
@@ -68,6 +70,7 @@ def _resource(resource: PolicyResource) -> Resource:
 
 def main() -> None:
     """Serve the pack until the engine is done with it."""
+    gc.disable()  # As in the program: it lives for one preview.
     PolicyPack(
         "kilo",
         enforcement_level=EnforcementLevel.MANDATORY,

@@ -1,4 +1,4 @@
-"""Writes the changes of every stage as one Markdown comment: the dangerous ones first."""
+"""Writes the changes of every stage as one Markdown comment: the dangerous ones of all stages first."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def render_comment(stages: Mapping[str, Preview], *, limited: bool = True) -> st
     """
     lines = [MARKER, "### Preview", "", *_summary(stages), ""]
     for stage, preview in stages.items():
-        lines += _stage(stage, preview)
+        lines += _first(stage, preview)
+    # Last, so that nothing else is lost of a comment that is cut.
+    for stage, preview in stages.items():
+        lines += _all(stage, preview)
     text = redact("\n".join(lines).rstrip() + "\n")
     if not limited or len(text) <= COMMENT_LIMIT:
         return text
@@ -88,18 +91,24 @@ def _policies(preview: Preview) -> str:
     return ", ".join(said) or "kept"
 
 
-def _stage(stage: str, preview: Preview) -> list[str]:
-    lines = [f"#### {stage}", ""]
-    lines += [line for error in sorted(preview.errors) if _says_more(error) for line in _quoted(error)]
+def _first(stage: str, preview: Preview) -> list[str]:
+    """What has to be read: errors, broken policies, dangerous changes, or that nothing changes."""
+    lines = [line for error in sorted(preview.errors) if _says_more(error) for line in _quoted(error)]
     lines += _violations(preview.violations)
-    if not preview.changes:
-        return [*lines, "No changes.", ""]
     risky = [change for change in preview.changes if dangers(change)]
     for change in sorted(risky, key=_rank):
         lines += [f"- :warning: **{change.operation}** {_title(change)}: {'; '.join(dangers(change))}"]
     if risky:
         lines.append("")
-    lines += ["<details><summary>All changes</summary>", "", "```diff"]
+    if not preview.changes:
+        lines += ["No changes.", ""]
+    return [f"#### {stage}", "", *lines] if lines else []
+
+
+def _all(stage: str, preview: Preview) -> list[str]:
+    if not preview.changes:
+        return []
+    lines = [f"<details><summary>All changes in {stage}</summary>", "", "```diff"]
     for change in sorted(preview.changes, key=_rank):
         lines += resource_lines(change)
     return [*lines, "```", "", "</details>", ""]

@@ -6,6 +6,7 @@ hands neither the old inputs to a diff nor an attachment or a failed initialisat
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -194,6 +195,8 @@ def serve(provider: Provider) -> None:
 
 def run(servicer: ProviderServicer) -> None:
     """Serve until the engine goes away; the port is the first line on standard output, as it expects."""
+    # The SDK's modules are hundreds of thousands of objects that stay, and are not to be looked through.
+    gc.set_threshold(200_000, 20, 20)
     options = [
         ("grpc.max_receive_message_length", _MESSAGE_BYTES),
         ("grpc.max_send_message_length", _MESSAGE_BYTES),

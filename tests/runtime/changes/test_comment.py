@@ -145,6 +145,19 @@ def test_dangerous_changes_come_first() -> None:
     assert "#### dev\n\nNo changes." in text
 
 
+def test_what_is_dangerous_in_the_last_stage_comes_before_all_changes_of_the_first() -> None:
+    many = Preview(
+        tuple(
+            Change("create", "kubernetes:core/v1:ConfigMap", f"number-{index:06}", "urn")
+            for index in range(5000)
+        )
+    )
+    text = render_comment({"dev": many, "prod": Preview((Change("delete", KEY, "tenant-acme", "urn"),))})
+    assert "cut here" in text
+    assert "#### dev" not in text
+    assert text.index("`tenant-acme`") < text.index("All changes in dev")
+
+
 def test_a_comment_fits_and_says_where_it_was_cut() -> None:
     changes = [
         Change("create", "kubernetes:core/v1:ConfigMap", f"number-{index:06}", "urn") for index in range(5000)
