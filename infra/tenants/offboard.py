@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.tenants.records import check_export, export, still_open
+from infra.tenants.records import check_export, export, manifest_of, still_open
 from infra.tenants.stage_file import StageFile
 from runtime.errors import BadInput, CheckFailed
+from runtime.tenancy import TenantEntry
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,15 @@ def walk(file: StageFile, tenant: str, folder: Path, url: Callable[[], str]) -> 
         url: gives the database's URL when it is needed.
 
     Raises:
+        BadInput: there is no such tenant, nor was there one that this walk has begun with.
         Unreachable: the database can't be asked.
     """
+    if tenant not in file.settings.tenant_ids and not manifest_of(folder, tenant).exists():
+        msg = (
+            f"{file.path.name}: there is no tenant '{tenant}', and {folder} has no export of one that was; "
+            f"tenants: {', '.join(file.settings.tenant_ids)}"
+        )
+        raise BadInput(msg)
     steps: list[Step] = []
     for step in _steps(file, tenant, folder, url):
         blocked = any(not earlier.done for earlier in steps)
@@ -66,7 +74,7 @@ def _steps(file: StageFile, tenant: str, folder: Path, url: Callable[[], str]) -
     yield Step(
         "flag off",
         refused,
-        "the entry has accepting: false" if refused else f"set accepting: false in {file.path.name}",
+        _flag_said(entry, file.path.name),
         lambda: file.refuse(tenant),
     )
     left = still_open(url(), tenant)
@@ -103,6 +111,12 @@ def _steps(file: StageFile, tenant: str, folder: Path, url: Callable[[], str]) -
             f'aws kms schedule-key-deletion --key-id "$KEY" --pending-window-in-days {window}',
         ),
     )
+
+
+def _flag_said(entry: TenantEntry | None, name: str) -> str:
+    if entry is None:
+        return "the tenant has no entry"
+    return f"set accepting: false in {name}" if entry.accepting else "the entry has accepting: false"
 
 
 def _exported(tenant: str, folder: Path, url: str) -> Step:

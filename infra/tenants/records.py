@@ -40,6 +40,11 @@ class Export:
     digests: Mapping[str, str]
 
 
+def manifest_of(folder: Path, tenant: str) -> Path:
+    """The file that says what an export holds, written last."""
+    return folder / f"{tenant}.manifest.json"
+
+
 def still_open(url: str, tenant: str) -> dict[str, int]:
     """What has to be worked off before the tenant is drained; empty when it is.
 
@@ -58,7 +63,7 @@ def export(url: str, tenant: str, folder: Path) -> Export:
         BadInput: the folder has an export already, or can't be written.
         Unreachable: the database can't be asked.
     """
-    manifest = folder / f"{tenant}.manifest.json"
+    manifest = manifest_of(folder, tenant)
     if manifest.exists():
         msg = f"{manifest}: there is an export already; name another folder"
         raise BadInput(msg)
@@ -89,7 +94,7 @@ def check_export(url: str, tenant: str, folder: Path) -> Export:
         CheckFailed: a file differs from its manifest, or the database has gone on since.
         Unreachable: the database can't be asked.
     """
-    manifest = folder / f"{tenant}.manifest.json"
+    manifest = manifest_of(folder, tenant)
     try:
         found = Export(**json.loads(manifest.read_bytes()))
     except (OSError, ValueError, TypeError) as error:

@@ -26,6 +26,12 @@ _OPERATIONS: dict[str, Operation] = {
     "import-replacement": "replace",
 }
 _BOOKKEEPING = ("pulumi:pulumi:", "pulumi:providers:")
+SECRET = "[secret]"  # noqa: S105  what stands for one
+"""Stands for a value that the engine holds secret."""
+
+# How the engine marks an object that is not a plain one, and a secret among them:
+# sdk/go/common/resource/properties.go.
+_SIGNATURE, _SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 # The engine's own sentence for a rule that has to wait until values are known, which is no finding.
 _NOT_YET = "during preview: "
 
@@ -149,14 +155,17 @@ def _properties(
     for path in paths:
         kind = str(detailed.get(path, {}).get("diffKind", ""))
         forces = kind.endswith("-replace") or path in forcing
-        before, after = _at(old, path), _at(new, path)
-        if before != after or forces:
+        before, after = _shown(_at(old, path)), _shown(_at(new, path))
+        # Two secrets look the same; that the engine names the path says that they are not.
+        if before != after or forces or before == SECRET:
             yield PropertyChange(path, before, after, forces)
 
 
 def _at(value: Any, path: str) -> object:
     """The value at a property path of the engine, None when there is none."""
     for part in _path(path):
+        if _is_secret(value):
+            return value
         if isinstance(value, dict):
             value = value.get(part)
         elif isinstance(value, list) and part.isdigit():
@@ -165,6 +174,19 @@ def _at(value: Any, path: str) -> object:
         else:
             return None
     return value
+
+
+def _is_secret(value: Any) -> bool:
+    return isinstance(value, dict) and value.get(_SIGNATURE) == _SECRET_SIGNATURE
+
+
+def _shown(value: Any) -> Any:
+    """``value`` with each secret in it by its name alone."""
+    if _is_secret(value):
+        return SECRET
+    if isinstance(value, dict):
+        return {key: _shown(inner) for key, inner in value.items()}
+    return [_shown(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _path(path: str) -> list[str]:

@@ -28,7 +28,7 @@ UNKNOWN = frozenset(
 
 def value_lines(before: object, after: object) -> list[str]:
     """Lines that begin with ``-`` for what goes and with ``+`` for what comes."""
-    if after in UNKNOWN:
+    if isinstance(after, str) and after in UNKNOWN:
         return ["+ (known after the deployment)"]
     old, new = _text(before), _text(after)
     if all(len(text) <= _SHORT and "\n" not in text for text in (old, new)):

@@ -17,6 +17,7 @@ import pytest
 
 from sandbox.engine.environment import Endpoints
 from sandbox.servers.moto import MotoServer
+from tests.goldens.rendering import comment, every_text
 from tests.sandbox.support import STACK, Project
 
 SCRIPTS = Path(__file__).parents[2] / ".ci"
@@ -52,16 +53,22 @@ def script(project: Project, name: str, *arguments: str) -> subprocess.Completed
     )
 
 
+def write_policies(project: Project, check: str) -> Path:
+    pack = project.directory / "infra" / "policy"
+    pack.mkdir(parents=True)
+    (pack / "PulumiPolicy.yaml").write_text("description: trial\nruntime: python\n")
+    (pack / "__main__.py").write_text(
+        "from pulumi_policy import EnforcementLevel, PolicyPack, ResourceValidationPolicy\n"
+        f"policy = ResourceValidationPolicy('p', 'd', lambda args, report: {check})\n"
+        "PolicyPack('trial', policies=[policy], enforcement_level=EnforcementLevel.MANDATORY)\n"
+    )
+    return pack
+
+
 @pytest.fixture
 def planned(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     # The trial project has no policies of its own: the scripts' own pack would check nothing of it.
-    pack = project.directory / "infra" / "policy"
-    pack.mkdir(parents=True)
-    (pack / "PulumiPolicy.yaml").write_text("description: none\nruntime: python\n")
-    (pack / "__main__.py").write_text(
-        "from pulumi_policy import PolicyPack, ResourceValidationPolicy\n"
-        "PolicyPack('none', policies=[ResourceValidationPolicy('p', 'd', lambda args, report: None)])\n"
-    )
+    write_policies(project, "None")
     project.program(PROGRAM.format(length=3))
     done = script(project, "plan", "plan", "events")
     assert done.returncode == 0, done.stderr
@@ -210,3 +217,35 @@ def test_a_bucket_is_looked_through_for_locks_too(
         server.stop()
     assert done.returncode == 0, done.stderr
     assert left == [f"{prefix}/1.json"]
+
+
+def test_the_engine_by_itself_is_held_to_the_policies_by_one_variable(project: Project) -> None:
+    pack = write_policies(project, "report('the canary rule')")
+    command = [project.pulumi, "preview", "--stack", STACK, "--non-interactive"]
+
+    def preview(**variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=project.directory,
+            env={**project.environment, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert preview().returncode == 0
+    held = preview(PULUMI_OPTION_POLICY_PACK=str(pack))
+    assert held.returncode != 0
+    assert "the canary rule" in held.stdout
+
+
+def test_a_secret_that_changes_shows_as_changed_and_not_as_what(planned: Project) -> None:
+    planned.run("config", "set", "--stack", STACK, "--secret", "word", f"{CANARY}-next")
+    done = script(planned, "plan", "plan", "events")
+    assert done.returncode == 0, done.stderr
+    events = (planned.directory / "events").read_text()
+    assert "keepers" in comment(events)
+    assert not [text for text in [*every_text(events), done.stdout, done.stderr] if CANARY in text]
+    assert not [file for file in (planned.directory / "plan").iterdir() if CANARY in file.read_text()]
+    # The engine's events themselves stay on the machine: only their owner reads them.
+    assert (planned.directory / "events").stat().st_mode & 0o077 == 0

@@ -156,3 +156,10 @@ def test_adding_and_listing(file: StageFile) -> None:
     )
     assert wrong.returncode != 0
     assert "kilo:protect: false #" not in file.path.read_text()
+
+
+def test_a_tenant_that_never_was_is_refused_before_anything_is_looked_at(
+    file: StageFile, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=r"Pulumi.dev.yaml: there is no tenant 'initec', .*; tenants: acme, "):
+        walk(file, "initec", tmp_path, lambda: pytest.fail("the database was asked"))

@@ -62,6 +62,27 @@ def test_an_update_names_each_property_before_and_after() -> None:
     )
 
 
+def test_a_secret_shows_as_changed_and_not_as_what() -> None:
+    secret = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "canary"}
+    (change,) = preview(
+        step(
+            "update",
+            old={"inputs": {"data": secret, "env": [{"name": "URL", "value": secret}], "plain": 1}},
+            new={"inputs": {"data": secret, "env": [{"name": "URI", "value": secret}], "plain": 1}},
+            detailedDiff={
+                "data.password": {"diffKind": "update"},
+                "env": {"diffKind": "update"},
+                "plain": {"diffKind": "update"},
+            },
+        )
+    )
+    assert change.properties == (
+        PropertyChange("data.password", "[secret]", "[secret]"),
+        PropertyChange("env", [{"name": "URL", "value": "[secret]"}], [{"name": "URI", "value": "[secret]"}]),
+    )
+    assert "URI" in render_comment({"dev": Preview((change,))})
+
+
 def test_a_replacement_is_one_change_and_says_what_forces_it() -> None:
     state: Any = {
         "old": {"inputs": {"bucket": "a"}, "protect": True},
