@@ -82,7 +82,7 @@ def _labels(resource: Resource) -> Iterator[str]:
     labels = (resource.properties.get("metadata") or {}).get("labels") or {}
     missing = [name for name in LABELS if name not in labels]
     if missing:
-        yield f"labels missing: {', '.join(missing)}"
+        yield f"nothing finds it by {', '.join(missing)}; add these labels"
 
 
 RULES = (

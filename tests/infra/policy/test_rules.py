@@ -219,6 +219,7 @@ def test_a_rule_fires_on_what_it_forbids(
     found = list(rule.check(Resource(type_, "subject", properties)))
     assert len(found) == 1
     assert message in found[0]
+    assert ";" in found[0], "a message says what is wrong and how to mend it"
 
 
 @pytest.mark.parametrize("protect", [True, False])
