@@ -87,15 +87,31 @@ class Backfill:
         self.progress = Progress()
 
     def run(self, on_batch: Callable[[Progress], None]) -> bool:
-        """Make passes until one finds nothing to do; ``False`` when it was stopped before."""
-        number = self._first_pass()
+        """Make passes until one finds nothing to do; ``False`` when it was stopped before.
+
+        From the second pass on, what is found was written since, by writers with the old key in memory.
+        Nothing is gained by being quick then, so passes rest for longer than they take.
+        """
+        number = first = self._first_pass()
         while True:
+            began = time.monotonic()
             found = self._pass(number, on_batch)
             if found is None:
                 return False
             if found == 0:
                 return True
+            if number > first and not self._rest(min(30.0, max(1.0, 4 * (time.monotonic() - began)))):
+                return False
             number += 1
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait; ``False`` when it was stopped meanwhile."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 1.0))
+            if not self.may_go_on():
+                return False
+        return True
 
     def _key(self, number: int) -> tuple[str, str, str, int]:
         return (self.work.plan_hash, self.work.columns.spec.table, self.work.direction, number)
