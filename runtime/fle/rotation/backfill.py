@@ -92,13 +92,14 @@ class Backfill:
         From the second pass on, what is found was written since, by writers with the old key in memory.
         Nothing is gained by being quick then, so passes rest for longer than they take.
         """
-        number = first = self._first_pass()
+        first, whole = self._first_pass()
+        number = first
         while True:
             began = time.monotonic()
             found = self._pass(number, on_batch)
             if found is None:
                 return False
-            if found == 0:
+            if found == 0 and (whole or number > first):
                 return True
             if number > first and not self._rest(min(30.0, max(1.0, 4 * (time.monotonic() - began)))):
                 return False
@@ -116,14 +117,17 @@ class Backfill:
     def _key(self, number: int) -> tuple[str, str, str, int]:
         return (self.work.plan_hash, self.work.columns.spec.table, self.work.direction, number)
 
-    def _first_pass(self) -> int:
+    def _first_pass(self) -> tuple[int, bool]:
+        """Where to go on, and whether that looks at every row: a pass that was stopped half-way does not."""
         row = self.connection.execute(
-            "SELECT pass, exhausted FROM fle_rotation_passes"
+            "SELECT pass, exhausted, next_row IS NULL FROM fle_rotation_passes"
             " WHERE plan_hash = %s AND table_name = %s AND direction = %s ORDER BY pass DESC LIMIT 1",
             self._key(0)[:3],
         ).fetchone()
         # A pass that is through may have lost a range with a worker that died: look at everything again.
-        return 1 if row is None else row[0] + 1 if row[1] else row[0]
+        if row is None or row[1]:
+            return (row[0] + 1 if row else 1), True
+        return row[0], row[2]
 
     def _pass(self, number: int, on_batch: Callable[[Progress], None]) -> int | None:
         """Rows that this pass found to change; ``None`` when it was stopped."""
