@@ -185,6 +185,8 @@ class Rehearsal:
         )
         self._variables = environment.prepare(self._home, toolchain.path("pulumi"), endpoints)
         self._variables[WITHOUT_NODE] = "true"
+        # The engine writes the whole state after every step, in case it is killed. Nobody would go on here.
+        self._variables["PULUMI_SKIP_CHECKPOINTS"] = "true"
         # Events tell of policies, which the single document does not.
         self._variables["PULUMI_ENABLE_STREAMING_JSON_PREVIEW"] = "true"
         configuration = self._configuration(source, stage)
