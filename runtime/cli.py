@@ -49,7 +49,7 @@ HELP = {
     "env": Help(_SANDBOX, 'Print the environment for plain pulumi: eval "$(kilo env)".'),
     "doctor": Help(_SANDBOX, "Check what this machine needs and say what to install."),
     "toolchain": Help(_SANDBOX, "Build or download the sandbox's programs and say where they are."),
-    "tour": Help(_EVENTS, "Send events through the whole path and count what arrives."),
+    "tour": Help(_EVENTS, "Send events through the whole path, mirror an image, drill a backup."),
     "outputs": Help(_STAGE, "Print a stage's outputs as JSON, YAML or environment."),
     "tenant": Help(_STAGE, "Add, list and offboard the tenants of a stage."),
     "graph": Help(_STAGE, "Draw a stage's processes and data from its program."),
@@ -79,6 +79,7 @@ _EXTRA_OF_MODULE = {
     "pulumi_gcp": "infra",
     "pulumi_kubernetes": "infra",
     "pulumi_random": "infra",
+    "sigstore": "signatures",
     "sqlalchemy": "sqlalchemy",
 }
 
@@ -118,7 +119,7 @@ def adopt_environment() -> None:
             home = folder / ".kilo"
             with suppress(OSError, ValueError):
                 os.environ.update(json.loads((home / "environment.json").read_bytes()))
-                # The stage's own engine, whatever the machine has.
+                # The stage's own engine and database programs, whatever the machine has.
                 os.environ["PATH"] = f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
             return
 

@@ -25,19 +25,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 
 def up(
-    tour: Annotated[bool, typer.Option(help="Send events through the stage at the end.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the tour's count as JSON.")] = False,
+    tour: Annotated[bool, typer.Option(help="Run `kilo tour` at the end.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the tour found as JSON.")] = False,
 ) -> None:
     """Bring the dev stage up on this machine and send events through it.
 
-    Starts the sandbox's servers, lets the Pulumi engine create the dev stage, and sends events of a few
-    tenants through all of it. Safe to run again: what is there already is left as it is.
+    Starts the sandbox's servers, lets the Pulumi engine create the dev stage, sends events of a few tenants
+    through all of it, mirrors an image, and takes and drills a backup. Safe to run again: what is there
+    already is left as it is.
 
     Examples:
 
       kilo up            everything, then the tour
 
-      kilo up --no-tour  everything, without sending events
+      kilo up --no-tour  everything, without the tour
 
       kilo up --json | jq .total.lost
     """

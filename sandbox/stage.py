@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from sandbox.engine import environment
 from sandbox.stages import region_of
 
 STAGE = "dev"
+_DATABASE_PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore", "psql", "initdb", "postgres")
 _NOTHING_DONE = "nothing more was done"
 
 
@@ -148,12 +150,22 @@ def open_stage(project: Path) -> Stage:
             aws_region=region_of(project, STAGE),
         ),
     )
+    _link_database_programs(environment.Layout(project).binaries)
     variables[OUTPUTS_VARIABLE] = str(project / ".kilo" / "outputs.json")
     variables["DATABASE_URL"] = daemon.database_url(project)
     variables["CONTAINERS_REGISTRIES_CONF"] = str(project / ".kilo" / "registries.conf")
     stage = Stage(project, endpoints, variables)
     stage.ensure_stacks()
     return stage
+
+
+def _link_database_programs(binaries: Path) -> None:
+    """Put PostgreSQL's programs, of the server's own version, where backups and drills find them."""
+    for name in _DATABASE_PROGRAMS:
+        beside = binaries / f".{name}.{os.getpid()}"
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(toolchain.path("postgres") / name)
+        beside.replace(binaries / name)
 
 
 def remove(project: Path) -> None:

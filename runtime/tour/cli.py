@@ -1,4 +1,4 @@
-"""``kilo tour``: events through the whole path, and a table of what arrived."""
+"""``kilo tour``: events through the whole path, an image through the mirror, a backup through a drill."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from runtime.contract import StackOutputs, load_outputs
 from runtime.errors import CheckFailed, Unreachable
+from runtime.tour.artifacts import Artifacts, show_artifacts
+from runtime.tour.artifacts import as_table as artifacts_table
 from runtime.tour.count import TenantCount, count, wait_delivered
 from runtime.tour.events import Event, make_events, read_events
 from runtime.tour.report import as_json, as_table, total
@@ -35,17 +44,24 @@ def tour(
     timeout_seconds: Annotated[
         float, typer.Option("--timeout", min=1, help="Seconds until what has not arrived counts as lost.")
     ] = 120.0,
+    events_only: Annotated[
+        bool, typer.Option("--events-only", help="Push no image and take no backup.")
+    ] = False,
     as_json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Send events through the whole path and count what arrives.
+    """Send events through the whole path and count what arrives; mirror an image; back up and restore.
 
     Events go over HTTP through the gateway to ingest, from there with their business row into the outbox,
     by the worker or by change capture onto the bus, and to the consumer. The table says for each tenant what
     became of them. Reads the stage's outputs from the file that KILO_OUTPUTS names and counts in the database
     of DATABASE_URL; `eval "$(kilo env)"` sets both for the sandbox.
 
+    Then an image with its attestations is pushed to the primary registry, and the lag of the mirror and the
+    parity of both registries are shown; and a backup of the database goes into both stores and is restored
+    from each into an empty scratch server. With events of your own, or with --events-only, both are left out.
+
     Exits with 1 when an acknowledged event was lost or altered, a field that the stage encrypts lies in the
-    clear, or an event was refused.
+    clear, an event was refused, the image did not arrive whole, or a backup did not prove itself.
 
     Examples:
 
@@ -69,19 +85,40 @@ def tour(
     answers = _send_and_wait(outputs, database, sent, timeout_seconds)
     fields = {name: tenant.encrypted_fields for name, tenant in outputs.tenants.items()}
     counts = count(database, answers, fields)
+    # A log has no width of its own; a terminal's is kept.
+    console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
+    if not as_json_:
+        _print_counts(console, counts, answers)
+    artifacts = None if events_only or events else _mirror_and_back_up(outputs, database, timeout_seconds)
     if as_json_:
-        _print_json(counts, answers)
+        _print_json(counts, answers, artifacts)
     else:
-        _print_table(outputs, counts, answers)
+        if artifacts:
+            console.print(artifacts_table(artifacts))
+            console.print()
+        _print_places(console, outputs)
     whole = total(counts)
     found = ((whole.lost, "lost"), (whole.altered, "altered"), (whole.refused, "refused"))
     failures = [f"{number} {what}" for number, what in found if number]
     if whole.plain:
         in_clear = ", ".join(f"{name} {number} times" for name, number in sorted(whole.plain.items()))
         failures.append(f"values in the clear that should be encrypted: {in_clear}")
-    if failures:
-        msg = f"of {whole.sent} events: {'; '.join(failures)}"
-        raise CheckFailed(msg)
+    problems = [f"of {whole.sent} events: {'; '.join(failures)}"] if failures else []
+    problems += artifacts.problems if artifacts else ()
+    if problems:
+        raise CheckFailed("; ".join(problems))
+
+
+def _mirror_and_back_up(outputs: StackOutputs, database: str, timeout_seconds: float) -> Artifacts:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("")
+        return show_artifacts(
+            outputs,
+            database,
+            timeout_seconds=timeout_seconds,
+            progress=lambda said: progress.update(task, description=said),
+        )
 
 
 def _send_and_wait(
@@ -114,22 +151,27 @@ def _refusals(answers: Sequence[Answer]) -> list[str]:
     return [f"{answer.event.place}: {answer.refusal}" for answer in answers if answer.refusal]
 
 
-def _print_json(counts: Mapping[str, TenantCount], answers: Sequence[Answer]) -> None:
-    document = {
+def _print_json(
+    counts: Mapping[str, TenantCount], answers: Sequence[Answer], artifacts: Artifacts | None
+) -> None:
+    document: dict[str, object] = {
         "tenants": {tenant: as_json(line) for tenant, line in sorted(counts.items())},
         "total": as_json(total(counts)),
         "refusals": _refusals(answers),
     }
+    if artifacts:
+        document["artifacts"] = artifacts.document()
     typer.echo(json.dumps(document, indent=2))
 
 
-def _print_table(outputs: StackOutputs, counts: Mapping[str, TenantCount], answers: Sequence[Answer]) -> None:
-    # A log has no width of its own; a terminal's is kept.
-    console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
+def _print_counts(console: Console, counts: Mapping[str, TenantCount], answers: Sequence[Answer]) -> None:
     console.print(as_table(counts))
     for refusal in _refusals(answers):
         console.print(f"[red]refused[/] {refusal}", highlight=False)
     console.print()
+
+
+def _print_places(console: Console, outputs: StackOutputs) -> None:
     console.print(f"outputs     {os.environ.get('KILO_OUTPUTS', '')}", highlight=False)
     console.print(f"metrics     {outputs.monitoring.prometheus_url}", highlight=False)
     console.print("logs        kilo logs NAME, names in `kilo status`", highlight=False)

@@ -46,12 +46,24 @@ def test_one_command_brings_everything_up(stage: Stage) -> None:
 
 
 def test_events_go_through_all_of_it_and_none_is_lost(stage: Stage) -> None:
-    total = tour(stage, "--count", "20")["total"]
+    total = tour(stage, "--count", "20", "--events-only")["total"]
     assert total["acknowledged"] == total["sent"] == total["in_outbox"]
     assert total["lost"] == total["altered"] == 0
     assert total["delivered_by_worker"] > 0
     assert total["delivered_by_cdc"] > 0
     assert total["encrypted"]["email"] > 0
+
+
+def test_an_image_is_mirrored_whole_and_a_backup_restored_from_both_stores(stage: Stage) -> None:
+    artifacts = tour(stage, "--count", "1")["artifacts"]
+    assert artifacts["problems"] == []
+    image, backup = artifacts["image"], artifacts["backup"]
+    assert image["parity"]
+    assert (image["platforms"], image["attestations"], image["claims"], image["missing"]) == (2, 4, 4, [])
+    assert image["tag_lag_seconds"] is not None
+    assert {store["store"] for store in backup["stores"]} == {"primary", "secondary"}
+    assert all(store["lock"] and not store["error"] for store in backup["stores"])
+    assert [drill["rows"] for drill in backup["drills"]] == [backup["rows"]] * 2
 
 
 def tour(stage: Stage, *arguments: str) -> dict[str, Any]:
@@ -195,7 +207,7 @@ def test_a_power_cut_leaves_no_process_and_loses_nothing(stage: Stage) -> None:
 
 
 def test_power_loss_in_the_middle_of_the_tour_loses_nothing(stage: Stage) -> None:
-    running = stage.begin("kilo tour --json --count 400 --timeout 500")
+    running = stage.begin("kilo tour --json --events-only --count 400 --timeout 500")
     time.sleep(4)
     os.kill(stage.endpoints.pid, signal.SIGKILL)
     wait_until_all_are_gone(stage)
