@@ -12,6 +12,8 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import statistics
+import time
 from collections.abc import Callable
 from functools import partial
 from itertools import repeat
@@ -19,7 +21,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from benchmarks.fle_stage import cipher, stage
+from benchmarks.fle_stage import cipher, kms_calls, stage
 from benchmarks.rounds import Measured, measure, save, table
 from runtime.contract import KeyReference
 from runtime.fle import FieldCipher
@@ -200,6 +202,7 @@ def main() -> None:
                 try_to(lambda p=plaintext: aws_sdk(keys["acme"], p), "AWS Encryption SDK, caching", others),
                 try_to(lambda p=plaintext: asherah_session(p), "Asherah", others),
             ]
+            singles = {"raw AESGCM": gcm[0], "v1": v1[0], "raw KC-XAES": xaes[0], "v2": v2[0], **others}
             lengths = {name: len(call()) for name, call in {"v1": v1[0], "v2": v2[0], **others}.items()}
             encrypts = measure(
                 {
@@ -230,19 +233,62 @@ def main() -> None:
                 "stored_characters": lengths,
             }
             if size == 64:
-                text.append(judged(encrypts))
+                costs = {name: cost(call) for name, call in singles.items()}
+                text += [costs_table(costs, lengths), judged(encrypts)]
+                results["costs"] = costs
+                results["ratios"] = {name: number for name, number in ratios(encrypts) if number}
     save("fle", results, "\n".join(text))
+
+
+def cost(call: Callable[[], Any], seconds: float = 2.0) -> dict[str, float]:
+    """Latency of single calls in microseconds, and KMS calls a million operations.
+
+    One that asks KMS once for all its operations shows what that one call is of the operations counted.
+    """
+    taken: list[float] = []
+    before, began = kms_calls(), time.perf_counter()
+    while (now := time.perf_counter()) - began < seconds:
+        call()
+        taken.append((time.perf_counter() - now) * 1e6)
+    cuts = statistics.quantiles(taken, n=100)
+    calls = (kms_calls() - before) / len(taken) * 1e6
+    return {"p50_us": cuts[49], "p99_us": cuts[98], "operations": len(taken), "kms_calls_a_million": calls}
+
+
+def costs_table(costs: dict[str, dict[str, float]], lengths: dict[str, int]) -> str:
+    """A Markdown table of latency, KMS calls and characters beyond the plain value's own."""
+    lines = [
+        "### One call of 64 bytes",
+        "",
+        "| what | p50 µs | p99 µs | KMS calls a million | more characters |",
+    ]
+    lines.append("| --- | ---: | ---: | ---: | ---: |")
+    for name, each in costs.items():
+        more = f"{lengths[name] - 64}" if name in lengths else ""
+        lines.append(
+            f"| {name} | {each['p50_us']:.2f} | {each['p99_us']:.2f}"
+            f" | {each['kms_calls_a_million']:,.0f} | {more} |"
+        )
+    return "\n".join([*lines, ""])
 
 
 def judged(encrypts: dict[str, Measured]) -> str:
     """The ratios that are promised, at 64 bytes."""
 
-    def ratio(one: str, other: str) -> str:
-        if other not in encrypts:
-            return "not measured"
-        return f"{encrypts[one].median / encrypts[other].median:.2f}"
-
     lines = [
+        f"- {name}: {number:.2f}" if number else f"- {name}: not measured"
+        for name, number in ratios(encrypts)
+    ]
+    return "\n".join(["### Promised at 64 bytes", "", *lines, ""])
+
+
+def ratios(encrypts: dict[str, Measured]) -> list[tuple[str, float | None]]:
+    """Each ratio that is promised, or worth knowing; ``None`` when its peer could not be measured."""
+
+    def ratio(one: str, other: str) -> float | None:
+        return encrypts[one].median / encrypts[other].median if other in encrypts else None
+
+    return [
         ("v1 against raw AESGCM, at least 0.80", ratio("v1", "raw AESGCM")),
         ("v2 against raw KC-XAES, at least 0.50", ratio("v2", "raw KC-XAES")),
         ("v2 against Tink's envelope, at least 10", ratio("v2", "Tink envelope")),
@@ -251,7 +297,6 @@ def judged(encrypts: dict[str, Measured]) -> str:
         ("v1 column against v1, at least 1.5", ratio("v1 column", "v1")),
         ("v2 column against v2, at least 1.5", ratio("v2 column", "v2")),
     ]
-    return "\n".join(["### Promised at 64 bytes", "", *(f"- {name}: {value}" for name, value in lines), ""])
 
 
 if __name__ == "__main__":

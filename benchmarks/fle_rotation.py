@@ -164,6 +164,10 @@ def main() -> None:
         },
     }
     p99 = results["reader_p99_ms"]["during"] / results["reader_p99_ms"]["before"]
+    results["ratios"] = {
+        "rows a second against 20,000, at least 1": results["rows_per_second"] / 20_000,
+        "reader's p99 during against before, at most 2": p99,
+    }
     text = (
         f"{rows:,} rows in {ended - began:.1f} s: {rows / (ended - began):,.0f} rows/s, {WORKERS} workers\n"
         f"processor time a row: workers {worker_cpu / rows * 1e6:.1f} µs,"
