@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -109,6 +110,7 @@ async def serve_until_stopped(
         Unreachable: the port can't be listened on.
         Exception: whatever one of ``work`` raised; the others are stopped first.
     """
+    no_core_dumps()
     http = server(app, port)
     serving = asyncio.ensure_future(_serve(http, port))
     working = [each() for each in work]
@@ -129,6 +131,11 @@ async def _serve(http: uvicorn.Server, port: int) -> None:
     except SystemExit as error:
         msg = f"can't listen on {bind_address()}:{port}"
         raise Unreachable(msg) from error
+
+
+def no_core_dumps() -> None:
+    """Leave no image of this process's memory on a disk: keys and plain values lie in it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def start_logging() -> None:

@@ -2,7 +2,7 @@
 
 No key here shows in ``repr`` or a pickle. What can't be promised in Python: the interpreter and the
 SDKs copy bytes as they like, so copies of a key can outlive ours in freed memory, and a core dump of a
-running process holds the keys in use. Workloads run with core dumps off for that reason.
+running process holds the keys in use. Services run with core dumps off for that reason.
 """
 
 from __future__ import annotations

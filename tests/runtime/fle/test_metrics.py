@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import psycopg
 import pytest
@@ -68,6 +70,25 @@ def test_a_child_does_not_export_what_its_parent_counted(stage: Stage) -> None:
     if pid == 0:
         os._exit(0 if operations()["encrypt"] == 0 else 1)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+CRASH = """
+import asyncio, os, resource
+from starlette.applications import Starlette
+from runtime.service import serve_until_stopped
+resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+async def main():
+    stopping = asyncio.Event()
+    stopping.set()
+    await serve_until_stopped(Starlette(), 0, stopping)
+asyncio.run(main())
+print(resource.getrlimit(resource.RLIMIT_CORE))
+"""
+
+
+def test_a_service_that_crashes_leaves_no_image_of_its_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", CRASH], capture_output=True, text=True, check=False)
+    assert done.stdout == "(0, 0)\n", done.stderr
 
 
 def test_coverage_and_rotation_become_gauges(stage: Stage) -> None:
