@@ -184,11 +184,15 @@ class _Session:
                     await self._park_unreadable(one, error)
                 await self._attempt(envelopes)
                 await self._move(batch[-1])
-        except Failure:
-            await self._one_by_one(envelopes, unreadable, batch)
+        except Failure as failure:
+            await self._one_by_one(envelopes, unreadable, batch, failure if failure.sure else None)
 
-    async def _attempt(self, envelopes: Sequence[Envelope]) -> None:
-        """Give every event that is new to its handler; what must wait behind another is set aside."""
+    async def _attempt(self, envelopes: Sequence[Envelope], known: Failure | None = None) -> None:
+        """Give every event that is new to its handler; what must wait behind another is set aside.
+
+        Raises:
+            Failure: a handler failed, or had when the batch was tried: ``known`` is no attempt more.
+        """
         if not envelopes:
             return
         consumer, connection = self._consumer.name, self._connection
@@ -205,6 +209,8 @@ class _Session:
                 new.append(one)
             else:
                 self._metrics.count(one.kind, "duplicate")
+        if known is not None and known.one in new:
+            raise known
         for writer, some in itertools.groupby(new, lambda one: self._consumer.writer_for(one.kind)):
             if writer is not None:
                 await self._write(writer, list(some))
@@ -230,7 +236,8 @@ class _Session:
         except Exception as error:
             if is_lost(error, self._connection):
                 raise
-            raise Failure(one, error) from error
+            # Statements that went out together: which of them was refused is not known.
+            raise Failure(one, error, sure=len(events) == 1) from error
         self._metrics.written(events, time.perf_counter() - started)
 
     async def _call(self, one: Envelope) -> None:
@@ -266,6 +273,7 @@ class _Session:
         envelopes: Sequence[Envelope],
         unreadable: Sequence[tuple[Envelope, Unreadable]],
         batch: Sequence[Received],
+        known: Failure | None,
     ) -> None:
         received = {each.position: each for each in batch}
         for one, error in unreadable:
@@ -274,7 +282,7 @@ class _Session:
         for one in envelopes:
             try:
                 async with self._connection.transaction():
-                    await self._attempt([one])
+                    await self._attempt([one], known)
                     await self._move(received[one.position])
             except Failure as failure:
                 async with self._connection.transaction():

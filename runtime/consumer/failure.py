@@ -13,10 +13,14 @@ from runtime.consumer.event import Envelope
 
 
 class Failure(Exception):
-    """A handler did not handle ``one``: it raised ``error``."""
+    """A handler did not handle ``one``: it raised ``error``.
 
-    def __init__(self, one: Envelope, error: Exception) -> None:
+    It is not ``sure`` that it was this one when the statements of several went out together.
+    """
+
+    def __init__(self, one: Envelope, error: Exception, *, sure: bool = True) -> None:
         super().__init__(str(error))
+        self.sure = sure
         self.one = one
         self.error = error
 

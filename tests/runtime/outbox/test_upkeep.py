@@ -1,0 +1,170 @@
+"""Compaction drops what is drained and no more; the gauges and the commands say how it is."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from prometheus_client import REGISTRY
+from psycopg import AsyncConnection
+from typer.testing import CliRunner
+
+from runtime.cdc.publication import apply_capture
+from runtime.outbox import Event, enqueue
+from runtime.outbox.cli import app
+from runtime.outbox.upkeep import Upkeep, compact, outbox_state
+from tests.runtime.conftest import BusServer
+from tests.runtime.outbox.test_worker import waiting, write
+
+OLD = datetime.now(UTC).date() - timedelta(days=20)
+
+
+def old_partition(connection: psycopg.Connection[object], days_later: int = 0, parent: str = "outbox") -> str:
+    """A partition of a day beyond the fingerprint window, made as the platform's own function does."""
+    day = OLD + timedelta(days=days_later)
+    name = f"{parent}_{day:%Y%m%d}"
+    days = f"FROM ('{day}') TO ('{day + timedelta(1)}')"
+    connection.execute(f"CREATE TABLE {name} PARTITION OF {parent} FOR VALUES {days}".encode())
+    return name
+
+
+def old_row(connection: psycopg.Connection[object], n: int, aggregate: str, days_later: int = 0) -> None:
+    connection.execute(
+        "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint, created_at)"
+        " VALUES ('acme', %s, '1', 'order.paid', '{}', %s, %s)",
+        (aggregate, f"acme/{n}", OLD + timedelta(days=days_later)),
+    )
+
+
+async def compacted(url: str, bus: BusServer) -> list[str]:
+    async with await AsyncConnection.connect(url, autocommit=True) as connection:
+        return await compact(connection, bus.outputs.outbox)
+
+
+async def test_compaction_drops_drained_partitions_one_a_step_and_keeps_what_waits(
+    database_url: str, bus: BusServer
+) -> None:
+    """A row of change capture waits until it was seen in the stream, whatever its slot has confirmed."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        apply_capture(connection, bus.outputs.outbox)
+        first, second, third, captured = [old_partition(connection, n) for n in range(4)]
+        for n, aggregate in enumerate(("order", "order", "order", "payment")):
+            old_row(connection, n, aggregate, days_later=n)
+        write(database_url, 3, start=10)
+        connection.execute("UPDATE outbox SET dequeued_at = now() WHERE fingerprint IN ('acme/0', 'acme/2')")
+        connection.execute("UPDATE outbox SET dequeued_at = now() WHERE fingerprint > 'acme/1'")
+        connection.execute("UPDATE outbox SET dequeued_at = NULL WHERE fingerprint IN ('acme/1', 'acme/3')")
+        assert await compacted(database_url, bus) == [first]
+        assert await compacted(database_url, bus) == [third]
+        assert await compacted(database_url, bus) == []
+        connection.execute("UPDATE outbox SET dequeued_at = now() WHERE publisher = 'cdc'")
+        assert await compacted(database_url, bus) == [captured]
+        connection.execute("UPDATE outbox SET dequeued_at = now() WHERE fingerprint = 'acme/1'")
+        assert await compacted(database_url, bus) == [second]
+        assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (3,)
+        connection.execute("SELECT pg_drop_replication_slot('outbox_cdc')")
+
+
+async def test_compaction_waits_for_nobody(database_url: str, bus: BusServer) -> None:
+    with (
+        psycopg.connect(database_url, autocommit=True) as connection,
+        psycopg.connect(database_url) as reader,
+    ):
+        name = old_partition(connection)
+        reader.execute(f"SELECT count(*) FROM {name}".encode())
+        assert await compacted(database_url, bus) == []
+        reader.rollback()
+        assert await compacted(database_url, bus) == [name]
+
+
+async def test_what_lies_in_no_days_partition_goes_by_bounded_deletes(
+    database_url: str, bus: BusServer
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        old_row(connection, 1, "order")
+        old_row(connection, 2, "order")
+        connection.execute("UPDATE outbox SET dequeued_at = now() WHERE fingerprint = 'acme/1'")
+        assert await compacted(database_url, bus) == []
+        rows = connection.execute("SELECT fingerprint FROM outbox").fetchall()
+    assert rows == [("acme/2",)]
+
+
+def test_the_inbox_is_pruned_by_partitions(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        name = old_partition(connection, parent="inbox")
+        connection.execute(
+            "INSERT INTO inbox (consumer, fingerprint, created_at, tenant, publisher)"
+            " VALUES ('c', 'old', %s, 't', 'worker'), ('c', 'older', %s, 't', 'worker'),"
+            " ('c', 'new', now(), 't', 'worker')",
+            (OLD, OLD - timedelta(days=5)),
+        )
+        row = connection.execute(
+            "SELECT kilo_drop_partitions('inbox', now() - interval '14 days')"
+        ).fetchone()
+        assert row == ([name],)
+        assert connection.execute("SELECT fingerprint FROM inbox").fetchall() == [("new",)]
+
+
+async def test_the_state_is_what_the_database_says(database_url: str, bus: BusServer) -> None:
+    write(database_url, 7)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        apply_capture(connection, bus.outputs.outbox)
+        connection.execute("UPDATE outbox SET dequeued_at = now() WHERE fingerprint IN ('acme/1', 'acme/2')")
+        connection.execute("INSERT INTO outbox_stuck VALUES ('order', '1', 1, 3, 'too large')")
+        with psycopg.connect(database_url) as holder:
+            pid = holder.info.backend_pid
+            enqueue(holder, Event("acme", "order", "9", "order.paid", {}))
+            async with await AsyncConnection.connect(database_url, autocommit=True) as looking:
+                state = await outbox_state(looking, bus.outputs.outbox)
+            upkeep = Upkeep(database_url, bus.outputs.outbox)
+            async with await AsyncConnection.connect(database_url, autocommit=True) as looking:
+                await upkeep._look(looking)  # pyright: ignore[reportPrivateUsage]
+        connection.execute("SELECT pg_drop_replication_slot('outbox_cdc')")
+    assert (state.rows_waiting, state.stuck_aggregates, state.slot_active) == (5, 1, False)
+    assert 0 < state.oldest_age_seconds < 60
+    assert state.watermark_pid == pid
+    assert state.slot_lag_bytes is not None
+    assert state.slot_limit_bytes == 4 << 30
+    gauges = {
+        "outbox_rows_waiting": 5,
+        "outbox_stuck_aggregates": 1,
+        "outbox_watermark_blocking_pid": state.watermark_pid,
+        "replication_slot_limit_bytes": 4 << 30,
+    }
+    assert {name: REGISTRY.get_sample_value(name) for name in gauges} == gauges
+    for name in ("outbox_oldest_undequeued_age_seconds", "outbox_watermark_age_seconds"):
+        assert (REGISTRY.get_sample_value(name) or 0) > 0
+    assert REGISTRY.get_sample_value("outbox_dead_tuples") is not None
+    assert REGISTRY.get_sample_value("replication_slot_active", {"slot": "outbox_cdc"}) == 0
+
+
+async def test_the_commands_show_drain_and_compact(
+    database_url: str, bus: BusServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outputs.json").write_text(bus.outputs.model_dump_json())
+    monkeypatch.setenv("KILO_OUTPUTS", str(tmp_path / "outputs.json"))
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("COLUMNS", "120")
+    write(database_url, 12)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        name = old_partition(connection)
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    import asyncio
+
+    shown = await asyncio.to_thread(run, "status")
+    assert "rows waiting" in shown
+    assert "12" in shown
+    assert "no slot" in shown
+    assert json.loads(await asyncio.to_thread(run, "drain", "--json")) == {"published": 12}
+    assert waiting(database_url) == 0
+    assert json.loads(await asyncio.to_thread(run, "status", "--json"))["rows_waiting"] == 0
+    assert json.loads(await asyncio.to_thread(run, "compact", "--json")) == {"dropped": [name]}
+    assert await asyncio.to_thread(run, "compact") == "dropped nothing\n"
