@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def kafka_connect(made: Scene, directory: Path) -> Generator[None]:
 
 
 @pytest.mark.timeout(300)
-async def test_the_whole_path_over_kafka_with_debezium_server_and_kafka_connect(tmp_path: Path) -> None:
+def test_the_whole_path_over_kafka_with_debezium_server_and_kafka_connect(tmp_path: Path) -> None:
     with scene(tmp_path, "kafka") as made:
         platform = made.platform
         platform.start_worker()
@@ -86,7 +87,10 @@ async def test_the_whole_path_over_kafka_with_debezium_server_and_kafka_connect(
         with kafka_connect(made, tmp_path / "connect"):
             written += write(platform.url, range(200, 300), "payment", "2")
             wait_for(made, written)
-        found = await in_stream(made)
+        # Kafka drops no duplicates: what was published and not confirmed comes again from another publisher.
+        every = asyncio.run(in_stream(made))
+        first = {each.headers["fingerprint"]: each for each in reversed(every)}
+        found = sorted(first.values(), key=lambda each: each.position)
         assert Counter(each.headers["publisher"] for each in found) == {"worker": 200, "cdc": 300}
         assert {each.subject for each in found} == {"events.order", "events.payment"}
         names = {frozenset(each.headers) for each in found}
