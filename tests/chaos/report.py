@@ -74,7 +74,7 @@ def _page(run: Run) -> str:
     )
     plots = [
         (
-            "Events acknowledged, and effects, a second",
+            "Events acknowledged (blue) and effects (orange) a second",
             _rates(samples, lambda each: each.acknowledged),
             _rates(samples, lambda each: each.effects),
         ),
@@ -146,8 +146,8 @@ def _plot(run: Run, first: _Points, second: _Points | None) -> str:
         for value in (0.0, highest / 2, highest)
     )
     times = "".join(
-        f'<text x="{x(at):.1f}" y="{_HEIGHT + 16}" text-anchor="middle">{at:.0f} s</text>'
-        for at in (longest / 4, longest / 2, longest * 3 / 4, longest * 0.985)
+        f'<text x="{x(at):.1f}" y="{_HEIGHT + 16}" text-anchor="end">{at:.0f} s</text>'
+        for at in (longest / 4, longest / 2, longest * 3 / 4, longest)
     )
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + _BELOW}" width="100%">{marks}{lines}'
