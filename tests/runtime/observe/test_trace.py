@@ -60,14 +60,15 @@ async def test_a_replays_span_links_to_the_original_and_its_life_is_one_table(
         await one.until("SELECT state FROM dead_letters", [("replayed",)])
     assert "acme/1" in caplog.text
     assert TRACE_ID in caplog.text
-    finished = spans.get_finished_spans()
-    *attempts, replay = finished
+    *attempts, replay = spans.get_finished_spans()
     for each in attempts:
-        assert otel.format_trace_id(each.context.trace_id) == TRACE_ID
+        assert each.context
         assert each.parent
+        assert otel.format_trace_id(each.context.trace_id) == TRACE_ID
         assert otel.format_span_id(each.parent.span_id) == SPAN_ID
     assert len(attempts) == 3
     assert replay.parent is None
+    assert replay.context
     assert otel.format_trace_id(replay.context.trace_id) != TRACE_ID
     (link,) = replay.links
     assert (otel.format_trace_id(link.context.trace_id), otel.format_span_id(link.context.span_id)) == (
