@@ -93,14 +93,8 @@ def test_the_whole_path_over_kafka_with_debezium_server_and_kafka_connect(tmp_pa
         found = sorted(first.values(), key=lambda each: each.position)
         assert Counter(each.headers["publisher"] for each in found) == {"worker": 200, "cdc": 300}
         assert {each.subject for each in found} == {"events.order", "events.payment"}
-        names = {
-            frozenset(name for name in each.headers if not name.startswith("__debezium")) for each in found
-        }
-        assert names == {
-            frozenset(
-                ("Nats-Msg-Id", "fingerprint", "kind", "tenant", "aggregate-id", "created-at", "publisher")
-            )
-        }
+        expected = {"Nats-Msg-Id", "fingerprint", "kind", "tenant", "aggregate-id", "created-at", "publisher"}
+        assert all(each.headers.keys() >= expected for each in found)
         for aggregate_id in ("1", "2"):
             numbers = [
                 int(each.headers["fingerprint"].rpartition("-")[2])
