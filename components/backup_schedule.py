@@ -1,4 +1,6 @@
-"""When backups are made, and when one is restored to see that it can be."""
+"""When backups are made and copied to a store that missed one, when one is restored to see that it can be,
+and what watches both stores.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,13 @@ from components.cloud_identity import CloudIdentity
 from components.pod import Scratch
 from components.runtime_pod import Process, RuntimePlace, runtime_access, runtime_pod
 from components.scheduled_task import ScheduledTask, ScheduledTaskArgs
+from components.workload import Workload, WorkloadArgs
 
 BACKUP = "backup"
+COMPLETION = "backup-completion"
 DRILL = "backup-drill"
+WATCH = "backup-exporter"
+PORT = 10_087
 
 
 @dataclass(frozen=True)
@@ -21,24 +27,34 @@ class BackupScheduleArgs:
 
     place: RuntimePlace
     writer: CloudIdentity
+    completer: CloudIdentity
     restorer: CloudIdentity
+    watcher: CloudIdentity
     schedule: str
+    completion_schedule: str
     drill_schedule: str
     drill_space_gibibytes: int
 
 
 class BackupSchedule(pulumi.ComponentResource):
-    """The backup and the restore drill."""
+    """The backup, its completion, the restore drill and the exporter of their metrics."""
 
     def __init__(
         self, name: str, args: BackupScheduleArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("kilo:data:BackupSchedule", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
         backup = Process(
             arguments=["backup", "run"],
             database_role="backup",
             identity=args.writer,
-            cpu_millicores=500,
+            cpu_millicores=1_000,
+            memory_mebibytes=512,
+        )
+        completion = Process(
+            arguments=["backup", "complete"],
+            identity=args.completer,
+            cpu_millicores=250,
             memory_mebibytes=512,
         )
         # The drill restores into a scratch PostgreSQL of its own, so it needs room and no database role.
@@ -49,7 +65,11 @@ class BackupSchedule(pulumi.ComponentResource):
             cpu_millicores=500,
             memory_mebibytes=1_024,
         )
-        for task, process, schedule in ((BACKUP, backup, args.schedule), (DRILL, drill, args.drill_schedule)):
+        for task, process, schedule in (
+            (BACKUP, backup, args.schedule),
+            (COMPLETION, completion, args.completion_schedule),
+            (DRILL, drill, args.drill_schedule),
+        ):
             ScheduledTask(
                 task,
                 ScheduledTaskArgs(
@@ -58,6 +78,22 @@ class BackupSchedule(pulumi.ComponentResource):
                     schedule=schedule,
                     deadline_seconds=6 * 3_600,
                 ),
-                opts=pulumi.ResourceOptions(parent=self),
+                opts=child,
             )
+        exporter = Process(
+            arguments=["backup", "exporter"],
+            port=PORT,
+            identity=args.watcher,
+            cpu_millicores=50,
+            memory_mebibytes=256,
+        )
+        Workload(
+            WATCH,
+            WorkloadArgs(
+                access=runtime_access(args.place, exporter),
+                pod=runtime_pod(args.place, exporter),
+                replicas=1,
+            ),
+            opts=child,
+        )
         self.register_outputs({})

@@ -1,7 +1,12 @@
 """Where database backups lie: one locked bucket in each cloud, and the key they are encrypted with.
 
-Backups are encrypted before they leave, so neither store is trusted with their content. Who writes
-can neither read nor delete; who restores can't write.
+Backups are encrypted before they leave, so neither store is trusted with their content. Nobody in the
+cluster can delete: objects expire by the buckets' lifecycle, once their locks have ended. Who writes
+can list names and locks, and neither read nor change; who restores can't write. Beside them there are
+those who copy what one store lacks, and can't decrypt it; who adds evidence of a drill, and nothing
+else; and who watches, and reads no backup.
+
+Google Cloud's roles: https://cloud.google.com/storage/docs/access-control/iam-roles
 """
 
 from __future__ import annotations
@@ -20,8 +25,24 @@ from components.iam import Statement
 from components.key_policy import KeyUser, key_policy
 from components.options import keep
 from components.s3_locked_bucket import S3LockedBucket, S3LockedBucketArgs
+from components.s3_replication import S3Replication, S3ReplicationArgs
 
-LOOK_AT_LOCK = ("s3:GetBucketLocation", "s3:GetBucketObjectLockConfiguration", "s3:GetBucketVersioning")
+
+@dataclass(frozen=True)
+class Replica:
+    """The region and the bucket that the primary store is copied to, and the name of the role that copies."""
+
+    region: str
+    bucket: str
+    role_name: str
+
+
+LIST = ("s3:GetBucketObjectLockConfiguration", "s3:ListBucketVersions")
+READ = ("s3:GetObjectRetention", "s3:GetObjectVersion")
+WRITE = ("s3:AbortMultipartUpload", "s3:GetObjectRetention", "s3:PutObject")
+LISTER, CREATOR, VIEWER = "legacyBucketReader", "objectCreator", "objectViewer"
+EVIDENCE = ("drills/",)
+WATCHED = ("manifests/", "drills/", "failures/")
 
 
 @dataclass(frozen=True)
@@ -42,15 +63,19 @@ class BackupVaultArgs:
     key_context: Mapping[str, str]
     protect: bool
     tags: Mapping[str, str]
+    replica: Replica | None = None
+    """Without one, the key goes with its region, and with it what the other cloud has."""
 
 
 class BackupVault(pulumi.ComponentResource):
-    """Two locked buckets and a key."""
+    """Two locked buckets and a key, and where asked for a copy of the first bucket and of the key."""
 
     primary: S3LockedBucket
     secondary: GcsLockedBucket
+    replica: S3LockedBucket | None
     key_arn: pulumi.Output[str]
     key_alias: pulumi.Output[str]
+    replica_key_arn: pulumi.Output[str] | None
 
     def __init__(self, name: str, args: BackupVaultArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("kilo:storage:BackupVault", name, {}, opts)
@@ -81,13 +106,16 @@ class BackupVault(pulumi.ComponentResource):
             ),
             opts=child,
         )
+        policy = key_policy(args.key_administrators, args.key_users, args.key_context)
         key = aws.kms.Key(
             name,
             description="Wraps the data keys of database backups",
+            # Can't be changed later, and only such a key can be copied to another region.
+            multi_region=True,
             enable_key_rotation=True,
             rotation_period_in_days=365,
             deletion_window_in_days=args.key_deletion_window_days,
-            policy=key_policy(args.key_administrators, args.key_users, args.key_context),
+            policy=policy,
             tags=args.tags,
             opts=keep(self, args.protect),
         )
@@ -95,59 +123,112 @@ class BackupVault(pulumi.ComponentResource):
             name, name=args.key_alias, target_key_id=key.key_id, opts=keep(self, args.protect)
         )
         self.key_arn, self.key_alias = key.arn, alias.name
+        self.replica, self.replica_key_arn = None, None
+        if args.replica:
+            self._replicate(args, args.replica, key, policy)
         self.register_outputs(
             {"primary": self.primary.bucket, "secondary": self.secondary.bucket, "key_arn": self.key_arn}
         )
 
-    def allow_writing(self, identity: CloudIdentity) -> None:
-        """Let ``identity`` add backups and look at the locks, but neither read, change nor delete."""
-        identity.allow(
-            "write-backups",
-            [
-                Statement("LookAtLock", LOOK_AT_LOCK, [self.primary.arn]),
-                Statement(
-                    "Write",
-                    [
-                        "s3:AbortMultipartUpload",
-                        "s3:GetObjectRetention",
-                        "s3:PutObject",
-                        "s3:PutObjectRetention",
-                    ],
-                    [self._objects()],
-                ),
-            ],
+    def _replicate(
+        self, args: BackupVaultArgs, replica: Replica, key: aws.kms.Key, policy: pulumi.Output[str]
+    ) -> None:
+        child = pulumi.ResourceOptions(parent=self)
+        name = f"{self._name}-replica"
+        self.replica = S3LockedBucket(
+            name,
+            S3LockedBucketArgs(
+                bucket=replica.bucket,
+                region=replica.region,
+                lock_mode=args.primary_lock_mode,
+                lock_days=args.lock_days,
+                keep_days=args.keep_days,
+                protect=args.protect,
+                tags=args.tags,
+            ),
+            opts=child,
         )
-        self._google(identity, "objectCreator")
+        S3Replication(
+            name,
+            S3ReplicationArgs(source=self.primary, destination=self.replica, role_name=replica.role_name),
+            opts=child,
+        )
+        self.replica_key_arn = aws.kms.ReplicaKey(
+            name,
+            region=replica.region,
+            primary_key_arn=key.arn,
+            description="Unwraps the data keys of database backups when the primary region is lost",
+            deletion_window_in_days=args.key_deletion_window_days,
+            policy=policy,
+            tags=args.tags,
+            opts=keep(self, args.protect),
+        ).arn
+
+    def allow_writing(self, identity: CloudIdentity) -> None:
+        """Let ``identity`` add backups, list names and look at locks, but neither read, change nor delete."""
+        self._allow(identity, "write-backups", write=[""])
 
     def allow_restoring(self, identity: CloudIdentity) -> None:
         """Let ``identity`` list and read backups, but not write."""
-        identity.allow(
-            "read-backups",
-            [
-                Statement("List", [*LOOK_AT_LOCK, "s3:ListBucket"], [self.primary.arn]),
-                Statement(
-                    "Read",
-                    [
-                        "s3:GetObject",
-                        "s3:GetObjectAttributes",
-                        "s3:GetObjectRetention",
-                        "s3:GetObjectVersion",
-                    ],
-                    [self._objects()],
-                ),
-            ],
+        self._allow(identity, "read-backups", read=[""])
+
+    def allow_drilling(self, identity: CloudIdentity) -> None:
+        """Let ``identity`` list and read backups, and add evidence of drills, but no backup."""
+        self._allow(identity, "read-backups", read=[""], write=EVIDENCE)
+
+    def allow_completing(self, identity: CloudIdentity) -> None:
+        """Let ``identity`` copy backups from one store to the other. It gets no key."""
+        self._allow(identity, "copy-backups", read=[""], write=[""])
+
+    def allow_watching(self, identity: CloudIdentity) -> None:
+        """Let ``identity`` list names and read manifests, evidence and marks of failures, but no backup."""
+        self._allow(identity, "watch-backups", read=WATCHED)
+
+    def _allow(
+        self, identity: CloudIdentity, policy: str, *, read: Sequence[str] = (), write: Sequence[str] = ()
+    ) -> None:
+        """Grant access in both stores to the keys that begin with one of the prefixes."""
+        # What is copied to the replica is read there, and written by the replication alone.
+        readable = [self.primary, *([self.replica] if self.replica and read else [])]
+        statements = [Statement("List", LIST, [bucket.arn for bucket in readable])]
+        if read:
+            objects = [found for bucket in readable for found in _objects(bucket, read)]
+            statements.append(Statement("Read", READ, objects))
+        if write:
+            statements.append(Statement("Write", WRITE, _objects(self.primary, write)))
+        identity.allow(policy, statements)
+        self._google(identity, LISTER, [""], suffix=f"-{LISTER}")
+        self._google(identity, VIEWER, read)
+        self._google(identity, CREATOR, write, suffix=f"-{CREATOR}" if read else "")
+
+    def _google(
+        self, identity: CloudIdentity, role: str, prefixes: Sequence[str], *, suffix: str = ""
+    ) -> None:
+        """Grant ``role`` in the secondary store, there for objects below the prefixes alone."""
+        if not prefixes:
+            return
+        bucket = self.secondary.bucket
+        names = [
+            pulumi.Output.concat(
+                'resource.name.startsWith("projects/_/buckets/', bucket, f'/objects/{prefix}")'
+            )
+            for prefix in prefixes
+            if prefix
+        ]
+        condition = gcp.storage.BucketIAMMemberConditionArgs(
+            title="Some objects only",
+            expression=pulumi.Output.all(*names).apply(" || ".join),
         )
-        self._google(identity, "objectViewer")
-
-    def _objects(self) -> pulumi.Output[str]:
-        return pulumi.Output.concat(self.primary.arn, "/*")
-
-    def _google(self, identity: CloudIdentity, role: str) -> None:
         for account, member in identity.google_members.items():
             gcp.storage.BucketIAMMember(
-                f"{self._name}-{account}",
-                bucket=self.secondary.bucket,
+                f"{self._name}-{account}{suffix}",
+                bucket=bucket,
                 role=f"roles/storage.{role}",
                 member=member,
+                condition=condition if names else None,
                 opts=pulumi.ResourceOptions(parent=self),
             )
+
+
+def _objects(bucket: S3LockedBucket, prefixes: Sequence[str]) -> list[pulumi.Output[str]]:
+    return [pulumi.Output.concat(bucket.arn, f"/{prefix}*") for prefix in prefixes]

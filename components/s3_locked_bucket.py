@@ -2,8 +2,9 @@
 
 Every new object is locked by default, private, encrypted, versioned, and reachable over TLS only.
 Lock mode ``compliance`` can't be lifted by anybody before its time; ``governance`` by those with a
-special permission. Versions expire after ``keep_days``, which object lock holds back while a lock
-lasts.
+special permission. Nobody can put a version on top of an object, nor lock anything for longer than the
+bucket does, which in compliance mode would be a bill that nobody can stop. Versions expire after
+``keep_days``, which object lock holds back while a lock lasts.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class S3LockedBucketArgs:
     """Objects expire after so many days; ``None`` keeps them for ever."""
     protect: bool
     tags: Mapping[str, str]
+    region: str | None = None
+    """Another than the provider's."""
 
 
 class S3LockedBucket(pulumi.ComponentResource):
@@ -47,6 +50,7 @@ class S3LockedBucket(pulumi.ComponentResource):
         bucket = aws.s3.Bucket(
             name,
             bucket=args.bucket,
+            region=args.region,
             object_lock_enabled=True,
             force_destroy=not args.protect,
             tags=args.tags,
@@ -55,6 +59,7 @@ class S3LockedBucket(pulumi.ComponentResource):
         versioning = aws.s3.BucketVersioning(
             name,
             bucket=bucket.bucket,
+            region=args.region,
             versioning_configuration=aws.s3.BucketVersioningVersioningConfigurationArgs(status="Enabled"),
             opts=kept,
         )
@@ -63,6 +68,7 @@ class S3LockedBucket(pulumi.ComponentResource):
         aws.s3.BucketObjectLockConfiguration(
             name,
             bucket=bucket.bucket,
+            region=args.region,
             rule=aws.s3.BucketObjectLockConfigurationRuleArgs(
                 default_retention=aws.s3.BucketObjectLockConfigurationRuleDefaultRetentionArgs(
                     mode=args.lock_mode.upper(), days=args.lock_days
@@ -73,6 +79,7 @@ class S3LockedBucket(pulumi.ComponentResource):
         aws.s3.BucketServerSideEncryptionConfiguration(
             name,
             bucket=bucket.bucket,
+            region=args.region,
             rules=[
                 aws.s3.BucketServerSideEncryptionConfigurationRuleArgs(
                     apply_server_side_encryption_by_default=aws.s3.BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultArgs(
@@ -85,12 +92,14 @@ class S3LockedBucket(pulumi.ComponentResource):
         aws.s3.BucketOwnershipControls(
             name,
             bucket=bucket.bucket,
+            region=args.region,
             rule=aws.s3.BucketOwnershipControlsRuleArgs(object_ownership="BucketOwnerEnforced"),
             opts=kept,
         )
         block = aws.s3.BucketPublicAccessBlock(
             name,
             bucket=bucket.bucket,
+            region=args.region,
             block_public_acls=True,
             block_public_policy=True,
             ignore_public_acls=True,
@@ -100,13 +109,18 @@ class S3LockedBucket(pulumi.ComponentResource):
         aws.s3.BucketPolicy(
             name,
             bucket=bucket.bucket,
-            policy=_tls_only(bucket.arn),
+            region=args.region,
+            policy=_policy(bucket.arn, args.lock_days),
             # Both change the bucket's access; S3 answers 409 when they meet.
             opts=pulumi.ResourceOptions.merge(kept, pulumi.ResourceOptions(depends_on=[block])),
         )
         if args.keep_days is not None:
             aws.s3.BucketLifecycleConfiguration(
-                name, bucket=bucket.bucket, rules=_expire(args.keep_days), opts=after_versioning
+                name,
+                bucket=bucket.bucket,
+                region=args.region,
+                rules=_expire(args.keep_days),
+                opts=after_versioning,
             )
         self.bucket = bucket.bucket
         self.arn = bucket.arn
@@ -114,17 +128,43 @@ class S3LockedBucket(pulumi.ComponentResource):
         self.register_outputs({"bucket": self.bucket, "arn": self.arn})
 
 
-def _tls_only(arn: pulumi.Output[str]) -> pulumi.Output[str]:
+def _policy(arn: pulumi.Output[str], lock_days: int) -> pulumi.Output[str]:
+    """What nobody may do here, whatever else they may.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock-managing.html
+    """
+    objects = pulumi.Output.concat(arn, "/*")
+    deny = {"Effect": "Deny", "Principal": "*"}
     return policy_json(
         [
             {
                 "Sid": "DenyWithoutTls",
-                "Effect": "Deny",
-                "Principal": "*",
+                **deny,
                 "Action": "s3:*",
-                "Resource": [arn, pulumi.Output.concat(arn, "/*")],
+                "Resource": [arn, objects],
                 "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-            }
+            },
+            {
+                "Sid": "DenyOverwriting",
+                **deny,
+                "Action": ["s3:PutObject"],
+                "Resource": [objects],
+                # Parts of an upload carry no condition; what makes the object appear does.
+                "Condition": {
+                    "Null": {"s3:if-none-match": "true"},
+                    "Bool": {"s3:ObjectCreationOperation": "true"},
+                },
+            },
+            {
+                "Sid": "DenyLongerLocks",
+                **deny,
+                "Action": ["s3:PutObject", "s3:PutObjectRetention"],
+                "Resource": [objects],
+                "Condition": {
+                    "NumericGreaterThan": {"s3:object-lock-remaining-retention-days": str(lock_days + 1)}
+                },
+            },
         ]
     )
 

@@ -17,8 +17,15 @@ import gc
 import pulumi
 import pulumi_aws as aws
 
-from components.backup_schedule import BACKUP, DRILL, BackupSchedule, BackupScheduleArgs
-from components.backup_vault import BackupVault, BackupVaultArgs
+from components.backup_schedule import (
+    BACKUP,
+    COMPLETION,
+    DRILL,
+    WATCH,
+    BackupSchedule,
+    BackupScheduleArgs,
+)
+from components.backup_vault import BackupVault, BackupVaultArgs, Replica
 from components.change_capture import ChangeCapture, ChangeCaptureArgs
 from components.cloud_identity import CloudIdentity, CloudIdentityArgs
 from components.consumer import Consumer, ConsumerArgs
@@ -67,7 +74,9 @@ def deploy(settings: Settings) -> None:
     mirror_identity = identity(names.MIRROR, google=True)
     sweep_identity = identity(SWEEP, google=True)
     backup_identity = identity(BACKUP, google=True)
+    completion_identity = identity(COMPLETION, google=True)
     drill_identity = identity(DRILL, google=True)
+    watch_identity = identity(WATCH, google=True)
 
     # Clouds: keys, registries, vaults.
     keys = TenantKeys(
@@ -122,10 +131,18 @@ def deploy(settings: Settings) -> None:
             key_context={"purpose": "backup"},
             protect=settings.protect,
             tags=tags,
+            replica=settings.backups.replica
+            and Replica(
+                settings.backups.replica.region,
+                settings.backups.replica.bucket,
+                role_name=f"kilo-{stage}-backup-replication",
+            ),
         ),
     )
     vault.allow_writing(backup_identity)
-    vault.allow_restoring(drill_identity)
+    vault.allow_completing(completion_identity)
+    vault.allow_drilling(drill_identity)
+    vault.allow_watching(watch_identity)
     audit = S3LockedBucket(
         "audit",
         S3LockedBucketArgs(
@@ -252,8 +269,11 @@ def deploy(settings: Settings) -> None:
         BackupScheduleArgs(
             place=place,
             writer=backup_identity,
+            completer=completion_identity,
             restorer=drill_identity,
+            watcher=watch_identity,
             schedule=settings.backups.schedule,
+            completion_schedule=settings.backups.completion_schedule,
             drill_schedule=settings.backups.drill_schedule,
             drill_space_gibibytes=settings.backups.drill_space_gib,
         ),

@@ -104,6 +104,7 @@ def outputs_document(
                 "retention_days": backups.lock_days,
             },
             "encryption_key": {"provider": "aws", "key": vault.key_arn, "alias": vault.key_alias},
+            **_replica(settings, vault),
         },
         "audit": {
             "provider": "aws",
@@ -132,6 +133,27 @@ def field_encryption_outputs(settings: Settings) -> FieldEncryptionOutputs:
         tables = (events, *tables)
     in_flight = max(configured.in_flight_days, settings.bus.retention_days)
     return configured.model_copy(update={"tables": tables, "in_flight_days": in_flight})
+
+
+def _replica(settings: Settings, vault: BackupVault) -> dict[str, Any]:
+    """What the vault has in another region, if anything."""
+    backups = settings.backups
+    if backups.replica is None or vault.replica is None or vault.replica_key_arn is None:
+        return {}
+    return {
+        "replica": {
+            "provider": "aws",
+            "bucket": vault.replica.bucket,
+            "location": backups.replica.region,
+            "lock_mode": backups.primary.lock_mode,
+            "retention_days": backups.lock_days,
+        },
+        "encryption_key_replica": {
+            "provider": "aws",
+            "key": vault.replica_key_arn,
+            "alias": vault.key_alias,
+        },
+    }
 
 
 def outputs_json(document: dict[str, Any]) -> pulumi.Output[str]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
+
+from croniter import croniter
 
 import runtime
 from components.change_capture import OFFSETS_FILE
@@ -19,8 +23,12 @@ from runtime.bus.config import ROUTE_PORT, render_nats_config
 from runtime.cdc.properties import ConnectorSettings, render_properties
 from runtime.contract import BusOutputs, OutboxOutputs
 from runtime.observe.alertmanager import render_routes
+from runtime.observe.platform import BackupRhythm
 from runtime.observe.rules import render_rules
 from runtime.traffic.settings import GatewaySettings, Upstream
+
+_RUNS = 750
+"""A month of hourly runs, two years of daily ones."""
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:
@@ -118,7 +126,18 @@ def debezium_properties(settings: Settings) -> str:
 
 def alert_rules(settings: Settings) -> Mapping[str, Any]:
     """The spec of the PrometheusRule."""
-    return render_rules(settings.resolved_tenants)
+    rhythm = BackupRhythm(
+        backup_seconds=longest_gap_seconds(settings.backups.schedule),
+        drill_seconds=longest_gap_seconds(settings.backups.drill_schedule),
+    )
+    return render_rules(settings.resolved_tenants, backups=rhythm)
+
+
+def longest_gap_seconds(schedule: str) -> int:
+    """The longest time between two runs of a cron schedule of five fields."""
+    runs: Iterator[datetime] = croniter(schedule, datetime(2026, 1, 1, tzinfo=UTC), ret_type=datetime)
+    times = list(islice(runs, _RUNS))
+    return max(int((later - earlier).total_seconds()) for earlier, later in pairwise(times))
 
 
 def alert_routes(settings: Settings) -> Mapping[str, Any] | None:

@@ -161,6 +161,17 @@ def _buckets_differ(settings: Settings) -> Iterator[Violation]:
     backups, audit = settings.backups, settings.audit
     if audit.bucket == backups.primary.bucket:
         yield "audit.bucket", f"'{audit.bucket}' is the backups' bucket already; use another one"
+    replica = backups.replica
+    if replica and replica.bucket in (backups.primary.bucket, audit.bucket):
+        yield (
+            "backups.replica.bucket",
+            f"'{replica.bucket}' is another bucket's already; use another one",
+        )
+    if replica and replica.region == settings.aws.region:
+        yield (
+            "backups.replica.region",
+            f"{replica.region} is the primary's region, with which a copy there is lost; use another one",
+        )
 
 
 def _accounts_agree(settings: Settings) -> Iterator[Violation]:

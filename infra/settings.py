@@ -252,14 +252,25 @@ class SecondaryStore(_Part):
     locked: bool = False
 
 
+class Replica(_Part):
+    """Another region of AWS, to which the primary store and the backup key are copied."""
+
+    region: AwsRegion
+    bucket: BucketName
+
+
 class Backups(_Part):
     """Database backups in two clouds."""
 
     primary: PrimaryStore
     secondary: SecondaryStore
+    replica: Replica | None = None
+    """Without one, the backup key goes with its region, and nothing can be restored without the key."""
     lock_days: int = Field(ge=1, le=3_650)
     keep_days: int = Field(ge=1, le=3_650)
     schedule: CronSchedule = "15 2 * * *"
+    completion_schedule: CronSchedule = "45 * * * *"
+    """When what only one store has is copied to the other."""
     drill_space_gib: int = Field(default=10, ge=1, le=16_384)
     drill_schedule: CronSchedule = "45 4 * * 0"
 

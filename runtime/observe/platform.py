@@ -7,6 +7,8 @@ always report has an ``absent()`` of its own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from runtime.observe import foreign, metrics
 from runtime.observe.alerts import Alert
 
@@ -205,7 +207,18 @@ def registry_alerts() -> list[Alert]:
     ]
 
 
-def backup_alerts() -> list[Alert]:
+@dataclass(frozen=True, slots=True)
+class BackupRhythm:
+    """The longest time between two backups, and between two restore drills, that a stage plans for."""
+
+    backup_seconds: int = _DAY_SECONDS
+    drill_seconds: int = 7 * _DAY_SECONDS
+
+
+DAILY = BackupRhythm()
+
+
+def backup_alerts(rhythm: BackupRhythm) -> list[Alert]:
     """Alert on backups that are missed, failed, slow, unverified or smaller than usual."""
     success, failure = metrics.BACKUP_LAST_SUCCESS.name, metrics.BACKUP_LAST_FAILURE.name
     verified, duration, size = (
@@ -214,12 +227,20 @@ def backup_alerts() -> list[Alert]:
         metrics.BACKUP_SIZE.name,
     )
     return [
-        # A daily backup and two hours' grace.
+        # Two hours' grace. A store without any backup has the time 0, which is long ago.
         Alert(
             "BackupMissed",
-            f"time() - max by (store) ({success}) > {26 * 3600}",
+            f"time() - max by (store) ({success}) > {rhythm.backup_seconds + 2 * 3600}",
             "page",
             "The {{ $labels.store }} store has had no whole backup for {{ $value | humanizeDuration }}",
+        ),
+        # Whoever watches the stores is gone, and the other alerts on backups are blind.
+        Alert(
+            "BackupsUnwatched",
+            f"absent({success})",
+            "page",
+            "Nothing reports on the backups",
+            lasting="15m",
         ),
         Alert(
             "BackupFailed",
@@ -233,10 +254,10 @@ def backup_alerts() -> list[Alert]:
             "ticket",
             "The last backup took {{ $value | humanizeDuration }}, twice the usual",
         ),
-        # A drill a week and a day's grace.
+        # A day's grace.
         Alert(
             "BackupUnverified",
-            f"time() - max by (store) ({verified}) > {8 * _DAY_SECONDS}",
+            f"time() - max by (store) ({verified}) > {rhythm.drill_seconds + _DAY_SECONDS}",
             "ticket",
             "No restore from the {{ $labels.store }} store was proven for {{ $value | humanizeDuration }}",
         ),

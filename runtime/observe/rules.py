@@ -13,25 +13,35 @@ RUNBOOKS_URL = "docs/runbooks"
 """Where runbooks are unless a stage says otherwise: in this repository."""
 
 
-def render_rules(tenants: Sequence[Tenant], runbooks_url: str = RUNBOOKS_URL) -> dict[str, Any]:
+def render_rules(
+    tenants: Sequence[Tenant],
+    runbooks_url: str = RUNBOOKS_URL,
+    backups: platform.BackupRhythm = platform.DAILY,
+) -> dict[str, Any]:
     """Render ``spec`` of a PrometheusRule (monitoring.coreos.com/v1), also valid as a rules file.
 
     Args:
         tenants: every tenant of the stage, resolved.
         runbooks_url: the directory that holds ``<alert>.md`` of each alert.
+        backups: how often the stage plans backups and drills.
     """
     groups: list[Group] = [
-        render_group(name, rules, runbooks_url) for name, rules in _groups(tenants).items() if rules
+        render_group(name, rules, runbooks_url) for name, rules in _groups(tenants, backups).items() if rules
     ]
     return {"groups": groups}
 
 
 def every_alert(tenants: Sequence[Tenant]) -> list[Alert]:
     """List every alert of a stage, in the order of its groups."""
-    return [rule for rules in _groups(tenants).values() for rule in rules if isinstance(rule, Alert)]
+    return [
+        rule
+        for rules in _groups(tenants, platform.BackupRhythm()).values()
+        for rule in rules
+        if isinstance(rule, Alert)
+    ]
 
 
-def _groups(tenants: Sequence[Tenant]) -> dict[str, Sequence[Record | Alert]]:
+def _groups(tenants: Sequence[Tenant], backups: platform.BackupRhythm) -> dict[str, Sequence[Record | Alert]]:
     return {
         "kilo-tenant-records": objectives.tenant_records(tenants),
         "kilo-tenant-alerts": objectives.tenant_alerts(tenants),
@@ -40,7 +50,7 @@ def _groups(tenants: Sequence[Tenant]) -> dict[str, Sequence[Record | Alert]]:
         "kilo-consumers": platform.consumer_alerts(),
         "kilo-field-encryption": platform.encryption_alerts(),
         "kilo-registry": platform.registry_alerts(),
-        "kilo-backups": platform.backup_alerts(),
+        "kilo-backups": platform.backup_alerts(backups),
         "kilo-gateway": platform.gateway_alerts(),
         "kilo-sampling": platform.sampling_alerts(),
         "kilo-processes": platform.process_alerts(),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from components.backup_vault import BackupVault, BackupVaultArgs
+from components.backup_vault import BackupVault, BackupVaultArgs, Replica
 from components.cloud_identity import CloudIdentity, CloudIdentityArgs
 from components.gcs_locked_bucket import GcsLockedBucket, GcsLockedBucketArgs
 from components.key_policy import DECRYPT, ENCRYPT, KeyUser
@@ -46,7 +46,7 @@ def gcs(*, locked: bool = False, protect: bool = True) -> Recording:
     )
 
 
-def vault() -> Recording:
+def vault(replica: Replica | None = None) -> Recording:
     def program() -> None:
         def identity(name: str) -> CloudIdentity:
             return CloudIdentity(
@@ -61,6 +61,7 @@ def vault() -> Recording:
             )
 
         writer, restorer = identity("backup"), identity("backup-drill")
+        completer, watcher = identity("backup-completion"), identity("backup-exporter")
         made = BackupVault(
             "backups",
             BackupVaultArgs(
@@ -81,10 +82,14 @@ def vault() -> Recording:
                 key_context={"purpose": "backup"},
                 protect=True,
                 tags={},
+                replica=replica,
             ),
         )
         made.allow_writing(writer)
-        made.allow_restoring(restorer)
+        made.allow_drilling(restorer)
+        made.allow_completing(completer)
+        made.allow_watching(watcher)
+        made.allow_restoring(identity("restore"))
 
     return record(program)
 
@@ -92,6 +97,11 @@ def vault() -> Recording:
 def actions(recording: Recording, policy: str) -> set[str]:
     document = json.loads(recording.one("aws:iam/rolePolicy:RolePolicy", policy).inputs["policy"])
     return {action for statement in document["Statement"] for action in statement["Action"]}
+
+
+def statement(recording: Recording, policy: str, sid: str) -> dict[str, Any]:
+    document = json.loads(recording.one("aws:iam/rolePolicy:RolePolicy", policy).inputs["policy"])
+    return next(each for each in document["Statement"] if each["Sid"] == sid)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +124,7 @@ def test_the_lock_is_set_after_versioning_which_it_needs() -> None:
 
 def test_requests_without_tls_are_denied() -> None:
     policy = json.loads(s3().one("aws:s3/bucketPolicy:BucketPolicy").inputs["policy"])
-    (statement,) = policy["Statement"]
+    [statement] = [each for each in policy["Statement"] if each["Sid"] == "DenyWithoutTls"]
     assert (statement["Effect"], statement["Action"]) == ("Deny", "s3:*")
     assert statement["Resource"] == ["arn:aws:s3:::kilo-store", "arn:aws:s3:::kilo-store/*"]
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
@@ -168,13 +178,67 @@ def test_who_writes_backups_can_neither_read_nor_delete_them() -> None:
     assert member["role"] == "roles/storage.objectCreator"
 
 
+def grants(recording: Recording, account: str) -> dict[str, str | None]:
+    """What an account may do in the secondary store: under which condition, by role."""
+    return {
+        member.inputs["role"].removeprefix("roles/storage."): (member.inputs.get("condition") or {}).get(
+            "expression"
+        )
+        for member in recording.of("gcp:storage/bucketIAMMember:BucketIAMMember")
+        if member.inputs["member"].endswith(f":kilo:{account}")
+    }
+
+
 def test_who_restores_backups_cannot_write_them() -> None:
     recording = vault()
-    allowed = actions(recording, "backup-drill-read-backups")
-    assert {"s3:GetObject", "s3:ListBucket"} <= allowed
+    allowed = actions(recording, "restore-read-backups")
+    assert {"s3:GetObjectVersion", "s3:ListBucketVersions"} <= allowed
     assert not {action for action in allowed if action.startswith(("s3:Put", "s3:Delete"))}
-    member = recording.one("gcp:storage/bucketIAMMember:BucketIAMMember", "backups-backup-drill").inputs
-    assert member["role"] == "roles/storage.objectViewer"
+    assert grants(recording, "restore") == {"objectViewer": None, "legacyBucketReader": None}
+
+
+def test_nobody_may_delete_backups_or_lift_their_lock() -> None:
+    recording = vault()
+    for policy in recording.of("aws:iam/rolePolicy:RolePolicy"):
+        for action in actions(recording, policy.name):
+            assert not action.startswith(("s3:Delete", "s3:Bypass", "s3:PutObjectRetention", "s3:PutBucket"))
+    for account in ("backup", "backup-drill", "backup-completion", "backup-exporter", "restore"):
+        # None of these roles has storage.objects.delete or .update.
+        assert grants(recording, account).keys() <= {"objectCreator", "objectViewer", "legacyBucketReader"}
+
+
+def test_who_drills_adds_evidence_and_nothing_else() -> None:
+    recording = vault()
+    written = statement(recording, "backup-drill-read-backups", "Write")
+    assert written["Resource"] == ["arn:aws:s3:::kilo-primary/drills/*"]
+    evidence = 'resource.name.startsWith("projects/_/buckets/kilo-secondary/objects/drills/")'
+    assert grants(recording, "backup-drill") == {
+        "objectViewer": None,
+        "legacyBucketReader": None,
+        "objectCreator": evidence,
+    }
+
+
+def test_who_watches_reads_no_backup() -> None:
+    recording = vault()
+    read = statement(recording, "backup-exporter-watch-backups", "Read")
+    assert not any(resource.endswith(("primary/*", "backups/*")) for resource in read["Resource"])
+    expression = grants(recording, "backup-exporter")["objectViewer"]
+    assert expression
+    assert expression.count("startsWith") == 3
+    assert "objects/backups/" not in expression
+
+
+def test_nobody_overwrites_an_object_or_locks_it_for_longer() -> None:
+    policy = json.loads(s3().one("aws:s3/bucketPolicy:BucketPolicy").inputs["policy"])
+    found = {each["Sid"]: each for each in policy["Statement"]}
+    assert all((each["Effect"], each["Principal"]) == ("Deny", "*") for each in policy["Statement"])
+    assert found["DenyOverwriting"]["Condition"] == {
+        "Null": {"s3:if-none-match": "true"},
+        "Bool": {"s3:ObjectCreationOperation": "true"},
+    }
+    limit = found["DenyLongerLocks"]["Condition"]["NumericGreaterThan"]
+    assert limit == {"s3:object-lock-remaining-retention-days": "8"}
 
 
 def test_who_writes_backups_cannot_decrypt_them() -> None:
@@ -204,3 +268,39 @@ def test_a_role_is_taken_by_its_service_account_alone() -> None:
             f"{issuer}:aud": "sts.amazonaws.com",
         }
     }
+
+
+def test_a_replica_is_locked_elsewhere_and_the_key_goes_with_it() -> None:
+    recording = vault(Replica("eu-west-1", "kilo-replica", "copies"))
+    there = [resource for resource in recording.resources if resource.inputs.get("region") == "eu-west-1"]
+    assert {resource.type.rpartition(":")[2] for resource in there} == {
+        "Bucket",
+        "BucketLifecycleConfiguration",
+        "BucketObjectLockConfiguration",
+        "BucketOwnershipControls",
+        "BucketPolicy",
+        "BucketPublicAccessBlock",
+        "BucketServerSideEncryptionConfiguration",
+        "BucketVersioning",
+        "ReplicaKey",
+    }
+    assert all(resource.protect and resource.retain_on_delete for resource in there)
+    assert recording.one("aws:kms/key:Key").inputs["multiRegion"] is True
+    replica_key = recording.one("aws:kms/replicaKey:ReplicaKey").inputs
+    assert replica_key["policy"] == recording.one("aws:kms/key:Key").inputs["policy"]
+    [rule] = recording.one("aws:s3/bucketReplicationConfig:BucketReplicationConfig").inputs["rules"]
+    assert rule["destination"] == {"bucket": "arn:aws:s3:::kilo-replica"}
+    assert rule["deleteMarkerReplication"] == {"status": "Disabled"}
+
+
+def test_the_replica_is_written_by_the_replication_alone_and_read_by_who_restores() -> None:
+    recording = vault(Replica("eu-west-1", "kilo-replica", "copies"))
+    for policy in recording.of("aws:iam/rolePolicy:RolePolicy"):
+        for each in json.loads(policy.inputs["policy"])["Statement"]:
+            to_replica = [found for found in each["Resource"] if "kilo-replica" in found]
+            if to_replica and policy.inputs["role"] == "copies":
+                assert each["Action"] == ["s3:ReplicateObject", "s3:ReplicateTags"]
+            elif to_replica:
+                assert each["Sid"] in {"List", "Read"}, policy.name
+    assert "arn:aws:s3:::kilo-replica/*" in statement(recording, "restore-read-backups", "Read")["Resource"]
+    assert "kilo-replica" not in str(statement(recording, "backup-write-backups", "List"))

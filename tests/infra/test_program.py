@@ -154,6 +154,8 @@ def test_no_workload_has_a_cloud_identity_it_does_not_need(stage: str) -> None:
         "registry-mirror",
         "registry-sweep",
         "backup",
+        "backup-completion",
+        "backup-exporter",
         "backup-drill",
     }
 

@@ -229,6 +229,12 @@ CASES = [
         step="5m",
     ),
     Case(
+        "BackupsUnwatched",
+        {},
+        {'backup_last_success_timestamp_seconds{store="primary"}': "0x60"},
+        "Nothing reports on the backups",
+    ),
+    Case(
         "BackupFailed",
         {
             'backup_last_failure_timestamp_seconds{store="secondary"}': "900x60",
