@@ -49,8 +49,8 @@ SCENARIOS: Mapping[str, Edit] = {
     "key-administrators": _replaced(_FILE, "      - arn:aws:iam::210987654321:role/deployer\n", ""),
     "key-replaced": _replaced(
         "components/tenant_keys.py",
-        'self._make(f"{name}-{tenant}"',
-        'self._make(f"{name}-of-{tenant}"',
+        "        key = aws.kms.Key(\n            name,",
+        '        key = aws.kms.Key(\n            f"{name}-anew",',
     ),
     "component-renamed": _replaced("infra/__main__.py", '        "audit",\n', '        "audit-log",\n'),
     "image-bump": _replaced(_FILE, "kilo:0.1.0", "kilo:0.2.0"),
