@@ -2,17 +2,20 @@
 
 Whoever answers for processes sets :data:`MARK` in its environment before it starts any. Children inherit
 it, and theirs, and however they change their session or parent they are found by it. A *guardian* waits
-for its owner's end and then ends all that carry the owner's mark; the next owner does it once more at its
-start, for the case that guardian and owner were killed together.
+for its owner's end and then ends all that carry the owner's mark and were started before: a successor may
+have started its own already. The next owner does it once more at its start, for the case that guardian and
+owner were killed together.
 
 Linux alone shows other processes' environments without more rights; elsewhere psutil asks for one's own.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
+import time
 
 import psutil
 
@@ -24,22 +27,26 @@ def inherited() -> dict[str, str]:
     return {MARK: os.environ[MARK]} if MARK in os.environ else {}
 
 
-def marked(owner: str) -> list[psutil.Process]:
-    """Every process of this user that carries the owner's mark, apart from this one."""
+def marked(owner: str, before: float = math.inf) -> list[psutil.Process]:
+    """Every process of this user that carries the owner's mark, apart from this one.
+
+    ``before`` leaves out those that were started later, in seconds as psutil's ``create_time`` has them.
+    """
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == owner:
+            spared = process.pid == os.getpid() or process.create_time() > before
+            if not spared and process.environ().get(MARK) == owner:
                 found.append(process)
         except psutil.Error:
             continue
     return found
 
 
-def end_marked(owner: str) -> int:
-    """Kill every process that carries the owner's mark until there is none; says how many there were."""
+def end_marked(owner: str, before: float = math.inf) -> int:
+    """Kill every process that :func:`marked` finds until there is none; says how many there were."""
     ended = 0
-    while found := marked(owner):
+    while found := marked(owner, before):
         for process in found:
             try:
                 process.kill()
@@ -64,4 +71,5 @@ def start_guardian(owner: str) -> subprocess.Popen[bytes]:
 if __name__ == "__main__":
     # Nothing is ever written: the pipe's end is the owner's.
     sys.stdin.buffer.read()
-    end_marked(sys.argv[1])
+    # The boot time that create_time counts from is rounded to seconds, so the time of day would not do.
+    end_marked(sys.argv[1], before=psutil.boot_time() + time.clock_gettime(time.CLOCK_BOOTTIME))
