@@ -103,9 +103,11 @@ def running(project: Path) -> Endpoints | None:
     if not _is_locked(home.lock):
         return None
     try:
-        return Endpoints(**json.loads(home.endpoints.read_bytes()))
+        found = Endpoints(**json.loads(home.endpoints.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
+    # One that was killed leaves its endpoints behind, until its successor has the lock and removes them.
+    return found if Path(f"/proc/{found.pid}").exists() else None
 
 
 def database_url(project: Path) -> str:
@@ -293,6 +295,7 @@ def main() -> int:
     with home.lock.open("a+") as lock:
         if not take(lock):
             return 0
+        home.endpoints.unlink(missing_ok=True)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()

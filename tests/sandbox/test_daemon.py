@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import subprocess
 import threading
 from pathlib import Path
 
 from sandbox import daemon
 
 
-def home_of(project: Path) -> daemon.Home:
+def home_of(project: Path, pid: int | None = None) -> daemon.Home:
     home = daemon.Home(project / ".kilo")
     home.directory.mkdir()
     home.lock.touch()
-    endpoints = dict.fromkeys(daemon.Endpoints.__annotations__, "")
+    endpoints: dict[str, str | int] = dict.fromkeys(daemon.Endpoints.__annotations__, "")
+    endpoints["pid"] = pid or os.getpid()
     home.endpoints.write_text(json.dumps(endpoints))
     return home
 
@@ -31,6 +34,15 @@ def test_a_daemon_that_runs_is_found(tmp_path: Path) -> None:
     with home.lock.open("a+") as lock:
         assert daemon.take(lock)
         assert daemon.running(tmp_path) is not None
+
+
+def test_endpoints_that_a_killed_daemon_left_are_not_its_successors(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    home = home_of(tmp_path, ended.pid)
+    with home.lock.open("a+") as lock:
+        assert daemon.take(lock)
+        assert daemon.running(tmp_path) is None
 
 
 def test_who_only_looks_does_not_keep_a_daemon_from_starting(tmp_path: Path) -> None:
