@@ -1,6 +1,8 @@
 """What moto leaves out of S3's object lock and bucket policies, and of KMS, filled in as the APIs have it.
 
 - An object that was uploaded in parts gets the bucket's default retention, as any other does.
+- A bucket with object lock takes another default retention whatever lies in it; moto wants it empty:
+  https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock-configure.html
 - GetObjectRetention is answered; moto takes it for GetObject and sends the whole object.
 - With access control on, retention and lock configuration are asked for by their own permissions:
   https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
@@ -33,6 +35,7 @@ def fill() -> None:
     """Change moto in this process."""
     _fill_kms()
     _fill_s3()
+    _fill_lock_configuration()
 
 
 def _fill_kms() -> None:
@@ -118,6 +121,22 @@ def _fill_s3() -> None:
     models.FakeBucket.get_permission = get_permission  # type: ignore[method-assign]
     responses.S3Response._key_response_get = key_response_get
     responses.S3Response.key_response = remember
+
+
+def _fill_lock_configuration() -> None:
+    from moto.s3 import models  # noqa: PLC0415
+
+    configure: Any = models.S3Backend.put_object_lock_configuration
+
+    def put_object_lock_configuration(self: Any, bucket_name: str, enabled: bool, *retention: Any) -> None:
+        bucket = self.get_bucket(bucket_name)
+        if not bucket.object_lock_enabled:
+            configure(self, bucket_name, enabled, *retention)
+            return
+        mode, days, years = (*retention, None, None, None)[:3]
+        bucket.default_lock_mode, bucket.default_lock_days, bucket.default_lock_years = mode, days, years
+
+    models.S3Backend.put_object_lock_configuration = put_object_lock_configuration  # type: ignore[method-assign]
 
 
 def _context(method: str, query: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, str]:

@@ -227,3 +227,24 @@ def test_keys_that_were_made_at_once_keep_their_own_material(server: MotoServer)
 def test_a_key_that_could_not_come_back_is_refused(server: MotoServer) -> None:
     with pytest.raises(ClientError, match="the sandbox keeps no asymmetric keys"):
         _client(server, "kms").create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")
+
+
+def test_a_bucket_that_holds_objects_takes_another_default_retention(server: MotoServer) -> None:
+    s3 = _client(server, "s3")
+    s3.create_bucket(
+        Bucket="locked",
+        ObjectLockEnabledForBucket=True,
+        CreateBucketConfiguration={"LocationConstraint": REGION},
+    )
+    s3.put_object(Bucket="locked", Key="object", Body=b"a word", ChecksumAlgorithm="SHA256")
+    lock = {
+        "ObjectLockEnabled": "Enabled",
+        "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 3}},
+    }
+    s3.put_object_lock_configuration(Bucket="locked", ObjectLockConfiguration=lock)
+    found = s3.get_object_lock_configuration(Bucket="locked")["ObjectLockConfiguration"]
+    assert found["Rule"]["DefaultRetention"]["Days"] == 3
+    s3.put_object_lock_configuration(
+        Bucket="locked", ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"}
+    )
+    assert "Rule" not in s3.get_object_lock_configuration(Bucket="locked")["ObjectLockConfiguration"]
