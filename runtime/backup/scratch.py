@@ -97,7 +97,8 @@ def _run(argv: list[str]) -> None:
 
 
 def _program(name: str) -> str:
-    return shutil.which(name) or name
+    # initdb looks for postgres beside itself as the user that it runs as, who may not pass where a link lies.
+    return str(Path(shutil.which(name) or name).resolve())
 
 
 def _give_away(directory: Path) -> None:
