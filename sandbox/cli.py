@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,8 @@ from sandbox.parts import PartStatus, follow, log_files, parts
 from sandbox.servers.process import tail
 
 _LOG_WIDTH = 120
+_SETTLE_SECONDS = 60.0
+_SETTLE_PAUSE_SECONDS = 0.2
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -49,6 +52,8 @@ def up(
     project = stage.find_project()
     opened = stage.open_stage(project)
     opened.up(sys.stderr if as_json else None)
+    for name in _wait_until_healthy(project):
+        typer.echo(f"{name} is not ready yet; `kilo logs {name}` may say why", err=True)
     typer.echo(
         f"dev is up after {time.monotonic() - started:.0f} s. `kilo status` shows its parts.", err=True
     )
@@ -56,6 +61,18 @@ def up(
         command = [sys.executable, "-m", "runtime.cli", "tour", *(["--json"] if as_json else [])]
         done = subprocess.run(command, cwd=project, check=False)
         raise typer.Exit(done.returncode)
+
+
+def _wait_until_healthy(project: Path) -> list[str]:
+    """The parts that are not healthy after a while: the engine waits only for what it changes itself, and
+    after a power cut it finds nothing to change while pods are still starting again."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        endpoints = daemon.running(project)
+        waiting = [part.name for part in parts(project, endpoints) if not part.healthy] if endpoints else []
+        if not waiting or time.monotonic() > deadline:
+            return waiting
+        time.sleep(_SETTLE_PAUSE_SECONDS)
 
 
 def down(
