@@ -19,6 +19,7 @@ from psycopg.rows import TupleRow
 from runtime.errors import CheckFailed
 from runtime.fle.audit.log import GENESIS, Entry, leaf_hash, merkle_root, read
 from runtime.fle.audit.notes import BadNote, Checkpoint, parse, sign, verify
+from runtime.fle.audit.signatures import People, check_signatures
 from runtime.fle.audit.store import Store
 
 _NOTE = re.compile(r"checkpoint-(\d{10})\.note")
@@ -36,6 +37,8 @@ class Report:
     entries: int = 0
     checkpoints: int = 0
     uncovered: int = 0
+    signatures: int = 0
+    """People's signatures that verify."""
     problems: list[str] = field(default_factory=list[str])
 
 
@@ -125,8 +128,13 @@ def check_chain(entries: Sequence[Entry], report: Report, place: str) -> None:
         previous, expected = entry.hash, entry.seq + 1
 
 
-def check(store: Store, stage: str, public: bytes, database: Sequence[Entry] | None = None) -> Report:
-    """Verify the store by itself and, where there is one, the database's log against it."""
+def check(
+    store: Store, stage: str, public: bytes, people: People, database: Sequence[Entry] | None = None
+) -> Report:
+    """Verify the store by itself and, where there is one, the database's log against it.
+
+    ``public`` is the key that signs checkpoints; ``people`` are those who sign what they do.
+    """
     report = Report()
     stored = stored_entries(store, report)
     check_chain(stored, report, "store")
@@ -149,6 +157,7 @@ def check(store: Store, stage: str, public: bytes, database: Sequence[Entry] | N
             covered = max(covered, size)
     if database is None:
         report.entries, report.uncovered = len(stored), len(stored) - covered
+        _check_people(stored, stage, people, report)
         return report
     check_chain(database, report, "database")
     by_seq = {entry.seq: entry for entry in database}
@@ -159,7 +168,13 @@ def check(store: Store, stage: str, public: bytes, database: Sequence[Entry] | N
         elif there.text != entry.text:
             report.problems.append(f"entry {entry.seq}: altered in the database (the store has another text)")
     report.entries, report.uncovered = len(database), max(0, len(database) - covered)
+    _check_people(database, stage, people, report)
     return report
+
+
+def _check_people(entries: Sequence[Entry], stage: str, people: People, report: Report) -> None:
+    report.signatures, problems = check_signatures(entries, stage, people)
+    report.problems += problems
 
 
 def export(connection: psycopg.Connection[TupleRow], source: Store, target: Store) -> int:

@@ -11,6 +11,7 @@ import typer
 from runtime.errors import BadInput, CheckFailed
 from runtime.fle.audit.log import Entry, leaf_hash, read
 from runtime.fle.audit.notes import load_private_key, public_bytes
+from runtime.fle.audit.signatures import people_from, people_of
 from runtime.fle.audit.store import FolderStore, open_store
 from runtime.fle.audit.verify import EXPORTED_LOG, check, lines_of
 from runtime.fle.audit.verify import checkpoint as make_checkpoint
@@ -51,15 +52,28 @@ def verify(
     ] = None,
     public_key: Annotated[str, typer.Option(help="Ed25519, base64. Default: from the stack outputs.")] = "",
     stage_name: Annotated[str, typer.Option("--stage", help="With --export: the stage's name.")] = "",
+    principal: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=BASE64",
+            help="The Ed25519 key of somebody who signs; repeat it. Adds to those of the stack outputs, as for"
+            " somebody who left.",
+        ),
+    ] = None,
     outputs: OutputsFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check chain, signatures and store, and name each entry that was altered, dropped or reordered.
+    """Check chain, checkpoints, store and people's signatures, and name each entry that does not hold.
+
+    Named is what was altered, dropped or reordered, a signature that is missing or wrong, and a step that
+    two others had not approved. To trust nobody here, an auditor brings the checkpoint key and the people's
+    keys from elsewhere: from the history of the stage's reviewed configuration, or from the people.
 
     \b
     kilo fle audit verify
-    kilo fle audit verify --export ./audit --stage prod --public-key BASE64
+    kilo fle audit verify --export ./audit --stage prod --public-key BASE64 --principal ana=BASE64
     """
+    given = people_from(principal or ())
     if export is not None:
         if not export.is_dir():
             msg = f"--export: {export} is not a folder; make one with `kilo fle audit export`"
@@ -68,18 +82,22 @@ def verify(
             msg = "--public-key and --stage are needed with --export: a log can't vouch for its own key"
             raise BadInput(msg)
         key = public_bytes(public_key, "--public-key")
-        report = check(FolderStore(export), stage_name, key, _exported(export))
+        report = check(FolderStore(export), stage_name, key, given, _exported(export))
     else:
         found = stage(outputs)
         key = public_bytes(
             public_key or found.field_encryption.audit_public_key, "field_encryption.audit_public_key"
         )
+        people = people_of(found)
+        for name, keys in given.items():
+            people.setdefault(name, []).extend(keys)
         with database() as connection:
-            report = check(open_store(found.audit), found.stage, key, read(connection))
+            report = check(open_store(found.audit), found.stage, key, people, read(connection))
     result = {
         "entries": report.entries,
         "checkpoints": report.checkpoints,
         "not yet in a checkpoint": report.uncovered,
+        "signatures of people": report.signatures,
         "problems": len(report.problems),
     }
     show({**result, "problems": report.problems} if as_json else result, as_json=as_json)

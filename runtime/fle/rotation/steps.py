@@ -88,7 +88,12 @@ class Rotations:
                     " ON CONFLICT (tenant) DO UPDATE SET moving = excluded.moving",
                     (tenant, kind),
                 )
-            details = {"plan": plan.digest(), "kind": kind, "signature": signed.signature.hex()}
+            details = {
+                "plan": plan.digest(),
+                "kind": kind,
+                "content": plan.model_dump(mode="json"),
+                "signature": signed.signature.hex(),
+            }
             append(connection, requester, "plan", f"tenant/{tenant}", details)
         return plan
 

@@ -18,6 +18,7 @@ from runtime.fle.audit.verify import EXPORTED_LOG, Report, check, checkpoint, ex
 from .conftest import AUDIT_KEY, PEOPLE, Stage
 
 PUBLIC = AUDIT_KEY.public_key().public_bytes_raw()
+KEYS = {name: [key.public_key().public_bytes_raw()] for name, key in PEOPLE.items() if name != "stranger"}
 
 
 def write(stage: Stage, count: int) -> None:
@@ -42,7 +43,7 @@ def seal(stage: Stage, store: S3Store) -> Checkpoint | None:
 
 
 def problems(stage: Stage, store: S3Store) -> list[str]:
-    return check(store, "test", PUBLIC, entries(stage)).problems
+    return check(store, "test", PUBLIC, KEYS, entries(stage)).problems
 
 
 def tamper(stage: Stage, statement: str) -> None:
@@ -60,7 +61,7 @@ def test_a_log_with_its_checkpoints_verifies(stage: Stage, store: S3Store) -> No
     assert seal(stage, store)
     assert seal(stage, store) is None
     write(stage, 2)
-    report = check(store, "test", PUBLIC, entries(stage))
+    report = check(store, "test", PUBLIC, KEYS, entries(stage))
     assert (report.entries, report.checkpoints, report.uncovered, report.problems) == (9, 2, 2, [])
 
 
@@ -175,11 +176,11 @@ def test_an_export_verifies_offline(stage: Stage, store: S3Store, tmp_path: Path
         assert export(connection, store, folder) == 4
     lines = folder.read(EXPORTED_LOG).splitlines()
     exported = [Entry(seq, text, leaf_hash(text)) for seq, text in enumerate(lines)]
-    assert check(folder, "test", PUBLIC, exported).problems == []
+    assert check(folder, "test", PUBLIC, KEYS, exported).problems == []
     (tmp_path / "export" / "entries-0000000000-0000000003.jsonl").write_text(
         "\n".join(["{}", *lines[1:3]]) + "\n"
     )
-    found = check(folder, "test", PUBLIC, exported).problems
+    found = check(folder, "test", PUBLIC, KEYS, exported).problems
     assert any("entry 0" in each and "altered" in each for each in found)
     assert any("does not sign" in each for each in found)
 

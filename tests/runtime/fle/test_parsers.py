@@ -121,7 +121,7 @@ def test_a_chain_of_anything_is_judged_and_never_trips(texts: list[str]) -> None
 def test_an_export_of_anything_is_judged_and_never_trips(tmp_path: Path, content: bytes) -> None:
     for name in ("entries-0000000000-0000000001.jsonl", "checkpoint-0000000001.note", "other"):
         (tmp_path / name).write_bytes(content)
-    assert check(FolderStore(tmp_path), "test", PUBLIC).problems
+    assert check(FolderStore(tmp_path), "test", PUBLIC, {}).problems
 
 
 @many
