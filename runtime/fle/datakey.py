@@ -12,6 +12,7 @@ import threading
 from binascii import b2a_base64
 from collections import deque
 from collections.abc import Callable, Sequence
+from hmac import digest as hmac_digest
 from itertools import count, islice
 from typing import NoReturn
 
@@ -36,6 +37,7 @@ from runtime.fle.xaes import NONCE_BYTES, KcXaes256Gcm
 _V1_BYTE = b"\x01"
 _SIV_INFO = b"kilo field v2 aes-siv"
 _INDEX_INFO = b"kilo field index v2"
+_EVIDENCE_INFO = b"kilo field v2 evidence"
 
 
 TICKET_BYTES = 4096
@@ -150,16 +152,18 @@ class GcmKey(DataKey):
 class XaesKey(DataKey):
     """A key of format v2, for KC-XAES-256-GCM and AES-SIV.
 
-    The SIV key is derived (HKDF-SHA256, RFC 5869), so that no two algorithms share key material.
+    The SIV key and that of evidence are derived (HKDF-SHA256, RFC 5869), so that no two algorithms share key
+    material.
     """
 
-    __slots__ = ("_siv", "_xaes", "siv_header")
+    __slots__ = ("_evidence", "_siv", "_xaes", "siv_header")
 
     def __init__(self, row: KeyRow, secret: bytearray) -> None:
         super().__init__(row, header(SUITE_KC_XAES, row.id))
         self.siv_header = header(SUITE_AES_SIV, row.id)
         self._xaes = KcXaes256Gcm(secret)
         self._siv = AESSIV(HKDF(SHA256(), 64, None, _SIV_INFO).derive(secret))
+        self._evidence = HKDF(SHA256(), 32, None, _EVIDENCE_INFO).derive(secret)
 
     def writer(self, place: bytes, large: Callable[[int], None], extend: Extend) -> Write:
         """See :class:`DataKey`."""
@@ -214,6 +218,10 @@ class XaesKey(DataKey):
     def open_deterministic(self, raw: bytes, place: bytes) -> bytes:
         """Decrypt what :meth:`seal_deterministic` made; raises ``InvalidTag``."""
         return self._siv.decrypt(raw[V2_HEADER:], [place])
+
+    def evidence_key(self, plan_hash: str) -> bytes:
+        """The key, 32 bytes, of one rotation's digests of plaintexts."""
+        return hmac_digest(self._evidence, plan_hash.encode(), "sha256")
 
 
 def data_key(row: KeyRow, secret: bytearray) -> GcmKey | XaesKey:

@@ -45,7 +45,7 @@ def checkpoint(
 
 
 @app.command()
-def verify(
+def verify(  # noqa: PLR0917 - Typer passes options by name
     export: Annotated[
         Path | None,
         typer.Option(help="Verify this export, offline, instead of the stage."),
@@ -56,8 +56,7 @@ def verify(
         list[str] | None,
         typer.Option(
             metavar="NAME=BASE64",
-            help="The Ed25519 key of somebody who signs; repeat it. Adds to those of the stack outputs, as for"
-            " somebody who left.",
+            help="The Ed25519 key of somebody who signs; repeat it. It adds to those of the stack outputs.",
         ),
     ] = None,
     outputs: OutputsFile = None,

@@ -166,8 +166,15 @@ def status(
 
 @app.command()
 def verify(plan_hash: PlanHash, outputs: OutputsFile = None, as_json: AsJson = False) -> None:
-    """Decrypt every value of the tenant and count; all must lie under the new key."""
-    show(_rotations(outputs).verify(plan_hash, actor()), as_json=as_json)
+    """Decrypt every value of the tenant: all must lie under the new key and read as before the rotation.
+
+    Each value that the rotation converted is compared with what it was: `same` of the `converted` ones are.
+    The others were deleted or written since, as `written_since` ones were.
+    """
+    counts = _rotations(outputs).verify(plan_hash, actor())
+    show(counts, as_json=as_json)
+    if not as_json:
+        typer.echo(f"same plaintexts: {counts['same']} of {counts['converted']} converted values")
 
 
 @app.command()

@@ -17,8 +17,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import TupleRow
 
-from runtime.fle.datakey import XaesKey
-from runtime.fle.formats import V1, length_prefixed
+from runtime.fle.formats import V1
 from runtime.fle.rotation.columns import Columns, prefixes
 from runtime.fle.rotation.convert import Converter
 from runtime.fle.rotation.documents import convert_documents
@@ -36,8 +35,9 @@ UPDATE fle_rotation_passes SET next_row = coalesce(%s, next_row), exhausted = %s
 WHERE plan_hash = %s AND table_name = %s AND direction = %s AND pass = %s
 """
 _RECORD = """
-INSERT INTO fle_rotation_batches (plan_hash, table_name, direction, pass, rows_read, rows_changed, digest)
-VALUES (%s, %s, %s, %s, %s, %s, %s)
+INSERT INTO fle_rotation_batches
+    (plan_hash, table_name, direction, pass, rows_read, rows_changed, digest, evidence)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %b)
 """
 
 
@@ -60,7 +60,6 @@ class Work:
         plan_hash: which rotation.
         direction: ``forward`` or ``back``.
         columns: which table.
-        evidence: the key under which digests are made; its format is v2.
         batch_rows: rows a batch reads at most.
         rows_per_second: a limit on one worker, or ``None``.
     """
@@ -68,7 +67,6 @@ class Work:
     plan_hash: str
     direction: str
     columns: Columns
-    evidence: XaesKey
     batch_rows: int = 2000
     rows_per_second: float | None = None
 
@@ -174,7 +172,7 @@ class Backfill:
         self.progress.read += len(rows)
         ids: list[str] = [row[0] for row in rows]
         touched: set[int] = set()
-        compared = sha256()
+        evidence: list[bytes] = []
         old_new: dict[str, list[str | None]] = {}
         for number_of, name in enumerate(columns.fields):
             old: list[str | None] = [row[number_of + 1] for row in rows]
@@ -183,14 +181,14 @@ class Backfill:
             for position, value in zip(converted.at, converted.new, strict=True):
                 new[position] = value
             touched.update(converted.at)
-            compared.update(converted.compared)
+            evidence += converted.evidence
             self.progress.failed.update(f"{columns.spec.table}: {each}" for each in converted.failed)
             old_new[f"old{number_of}"], old_new[f"new{number_of}"] = old, new
         for number_of, name in enumerate(columns.documents, len(columns.fields)):
             texts: list[str | None] = [row[number_of + 1] for row in rows]
             documents = convert_documents(self.converter, columns.spec.documents[name], ids, texts)
             touched.update(documents.new)
-            compared.update(documents.compared)
+            evidence += documents.evidence
             self.progress.failed.update(f"{columns.spec.table}: {each}" for each in documents.failed)
             old_new[f"old{number_of}"] = texts
             old_new[f"new{number_of}"] = [documents.new.get(at, text) for at, text in enumerate(texts)]
@@ -199,11 +197,10 @@ class Backfill:
         kept = sorted(touched)
         parameters: dict[str, Any] = {name: [values[at] for at in kept] for name, values in old_new.items()}
         parameters |= {"tenant": tenant, "rows": [ids[at] for at in kept]}
-        place = length_prefixed(b"kilo rotation digest", self.work.plan_hash.encode())
-        proof = self.work.evidence.seal_deterministic(compared.digest(), place)
+        digest = sha256(b"".join(evidence)).digest()
         with self.connection.transaction():
             swapped = self.connection.execute(columns.swap(), parameters).rowcount
-            self.connection.execute(_RECORD, (*self._key(number), len(kept), swapped, proof))
+            self.connection.execute(_RECORD, (*self._key(number), len(kept), swapped, digest, evidence))
         self.progress.changed += swapped
         self.progress.lost_races += len(kept) - swapped
         return len(kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
+from dataclasses import dataclass, field
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -16,6 +16,7 @@ from runtime.fle.rotation.columns import Columns, prefixes
 from runtime.fle.rotation.convert import Converter, Goal
 from runtime.fle.rotation.coverage import Covered, coverage
 from runtime.fle.rotation.documents import cells
+from runtime.fle.rotation.evidence import Column, Comparison
 from runtime.fle.rotation.record import Rotation
 
 _DEAD_LETTERS = """
@@ -54,8 +55,8 @@ def held_by_dead_letters(connection: psycopg.Connection[TupleRow], key_ids: Sequ
     return row[0] if row else 0
 
 
-def evidence_key(cipher: FieldCipher, rotation: Rotation) -> XaesKey:
-    """The key under which a rotation's digests are made."""
+def evidence_key(cipher: FieldCipher, rotation: Rotation) -> bytes:
+    """The key under which the rotation's digests of plaintexts are made."""
     rows = cipher.keyring.table.read(rotation.plan.tenant)
     wanted = rotation.new_key_id or rotation.old_key_id
     key_id = next((key.id for key in rows.keys if key.id == wanted and key.format == V2), None)
@@ -64,32 +65,66 @@ def evidence_key(cipher: FieldCipher, rotation: Rotation) -> XaesKey:
         raise CheckFailed(msg)
     key, _ = cipher.keyring.reader(rotation.plan.tenant, key_id)
     assert isinstance(key, XaesKey)  # noqa: S101 - its row says format 2
-    return key
+    return key.evidence_key(rotation.plan_hash)
+
+
+@dataclass
+class Verified:
+    """What a verification found: each table's column by column, and how many values had been converted."""
+
+    columns: dict[str, Column] = field(default_factory=dict[str, Column])
+    converted: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """Over all columns; ``same`` of the ``converted`` values read as before, the others were written
+        or deleted since, and ``written_since`` says how many values lie there now that somebody wrote.
+        """
+        found = self.columns.values()
+        same, read = sum(each.same for each in found), sum(each.values - each.failed for each in found)
+        return {
+            "values": sum(each.values for each in found),
+            "failed": sum(each.failed for each in found),
+            "plain": sum(each.plain for each in found),
+            "converted": self.converted,
+            "same": same,
+            "written_since": read - same - sum(len(each.otherwise) for each in found),
+        }
+
+    def otherwise(self) -> list[str]:
+        """Places of values that the backfill stored and that read otherwise than before it."""
+        return [
+            f"{name} row {row}" for name, column in self.columns.items() for row in sorted(column.otherwise)
+        ]
 
 
 def decrypt_all(
     connection: psycopg.Connection[TupleRow], cipher: FieldCipher, rotation: Rotation
-) -> tuple[dict[str, int], str]:
-    """Decrypt every value of the tenant: counts, and a keyed digest over all of them in order."""
-    total, failed, plain = 0, 0, 0
-    digest = sha256()
+) -> Verified:
+    """Decrypt every value of the tenant, and compare each that was converted with what it was before."""
+    result, evidence = Verified(), evidence_key(cipher, rotation)
     for spec in rotation.plan.tables:
         columns = Columns.load(connection, spec)
-        converter = Converter(cipher.for_table(spec.context), rotation.plan.tenant, goal_of(rotation))
+        converter = Converter(
+            cipher.for_table(spec.context), rotation.plan.tenant, goal_of(rotation), evidence
+        )
+        comparison = Comparison(connection, rotation.plan_hash, spec.table)
         with connection.cursor(name="fle_verify") as cursor:
             cursor.itersize = 5000
             cursor.execute(columns.select(None, None, skip_prefixes=False), {"tenant": rotation.plan.tenant})
             for row, *texts in cursor:
                 for name, place, value in _values(columns, row, texts):
-                    total += 1
+                    column = comparison.column(name)
+                    column.values += 1
                     outcome = converter.check(name, place, value)
                     if outcome is None:
-                        failed += 1
+                        column.failed += 1
                         continue
-                    plain += not outcome.encrypted
-                    digest.update(outcome.compared)
-    sealed = evidence_key(cipher, rotation).seal_deterministic(digest.digest(), b"kilo rotation verify")
-    return {"values": total, "failed": failed, "plain": plain}, sealed.hex()
+                    column.plain += not outcome.encrypted
+                    comparison.add(name, place, outcome.evidence)
+        comparison.flush()
+        result.converted += comparison.converted
+        result.columns |= comparison.columns
+    return result
 
 
 def _values(columns: Columns, row: str, texts: Sequence[str | None]) -> Iterator[tuple[str, str, str]]:

@@ -9,7 +9,8 @@ from runtime.errors import CheckFailed
 from runtime.fle.cipher import FieldCipher
 from runtime.fle.datakey import TICKET_BYTES, GcmKey, XaesKey
 from runtime.fle.errors import FieldError, NotText
-from runtime.fle.formats import V1, Inspection, associated_data, inspect, length_prefixed, row_data, to_text
+from runtime.fle.formats import V1, Inspection, associated_data, inspect, to_text
+from runtime.fle.rotation.evidence import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +24,35 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """The new values of a column at positions ``at``, and what was compared to prove them."""
+    """The new values of a column at positions ``at``, and the evidence of each."""
 
     at: list[int]
     new: list[str]
-    compared: bytes
+    evidence: list[bytes]
     failed: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A stored value that reads: whether it lies encrypted, and its part of the digest."""
+    """A stored value that reads: whether it lies encrypted, and its evidence."""
 
     encrypted: bool
-    compared: bytes
+    evidence: bytes
 
 
 class Converter:
-    """Converts values of one tenant towards ``goal``; ``cipher`` is bound to the table's context."""
+    """Converts values of one tenant towards ``goal``.
 
-    def __init__(self, cipher: FieldCipher, tenant: str, goal: Goal) -> None:
+    Args:
+        cipher: bound to the table's context.
+        tenant: whose values.
+        goal: where they shall lie.
+        evidence_key: of the rotation.
+    """
+
+    def __init__(self, cipher: FieldCipher, tenant: str, goal: Goal, evidence_key: bytes) -> None:
         self.cipher, self.tenant, self.goal = cipher, tenant, goal
+        self._evidence = Evidence(evidence_key, cipher.table)
 
     def key(self) -> GcmKey | XaesKey | None:
         """The key that values shall lie under; ``None`` when they shall be plain."""
@@ -95,10 +104,7 @@ class Converter:
         if back != plain:
             msg = f"field {name}: a new value does not read as the old one did; nothing was written"
             raise CheckFailed(msg)
-        compared = b"".join(
-            length_prefixed(name.encode(), row_data(row), data) for row, data in zip(names, back, strict=True)
-        )
-        return Converted(at, new, compared, failed)
+        return Converted(at, new, self._evidence.of_column(name, names, new, plain), failed)
 
     def check(self, name: str, row: str, value: str) -> Checked | None:
         """Decrypt one stored value; ``None`` when it can't be."""
@@ -110,7 +116,7 @@ class Converter:
                 data = self.cipher.decrypt_bytes(self.tenant, name, row, value)
             except FieldError:
                 return None
-        return Checked(found is not None, length_prefixed(name.encode(), row_data(row), data))
+        return Checked(found is not None, self._evidence.of_column(name, [row], [value], [data])[0])
 
     def _check_text(self, name: str, data: bytes) -> None:
         try:

@@ -31,10 +31,10 @@ class Cell:
 
 @dataclass
 class ConvertedDocuments:
-    """The new texts by position, what was compared to prove them, and what could not be read."""
+    """The new texts by position, the evidence of their values, and what could not be read."""
 
     new: dict[int, str] = field(default_factory=dict[int, str])
-    compared: bytes = b""
+    evidence: list[bytes] = field(default_factory=list[bytes])
     failed: list[str] = field(default_factory=list[str])
 
 
@@ -73,7 +73,7 @@ def convert_documents(
             cell = found[position]
             cell.holder[name] = value
             changed.add(cell.at)
-        result.compared += converted.compared
+        result.evidence += converted.evidence
         result.failed += converted.failed
     result.new = {at: strict_json.write(documents[at]) for at in changed}
     return result

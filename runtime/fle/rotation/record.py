@@ -91,6 +91,10 @@ def move(
     )
     if state in {"finalized", "rolled-back"}:
         connection.execute("UPDATE fle_tenants SET moving = NULL WHERE tenant = %s", (rotation.plan.tenant,))
+        # What it sums up to is in the log; the digests of single values have served.
+        connection.execute(
+            "UPDATE fle_rotation_batches SET evidence = NULL WHERE plan_hash = %s", (rotation.plan_hash,)
+        )
     record(connection, rotation, actor, action, {**details, "state": state})
 
 

@@ -23,6 +23,7 @@ from runtime.fle.rotation.backfill import Backfill, Progress, Work
 from runtime.fle.rotation.check import decrypt_all, evidence_key, goal_of, held_by_dead_letters, remaining
 from runtime.fle.rotation.columns import Columns
 from runtime.fle.rotation.convert import Converter
+from runtime.fle.rotation.evidence import SHOWN
 from runtime.fle.rotation.plan import Flag, Kind, Plan, make_plan
 from runtime.fle.rotation.record import Rotation, find, move, record, require, retire, switch
 
@@ -170,13 +171,15 @@ class Rotations:
 
             for spec in rotation.plan.tables:
                 converter = Converter(
-                    self.cipher.for_table(spec.context), rotation.plan.tenant, goal_of(rotation)
+                    self.cipher.for_table(spec.context),
+                    rotation.plan.tenant,
+                    goal_of(rotation),
+                    evidence_key(self.cipher, rotation),
                 )
                 work = Work(
                     rotation.plan_hash,
                     direction,
                     Columns.load(connection, spec),
-                    evidence_key(self.cipher, rotation),
                     batch_rows,
                     rows_per_second,
                 )
@@ -194,17 +197,27 @@ class Rotations:
         self._set(rotation, ("running",), "paused", actor, "pause")
 
     def verify(self, plan_hash: str, actor: str) -> dict[str, int]:
-        """Decrypt every value of the tenant, and count; the rotation is verified when all is in place.
+        """Decrypt every value of the tenant, count, and compare with what it was before it was converted.
+
+        The rotation is verified when all is in place and reads as before. Counts and, by column, the sums of
+        before and after are in the audit log.
 
         Raises:
-            CheckFailed: a value can't be decrypted, or does not lie where it should.
+            CheckFailed: a value can't be decrypted, does not lie where it should, or reads otherwise.
         """
         self.cipher.keyring.clear()
         with self.connect() as connection:
             rotation = find(connection, plan_hash)
             require(rotation, "running", "verified")
-            counts, digest = decrypt_all(connection, self.cipher, rotation)
+            found = decrypt_all(connection, self.cipher, rotation)
             left = remaining(connection, self.cipher, rotation)
+        counts = found.counts()
+        if wrong := found.otherwise():
+            msg = (
+                f"plan {rotation.plan_hash[:12]}: {len(wrong)} values read otherwise than before they were "
+                f"converted ({', '.join(wrong[:SHOWN])}); roll back"
+            )
+            raise CheckFailed(msg)
         if counts["failed"] or left:
             msg = (
                 f"plan {rotation.plan_hash[:12]} is not complete: {counts['failed']} values can't be "
@@ -220,7 +233,10 @@ class Rotations:
                 state="verified",
                 actor=actor,
                 action="verify",
-                details={**counts, "digest": digest},
+                details={
+                    **counts,
+                    "columns": {name: each.as_details() for name, each in sorted(found.columns.items())},
+                },
             )
         return counts
 

@@ -17,7 +17,7 @@ from runtime.outbox import strict_json
 from runtime.sensitive import TABLE, hide, places, reveal
 
 from .conftest import PEOPLE, Stage
-from .test_rotation import approve, approved, quiet
+from .test_rotation import approve, approved, counted, quiet
 
 EVENTS = EncryptedTable(
     table=TABLE, context=TABLE, row_column="fingerprint", documents={"payload": ("email", "phone")}
@@ -84,7 +84,7 @@ async def test_values_at_any_depth_move_to_the_new_key_and_stay_readable(
     plan = approved(stage, rotations).digest()
     assert rotations.run(plan, "tester", quiet, batch_rows=2) == (True, [])
     assert under(stage) == {"2": VALUES}
-    assert rotations.verify(plan, "tester") == {"values": VALUES, "failed": 0, "plain": 0}
+    assert rotations.verify(plan, "tester") == counted(VALUES)
     rotations.finalize(plan, "requester", PEOPLE["requester"])
     assert await read(stage) == plain
     kept = stage.sql("SELECT payload->>'total', payload->>'rate' FROM events WHERE fingerprint = 'gold/0'")
@@ -129,7 +129,7 @@ async def test_a_field_that_is_new_to_the_stage_is_adopted_by_its_name(
     assert rotations.run(plan.digest(), "tester", quiet) == (True, [])
     ((stored,),) = stage.sql("SELECT payload#>>'{owner,tax_id}' FROM events")
     assert stage.cipher(TABLE).decrypt("gold", "tax_id", "gold/1/owner", stored) == "1234"
-    assert rotations.verify(plan.digest(), "tester") == {"values": 1, "failed": 0, "plain": 0}
+    assert rotations.verify(plan.digest(), "tester") == counted(1)
 
 
 async def test_going_back_converts_documents_back(stage: Stage, rotations: Rotations) -> None:
