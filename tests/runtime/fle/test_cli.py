@@ -145,7 +145,8 @@ def test_a_rotation_from_plan_to_proof_by_commands(kilo: Kilo, stage: Stage) -> 
     kilo("audit", "checkpoint", "--signing-key", "audit.pem")
     assert b"problems: 0" in kilo("audit", "verify").stdout
     kilo("audit", "export", "proof")
-    offline = ("--export", "proof", "--stage", "test", "--public-key", public(AUDIT_KEY))
+    people = [f"--principal={name}={public(key)}" for name, key in PEOPLE.items()]
+    offline = ("--export", "proof", "--stage", "test", "--public-key", public(AUDIT_KEY), *people)
     assert b"problems: 0" in kilo("audit", "verify", *offline).stdout
     log = kilo.folder / "proof" / "database.jsonl"
     log.write_text(log.read_text().replace('"requester"', '"somebody"', 1))
