@@ -2,9 +2,10 @@
 
 The engine, the SDKs and the providers run as they do for a pull request: on servers that begin empty, with a
 cluster that runs nothing. The empty program is the engine's floor: starting it, its language host, the policy
-pack. It and the dev stage take turns in every round. Processor seconds are those of the engine, the program,
-the policies and the providers, without the servers that stand for the clouds; memory is theirs and the
-servers' together.
+pack. A program of as many random ids is what the SDK, the engine and one provider cost for that number alone.
+They and the dev stage take turns in every round. Processor seconds are those of the engine, the program, the
+policies and the providers, without the servers that stand for the clouds; memory is theirs and the servers'
+together.
 
 Run: ``make bench NAME=preview``, or ``python -m benchmarks.preview --tenants 100 1000 --rounds 3``.
 """
@@ -37,6 +38,7 @@ STAGE = "dev"
 PREVIEW, UP = "preview, no change", "up, no change"
 NEW, FIRST = "preview of all", "up of all"
 FLOOR = "an empty program"
+LIMIT = "as many random ids"
 _TENANTS = re.compile(r"^  kilo:tenants:\n(?:    .*\n|\n)+", re.MULTILINE)
 
 
@@ -101,6 +103,18 @@ def empty_program(folder: Path) -> Path:
     return folder
 
 
+def program_of_ids(folder: Path, resources: int) -> Path:
+    """A project with the same policies whose program registers so many resources of one provider."""
+    copy_program(folder)
+    lines = [
+        "import pulumi_random",
+        f"for number in range({resources}):",
+        "    pulumi_random.RandomId(str(number), byte_length=8)",
+    ]
+    (folder / "infra" / "__main__.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
 def program_with(folder: Path, tenants: int) -> Path:
     """The program, with ``tenants`` of the lowest tier in its stage."""
     copy_program(folder)
@@ -113,14 +127,21 @@ def program_with(folder: Path, tenants: int) -> Path:
 
 
 def beside_the_floor(root: Path, rounds: int) -> list[Side]:
-    """The empty program and the dev stage as it is, taking turns."""
+    """The empty program, the dev stage as it is, and as many resources of nothing, taking turns."""
     with ExitStack() as places:
-        programs = {FLOOR: empty_program(root / "empty"), "the dev stage": copy_program(root / "dev")}
-        sides = [Side(name, places.enter_context(Rehearsal()), program) for name, program in programs.items()]
-        for side in sides:
+        sides: list[Side] = []
+
+        def begin(name: str, program: Path) -> Side:
+            side = Side(name, places.enter_context(Rehearsal()), program)
             side.previewed(NEW)
             side.carried_out(FIRST)
             side.resources = len(side.place.resources(side.program, STAGE))
+            sides.append(side)
+            return side
+
+        begin(FLOOR, empty_program(root / "empty"))
+        dev = begin("the dev stage", copy_program(root / "dev"))
+        begin(LIMIT, program_of_ids(root / "ids", dev.resources))
         for _ in range(rounds):
             for side in sides:
                 side.previewed(PREVIEW)
@@ -162,10 +183,10 @@ def table(sides: list[Side], added: dict[str, dict[str, int]]) -> str:
 
 
 def ratios(sides: list[Side]) -> dict[str, float]:
-    """Each side after the first against the one before it in its own series."""
+    """The dev stage against what bounds it, and each count of tenants against the one before it."""
     found: dict[str, float] = {}
-    floor, dev, *scaled = sides
-    for one, other in [(floor, dev), *itertools.pairwise(scaled)]:
+    floor, dev, limit, *scaled = sides
+    for one, other in [(floor, dev), (limit, dev), *itertools.pairwise(scaled)]:
         for what in (PREVIEW, UP, NEW, FIRST):
             for kind, processor in (("", False), (", processor", True)):
                 times = other.median(what, processor=processor) / one.median(what, processor=processor)

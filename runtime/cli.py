@@ -51,6 +51,7 @@ HELP = {
     "toolchain": Help(_SANDBOX, "Build or download the sandbox's programs and say where they are."),
     "tour": Help(_EVENTS, "Send events through the whole path, mirror an image, drill a backup."),
     "outputs": Help(_STAGE, "Print a stage's outputs as JSON, YAML or environment."),
+    "check": Help(_STAGE, "Check the stages' files without the engine."),
     "tenant": Help(_STAGE, "Add, list and offboard the tenants of a stage."),
     "graph": Help(_STAGE, "Draw a stage's processes and data from its program."),
     "preview-diff": Help(_STAGE, "Say what deploying this tree would change, the dangerous first."),

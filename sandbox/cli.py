@@ -50,6 +50,8 @@ def up(
         raise BadInput(msg)
     started = time.monotonic()
     project = stage.find_project()
+    # Before anything starts. The engine would say the same later, and end with the same code for any failure.
+    _kilo(project, "check", "--stage", stage.STAGE, quiet=True)
     opened = stage.open_stage(project)
     opened.up(sys.stderr if as_json else None)
     for name in _wait_until_healthy(project):
@@ -58,8 +60,14 @@ def up(
         f"dev is up after {time.monotonic() - started:.0f} s. `kilo status` shows its parts.", err=True
     )
     if tour:
-        command = [sys.executable, "-m", "runtime.cli", "tour", *(["--json"] if as_json else [])]
-        done = subprocess.run(command, cwd=project, check=False)
+        _kilo(project, "tour", *(["--json"] if as_json else []))
+
+
+def _kilo(project: Path, *arguments: str, quiet: bool = False) -> None:
+    """Another command, which the sandbox knows only as a user does; ends this one when it fails."""
+    command = [sys.executable, "-m", "runtime.cli", *arguments]
+    done = subprocess.run(command, cwd=project, stdout=subprocess.DEVNULL if quiet else None, check=False)
+    if done.returncode:
         raise typer.Exit(done.returncode)
 
 

@@ -15,6 +15,10 @@ IRREPLACEABLE = frozenset({AWS_KEY, GCP_KEY, S3_BUCKET, GCS_BUCKET, ECR_REPOSITO
 def _protected(resource: Resource) -> Iterator[str]:
     if not resource.protect:
         yield "not protected, and what it holds can't be made again; set protect and retain_on_delete"
+    if resource.properties.get("forceDestroy"):
+        yield "force_destroy empties the bucket when it is destroyed; leave it out"
+    if resource.properties.get("forceDelete"):
+        yield "force_delete removes the images with the repository; leave it out"
 
 
 RULES = (Rule("protected", "Keys, buckets and registries are protected.", IRREPLACEABLE, _protected),)

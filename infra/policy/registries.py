@@ -15,8 +15,6 @@ def _ecr(resource: Resource) -> Iterator[str]:
         yield "a tag can be moved to another image; set image_tag_mutability='IMMUTABLE'"
     if not (resource.properties.get("imageScanningConfiguration") or {}).get("scanOnPush"):
         yield "images are not scanned; set scan_on_push=True"
-    if resource.properties.get("forceDelete"):
-        yield "force_delete removes the images with the repository; leave it out"
 
 
 def _artifact_registry(resource: Resource) -> Iterator[str]:

@@ -41,8 +41,6 @@ def _s3_bucket_is_complete(resources: Sequence[Resource]) -> Iterator[tuple[str,
 def _s3_object_lock(resource: Resource) -> Iterator[str]:
     if not resource.properties.get("objectLockEnabled"):
         yield "object lock is off, and hard to turn on later; set object_lock_enabled=True"
-    if resource.properties.get("forceDestroy"):
-        yield "force_destroy empties the bucket when it is destroyed; leave it out"
 
 
 def _public_access_block(resource: Resource) -> Iterator[str]:
@@ -67,8 +65,6 @@ def _gcs_bucket(resource: Resource) -> Iterator[str]:
         yield "objects can become public; set public_access_prevention='enforced'"
     if not (resource.properties.get("retentionPolicy") or {}).get("retentionPeriod"):
         yield "objects can be deleted at once; set a retention_policy"
-    if resource.properties.get("forceDestroy"):
-        yield "force_destroy empties the bucket when it is destroyed; leave it out"
 
 
 RULES = (

@@ -11,8 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from infra.check import stage_file
 from infra.tenants.offboard import Step, walk
 from infra.tenants.stage_file import StageFile
+from runtime.automation import find_project
 from runtime.environment import database_url
 from runtime.errors import BadInput
 
@@ -121,16 +123,7 @@ def _show(steps: list[Step], as_json: bool) -> None:
 
 
 def _file(stage: str) -> StageFile:
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / "Pulumi.yaml").is_file():
-            path = folder / f"Pulumi.{stage}.yaml"
-            if not path.is_file():
-                known = ", ".join(file.name.split(".")[1] for file in sorted(folder.glob("Pulumi.*.yaml")))
-                msg = f"--stage {stage}: there is no {path.name}; stages: {known}"
-                raise BadInput(msg)
-            return StageFile(path)
-    msg = f"{Path.cwd()}: no Pulumi.yaml here or above; run this inside a checkout of the project"
-    raise BadInput(msg)
+    return StageFile(stage_file(find_project(), stage))
 
 
 def _plain(text: str) -> str:

@@ -84,8 +84,11 @@ def policies(project: Path, stack: str | None) -> list[str]:
     if not (pack / "PulumiPolicy.yaml").is_file():
         return []
     options = ["--policy-pack", str(pack)]
-    if stack and stage_config(project, stack).get("kilo:policy_enforcement") == "advisory":
+    config = stage_config(project, stack) if stack else {}
+    if config.get("kilo:policy_enforcement") == "advisory":
         options += ["--policy-pack-config", str(pack / "advisory.json")]
+    elif config.get("kilo:protect") is False:
+        options += ["--policy-pack-config", str(pack / "unprotected.json")]
     return options
 
 

@@ -87,6 +87,7 @@ def prepare(project: Path, pulumi: Path, endpoints: Endpoints) -> dict[str, str]
     for folder in (layout.binaries, layout.state, layout.records):
         folder.mkdir(parents=True, exist_ok=True)
     _write_shims(layout, pulumi)
+    _keep_no_log(layout.home / "pulumi" / "logs")
     _write_passphrase(layout.passphrase)
     path = [
         str(layout.binaries),
@@ -148,6 +149,15 @@ def _write_shims(layout: Layout, pulumi: Path) -> None:
         _script(layout.binaries / _LANGUAGE_HOST, f'{python} sandbox.engine.language_host "$@"')
     project, real = shlex.quote(str(layout.project)), shlex.quote(str(pulumi.resolve()))
     _script(layout.binaries / "pulumi", f'{python} sandbox.engine.command {project} {real} "$@"')
+
+
+def _keep_no_log(folder: Path) -> None:
+    """Keep the engine from logging all that it is told, at a third of its processor time; it has no option
+    for that and goes on without where it can't make the folder."""
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.touch()
 
 
 def _outside(layout: Layout) -> list[str]:

@@ -34,6 +34,9 @@ def main() -> int:
     given = json.load(sys.stdin)
     pulumi.runtime.set_all_config(given["config"], given["secret_keys"])
     names = ("monitor", "engine", "project", "stack", "organization", "root_directory", "parallel", "dry_run")
+    if "KILO_DEBUG" not in os.environ:
+        # Five calls of the engine a resource, each waited for, of what it shows nobody without --debug.
+        pulumi.log.debug = _say_nothing
     pulumi.runtime.configure(pulumi.runtime.Settings(**{name: given[name] for name in names}))
     # This file's own folder must not shadow the program's modules; runpy puts the program's there. A
     # project's packages are its own, even when another checkout is installed in the environment.
@@ -43,6 +46,10 @@ def main() -> int:
     # A failed program leaves futures that nobody awaits, and asyncio would complain of each.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     return asyncio.run(_run(given))
+
+
+def _say_nothing(*_message: object, **_options: object) -> None:
+    pass
 
 
 async def _run(given: dict[str, Any]) -> int:

@@ -139,7 +139,7 @@ def test_a_mistake_in_the_configuration_is_one_line_and_changes_nothing(stage: S
     done = stage.kilo("up", "--no-tour")
     file.write_text(text, encoding="utf-8")
     said = done.stdout + done.stderr
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Pulumi.dev.yaml: kilo:tenants[" in said
     assert "'gold', 'silver' or 'bronze'" in said
     assert "Traceback" not in said

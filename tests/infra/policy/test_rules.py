@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import infra.policy
 from infra.policy import access, keys, protection, registries, storage, workloads
 from infra.policy.__main__ import RULES, STACK_RULES
 from infra.policy.rule import Resource, Rule
@@ -132,13 +134,11 @@ SILENT: list[tuple[str, str, dict[str, Any]]] = [
 
 FIRES: list[tuple[str, str, dict[str, Any], str]] = [
     ("s3-object-lock", storage.S3_BUCKET, {}, "object lock is off"),
-    ("s3-object-lock", storage.S3_BUCKET, {"objectLockEnabled": True, "forceDestroy": True}, "force_destroy"),
     ("s3-public-access", S3_BLOCK, {**BLOCKED, "ignorePublicAcls": False}, "ignorePublicAcls"),
     ("s3-tls-only", S3_POLICY, {"policy": json.dumps({"Statement": [{"Effect": "Allow"}]})}, "without TLS"),
     ("gcs-bucket", storage.GCS_BUCKET, {**GCS, "uniformBucketLevelAccess": False}, "object ACLs"),
     ("gcs-bucket", storage.GCS_BUCKET, {**GCS, "publicAccessPrevention": "inherited"}, "public"),
     ("gcs-bucket", storage.GCS_BUCKET, {**GCS, "retentionPolicy": None}, "retention_policy"),
-    ("gcs-bucket", storage.GCS_BUCKET, {**GCS, "forceDestroy": True}, "force_destroy"),
     ("kms-key-rotation", keys.AWS_KEY, {}, "never rotated"),
     ("kms-deletion-window", keys.AWS_KEY, {"deletionWindowInDays": 3}, "too short"),
     ("kms-deletion-window", keys.AWS_KEY, {}, "left to the provider"),
@@ -167,7 +167,6 @@ FIRES: list[tuple[str, str, dict[str, Any], str]] = [
     ("no-long-lived-credentials", "aws:iam/accessKey:AccessKey", {}, "long-lived"),
     ("ecr-repository", registries.ECR_REPOSITORY, {**ECR, "imageTagMutability": "MUTABLE"}, "moved"),
     ("ecr-repository", registries.ECR_REPOSITORY, {"imageTagMutability": "IMMUTABLE"}, "not scanned"),
-    ("ecr-repository", registries.ECR_REPOSITORY, {**ECR, "forceDelete": True}, "force_delete"),
     ("artifact-registry", registries.ARTIFACT_REGISTRY, {"format": "DOCKER"}, "moved"),
     ("workload-hardened", DEPLOYMENT, deployment(lambda pod: pod.update(hostNetwork=True)), "hostNetwork"),
     (
@@ -228,6 +227,26 @@ def test_what_cannot_be_made_again_is_protected(protect: bool) -> None:
     for type_ in protection.IRREPLACEABLE:
         found = list(rule.check(Resource(type_, "subject", {}, protect=protect)))
         assert bool(found) is not protect
+
+
+@pytest.mark.parametrize(
+    ("type_", "option"),
+    [
+        (storage.S3_BUCKET, "forceDestroy"),
+        (storage.GCS_BUCKET, "forceDestroy"),
+        (registries.ECR_REPOSITORY, "forceDelete"),
+    ],
+)
+def test_what_cannot_be_made_again_is_not_emptied_to_be_destroyed(type_: str, option: str) -> None:
+    (message,) = rule_named("protected").check(Resource(type_, "subject", {option: True}, protect=True))
+    assert message.startswith("force_de")
+
+
+@pytest.mark.parametrize("name", ["advisory", "unprotected"])
+def test_a_level_that_a_stage_can_choose_names_rules_that_there_are(name: str) -> None:
+    levels = json.loads((Path(infra.policy.__path__[0]) / f"{name}.json").read_bytes())
+    assert levels.keys() - {"all"} <= {rule.name for rule in RULES}
+    assert set(levels.values()) <= {"mandatory", "advisory", "disabled"}
 
 
 def bucket_with(companions: set[str]) -> list[Resource]:

@@ -77,3 +77,23 @@ def test_previews_and_updates_are_held_to_the_policies(project: Path) -> None:
     ]
     assert with_policies(project, ["up", "--policy-pack=mine"]) == ["up", "--policy-pack=mine"]
     assert with_policies(project, ["destroy"]) == ["destroy"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "levels"),
+    [
+        ("kilo:protect: true", None),
+        ("kilo:protect: false", "unprotected.json"),
+        ("kilo:policy_enforcement: advisory", "advisory.json"),
+        ("kilo:protect: false\n  kilo:policy_enforcement: advisory", "advisory.json"),
+    ],
+)
+def test_the_policies_are_as_strict_as_the_stage_wants_them(
+    project: Path, settings: str, levels: str | None
+) -> None:
+    pack = project / "infra" / "policy"
+    pack.mkdir(parents=True)
+    (pack / "PulumiPolicy.yaml").touch()
+    (project / "Pulumi.dev.yaml").write_text(f"config:\n  {settings}\n")
+    options = with_policies(project, ["up", "-s", "dev"])[5:]
+    assert options == (["--policy-pack-config", str(pack / levels)] if levels else [])

@@ -40,6 +40,18 @@ def test_every_provider_is_a_file_that_can_be_taken_away(tmp_path: Path, pulumi:
     assert {f"pulumi-resource-{name}" for name in environment.PROVIDERS} <= names
 
 
+def test_the_engine_keeps_no_log_of_all_that_it_is_told(tmp_path: Path, pulumi: Path) -> None:
+    logs = tmp_path / ".kilo" / "pulumi" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "of-before.log").touch()
+    variables = environment.prepare(tmp_path, pulumi, Endpoints())
+    done = subprocess.run(
+        [pulumi, "whoami"], env=environment.overlay(variables), capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert logs.is_file()
+
+
 def test_an_official_language_host_is_preferred(
     tmp_path: Path, pulumi: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,56 @@
+"""``kilo check``: whether the stages' files are right, without the engine, for editors and hooks too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.configuration import read_stage_file
+from runtime.automation import find_project
+from runtime.errors import BadInput
+
+
+def check(
+    stage: Annotated[
+        list[str] | None, typer.Option("--stage", "-s", help="A stage to check; give it again for more.")
+    ] = None,
+) -> None:
+    """Check what ``Pulumi.<stage>.yaml`` says, all stages' unless some are named.
+
+    Every mistake is one line with the file, the path in it, and what would be right. `kilo up` asks the same
+    before it starts anything. Exits with 2 when a file holds a mistake.
+
+    Examples:
+
+      kilo check          every stage of this checkout
+
+      kilo check -s prod
+    """
+    project = find_project()
+    files = [stage_file(project, name) for name in stage] if stage else sorted(project.glob("Pulumi.*.yaml"))
+    mistakes: list[str] = []
+    for file in files:
+        try:
+            settings = read_stage_file(file)
+        except BadInput as error:
+            mistakes.append(str(error))
+        else:
+            typer.echo(f"{file.name}: fine, {len(settings.tenants)} tenants")
+    if mistakes:
+        raise BadInput("\n".join(mistakes))
+
+
+def stage_file(project: Path, stage: str) -> Path:
+    """The file of a stage.
+
+    Raises:
+        BadInput: there is none; says which there are.
+    """
+    path = project / f"Pulumi.{stage}.yaml"
+    if not path.is_file():
+        known = ", ".join(file.name.split(".")[1] for file in sorted(project.glob("Pulumi.*.yaml")))
+        msg = f"--stage {stage}: there is no {path.name}; stages: {known}"
+        raise BadInput(msg)
+    return path
