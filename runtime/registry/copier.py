@@ -8,8 +8,9 @@ fallback tags there, as a pushing client must.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from runtime.registry.blobs import CHUNK_BYTES, copy_blob, has_blob
@@ -83,16 +84,36 @@ class BlobPool:
         return sent
 
 
+class GraphLocks:
+    """Lets one copy at a time work on a manifest of a destination, for all copies of a process.
+
+    Events of one push come together, and their graphs share manifests. Two that extend the same fallback tag
+    would lose what the other listed, and a registry on a file system writes its links in place: one that is
+    written again is empty for a moment, and an index that names it is refused then.
+    """
+
+    def __init__(self) -> None:
+        # So many that two graphs seldom wait for each other without need, and no more with time.
+        self._locks = [threading.Lock() for _ in range(4096)]
+
+    @contextmanager
+    def held(self, destination: str, digests: Iterable[str]) -> Generator[None]:
+        """Hold the locks of these manifests of a destination; always in one order, so that none deadlock."""
+        places = {hash((destination, digest)) % len(self._locks) for digest in digests}
+        with ExitStack() as stack:
+            for place in sorted(places):
+                stack.enter_context(self._locks[place])
+            yield
+
+
 class GraphCopier:
-    """Copies graphs from one repository to another. Thread-safe; several graphs may share children."""
+    """Copies graphs from one repository to another. Thread-safe where :class:`GraphLocks` are held."""
 
     def __init__(self, source: RepositoryView, destination: RepositoryView, blobs: BlobPool) -> None:
         self.source = source
         self.destination = destination
         self._blobs = blobs
-        self._lock = threading.Lock()
         self._held: set[str] = set()
-        self._subject_locks: dict[str, threading.Lock] = {}
 
     def copy(
         self,
@@ -176,20 +197,19 @@ class GraphCopier:
 
     def _list_referrers(self, graph: Graph, node: Node, copied: Copied) -> None:
         """See to it that the destination lists the node's referrers."""
-        with self._subject_lock(node.digest):
-            fresh = self._unlisted(node)
-            if not fresh:
-                return
-            listed = self.destination.referrers(node.digest)
-            if self.destination.has_referrers_api:
-                # The registry lists them by itself; what was listed before the push is out of date.
-                self.destination.forget_referrers(node.digest)
-                return
-            # From the manifests themselves: a source's list may leave artifact types out.
-            added = [self._manifest(graph.nodes[entry.digest]).descriptor() for entry in fresh]
-            self._attach(referrers_index((*listed, *added)), fallback_tag(node.digest))
+        fresh = self._unlisted(node)
+        if not fresh:
+            return
+        listed = self.destination.referrers(node.digest)
+        if self.destination.has_referrers_api:
+            # The registry lists them by itself; what was listed before the push is out of date.
             self.destination.forget_referrers(node.digest)
-            copied.tags += 1
+            return
+        # From the manifests themselves: a source's list may leave artifact types out.
+        added = [self._manifest(graph.nodes[entry.digest]).descriptor() for entry in fresh]
+        self._attach(referrers_index((*listed, *added)), fallback_tag(node.digest))
+        self.destination.forget_referrers(node.digest)
+        copied.tags += 1
 
     def _unlisted(self, node: Node) -> list[Descriptor]:
         """The node's referrers that the destination does not list."""
@@ -227,7 +247,3 @@ class GraphCopier:
         if node.manifest is None:
             node.manifest = self.source.read(node.digest)
         return node.manifest
-
-    def _subject_lock(self, digest: str) -> threading.Lock:
-        with self._lock:
-            return self._subject_locks.setdefault(digest, threading.Lock())

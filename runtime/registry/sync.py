@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from runtime.errors import CheckFailed, KiloError
 from runtime.registry.client import Registries, Repository
-from runtime.registry.copier import BlobPool, Copied, GraphCopier
+from runtime.registry.copier import BlobPool, Copied, GraphCopier, GraphLocks
 from runtime.registry.errors import NotFound
 from runtime.registry.graph import Graph, RepositoryView, digest_of_tag
 from runtime.registry.reference import Reference
@@ -76,6 +76,7 @@ class Synchronizer:
         self.registries = registries or Registries(connections=max(jobs, blob_jobs) + 2)
         self._jobs = jobs
         self._blobs = BlobPool(blob_jobs)
+        self._locks = GraphLocks()
 
     def __enter__(self) -> Synchronizer:
         return self
@@ -103,6 +104,7 @@ class Synchronizer:
             self.registries.repository(source),
             self.registries.repository(destination),
             self._blobs,
+            self._locks,
             self._policy,
         )
         if source.tag or source.digest:
@@ -149,6 +151,7 @@ class Synchronizer:
             self.registries.repository(source),
             self.registries.repository(destination),
             self._blobs,
+            self._locks,
             self._policy,
         )
         if tag is not None:
@@ -174,8 +177,14 @@ class _Run:
     """One source repository and its destination, with what was learnt of both so far."""
 
     def __init__(
-        self, source: Repository, destination: Repository, blobs: BlobPool, policy: Policy | None
+        self,
+        source: Repository,
+        destination: Repository,
+        blobs: BlobPool,
+        locks: GraphLocks,
+        policy: Policy | None,
     ) -> None:
+        self._locks = locks
         self._policy = policy
         self.source = RepositoryView(source)
         self.destination = RepositoryView(destination)
@@ -204,7 +213,6 @@ class _Run:
                 msg = f"{repository.place(name)}: no such tag or digest"
                 raise NotFound(msg)
             digest, media_type = found
-            there = self._destination_digest(tag)
             graph = self.source.graph(digest, media_type)
             self._seen.update(graph.nodes)
             if self._policy is not None:
@@ -213,10 +221,12 @@ class _Run:
                 except CheckFailed as error:
                     refusal = error if unsigned == "quarantined" else None
                     return TagResult(repository.name, name, digest, unsigned, error=refusal)
-            if dry_run:
-                lacking = self._copier.lacks(graph, tag=tag, destination_digest=there)
-                return TagResult(repository.name, name, digest, "would copy" if lacking else "present")
-            copied = self._copier.copy(graph, tag=tag, destination_digest=there, deep=deep)
+            with self._locks.held(self.destination.repository.name, graph.nodes):
+                there = self._destination_digest(tag)
+                if dry_run:
+                    lacking = self._copier.lacks(graph, tag=tag, destination_digest=there)
+                    return TagResult(repository.name, name, digest, "would copy" if lacking else "present")
+                copied = self._copier.copy(graph, tag=tag, destination_digest=there, deep=deep)
         except KiloError as error:
             return TagResult(repository.name, name, digest, "failed", error=error)
         return TagResult(repository.name, name, digest, "copied" if copied else "present", copied)

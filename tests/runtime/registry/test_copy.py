@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -127,6 +128,33 @@ def test_a_blob_that_images_share_is_sent_once(shelf: Shelves, proxied: Proxied)
     uploads = [path for method, path in proxy.asked if method == "PUT" and digest_of(shared) in path]
     assert len(uploads) == 1
     assert destination.tags() == source.tags()
+
+
+def test_pushes_of_one_image_that_come_together_write_each_manifest_once(
+    shelf: Shelves, proxied: Proxied
+) -> None:
+    source, destination = shelf("with"), shelf("without")
+    made = release(source)
+    more = [
+        source.artifact(
+            {"digest": made["child"], "mediaType": MANIFEST, "size": 1}, f"application/vnd.{n}", b"1"
+        )
+        for n in range(4)
+    ]
+    seen, proxy = proxied(destination)
+    events = [
+        (made["index"], "v1"),
+        *((digest, None) for digest in (made["child"], made["sbom"], made["provenance"])),
+    ]
+    events += [(one["digest"], None) for one in more]
+    with Synchronizer() as synchronizer, ThreadPoolExecutor(len(events)) as pool:
+        here, there = Reference.parse(source.name), Reference.parse(seen.name)
+        results = list(pool.map(lambda event: synchronizer.sync_push(here, there, *event), events))
+    assert [result.error for result in results] == [None] * len(events)
+    written = [path for method, path in proxy.asked if method == "PUT" and "/manifests/sha256:" in path]
+    assert sorted(written) == sorted(set(written))
+    assert destination.referrers(made["child"]) == source.referrers(made["child"])
+    assert destination.holds_whole("v1")
 
 
 def test_a_blob_of_another_repository_is_mounted(shelf: Shelves, proxied: Proxied) -> None:
