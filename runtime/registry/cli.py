@@ -6,19 +6,17 @@ import json
 import logging
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from runtime.errors import CheckFailed, Unreachable
 from runtime.registry.client import Registries
 from runtime.registry.drift import Comparison, Kind, compare
 from runtime.registry.options import CertificateIdentity, CertificateIssuer, SignedBy, TrustedRootFile
 from runtime.registry.reference import Reference
-from runtime.registry.report import show_comparisons, show_results
 from runtime.registry.sync import Policy, Synchronizer, TagResult
 
 if TYPE_CHECKING:
@@ -77,23 +75,17 @@ def sync(
     with _interactive(jobs, signers) as synchronizer:
         pairs = _pairs(synchronizer.registries, source, destination, repository)
         results: list[TagResult] = []
-        with _progress(as_json) as progress:
-            task = progress.add_task("copying", total=None)
+        with _progress(as_json) as show:
             for here, there in pairs:
-                progress.update(task, description=f"copying {here}")
+                show(f"copying {here}")
                 results += synchronizer.sync(
                     here,
                     there,
                     pattern=tags,
                     dry_run=dry_run,
-                    progress=lambda result: progress.update(
-                        task, description=f"{result.outcome} {result.repository}:{result.name}"
-                    ),
+                    progress=lambda result: show(f"{result.outcome} {result.repository}:{result.name}"),
                 )
-    if as_json:
-        typer.echo(json.dumps([result.document() for result in results], indent=2))
-    else:
-        show_results(Console(), results)
+    _print_results(results, as_json=as_json)
     _raise_for_results(results)
 
 
@@ -114,10 +106,9 @@ def diff(
     """Compare both sides graph by graph, down to the blobs; name every difference."""
     comparisons: list[Comparison] = []
     repairs: list[TagResult] = []
-    with _interactive(jobs) as synchronizer, _progress(as_json) as progress:
-        task = progress.add_task("comparing", total=None)
+    with _interactive(jobs) as synchronizer, _progress(as_json) as show:
         for here, there in _pairs(synchronizer.registries, source, destination, repository):
-            progress.update(task, description=f"comparing {here}")
+            show(f"comparing {here}")
             comparison = compare(synchronizer.registries, here, there, pattern=tags, jobs=jobs)
             wrong = sorted({found.tag for found in comparison.findings if found.kind in _REPAIRABLE})
             if repair and wrong:
@@ -137,9 +128,11 @@ def diff(
         }
         typer.echo(json.dumps(document, indent=2))
     else:
+        from runtime.registry.report import show_comparisons  # noqa: PLC0415 - see _print_results
+
         if repairs:
-            show_results(Console(), repairs)
-        show_comparisons(Console(), comparisons)
+            _print_results(repairs, as_json=False)
+        show_comparisons(comparisons)
     _raise_for_comparisons(comparisons)
 
 
@@ -159,10 +152,7 @@ def sweep(jobs: _Jobs = 8, as_json: _Json = False) -> None:
     with Synchronizer(jobs=jobs, policy=_policy(Signers.of_outputs(outputs.signers))) as synchronizer:
         for name in sides.repositories:
             results += synchronizer.sync_existing(*sides.pair(name), deep=True)
-    if as_json:
-        typer.echo(json.dumps([result.document() for result in results], indent=2))
-    else:
-        show_results(Console(), results)
+    _print_results(results, as_json=as_json)
     _raise_for_results(results)
 
 
@@ -235,9 +225,29 @@ def _tagged(repository: Reference, tag: str) -> Reference:
     return Reference(repository.host, repository.repository, tag)
 
 
-def _progress(quiet: bool) -> Progress:
+@contextmanager
+def _progress(quiet: bool) -> Generator[Callable[[str], None]]:
+    """Show what is under way; the callable takes the text."""
+    if quiet:
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - see _print_results
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda text: progress.update(task, description=text)
+
+
+def _print_results(results: Sequence[TagResult], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([result.document() for result in results], indent=2))
+        return
+    # Rich takes a tenth of the time to start, which a script that asks for JSON need not pay.
+    from runtime.registry.report import show_results  # noqa: PLC0415
+
+    show_results(results)
 
 
 def _raise_for_results(results: Sequence[TagResult]) -> None:

@@ -8,15 +8,22 @@ fallback tags there, as a pushing client must.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from runtime.registry.blobs import CHUNK_BYTES, copy_blob, has_blob
 from runtime.registry.errors import Rejected
 from runtime.registry.graph import Graph, Node, RepositoryView, fallback_tag, referrers_index
 from runtime.registry.manifest import Descriptor, Manifest
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_REQUESTS_AT_ONCE = 8
+"""Of one image, for its manifests; each registry's connections are bounded by its transport."""
 
 
 @dataclass(slots=True)
@@ -138,15 +145,20 @@ class GraphCopier:
         copied = Copied()
         trusted = self._trusted(graph) if graph.root == destination_digest and not deep else frozenset[str]()
         doubtful = [node for node in graph.nodes.values() if node.digest not in trusted]
-        missing = [node for node in doubtful if not self._destination_has(node.digest)]
-        self._copy_blobs(doubtful if deep else missing, copied)
-        for node in missing:
-            if node.digest != graph.root or tag is None or node.referrers or node.tags:
-                self.destination.repository.put_manifest(self._manifest(node))
-                copied.manifests += 1
-        for node in graph.nodes.values():
-            if node.referrers:
-                self._list_referrers(graph, node, copied)
+        held = _at_once(lambda node: self._destination_has(node.digest), doubtful)
+        missing = {node.digest: node for node, there in zip(doubtful, held, strict=True) if not there}
+        self._copy_blobs(doubtful if deep else list(missing.values()), copied)
+        for generation in graph.generations():
+            due = [
+                node
+                for node in generation
+                if node.digest in missing
+                and (node.digest != graph.root or tag is None or node.referrers or node.tags)
+            ]
+            _at_once(lambda node: self.destination.repository.put_manifest(self._manifest(node)), due)
+            copied.manifests += len(due)
+        subjects = [node for node in graph.nodes.values() if node.referrers]
+        copied.tags += sum(_at_once(lambda node: self._list_referrers(graph, node), subjects))
         for name, digest in graph.cosign_tags.items():
             self._point(name, graph.nodes[digest], copied)
         if tag is not None and destination_digest != graph.root:
@@ -185,8 +197,10 @@ class GraphCopier:
             self._held.add(digest)
         return digest in self._held
 
-    def _copy_blobs(self, nodes: Iterable[Node], copied: Copied) -> None:
-        wanted = {blob.digest: blob for node in nodes for blob in self._manifest(node).blobs}
+    def _copy_blobs(self, nodes: Sequence[Node], copied: Copied) -> None:
+        wanted = {
+            blob.digest: blob for manifest in _at_once(self._manifest, nodes) for blob in manifest.blobs
+        }
         copies = [self._blobs.copy(self.source, self.destination, blob) for blob in wanted.values()]
         wait([copy for copy, _ in copies])
         for copy, own in copies:
@@ -195,21 +209,21 @@ class GraphCopier:
                 copied.blobs += 1
                 copied.sent_bytes += sent
 
-    def _list_referrers(self, graph: Graph, node: Node, copied: Copied) -> None:
-        """See to it that the destination lists the node's referrers."""
+    def _list_referrers(self, graph: Graph, node: Node) -> bool:
+        """See to it that the destination lists the node's referrers; says whether a tag moved for it."""
         fresh = self._unlisted(node)
         if not fresh:
-            return
+            return False
         listed = self.destination.referrers(node.digest)
         if self.destination.has_referrers_api:
             # The registry lists them by itself; what was listed before the push is out of date.
             self.destination.forget_referrers(node.digest)
-            return
+            return False
         # From the manifests themselves: a source's list may leave artifact types out.
         added = [self._manifest(graph.nodes[entry.digest]).descriptor() for entry in fresh]
         self._attach(referrers_index((*listed, *added)), fallback_tag(node.digest))
         self.destination.forget_referrers(node.digest)
-        copied.tags += 1
+        return True
 
     def _unlisted(self, node: Node) -> list[Descriptor]:
         """The node's referrers that the destination does not list."""
@@ -247,3 +261,11 @@ class GraphCopier:
         if node.manifest is None:
             node.manifest = self.source.read(node.digest)
         return node.manifest
+
+
+def _at_once(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Call ``function`` with each item, several at a time: a registry's answer is mostly waiting."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(_REQUESTS_AT_ONCE, len(items)), thread_name_prefix="manifest") as executor:
+        return list(executor.map(function, items))

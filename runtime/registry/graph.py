@@ -66,6 +66,25 @@ class Graph:
     cosign_tags: dict[str, str] = field(default_factory=dict)
     """Digest by tag."""
 
+    def generations(self) -> list[list[Node]]:
+        """The manifests in groups: what a manifest names or refers to is in a group before its own."""
+        depths: dict[str, int] = {}
+        for node in self.nodes.values():
+            children = node.manifest.children if node.manifest is not None else ()
+            below = (depths[child.digest] for child in children if child.digest in depths)
+            depth = max([depths.get(node.digest, 0), *(each + 1 for each in below)])
+            depths[node.digest] = depth
+            attached = [entry.digest for entry in node.referrers]
+            for digest in (
+                *attached,
+                *(self.cosign_tags[tag] for tag in node.tags if tag in self.cosign_tags),
+            ):
+                depths.setdefault(digest, depth + 1)
+        found: dict[int, list[Node]] = {}
+        for node in self.nodes.values():
+            found.setdefault(depths[node.digest], []).append(node)
+        return [found[depth] for depth in sorted(found)]
+
 
 class RepositoryView:
     """One repository as it is during one run: its tags, and what was already asked of it. Thread-safe."""
@@ -118,7 +137,7 @@ class RepositoryView:
         """Take note of a tag that was written."""
         known = self.tags
         with self._lock:
-            self._tags = known | {tag}
+            self._tags = (self._tags or known) | {tag}
 
     def forget_referrers(self, digest: str) -> None:
         """Ask again the next time: the list was changed."""

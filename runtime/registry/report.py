@@ -17,8 +17,9 @@ def whole_table(*columns: str) -> Table:
     return Table(*(Column(name, overflow="fold") for name in columns))
 
 
-def show_results(console: Console, results: Iterable[TagResult]) -> None:
+def show_results(results: Iterable[TagResult]) -> None:
     """Print a table of what was copied, one row a tag, and the sums."""
+    console = Console()
     table = whole_table("repository", "tag", "outcome", "manifests", "blobs", "MB", "why")
     counts: Counter[str] = Counter()
     for result in results:
@@ -42,8 +43,9 @@ def show_results(console: Console, results: Iterable[TagResult]) -> None:
     )
 
 
-def show_comparisons(console: Console, comparisons: Iterable[Comparison]) -> None:
+def show_comparisons(comparisons: Iterable[Comparison]) -> None:
     """Print the findings, one row each, and one line a repository."""
+    console = Console()
     table = whole_table("kind", "repository", "tag", "detail")
     lines: list[str] = []
     for comparison in comparisons:

@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from runtime.registry.client import Registries
+from runtime.registry.graph import RepositoryView
 from runtime.registry.reference import Reference
 from runtime.registry.sync import Synchronizer, TagResult
 from tests.runtime.registry.images import EMPTY, MANIFEST, Shelf, digest_of
 from tests.runtime.registry.programs import judge
-from tests.runtime.registry.proxy import Proxy
+from tests.runtime.registry.proxy import Fault, Proxy
 
 Shelves = Callable[[str], Shelf]
 Proxied = Callable[[Shelf], tuple[Shelf, Proxy]]
@@ -116,6 +118,31 @@ def test_children_precede_parents_and_the_tag_comes_last(shelf: Shelves, proxied
         i for i, (method, path) in enumerate(proxy.asked) if method == "PUT" and "/uploads/" in path
     )
     assert last_blob < proxy.asked.index(("PUT", f"/v2/{destination.repository}/manifests/v1"))
+
+
+def test_what_does_not_need_each_other_goes_at_once(shelf: Shelves, proxied: Proxied) -> None:
+    source, destination = shelf("with"), shelf("without")
+    source.index(*(source.image(f"{number}".encode()) for number in range(3)), tag="v1")
+    seen, proxy = proxied(destination)
+    proxy.rule = lambda _method, path: Fault(delay_seconds=0.1 if "/manifests/" in path else 0)
+    with Synchronizer(jobs=1, blob_jobs=1) as synchronizer:
+        synchronizer.sync(Reference.parse(source.name), Reference.parse(seen.name))
+    assert proxy.most_under_way == 3
+    assert destination.holds_whole("v1")
+
+
+def test_a_referrer_that_its_subjects_index_names_precedes_the_index(shelf: Shelves) -> None:
+    source, destination = shelf("with"), shelf("without")
+    image = source.image(b"bits")
+    attestation = source.artifact(image, "application/vnd.in-toto+json", b"provenance")
+    index = source.index(attestation, image, tag="v1")
+    graph = RepositoryView(Registries().repository(Reference.parse(source.name))).graph(
+        index["digest"], index["mediaType"]
+    )
+    generations = [{node.digest for node in generation} for generation in graph.generations()]
+    assert generations[-1] == {index["digest"]}
+    assert sync(source, destination)[0].error is None
+    assert destination.holds_whole("v1")
 
 
 def test_a_blob_that_images_share_is_sent_once(shelf: Shelves, proxied: Proxied) -> None:
