@@ -335,8 +335,10 @@ class Settings(_Part):
     protect: bool = Field(
         default=True, description="Keep keys, locked buckets and registries when the stack is destroyed."
     )
-    policy_enforcement: Literal["mandatory", "advisory"] = Field(
-        default="mandatory", description="Whether a broken rule of the policy pack stops the deployment."
+    policy_enforcement: Literal["mandatory", "unprotected", "advisory"] = Field(
+        default="mandatory",
+        description="Whether a broken rule of the policy pack stops the deployment: all, all but that of "
+        "protection, or none.",
     )
     key_deletion_window_days: int = Field(default=30, ge=7, le=30)
     aws: Aws

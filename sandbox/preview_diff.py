@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -98,7 +99,28 @@ def _difference(source: Path, project: Path, base: str, stage: str) -> Preview:
             _say(f"{stage}: carrying out {base}")
             rehearsal.carry_out(source, stage)
         _say(f"{stage}: previewing the working tree")
-        said = rehearsal.preview(project, stage)
+        return changes_of(rehearsal, project, stage)
+
+
+def changes_of(rehearsal: Rehearsal, project: Path, stage: str) -> Preview:
+    """What the program in ``project`` changes of the rehearsed stage, all that it would delete among it.
+
+    Raises:
+        BadInput: the stage has no file there.
+        CheckFailed: the engine fails without saying what is wrong with the program.
+    """
+    found = _previewed(rehearsal, project, stage)
+    if not found.stopped_by_protection:
+        return found
+    # The engine stops at the first that it may not delete, and what lies behind would go unseen.
+    with rehearsal.unprotected(project, stage) as protected:
+        whole = _previewed(rehearsal, project, stage)
+    changes = tuple(replace(change, protected=change.urn in protected) for change in whole.changes)
+    return replace(whole, changes=changes, errors=(*found.errors, *whole.errors))
+
+
+def _previewed(rehearsal: Rehearsal, project: Path, stage: str) -> Preview:
+    said = rehearsal.preview(project, stage)
     found = parse_events(said.events)
     if said.refused and not found.errors:
         msg = f"{stage}: the preview failed: {said.said.strip()}"

@@ -18,8 +18,9 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -126,6 +127,30 @@ class Rehearsal:
         done = self._engine(source, stage, ["preview", "--json", *policies(source, stage)])
         return Previewed(done.stdout, done.returncode != 0, done.stderr)
 
+    @contextmanager
+    def unprotected(self, source: Path, stage: str) -> Generator[frozenset[str]]:
+        """A stage that protects nothing while the context is open; answers with the URNs of what it did.
+
+        Raises:
+            CheckFailed: the engine does not let go, or does not take the state back.
+        """
+        file = self._home / f"{stage}.protected.json"
+        file.write_text(self._state(source, "export", "--stack", stage), encoding="utf-8")
+        resources = json.loads(file.read_bytes())["deployment"].get("resources") or []
+        self._state(source, "unprotect", "--all", "--yes", "--stack", stage)
+        try:
+            yield frozenset(resource["urn"] for resource in resources if resource.get("protect"))
+        finally:
+            self._state(source, "import", "--stack", stage, "--file", str(file))
+
+    def _state(self, source: Path, command: str, *options: str) -> str:
+        group = "state" if command == "unprotect" else "stack"
+        done = self._pulumi(source, [group, command, *options])
+        if done.returncode:
+            msg = f"`pulumi {group} {command}` failed: {done.stderr.strip()}"
+            raise CheckFailed(msg)
+        return done.stdout
+
     def resources(self, source: Path, stage: str) -> list[dict[str, Any]]:
         """Everything in the stage's state, secrets encrypted."""
         exported = self._pulumi(source, ["stack", "export", "--stack", stage]).stdout
@@ -155,10 +180,7 @@ class Rehearsal:
         content["deployment"]["secrets_providers"] = {"type": "passphrase", "state": {"salt": salt}}
         file = self._home / f"{stage}.state.json"
         file.write_text(json.dumps(content), encoding="utf-8")
-        done = self._pulumi(source, ["stack", "import", "--stack", stage, "--file", str(file)])
-        if done.returncode:
-            msg = f"the engine refuses the state for {stage}: {done.stderr.strip()}"
-            raise CheckFailed(msg)
+        self._state(source, "import", "--stack", stage, "--file", str(file))
 
     def _engine(self, source: Path, stage: str, command: list[str]) -> subprocess.CompletedProcess[str]:
         configuration = self._prepare(source, stage)

@@ -1,9 +1,9 @@
 """Hands the rules to the engine: ``pulumi preview --policy-pack infra/policy``.
 
 A broken rule stops the deployment. A stage that only wants to hear of it, by ``kilo:policy_enforcement:
-advisory``, adds ``--policy-pack-config infra/policy/advisory.json``. One that lets go of what it holds, by
-``kilo:protect: false``, adds ``infra/policy/unprotected.json``. The engine tells a pack nothing of the
-stage's own configuration before it has asked for the levels.
+advisory``, adds ``--policy-pack-config infra/policy/advisory.json``, and one that lets go of what it holds,
+by ``unprotected``, the file of that name. The engine tells a pack nothing of the stage's own configuration
+before it has asked for the levels.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from runtime.changes.danger import dangers
-from runtime.changes.preview import Change, Operation, Preview, Violation
+from runtime.changes.preview import Change, Operation, Preview, Violation, is_of_protection
 from runtime.changes.redaction import redact
 from runtime.changes.values import value_lines
 
@@ -116,8 +116,7 @@ def _all(stage: str, preview: Preview) -> list[str]:
 
 def _says_more(error: str) -> bool:
     """Whether an error says what neither a dangerous change nor a broken policy does."""
-    told = ("because it is protected", "currently marked for protection")
-    return error != "preview failed" and not any(part in error for part in told)
+    return error != "preview failed" and not is_of_protection(error)
 
 
 def _quoted(error: str) -> list[str]:

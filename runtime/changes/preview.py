@@ -78,6 +78,16 @@ class Preview:
     violations: tuple[Violation, ...] = ()
     errors: tuple[str, ...] = ()
 
+    @property
+    def stopped_by_protection(self) -> bool:
+        """Whether the engine came to something protected that would be deleted, and looked no further."""
+        return any(is_of_protection(error) for error in self.errors)
+
+
+def is_of_protection(error: str) -> bool:
+    """Whether the engine's error says that something protected can't be deleted (resource/deploy/step.go)."""
+    return "because it is protected" in error or "currently marked for protection" in error
+
 
 def parse_events(text: str) -> Preview:
     """What the events of a preview say.

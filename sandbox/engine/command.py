@@ -84,11 +84,10 @@ def policies(project: Path, stack: str | None) -> list[str]:
     if not (pack / "PulumiPolicy.yaml").is_file():
         return []
     options = ["--policy-pack", str(pack)]
-    config = stage_config(project, stack) if stack else {}
-    if config.get("kilo:policy_enforcement") == "advisory":
-        options += ["--policy-pack-config", str(pack / "advisory.json")]
-    elif config.get("kilo:protect") is False:
-        options += ["--policy-pack-config", str(pack / "unprotected.json")]
+    level = stage_config(project, stack).get("kilo:policy_enforcement") if stack else None
+    # The levels of a pack are mandatory unless a file says otherwise; what is none the program refuses.
+    if level and (levels := pack / f"{level}.json").is_file():
+        options += ["--policy-pack-config", str(levels)]
     return options
 
 

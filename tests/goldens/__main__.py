@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from sandbox.preview_diff import changes_of
 from sandbox.rehearsal import Rehearsal
 from tests.goldens.rendering import COMMENTS, PREVIEWS, comment, inventory
 from tests.goldens.scenarios import DATABASE_URL, SCENARIOS, STAGE, copy_program
@@ -21,7 +22,7 @@ def main() -> None:
         rehearsal.carry_out(base, STAGE)
         for name, edit in SCENARIOS.items():
             head = copy_program(Path(place, name), edit)
-            _write(COMMENTS / f"{name}.md", comment(rehearsal.preview(head, STAGE).events))
+            _write(COMMENTS / f"{name}.md", comment(changes_of(rehearsal, head, STAGE)))
     for file in COMMENTS.glob("*.md"):
         if file.stem not in SCENARIOS:
             file.unlink()

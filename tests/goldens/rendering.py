@@ -6,7 +6,7 @@ import re
 
 from runtime.changes.comment import render_comment, render_json
 from runtime.changes.inventory import render_inventory
-from runtime.changes.preview import parse_events
+from runtime.changes.preview import Preview
 from tests.goldens.scenarios import ROOT, STAGE
 
 COMMENTS = ROOT / "tests" / "goldens" / "comments"
@@ -27,20 +27,15 @@ def stable(text: str) -> str:
     return text
 
 
-def comment(events: str) -> str:
+def comment(found: Preview) -> str:
     """The comment of one stage's preview."""
-    return stable(render_comment({STAGE: parse_events(events)}))
+    return stable(render_comment({STAGE: found}))
 
 
-def every_text(events: str) -> list[str]:
-    """All that is ever shown or kept of a preview."""
-    found = {STAGE: parse_events(events)}
-    return [
-        render_comment(found),
-        render_comment(found, limited=False),
-        render_json(found),
-        render_inventory(events),
-    ]
+def every_text(found: Preview) -> list[str]:
+    """All that is ever shown of a preview's changes."""
+    by_stage = {STAGE: found}
+    return [render_comment(by_stage), render_comment(by_stage, limited=False), render_json(by_stage)]
 
 
 def inventory(events: str) -> str:

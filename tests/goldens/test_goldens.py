@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.changes.preview import parse_events
+from sandbox.preview_diff import changes_of
 from sandbox.rehearsal import Rehearsal
 from tests.goldens.rendering import COMMENTS, PREVIEWS, comment, every_text, inventory
 from tests.goldens.scenarios import CANARY, SCENARIOS, STAGE, copy_program
@@ -26,23 +27,18 @@ def test_a_stage_is_what_its_golden_says_and_keeps_the_policies(
     assert not said.refused, said.said
     found = parse_events(said.events)
     assert found.errors == ()
-    assert not [violation for violation in found.violations if violation.mandatory]
-    # Only what may be let go of with the stage is reported, and only where the stage says so.
-    assert {violation.policy for violation in found.violations} <= (
-        {"protected", "s3-object-lock", "gcs-bucket", "ecr-repository"} if stage == "dev" else set[str]()
-    )
+    assert found.violations == ()
     assert inventory(said.events) == (PREVIEWS / f"{stage}.txt").read_text(encoding="utf-8")
-    assert not [text for text in every_text(said.events) if CANARY in text]
+    assert not [text for text in (*every_text(found), inventory(said.events)) if CANARY in text]
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_change_is_told_as_its_golden_tells_it(name: str, deployed: Rehearsal, tmp_path: Path) -> None:
-    said = deployed.preview(copy_program(tmp_path / "head", SCENARIOS[name]), STAGE)
-    assert said.refused == (name in REFUSED | BROKEN)
-    found = parse_events(said.events)
+    found = changes_of(deployed, copy_program(tmp_path / "head", SCENARIOS[name]), STAGE)
+    assert bool(found.errors) == (name in REFUSED | BROKEN)
     assert any(violation.mandatory for violation in found.violations) == (name in BROKEN)
-    assert comment(said.events) == (COMMENTS / f"{name}.md").read_text(encoding="utf-8")
-    assert not [text for text in every_text(said.events) if CANARY in text]
+    assert comment(found) == (COMMENTS / f"{name}.md").read_text(encoding="utf-8")
+    assert not [text for text in every_text(found) if CANARY in text]
 
 
 def test_the_canaries_are_where_a_leak_would_show_them(base: Path, deployed: Rehearsal) -> None:

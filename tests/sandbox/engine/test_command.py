@@ -82,10 +82,11 @@ def test_previews_and_updates_are_held_to_the_policies(project: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "levels"),
     [
-        ("kilo:protect: true", None),
-        ("kilo:protect: false", "unprotected.json"),
+        ("kilo:protect: false", None),
+        ("kilo:policy_enforcement: mandatory", None),
+        ("kilo:policy_enforcement: unprotected", "unprotected.json"),
         ("kilo:policy_enforcement: advisory", "advisory.json"),
-        ("kilo:protect: false\n  kilo:policy_enforcement: advisory", "advisory.json"),
+        ("kilo:policy_enforcement: lax", None),
     ],
 )
 def test_the_policies_are_as_strict_as_the_stage_wants_them(
@@ -93,7 +94,8 @@ def test_the_policies_are_as_strict_as_the_stage_wants_them(
 ) -> None:
     pack = project / "infra" / "policy"
     pack.mkdir(parents=True)
-    (pack / "PulumiPolicy.yaml").touch()
+    for name in ("PulumiPolicy.yaml", "advisory.json", "unprotected.json"):
+        (pack / name).touch()
     (project / "Pulumi.dev.yaml").write_text(f"config:\n  {settings}\n")
     options = with_policies(project, ["up", "-s", "dev"])[5:]
     assert options == (["--policy-pack-config", str(pack / levels)] if levels else [])
