@@ -29,7 +29,7 @@ from sandbox import toolchain
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.moto import MotoServer
 from sandbox.servers.postgres import PostgresServer
-from tests.runtime.backup.conftest import REGION, stage_outputs
+from tests.runtime.backup.conftest import REGION, make_signing_key, stage_outputs
 
 PG_DUMP = "pg_dump to /dev/null"
 PG_DUMP_GZIP = "pg_dump to /dev/null, its default compression"
@@ -159,8 +159,9 @@ def stores(gcs: str) -> dict[str, object]:
         },
     )
     urllib3.request("POST", f"{gcs}/storage/v1/b?project=bench", json={"name": "backups"})
-    key = boto3.client("kms").create_key()["KeyMetadata"]["Arn"]
-    return stage_outputs("backups", key).model_dump(mode="json")
+    kms = boto3.client("kms")
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    return stage_outputs("backups", key, make_signing_key(kms)).model_dump(mode="json")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Where database backups lie: one locked bucket in each cloud, and the key they are encrypted with.
+"""Where database backups lie: one locked bucket in each cloud, the key they are encrypted with, and the key
+that signs their manifests.
 
 Backups are encrypted before they leave, so neither store is trusted with their content. Nobody in the
 cluster can delete: objects expire by the buckets' lifecycle, once their locks have ended. Who writes
@@ -41,6 +42,8 @@ LIST = ("s3:GetBucketObjectLockConfiguration", "s3:ListBucketVersions")
 READ = ("s3:GetObjectRetention", "s3:GetObjectVersion")
 WRITE = ("s3:AbortMultipartUpload", "s3:GetObjectRetention", "s3:PutObject")
 LISTER, CREATOR, VIEWER = "legacyBucketReader", "objectCreator", "objectViewer"
+WRITTEN = ("backups/", "manifests/", "failures/")
+COPIED = ("backups/", "manifests/")
 EVIDENCE = ("drills/",)
 WATCHED = ("manifests/", "drills/", "failures/")
 
@@ -61,6 +64,8 @@ class BackupVaultArgs:
     key_users: Sequence[KeyUser]
     key_deletion_window_days: int
     key_context: Mapping[str, str]
+    signing_key_alias: str
+    signing_key_users: Sequence[KeyUser]
     protect: bool
     tags: Mapping[str, str]
     replica: Replica | None = None
@@ -76,23 +81,15 @@ class BackupVault(pulumi.ComponentResource):
     key_arn: pulumi.Output[str]
     key_alias: pulumi.Output[str]
     replica_key_arn: pulumi.Output[str] | None
+    signing_key_arn: pulumi.Output[str]
+    signing_key_alias: pulumi.Output[str]
+    replica_signing_key_arn: pulumi.Output[str] | None
 
     def __init__(self, name: str, args: BackupVaultArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("kilo:storage:BackupVault", name, {}, opts)
-        self._name = name
+        self._name, self._args = name, args
         child = pulumi.ResourceOptions(parent=self)
-        self.primary = S3LockedBucket(
-            f"{name}-primary",
-            S3LockedBucketArgs(
-                bucket=args.primary_bucket,
-                lock_mode=args.primary_lock_mode,
-                lock_days=args.lock_days,
-                keep_days=args.keep_days,
-                protect=args.protect,
-                tags=args.tags,
-            ),
-            opts=child,
-        )
+        self.primary = self._bucket(f"{name}-primary", args.primary_bucket)
         self.secondary = GcsLockedBucket(
             f"{name}-secondary",
             GcsLockedBucketArgs(
@@ -123,41 +120,79 @@ class BackupVault(pulumi.ComponentResource):
             name, name=args.key_alias, target_key_id=key.key_id, opts=keep(self, args.protect)
         )
         self.key_arn, self.key_alias = key.arn, alias.name
-        self.replica, self.replica_key_arn = None, None
+        signing_policy = key_policy(args.key_administrators, args.signing_key_users, {})
+        signing_key = aws.kms.Key(
+            f"{name}-signing",
+            description="Signs the manifests of database backups",
+            # KMS rotates no such key; nor need it, as nobody can take it along.
+            key_usage="SIGN_VERIFY",
+            customer_master_key_spec="ECC_NIST_P256",
+            multi_region=True,
+            deletion_window_in_days=args.key_deletion_window_days,
+            policy=signing_policy,
+            tags=args.tags,
+            opts=keep(self, args.protect),
+        )
+        signing_alias = aws.kms.Alias(
+            f"{name}-signing",
+            name=args.signing_key_alias,
+            target_key_id=signing_key.key_id,
+            opts=keep(self, args.protect),
+        )
+        self.signing_key_arn, self.signing_key_alias = signing_key.arn, signing_alias.name
+        self.replica, self.replica_key_arn, self.replica_signing_key_arn = None, None, None
         if args.replica:
-            self._replicate(args, args.replica, key, policy)
+            self._replicate(args.replica)
+            region = args.replica.region
+            self.replica_key_arn = self._replicate_key(
+                "Unwraps the data keys of database backups", key, policy, f"{name}-replica", region
+            )
+            self.replica_signing_key_arn = self._replicate_key(
+                "Verifies the manifests of database backups",
+                signing_key,
+                signing_policy,
+                f"{name}-signing-replica",
+                region,
+            )
         self.register_outputs(
             {"primary": self.primary.bucket, "secondary": self.secondary.bucket, "key_arn": self.key_arn}
         )
 
-    def _replicate(
-        self, args: BackupVaultArgs, replica: Replica, key: aws.kms.Key, policy: pulumi.Output[str]
-    ) -> None:
-        child = pulumi.ResourceOptions(parent=self)
-        name = f"{self._name}-replica"
-        self.replica = S3LockedBucket(
+    def _bucket(self, name: str, bucket: str, region: str | None = None) -> S3LockedBucket:
+        args = self._args
+        return S3LockedBucket(
             name,
             S3LockedBucketArgs(
-                bucket=replica.bucket,
-                region=replica.region,
+                bucket=bucket,
+                region=region,
                 lock_mode=args.primary_lock_mode,
                 lock_days=args.lock_days,
                 keep_days=args.keep_days,
                 protect=args.protect,
                 tags=args.tags,
             ),
-            opts=child,
+            opts=pulumi.ResourceOptions(parent=self),
         )
+
+    def _replicate(self, replica: Replica) -> None:
+        child = pulumi.ResourceOptions(parent=self)
+        name = f"{self._name}-replica"
+        self.replica = self._bucket(name, replica.bucket, replica.region)
         S3Replication(
             name,
             S3ReplicationArgs(source=self.primary, destination=self.replica, role_name=replica.role_name),
             opts=child,
         )
-        self.replica_key_arn = aws.kms.ReplicaKey(
+
+    def _replicate_key(
+        self, use: str, key: aws.kms.Key, policy: pulumi.Output[str], name: str, region: str
+    ) -> pulumi.Output[str]:
+        args = self._args
+        return aws.kms.ReplicaKey(
             name,
-            region=replica.region,
+            region=region,
             primary_key_arn=key.arn,
-            description="Unwraps the data keys of database backups when the primary region is lost",
+            description=f"{use} when the primary region is lost",
             deletion_window_in_days=args.key_deletion_window_days,
             policy=policy,
             tags=args.tags,
@@ -165,8 +200,8 @@ class BackupVault(pulumi.ComponentResource):
         ).arn
 
     def allow_writing(self, identity: CloudIdentity) -> None:
-        """Let ``identity`` add backups, list names and look at locks, but neither read, change nor delete."""
-        self._allow(identity, "write-backups", write=[""])
+        """Let ``identity`` add backups and marks of failures, list names and look at locks, nothing else."""
+        self._allow(identity, "write-backups", write=WRITTEN)
 
     def allow_restoring(self, identity: CloudIdentity) -> None:
         """Let ``identity`` list and read backups, but not write."""
@@ -178,7 +213,7 @@ class BackupVault(pulumi.ComponentResource):
 
     def allow_completing(self, identity: CloudIdentity) -> None:
         """Let ``identity`` copy backups from one store to the other. It gets no key."""
-        self._allow(identity, "copy-backups", read=[""], write=[""])
+        self._allow(identity, "copy-backups", read=[""], write=COPIED)
 
     def allow_watching(self, identity: CloudIdentity) -> None:
         """Let ``identity`` list names and read manifests, evidence and marks of failures, but no backup."""

@@ -41,6 +41,8 @@ ADMINISTER = (
 )
 ENCRYPT = ("kms:Encrypt",)
 DECRYPT = ("kms:Decrypt",)
+SIGN = ("kms:Sign",)
+VERIFY = ("kms:GetPublicKey",)
 
 
 @dataclass(frozen=True)
@@ -80,17 +82,15 @@ def key_policy(
             if not reached:
                 continue
             context["tenant"] = reached
-        condition = _condition(context)
-        statements.append(
-            {
-                "Sid": f"{user.sid}Uses",
-                "Effect": "Allow",
-                "Principal": {"AWS": user.principal_arn},
-                "Action": list(user.actions),
-                "Resource": "*",
-                "Condition": condition,
-            }
-        )
+        use: dict[str, Any] = {
+            "Sid": f"{user.sid}Uses",
+            "Effect": "Allow",
+            "Principal": {"AWS": user.principal_arn},
+            "Action": list(user.actions),
+            "Resource": "*",
+        }
+        # Signing takes no encryption context.
+        statements.append({**use, "Condition": _condition(context)} if context else use)
         # DescribeKey takes no encryption context.
         statements.append(
             {

@@ -31,7 +31,7 @@ from components.cloud_identity import CloudIdentity, CloudIdentityArgs
 from components.consumer import Consumer, ConsumerArgs
 from components.database_roles import DatabaseRoles, DatabaseRolesArgs
 from components.ingest import Ingest, IngestArgs
-from components.key_policy import DECRYPT, ENCRYPT, KeyUser
+from components.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY, KeyUser
 from components.message_bus import MessageBus, MessageBusArgs, to_bus
 from components.mirrored_registry import MirroredRegistry, MirroredRegistryArgs
 from components.monitoring import Monitoring, MonitoringArgs
@@ -129,6 +129,13 @@ def deploy(settings: Settings) -> None:
             ],
             key_deletion_window_days=settings.key_deletion_window_days,
             key_context={"purpose": "backup"},
+            signing_key_alias=f"alias/kilo/{stage}/backup-signing",
+            signing_key_users=[
+                KeyUser("Backup", backup_identity.role_arn, SIGN),
+                KeyUser("Completion", completion_identity.role_arn, VERIFY),
+                KeyUser("Drill", drill_identity.role_arn, VERIFY),
+                KeyUser("Exporter", watch_identity.role_arn, VERIFY),
+            ],
             protect=settings.protect,
             tags=tags,
             replica=settings.backups.replica

@@ -104,6 +104,11 @@ def outputs_document(
                 "retention_days": backups.lock_days,
             },
             "encryption_key": {"provider": "aws", "key": vault.key_arn, "alias": vault.key_alias},
+            "signing_key": {
+                "provider": "aws",
+                "key": vault.signing_key_arn,
+                "alias": vault.signing_key_alias,
+            },
             **_replica(settings, vault),
         },
         "audit": {
@@ -138,7 +143,7 @@ def field_encryption_outputs(settings: Settings) -> FieldEncryptionOutputs:
 def _replica(settings: Settings, vault: BackupVault) -> dict[str, Any]:
     """What the vault has in another region, if anything."""
     backups = settings.backups
-    if backups.replica is None or vault.replica is None or vault.replica_key_arn is None:
+    if backups.replica is None or vault.replica is None:
         return {}
     return {
         "replica": {
@@ -152,6 +157,11 @@ def _replica(settings: Settings, vault: BackupVault) -> dict[str, Any]:
             "provider": "aws",
             "key": vault.replica_key_arn,
             "alias": vault.key_alias,
+        },
+        "signing_key_replica": {
+            "provider": "aws",
+            "key": vault.replica_signing_key_arn,
+            "alias": vault.signing_key_alias,
         },
     }
 

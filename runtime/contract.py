@@ -152,6 +152,12 @@ class BackupOutputs(_Part):
     encryption_key_replica: KeyReference | None = Field(
         default=None, description="The same key in another region, for when the first is lost."
     )
+    signing_key: KeyReference | None = Field(
+        default=None, description="Signs backups' manifests; a key of ECC_NIST_P256."
+    )
+    signing_key_replica: KeyReference | None = Field(
+        default=None, description="The same key in another region, for when the first is lost."
+    )
 
     @property
     def buckets(self) -> dict[str, BucketOutputs]:

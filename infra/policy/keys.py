@@ -76,7 +76,8 @@ def _policy_separation(resource: Resource) -> Iterator[str]:
             administrators |= _principals(statement)
         if actions & CRYPTOGRAPHIC_USE:
             users |= _principals(statement)
-            if not _names_a_context(statement):
+            # Signing takes no context.
+            if actions & CRYPTOGRAPHIC_USE - {"Sign"} and not _names_a_context(statement):
                 yield (
                     f"statement {statement.get('Sid', '?')} allows use with any encryption context; "
                     "add a condition on kms:EncryptionContext"

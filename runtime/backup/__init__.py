@@ -7,8 +7,8 @@ demand: a manifest's key carries its place in the chain and its digest.
 
 Nothing of a backup touches a disk here: the dump is read, encrypted and sent to both stores in
 pieces, and restored in the same way. Neither store is trusted: contents are encrypted under a data
-key that only the backup key of the stage can unwrap, and every manifest is sealed under that data
-key and names the manifests before it.
+key that only the backup key of the stage can unwrap, and every manifest is signed by a key that never
+leaves KMS and names the manifests before it.
 
 Left out: physical backups and point-in-time recovery, which a managed PostgreSQL brings and which
 can't be restored in another cloud.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from runtime.backup import cipher
 from runtime.backup.keys import BackupKey
 from runtime.backup.manifest import MANIFESTS, Manifest, ManifestKey, ObjectState, parse_manifest
+from runtime.backup.signatures import Verifier
 from runtime.backup.stores import ObjectInfo, Store
 from runtime.errors import BadInput, CheckFailed, KiloError
 
@@ -83,49 +84,47 @@ def read_catalogue(stores: Mapping[str, Store]) -> Catalogue:
     return catalogue
 
 
-def read_manifest(store: Store, key: ManifestKey) -> Manifest:
-    """Read a manifest and hold it against its key.
+def read_manifest(store: Store, key: ManifestKey, verifier: Verifier) -> Manifest:
+    """Read a manifest, hold it against its key and check its signature.
 
     Raises:
-        CheckFailed: it is not there, or not what its key says.
-        StoreError: the store failed.
+        CheckFailed: it is not there, not what its key says, or not signed by the stage.
+        Unreachable: the store or KMS failed.
     """
     try:
         content = b"".join(store.read(key.key))
     except KeyError as error:
         msg = f"{store.describe()}/{key.key}: listed, but not there"
         raise CheckFailed(msg) from error
-    return parse_manifest(key, content, store.describe())
+    return parse_manifest(key, content, store.describe(), verifier)
 
 
 def unwrap_data_key(key: BackupKey, manifest: Manifest) -> bytes:
-    """Unwrap the manifest's data key and check its seal with it.
+    """Unwrap the manifest's data key.
 
     Raises:
-        CheckFailed: KMS denies it, or the manifest is not genuine.
+        CheckFailed: KMS denies it, or the key was wrapped for something else.
         Unreachable: KMS does not answer.
     """
     context = manifest.encryption.context
     if context.get("backup") != manifest.id or context.get("purpose") != "backup":
         msg = f"backup {manifest.id}: its key belongs to another purpose or backup: {context}"
         raise CheckFailed(msg)
-    data_key = key.unwrap(manifest.encryption.wrapped_key, context)
-    manifest.check_seal(data_key)
-    return data_key
+    return key.unwrap(manifest.encryption.wrapped_key, context)
 
 
-def open_backup(store: Store, key: BackupKey, entry: Entry) -> Opened:
+def open_backup(store: Store, verifier: Verifier, key: BackupKey, entry: Entry) -> Opened:
     """Read a backup's manifest and unwrap its data key.
 
     Raises:
         CheckFailed: it is not there or not genuine, or KMS denies it.
         Unreachable: the store or KMS does not answer.
     """
-    manifest = read_manifest(store, entry.key)
+    manifest = read_manifest(store, entry.key, verifier)
     return Opened(manifest, unwrap_data_key(key, manifest))
 
 
-def open_newest(store: Store, key: BackupKey, entries: Sequence[Entry]) -> Opened:
+def open_newest(store: Store, verifier: Verifier, key: BackupKey, entries: Sequence[Entry]) -> Opened:
     """Open the newest of ``entries`` that is genuine, so that an invented one can't stand in the way.
 
     Raises:
@@ -135,7 +134,7 @@ def open_newest(store: Store, key: BackupKey, entries: Sequence[Entry]) -> Opene
     passed_over: list[KiloError] = []
     for entry in reversed(entries):
         try:
-            opened = open_backup(store, key, entry)
+            opened = open_backup(store, verifier, key, entry)
         except CheckFailed as error:
             passed_over.append(error)
             if len(passed_over) == _MOST_PASSED_OVER:

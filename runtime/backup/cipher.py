@@ -11,8 +11,6 @@ with every segment.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Iterable, Iterator
 
 from cryptography.exceptions import InvalidTag
@@ -66,11 +64,6 @@ def decrypt(data_key: bytes, name: str, ciphertext: Iterable[bytes]) -> Iterator
     except InvalidTag as error:
         msg = f"{name}: segment {index} is not genuine: the object was changed or cut off"
         raise CheckFailed(msg) from error
-
-
-def seal(data_key: bytes, content: bytes) -> str:
-    """The seal of a manifest: HMAC-SHA256 (RFC 2104) under a key derived from the data key."""
-    return hmac.new(derive(data_key, "manifest"), content, hashlib.sha256).hexdigest()
 
 
 def _nonce(index: int, *, last: bool) -> bytes:

@@ -34,6 +34,7 @@ from runtime.backup.prune import prune as run_prune
 from runtime.backup.restore import restore as run_restore
 from runtime.backup.run import complete as run_complete
 from runtime.backup.run import run_backup
+from runtime.backup.signatures import Verifier
 from runtime.backup.stores import Store, open_replica, open_stores
 from runtime.backup.verify import Verification
 from runtime.contract import StackOutputs, load_outputs
@@ -91,7 +92,8 @@ def run(as_json: _Json = False) -> None:
 @app.command(name="list", epilog="Example: kilo backup list --json")
 def list_backups(as_json: _Json = False) -> None:
     """List the backups of both stores, oldest first."""
-    _, stores = _open()
+    outputs, stores = _open()
+    verifier = Verifier(outputs.backups)
     catalogue = read_catalogue(stores)
     rows: list[dict[str, object]] = []
     errors = list(catalogue.errors.values())
@@ -102,7 +104,7 @@ def list_backups(as_json: _Json = False) -> None:
             "stores": list(entry.stores),
         }
         try:
-            manifest = read_manifest(stores[entry.stores[0]], entry.key)
+            manifest = read_manifest(stores[entry.stores[0]], entry.key, verifier)
         except KiloError as error:
             errors.append(error)
             row |= {"taken": None, "size_bytes": None, "rows": None, "error": str(error)}
@@ -186,9 +188,9 @@ def restore(
         msg = f"--from {source}: expected one of {', '.join(stores)}, replica"
         raise BadInput(msg)
     catalogue = read_catalogue({source: store})
-    key = BackupKey(outputs.backups)
+    keys = Verifier(outputs.backups), BackupKey(outputs.backups)
     wanted = catalogue.find(backup)
-    opened = open_backup(store, key, wanted) if backup else open_newest(store, key, catalogue.entries)
+    opened = open_backup(store, *keys, wanted) if backup else open_newest(store, *keys, catalogue.entries)
     for error in opened.passed_over:
         typer.echo(f"passed over: {error}", err=True)
     manifest = opened.manifest
@@ -218,7 +220,7 @@ def drill(backup: _Id = None, as_json: _Json = False) -> None:
     outputs, stores = _open()
     with _progress(as_json) as progress:
         progress.add_task("drilling", total=None)
-        results = run_drill(stores, BackupKey(outputs.backups), backup)
+        results = run_drill(stores, Verifier(outputs.backups), BackupKey(outputs.backups), backup)
         errors = keep_evidence(stores, results)
     if as_json:
         typer.echo(json.dumps([result.model_dump(mode="json") for result in results], indent=2))
@@ -246,6 +248,7 @@ def drill(backup: _Id = None, as_json: _Json = False) -> None:
 def complete(backup: _Id = None) -> None:
     """Copy backups that only one store has to the other; needs to read one and write the other."""
     outputs, stores = _open()
+    verifier = Verifier(outputs.backups)
     catalogue = read_catalogue(stores)
     chosen = catalogue.entries if backup is None else [catalogue.find(backup)]
     _raise_first(list(catalogue.errors.values()))
@@ -253,7 +256,7 @@ def complete(backup: _Id = None) -> None:
     for entry in chosen:
         source = stores[entry.stores[0]]
         for name in (name for name in stores if name not in entry.stores):
-            manifest = read_manifest(source, entry.key)
+            manifest = read_manifest(source, entry.key, verifier)
             lock = run_complete(outputs, source, name, stores[name], manifest)
             typer.echo(f"{manifest.id} copied to {stores[name].describe()}, lock {lock}")
             copied += 1
@@ -288,9 +291,9 @@ def exporter(
 ) -> None:
     """Export metrics of what both stores have, until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    _, stores = _open()
+    outputs, stores = _open()
     registry = CollectorRegistry()
-    exporting = Exporter(stores, registry)
+    exporting = Exporter(stores, Verifier(outputs.backups), registry)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

@@ -6,7 +6,7 @@ programs by environment, never on their command lines.
 
 A table's fingerprint is the sum of 64-bit hashes of its rows' text, under session settings that fix
 that text. It does not depend on row order, and it is for finding a restore that went wrong; forging
-is what the manifest's seal is for.
+is what the manifest's signature is for.
 """
 
 from __future__ import annotations

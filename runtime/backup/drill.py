@@ -20,6 +20,7 @@ from runtime.backup.catalogue import Opened, open_newest, read_catalogue
 from runtime.backup.keys import BackupKey
 from runtime.backup.restore import restore
 from runtime.backup.scratch import scratch_server
+from runtime.backup.signatures import Verifier
 from runtime.backup.stores import Store
 from runtime.errors import CheckFailed, KiloError
 
@@ -58,7 +59,9 @@ class Evidence(BaseModel):
             return None
 
 
-def drill(stores: Mapping[str, Store], key: BackupKey, backup_id: str | None = None) -> list[Evidence]:
+def drill(
+    stores: Mapping[str, Store], verifier: Verifier, key: BackupKey, backup_id: str | None = None
+) -> list[Evidence]:
     """Drill the backup of that id, or the newest genuine one that each store has.
 
     Failures are in the evidence; so is every newer manifest that was passed over since it is not genuine.
@@ -78,7 +81,7 @@ def drill(stores: Mapping[str, Store], key: BackupKey, backup_id: str | None = N
             results.append(_failed(name, "none", begun, catalogue.errors.get(name, absent)))
             continue
         try:
-            opened = open_newest(store, key, chosen)
+            opened = open_newest(store, verifier, key, chosen)
         except KiloError as error:
             results.append(_failed(name, chosen[-1].key.id, begun, error))
             continue

@@ -17,6 +17,7 @@ from runtime.backup.catalogue import Entry, read_catalogue, read_manifest
 from runtime.backup.drill import DRILLS, Evidence, last_proven
 from runtime.backup.failures import FAILURES, failed_at
 from runtime.backup.manifest import Manifest
+from runtime.backup.signatures import Verifier
 from runtime.backup.stores import Store
 from runtime.errors import CheckFailed, KiloError
 from runtime.observe import metrics
@@ -28,8 +29,9 @@ log = logging.getLogger(__name__)
 class Exporter:
     """Exports the state of the stores."""
 
-    def __init__(self, stores: Mapping[str, Store], registry: CollectorRegistry) -> None:
+    def __init__(self, stores: Mapping[str, Store], verifier: Verifier, registry: CollectorRegistry) -> None:
         self._stores = stores
+        self._verifier = verifier
         self._last_success = metrics.BACKUP_LAST_SUCCESS.create(registry)
         self._last_failure = metrics.BACKUP_LAST_FAILURE.create(registry)
         self._duration = metrics.BACKUP_DURATION.create(registry)
@@ -51,7 +53,7 @@ class Exporter:
             # By the store's own clock, and 0 where there is none: an absent series would say nothing.
             self._last_success.labels(name).set(held[-1].listed[name].created_at.timestamp() if held else 0)
             try:
-                manifest = _newest_readable(store, held)
+                manifest = self._newest_genuine(store, held)
                 if manifest is not None:
                     self._size.labels(name).set(manifest.size)
                     if newest is None or manifest.finished_at > newest:
@@ -86,12 +88,10 @@ class Exporter:
             self._recovery_time.labels(name).set(evidence.recovery_time_seconds)
             self._recovery_point.labels(name).set(evidence.recovery_point_seconds)
 
-
-def _newest_readable(store: Store, held: Sequence[Entry]) -> Manifest | None:
-    """The newest manifest that is what its key says. Whether it is genuine only the key can tell."""
-    for entry in reversed(held[-_LOOKED_AT:]):
-        try:
-            return read_manifest(store, entry.key)
-        except CheckFailed as error:
-            log.warning("%s", error)
-    return None
+    def _newest_genuine(self, store: Store, held: Sequence[Entry]) -> Manifest | None:
+        for entry in reversed(held[-_LOOKED_AT:]):
+            try:
+                return read_manifest(store, entry.key, self._verifier)
+            except CheckFailed as error:
+                log.warning("%s", error)
+        return None

@@ -11,7 +11,6 @@ which begin with the time, give the order, so that such a key can't end the chai
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -22,12 +21,13 @@ from typing import Literal, Self
 import rfc8785
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from runtime.backup import cipher
+from runtime.backup.signatures import Signature, Signer, Verifier
 from runtime.errors import CheckFailed
 
 MANIFESTS = "manifests/"
 OBJECTS = "backups/"
 LAST_PLACE = 10**12 - 1
+_PURPOSE = "manifest"
 _MOST_HEADS = 16
 """Far more than runs can meet; whoever invents keys can't make manifests grow without end."""
 _KEY = re.compile(
@@ -68,7 +68,7 @@ class Encryption(_Part):
 class Manifest(_Part):
     """A backup. Times are UTC."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     id: str
     sequence: int
     previous: tuple[str, ...]
@@ -83,21 +83,20 @@ class Manifest(_Part):
     tables: dict[str, TableState]
     objects: dict[str, ObjectState]
     encryption: Encryption
-    seal: str = ""
+    signature: Signature | None = None
 
-    def sealed(self, data_key: bytes) -> Self:
-        """This manifest with its seal."""
-        return self.model_copy(update={"seal": cipher.seal(data_key, self._unsealed())})
+    def signed(self, signer: Signer) -> Self:
+        """This manifest with its signature. Raises as :meth:`~runtime.backup.signatures.Signer.sign`."""
+        return self.model_copy(update={"signature": signer.sign(_PURPOSE, self._unsigned())})
 
-    def check_seal(self, data_key: bytes) -> None:
-        """Check the seal.
+    def check_signature(self, verifier: Verifier, place: str) -> None:
+        """Check the signature; ``place`` says where the manifest lies.
 
         Raises:
-            CheckFailed: the manifest was not made under this data key.
+            CheckFailed: the manifest is not signed, by another key, or was altered.
+            Unreachable: KMS does not answer.
         """
-        if not hmac.compare_digest(cipher.seal(data_key, self._unsealed()), self.seal):
-            msg = f"backup {self.id}: the manifest's seal is wrong: it was changed, or is not of this key"
-            raise CheckFailed(msg)
+        verifier.verify(self.signature, _PURPOSE, self._unsigned(), place)
 
     def content(self) -> bytes:
         """The canonical bytes."""
@@ -113,8 +112,8 @@ class Manifest(_Part):
         """Bytes of all objects as they lie in a store."""
         return sum(state.size for state in self.objects.values())
 
-    def _unsealed(self) -> bytes:
-        return self.model_copy(update={"seal": ""}).content()
+    def _unsigned(self) -> bytes:
+        return self.model_copy(update={"signature": None}).content()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +145,13 @@ def next_place(ends: Sequence[ManifestKey]) -> int:
     return min(ends[0].sequence + 1, LAST_PLACE) if ends else 1
 
 
-def parse_manifest(key: ManifestKey, content: bytes, place: str) -> Manifest:
-    """Read a manifest and hold it against its key.
+def parse_manifest(key: ManifestKey, content: bytes, place: str, verifier: Verifier) -> Manifest:
+    """Read a manifest, hold it against its key and check its signature.
 
     Raises:
-        CheckFailed: its bytes are not those whose digest the key has, or it is not of this format.
+        CheckFailed: its bytes are not those whose digest the key has, it is not of this format, or not
+            signed by the stage.
+        Unreachable: KMS does not answer.
     """
     if hashlib.sha256(content).hexdigest() != key.sha256:
         msg = f"{place}/{key.key}: the content is not what the key's digest says"
@@ -165,4 +166,5 @@ def parse_manifest(key: ManifestKey, content: bytes, place: str) -> Manifest:
     if (manifest.id, manifest.sequence) != (key.id, key.sequence):
         msg = f"{place}/{key.key}: says that it is backup {manifest.id}, {manifest.sequence} of the chain"
         raise CheckFailed(msg)
+    manifest.check_signature(verifier, f"{place}/{key.key}")
     return manifest

@@ -16,6 +16,7 @@ from runtime.backup.fanout import Outcome, Pipe, fan_out
 from runtime.backup.keys import BackupKey, DataKey
 from runtime.backup.locks import check_lock
 from runtime.backup.manifest import MANIFESTS, OBJECTS, Encryption, Manifest, ObjectState, heads, next_place
+from runtime.backup.signatures import Signer
 from runtime.backup.stores import Lock, Store
 from runtime.contract import StackOutputs
 from runtime.errors import CheckFailed, KiloError, Unreachable
@@ -148,8 +149,10 @@ def _run_backup(outputs: StackOutputs, stores: dict[str, Store], url: str, repor
     now = datetime.now(UTC)
     backup_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     context = {"purpose": "backup", "stage": outputs.stage, "backup": backup_id}
-    backup_key = BackupKey(outputs.backups)
+    backup_key, signer = BackupKey(outputs.backups), Signer(outputs.backups)
     data_key = backup_key.make(context)
+    # What would refuse the manifest in the end shall refuse it before the dump.
+    signer.sign("run", backup_id.encode())
     run = _Run(outputs, stores, backup_id, data_key)
     previous = heads(_manifest_keys(run))
     with database.open_snapshot(url) as snapshot, ThreadPoolExecutor(1) as executor:
@@ -177,7 +180,7 @@ def _run_backup(outputs: StackOutputs, stores: dict[str, Store], url: str, repor
         encryption=Encryption(
             algorithm=cipher.ALGORITHM, key=backup_key.arn, context=context, wrapped_key=data_key.wrapped
         ),
-    ).sealed(data_key.plaintext)
+    ).signed(signer)
     run.publish(manifest)
     return BackupResult(
         manifest,

@@ -9,6 +9,7 @@ from runtime.backup.catalogue import Catalogue, Entry, Opened, open_backup, plai
 from runtime.backup.keys import BackupKey
 from runtime.backup.locks import check_lock
 from runtime.backup.manifest import OBJECTS, Manifest
+from runtime.backup.signatures import Verifier
 from runtime.backup.stores import Store
 from runtime.contract import BackupOutputs
 from runtime.errors import CheckFailed, KiloError
@@ -54,6 +55,7 @@ class Verification:
         self._stores = stores
         self._catalogue = catalogue
         self._key = key
+        self._verifier = Verifier(outputs)
         self._report = report
 
     def check(self, entry: Entry) -> list[Check]:
@@ -82,11 +84,11 @@ class Verification:
                 return Check(entry.key.id, name, subject, "wrong", error)
 
         try:
-            opened = open_backup(store, self._key, entry)
+            opened = open_backup(store, self._verifier, self._key, entry)
         except KiloError as error:
             return [Check(entry.key.id, name, "manifest", "not genuine", error)]
         manifest = opened.manifest
-        checks = [Check(entry.key.id, name, "manifest", "genuine, sealed")]
+        checks = [Check(entry.key.id, name, "manifest", "genuine, signed")]
         checks += [
             check(part, lambda part=part: self._read(store, opened, part)) for part in manifest.objects
         ]
@@ -113,7 +115,7 @@ class Verification:
         """Every manifest that this one names must be there, unless everything before it was pruned."""
         name = entry.stores[0]
         try:
-            manifest = read_manifest(self._stores[name], entry.key)
+            manifest = read_manifest(self._stores[name], entry.key, self._verifier)
         except KiloError as error:
             return Check(entry.key.id, name, "chain", "not readable", error)
         known = {found.key.key for found in self._catalogue.entries}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from runtime.backup.drill import Evidence, drill, keep_evidence
 from runtime.backup.keys import BackupKey
 from runtime.backup.run import BackupResult, run_backup
+from runtime.backup.signatures import Verifier
 from runtime.backup.stores import open_stores
 from runtime.contract import StackOutputs
 
@@ -49,7 +50,7 @@ def back_up_and_drill(
     progress("backing up into both stores")
     taken = run_backup(outputs, stores, database)
     progress(f"drilling {taken.manifest.id} from both stores")
-    evidence = drill(stores, BackupKey(outputs.backups), taken.manifest.id)
+    evidence = drill(stores, Verifier(outputs.backups), BackupKey(outputs.backups), taken.manifest.id)
     problems = [f"backup to {store.store}: {store.error}" for store in taken.stores if store.error]
     problems += [f"drill from {found.store}: {found.error}" for found in evidence if found.error]
     problems += [f"evidence: {error}" for error in keep_evidence(stores, evidence)]

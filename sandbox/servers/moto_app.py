@@ -34,7 +34,6 @@ def serve(directory: Path, port: int) -> None:
     """Serve moto with the state under ``directory``."""
     # Imported late: moto must see the controlled clock.
     from moto.backends import get_backend  # noqa: PLC0415
-    from moto.kms import models as kms_models  # noqa: PLC0415
     from moto.moto_api._internal import mock_random  # noqa: PLC0415
     from moto.moto_server.werkzeug_app import (  # noqa: PLC0415
         DomainDispatcherApplication,
@@ -50,8 +49,6 @@ def serve(directory: Path, port: int) -> None:
 
     for service in SERVICES:
         get_backend(service)  # type: ignore[call-overload]
-    # moto makes an RSA key of every key, a tenth of a second each, though only asymmetric ones use it.
-    kms_models.generate_private_key = lambda _: None  # type: ignore[assignment]
 
     moto_gaps.fill()
 

@@ -11,18 +11,26 @@
   https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
 - What a multi-region key has encrypted can be decrypted, in each of its regions; moto cuts off the end of
   such a key's id in the ciphertext.
+- A signing key of an elliptic curve is the same after a replay, since it comes of the bytes that replays
+  repeat; moto leaves it to OpenSSL, and makes an RSA key of every symmetric key, a tenth of a second each.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
+SIGNING_SPECS = ("ECC_NIST_P256",)
+"""Specs of asymmetric keys that are kept."""
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _SHORT_ID = 36
 """Characters of a key's id without its ``mrk-``."""
 _NO_RETENTION = (
@@ -54,6 +62,20 @@ def _fill_kms() -> None:
         return plaintext, next(known for known in master_keys if known.endswith(short_id))
 
     models.encrypt, models.decrypt = encrypt_by_short_id, decrypt_by_short_id
+    models.generate_private_key = _private_key
+
+
+def _private_key(key_spec: str) -> Any:
+    from moto.kms.utils import ECDSAPrivateKey  # noqa: PLC0415
+
+    if key_spec not in SIGNING_SPECS:
+        return None
+    key = ECDSAPrivateKey(key_spec)
+    curve = key.private_key.curve
+    # 64 bits more than the curve has, so that no scalar is likelier than another (FIPS 186-5, A.2.1).
+    number = int.from_bytes(os.urandom(curve.key_size // 8 + 8), "big")
+    key.private_key = ec.derive_private_key(number % (_P256_ORDER - 1) + 1, curve)
+    return key
 
 
 def _fill_s3() -> None:

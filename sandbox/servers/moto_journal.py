@@ -3,8 +3,8 @@
 At a start the journal is replayed, request by request, each at its own time and with its own seed, so
 that everything comes back as it was, key ids, key material, version ids and dates included. Requests
 take turns, since moto is one interpreter's work anyway and replay needs their order; only a wait for
-messages waits outside of the turn. Keys of asymmetric kinds are refused: their material comes from a C
-library and could not be replayed.
+messages waits outside of the turn. RSA keys are refused: their material comes from a C library and could
+not be replayed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from sandbox.servers.determinism import moment
 from sandbox.servers.journal import Journal
+from sandbox.servers.moto_gaps import SIGNING_SPECS
 
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -32,7 +33,7 @@ _READS = re.compile(
 _RECEIVE = "ReceiveMessage"
 # A hidden message comes back by time alone, which nothing announces.
 _POLL_SECONDS = 0.5
-_SYMMETRIC = ("SYMMETRIC_DEFAULT", "HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512")
+_KEPT = ("SYMMETRIC_DEFAULT", "HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512", *SIGNING_SPECS)
 
 
 class DurableMoto:
@@ -178,7 +179,7 @@ def _refusal(action: str, body: bytes) -> bytes | None:
         return None
     request = json.loads(body)
     spec = request.get("KeySpec") or request.get("CustomerMasterKeySpec") or "SYMMETRIC_DEFAULT"
-    if spec in _SYMMETRIC:
+    if spec in _KEPT:
         return None
-    message = f"the sandbox keeps no asymmetric keys, and {spec} is one; use one of {', '.join(_SYMMETRIC)}"
+    message = f"the sandbox keeps no key of {spec}; use one of {', '.join(_KEPT)}"
     return json.dumps({"__type": "UnsupportedOperationException", "message": message}).encode()

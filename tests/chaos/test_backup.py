@@ -16,6 +16,7 @@ from runtime.backup.catalogue import read_catalogue, read_manifest
 from runtime.backup.drill import drill
 from runtime.backup.keys import BackupKey
 from runtime.backup.run import complete, run_backup
+from runtime.backup.signatures import Verifier
 from runtime.backup.stores import Store
 from runtime.backup.verify import Verification
 from runtime.contract import StackOutputs
@@ -90,12 +91,12 @@ def test_killed_at_random_points(
     for entry in half:
         [source] = entry.stores
         [target] = stores.keys() - entry.stores
-        manifest = read_manifest(stores[source], entry.key)
+        manifest = read_manifest(stores[source], entry.key, Verifier(outputs.backups))
         complete(outputs, stores[source], target, stores[target], manifest)
     assert [entry for entry in read_catalogue(stores).entries if len(entry.stores) == 1] == []
     assert run_backup(outputs, stores, filled_url).whole
     assert check() == []
-    assert [result.error for result in drill(stores, key)] == [None, None]
+    assert [result.error for result in drill(stores, Verifier(outputs.backups), key)] == [None, None]
     with psycopg.connect(filled_url) as connection:
         left = connection.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name IN ('kilo backup', 'pg_dump')"

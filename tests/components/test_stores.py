@@ -10,7 +10,7 @@ import pytest
 from components.backup_vault import BackupVault, BackupVaultArgs, Replica
 from components.cloud_identity import CloudIdentity, CloudIdentityArgs
 from components.gcs_locked_bucket import GcsLockedBucket, GcsLockedBucketArgs
-from components.key_policy import DECRYPT, ENCRYPT, KeyUser
+from components.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY, KeyUser
 from components.s3_locked_bucket import S3LockedBucket, S3LockedBucketArgs
 from tests.components.recorder import Recording, record
 
@@ -80,6 +80,11 @@ def vault(replica: Replica | None = None) -> Recording:
                 ],
                 key_deletion_window_days=30,
                 key_context={"purpose": "backup"},
+                signing_key_alias="alias/kilo/dev/backup-signing",
+                signing_key_users=[
+                    KeyUser("Backup", writer.role_arn, SIGN),
+                    KeyUser("Drill", restorer.role_arn, VERIFY),
+                ],
                 protect=True,
                 tags={},
                 replica=replica,
@@ -176,6 +181,10 @@ def test_who_writes_backups_can_neither_read_nor_delete_them() -> None:
     )
     member = recording.one("gcp:storage/bucketIAMMember:BucketIAMMember", "backups-backup").inputs
     assert member["role"] == "roles/storage.objectCreator"
+    # Evidence of drills, which pruning goes by, is not the writer's to add.
+    written = statement(recording, "backup-write-backups", "Write")["Resource"]
+    assert written == [f"arn:aws:s3:::kilo-primary/{name}/*" for name in ("backups", "manifests", "failures")]
+    assert "drills/" not in member["condition"]["expression"]
 
 
 def grants(recording: Recording, account: str) -> dict[str, str | None]:
@@ -242,11 +251,23 @@ def test_nobody_overwrites_an_object_or_locks_it_for_longer() -> None:
 
 
 def test_who_writes_backups_cannot_decrypt_them() -> None:
-    policy = json.loads(vault().one("aws:kms/key:Key").inputs["policy"])
+    policy = json.loads(vault().one("aws:kms/key:Key", "backups").inputs["policy"])
     found = {statement["Sid"]: statement for statement in policy["Statement"]}
     assert found["BackupUses"]["Action"] == ["kms:Encrypt"]
     assert found["DrillUses"]["Action"] == ["kms:Decrypt"]
     assert found["BackupUses"]["Condition"] == {"StringEquals": {"kms:EncryptionContext:purpose": "backup"}}
+
+
+def test_who_writes_backups_signs_and_who_reads_them_only_verifies() -> None:
+    recording = vault()
+    key = recording.one("aws:kms/key:Key", "backups-signing")
+    assert (key.inputs["keyUsage"], key.inputs["customerMasterKeySpec"]) == ("SIGN_VERIFY", "ECC_NIST_P256")
+    assert key.protect
+    assert key.retain_on_delete
+    found = {each["Sid"]: each for each in json.loads(key.inputs["policy"])["Statement"]}
+    assert found["BackupUses"]["Action"] == ["kms:Sign"]
+    assert found["DrillUses"]["Action"] == ["kms:GetPublicKey"]
+    assert not set(found["Administer"]["Action"]) & {"kms:Sign", "kms:CreateGrant"}
 
 
 def test_google_access_is_given_to_the_service_account_itself() -> None:
@@ -285,9 +306,10 @@ def test_a_replica_is_locked_elsewhere_and_the_key_goes_with_it() -> None:
         "ReplicaKey",
     }
     assert all(resource.protect and resource.retain_on_delete for resource in there)
-    assert recording.one("aws:kms/key:Key").inputs["multiRegion"] is True
-    replica_key = recording.one("aws:kms/replicaKey:ReplicaKey").inputs
-    assert replica_key["policy"] == recording.one("aws:kms/key:Key").inputs["policy"]
+    for name, replica in (("backups", "backups-replica"), ("backups-signing", "backups-signing-replica")):
+        key = recording.one("aws:kms/key:Key", name).inputs
+        assert key["multiRegion"] is True
+        assert recording.one("aws:kms/replicaKey:ReplicaKey", replica).inputs["policy"] == key["policy"]
     [rule] = recording.one("aws:s3/bucketReplicationConfig:BucketReplicationConfig").inputs["rules"]
     assert rule["destination"] == {"bucket": "arn:aws:s3:::kilo-replica"}
     assert rule["deleteMarkerReplication"] == {"status": "Disabled"}

@@ -110,6 +110,7 @@ SILENT: list[tuple[str, str, dict[str, Any]]] = [
     ("kms-key-rotation", keys.AWS_KEY, {"customerMasterKeySpec": "ECC_NIST_P256"}),
     ("kms-deletion-window", keys.AWS_KEY, {"deletionWindowInDays": 30}),
     ("kms-key-policy", keys.AWS_KEY, {"policy": key_policy()}),
+    ("kms-key-policy", keys.AWS_KEY, {"policy": key_policy(Action=["kms:Sign"], Condition={})}),
     ("gcp-key-rotation", keys.GCP_KEY, {"rotationPeriod": "31536000s"}),
     ("iam-no-wildcard", ROLE_POLICY, identity_policy()),
     ("iam-no-wildcard", ROLE_POLICY, identity_policy(Action="ecr:GetAuthorizationToken", Resource="*")),

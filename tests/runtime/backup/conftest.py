@@ -15,12 +15,14 @@ import urllib3
 from psycopg import sql
 
 from runtime.backup.keys import BackupKey
+from runtime.backup.signatures import Verifier
 from runtime.backup.stores import Store, open_stores
 from runtime.contract import StackOutputs
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.moto import MotoServer
 from sandbox.servers.postgres import PostgresServer
 from sandbox.toolchain import path
+from tests.runtime.registry.proxy import Proxy
 
 _numbers = itertools.count(1)
 REGION = "eu-central-1"
@@ -57,6 +59,24 @@ def cloud(moto: MotoServer, gcs: FakeGcsServer, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
+def s3_proxy(cloud: None, moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    del cloud
+    proxy = Proxy(moto.url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def gcs_proxy(cloud: None, gcs: FakeGcsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    del cloud
+    proxy = Proxy(gcs.url)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
 def outputs(cloud: None, gcs: FakeGcsServer) -> StackOutputs:
     """Outputs of a stage with fresh, locked buckets and a fresh key."""
     del cloud
@@ -74,11 +94,17 @@ def outputs(cloud: None, gcs: FakeGcsServer) -> StackOutputs:
         ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": retention}},
     )
     urllib3.request("POST", f"{gcs.url}/storage/v1/b?project=tests", json={"name": bucket})
-    key = boto3.client("kms").create_key()["KeyMetadata"]["Arn"]
-    return stage_outputs(bucket, key)
+    kms = boto3.client("kms")
+    return stage_outputs(bucket, kms.create_key()["KeyMetadata"]["Arn"], make_signing_key(kms))
 
 
-def stage_outputs(bucket: str, key: str) -> StackOutputs:
+def make_signing_key(kms: Any) -> str:
+    """A key as the vault's: its ARN."""
+    made = kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY", MultiRegion=True)
+    return made["KeyMetadata"]["Arn"]
+
+
+def stage_outputs(bucket: str, key: str, signing_key: str) -> StackOutputs:
     def store(provider: str, mode: str) -> dict[str, Any]:
         return {
             "provider": provider,
@@ -121,6 +147,7 @@ def stage_outputs(bucket: str, key: str) -> StackOutputs:
                 "primary": store("aws", "compliance"),
                 "secondary": store("gcp", "unlocked"),
                 "encryption_key": {"provider": "aws", "key": key, "alias": "alias/backup"},
+                "signing_key": {"provider": "aws", "key": signing_key, "alias": "alias/backup-signing"},
             },
             "audit": store("aws", "compliance"),
             "monitoring": {"prometheus_url": "http://prometheus"},
@@ -136,6 +163,11 @@ def stores(outputs: StackOutputs) -> dict[str, Store]:
 @pytest.fixture
 def key(outputs: StackOutputs) -> BackupKey:
     return BackupKey(outputs.backups)
+
+
+@pytest.fixture
+def verifier(outputs: StackOutputs) -> Verifier:
+    return Verifier(outputs.backups)
 
 
 @pytest.fixture

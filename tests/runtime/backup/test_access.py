@@ -18,6 +18,7 @@ import urllib3
 from botocore.exceptions import ClientError
 from prometheus_client import CollectorRegistry
 
+from components.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY
 from runtime.backup.catalogue import read_catalogue, unwrap_data_key
 from runtime.backup.drill import drill, keep_evidence
 from runtime.backup.exporter import Exporter
@@ -25,6 +26,7 @@ from runtime.backup.keys import BackupKey
 from runtime.backup.manifest import Manifest
 from runtime.backup.prune import prune
 from runtime.backup.run import complete, run_backup
+from runtime.backup.signatures import Signer, Verifier
 from runtime.backup.stores import Store, StoreError, open_stores
 from runtime.contract import StackOutputs
 from runtime.errors import CheckFailed
@@ -32,10 +34,15 @@ from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.moto import MotoServer
 from tests.components.recorder import Recording
 from tests.components.test_stores import vault
-from tests.runtime.backup.conftest import REGION, stage_outputs
+from tests.runtime.backup.conftest import REGION, make_signing_key, stage_outputs
 
 BUCKET = "kilo-primary"
-KMS = {"backup": "kms:Encrypt", "backup-drill": "kms:Decrypt"}
+KMS = {
+    "backup": [*ENCRYPT, *SIGN],
+    "backup-drill": [*DECRYPT, *VERIFY],
+    "backup-completion": VERIFY,
+    "backup-exporter": VERIFY,
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +74,9 @@ class Guarded:
         policy = recording.one("aws:s3/bucketPolicy:BucketPolicy").inputs["policy"]
         s3.put_bucket_policy(Bucket=BUCKET, Policy=policy)
         urllib3.request("POST", f"{gcs.url}/storage/v1/b?project=tests", json={"name": BUCKET})
-        key = self._admin("kms").create_key()["KeyMetadata"]["Arn"]
-        outputs = stage_outputs(BUCKET, key)
+        kms = self._admin("kms")
+        key = kms.create_key()["KeyMetadata"]["Arn"]
+        outputs = stage_outputs(BUCKET, key, make_signing_key(kms))
         primary = outputs.backups.primary.model_copy(update={"lock_mode": "governance"})
         self.outputs = outputs.model_copy(
             update={"backups": outputs.backups.model_copy(update={"primary": primary})}
@@ -79,7 +87,7 @@ class Guarded:
             iam.create_user(UserName=user)
             iam.put_user_policy(UserName=user, PolicyName="s3", PolicyDocument=role_policy.inputs["policy"])
             if user in KMS:
-                allowed = {"Effect": "Allow", "Action": [KMS[user]], "Resource": "*"}
+                allowed = {"Effect": "Allow", "Action": list(KMS[user]), "Resource": "*"}
                 document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
                 iam.put_user_policy(UserName=user, PolicyName="kms", PolicyDocument=document)
             made = iam.create_access_key(UserName=user)["AccessKey"]
@@ -145,6 +153,7 @@ def test_the_writer_adds_backups_and_nothing_else(
         entry["VersionId"] for entry in s3.list_object_versions(Bucket=BUCKET, Prefix=dump)["Versions"]
     ]
     denied(lambda: list(stores["primary"].read(dump)))
+    denied(lambda: stores["primary"].create("drills/x", BytesIO(b"false evidence")))
     denied(lambda: s3.get_object(Bucket=BUCKET, Key=dump))
     denied(lambda: s3.delete_object(Bucket=BUCKET, Key=dump))
     denied(lambda: s3.delete_object(Bucket=BUCKET, Key=dump, VersionId=version))
@@ -187,6 +196,7 @@ def test_the_writer_adds_backups_and_nothing_else(
     )
     denied(lambda: s3.put_bucket_policy(Bucket=BUCKET, Policy="{}"))
     denied(lambda: unwrap_data_key(key_of(guarded.outputs), manifest))
+    denied(lambda: Verifier(guarded.outputs.backups).verify(manifest.signature, "x", b"", "x"))
     assert [entry.key.id for entry in read_catalogue(stores).entries][-1] == manifest.id
 
 
@@ -194,13 +204,19 @@ def test_the_drill_reads_backups_and_adds_evidence(
     become: Become, guarded: Guarded, manifest: Manifest
 ) -> None:
     stores = become("backup-drill")
-    results = drill({"primary": stores["primary"]}, key_of(guarded.outputs), manifest.id)
+    results = drill(
+        {"primary": stores["primary"]},
+        Verifier(guarded.outputs.backups),
+        key_of(guarded.outputs),
+        manifest.id,
+    )
     assert [result.error for result in results] == [None]
     assert keep_evidence(stores, results) == []
     denied(lambda: stores["primary"].create("backups/false", BytesIO(b"false")))
     denied(lambda: stores["primary"].create("manifests/false", BytesIO(b"false")))
     denied(lambda: stores["primary"].delete(manifest.key()))
     denied(lambda: key_of(guarded.outputs).make({"purpose": "backup"}))
+    denied(lambda: Signer(guarded.outputs.backups).sign("manifest", b"false"))
 
 
 def test_who_restores_reads_and_does_not_write(become: Become, manifest: Manifest) -> None:
@@ -216,6 +232,8 @@ def test_completing_copies_what_it_cannot_decrypt(
     become: Become, guarded: Guarded, manifest: Manifest
 ) -> None:
     stores = become("backup-completion")
+    manifest.check_signature(Verifier(guarded.outputs.backups), "here")
+    denied(lambda: Signer(guarded.outputs.backups).sign("manifest", b"false"))
     for key in [manifest.key(), *(state.key for state in manifest.objects.values())]:
         stores["secondary"].delete(key)
     assert complete(guarded.outputs, stores["primary"], "secondary", stores["secondary"], manifest)
@@ -224,14 +242,15 @@ def test_completing_copies_what_it_cannot_decrypt(
     denied(lambda: stores["primary"].delete(manifest.key()))
 
 
-def test_watching_reads_no_backup(become: Become, manifest: Manifest) -> None:
+def test_watching_reads_no_backup(become: Become, guarded: Guarded, manifest: Manifest) -> None:
     stores = become("backup-exporter")
     registry = CollectorRegistry()
-    exporter = Exporter(stores, registry)
+    exporter = Exporter(stores, Verifier(guarded.outputs.backups), registry)
     exporter.look()
     assert registry.get_sample_value("backup_size_bytes", {"store": "primary"}) == manifest.size
     denied(lambda: list(stores["primary"].read(manifest.objects["database.dump"].key)))
     denied(lambda: stores["primary"].create("drills/x", BytesIO(b"false evidence")))
+    denied(lambda: Signer(guarded.outputs.backups).sign("manifest", b"false"))
 
 
 def test_nobody_prunes_what_is_locked(become: Become, manifest: Manifest) -> None:

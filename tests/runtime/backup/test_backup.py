@@ -19,6 +19,7 @@ from runtime.backup.keys import BackupKey
 from runtime.backup.prune import prune
 from runtime.backup.restore import restore
 from runtime.backup.run import BackupResult, run_backup
+from runtime.backup.signatures import Verifier
 from runtime.backup.stores import Store
 from runtime.backup.verify import Check, Verification
 from runtime.contract import StackOutputs
@@ -238,7 +239,7 @@ def test_the_drill_proves_both_stores_and_leaves_evidence(
     outputs: StackOutputs, stores: Stores, key: BackupKey, filled_url: str
 ) -> None:
     manifest = back_up(outputs, stores, filled_url).manifest
-    results = drill(stores, key)
+    results = drill(stores, Verifier(outputs.backups), key)
     assert [(result.store, result.backup, result.error) for result in results] == [
         ("primary", manifest.id, None),
         ("secondary", manifest.id, None),
@@ -246,7 +247,7 @@ def test_the_drill_proves_both_stores_and_leaves_evidence(
     assert all(result.rows == 20_102 and result.recovery_time_seconds > 0 for result in results)
     assert keep_evidence(stores, results) == []
     registry = CollectorRegistry()
-    Exporter(stores, registry).look()
+    Exporter(stores, Verifier(outputs.backups), registry).look()
     for store in stores:
         labels = {"store": store}
         assert registry.get_sample_value("backup_last_success_timestamp_seconds", labels) == pytest.approx(
@@ -264,7 +265,7 @@ def test_pruning_spares_what_is_locked_the_newest_and_the_last_proven(
 ) -> None:
     made = [back_up(outputs, stores, filled_url).manifest for _ in range(4)]
     only_gcs = {"secondary": stores["secondary"]}
-    keep_evidence(only_gcs, drill(only_gcs, key, made[1].id))
+    keep_evidence(only_gcs, drill(only_gcs, Verifier(outputs.backups), key, made[1].id))
     monkeypatch.setattr("runtime.backup.prune._age_days", lambda *_: 1000.0)
     outcomes = {result.backup: result.outcome for result in prune(only_gcs, keep_days=1, keep_last=1)}
     assert outcomes == {made[0].id: "removed", made[2].id: "removed"}

@@ -33,7 +33,17 @@ def test_the_runbook(
     there = kms.replicate_key(KeyId=arn.rpartition("/")[2], ReplicaRegion="eu-west-1")
     own = outputs.backups.encryption_key.model_copy(update={"key": arn})
     replica = own.model_copy(update={"key": there["ReplicaKeyMetadata"]["Arn"]})
-    backups = outputs.backups.model_copy(update={"encryption_key": own, "encryption_key_replica": replica})
+    signing = outputs.backups.signing_key
+    assert signing
+    there = kms.replicate_key(KeyId=signing.key.rpartition("/")[2], ReplicaRegion="eu-west-1")
+    signing_replica = signing.model_copy(update={"key": there["ReplicaKeyMetadata"]["Arn"]})
+    backups = outputs.backups.model_copy(
+        update={
+            "encryption_key": own,
+            "encryption_key_replica": replica,
+            "signing_key_replica": signing_replica,
+        }
+    )
     stage = outputs.model_copy(update={"backups": backups})
     manifest = back_up(stage, open_stores(backups), filled_url).manifest
 

@@ -224,8 +224,22 @@ def test_keys_that_were_made_at_once_keep_their_own_material(server: MotoServer)
     ]
 
 
+def test_a_signing_key_survives_with_its_material(server: MotoServer) -> None:
+    kms = _client(server, "kms")
+    key, other = (
+        kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"] for _ in "ab"
+    )
+    what = {"KeyId": key, "Message": b"a word", "SigningAlgorithm": "ECDSA_SHA_256"}
+    signature = kms.sign(**what)["Signature"]
+    public = kms.get_public_key(KeyId=key)["PublicKey"]
+    assert public != kms.get_public_key(KeyId=other)["PublicKey"]
+    _restart(server)
+    assert kms.get_public_key(KeyId=key)["PublicKey"] == public
+    assert kms.verify(**what, Signature=signature)["SignatureValid"]
+
+
 def test_a_key_that_could_not_come_back_is_refused(server: MotoServer) -> None:
-    with pytest.raises(ClientError, match="the sandbox keeps no asymmetric keys"):
+    with pytest.raises(ClientError, match="the sandbox keeps no key of RSA_2048"):
         _client(server, "kms").create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")
 
 
