@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import queue
 import signal
@@ -18,13 +17,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
+
+from sandbox.plugin import serve
 
 # The program has said itself what went wrong; the engine then adds nothing to it.
 EXIT_EXPLAINED = 32
@@ -184,23 +183,8 @@ def main() -> None:
     """Serve until the engine goes away; the port is the first line on standard output."""
     addresses = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     host = LanguageHost(addresses[0] if addresses else "")
-    limit = 400 * 1024 * 1024
-    options = [("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)]
-    server = grpc.server(ThreadPoolExecutor(16), options=options)
-    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(host, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    sys.stdout.write(f"{port}\n")
-    sys.stdout.flush()
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    parent = os.getppid()
-    # A killed engine closes nothing; becoming an orphan is the only sign of it.
-    while not stopped.wait(1) and os.getppid() == parent:
-        pass
+    serve(lambda server: language_pb2_grpc.add_LanguageRuntimeServicer_to_server(host, server), threads=16)
     host.stop()
-    server.stop(grace=None)
 
 
 if __name__ == "__main__":

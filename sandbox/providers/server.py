@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
-import sys
-import threading
 import traceback
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
+from sandbox import plugin
 from sandbox.providers import schema
 from sandbox.providers.base import Provider
 from sandbox.providers.diff import changes
 from sandbox.providers.values import decode, encode
 
-_MESSAGE_BYTES = 400 * 1024 * 1024
 _THREADS = 64
 KINDS = {
     ("add", False): provider_pb2.PropertyDiff.ADD,
@@ -194,24 +190,10 @@ def serve(provider: Provider) -> None:
 
 
 def run(servicer: ProviderServicer) -> None:
-    """Serve until the engine goes away; the port is the first line on standard output, as it expects."""
+    """Serve until the engine goes away."""
     # The SDK's modules are hundreds of thousands of objects that stay, and are not to be looked through.
     gc.set_threshold(200_000, 20, 20)
-    options = [
-        ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-        ("grpc.max_send_message_length", _MESSAGE_BYTES),
-    ]
-    server = grpc.server(ThreadPoolExecutor(_THREADS), options=options)
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    sys.stdout.write(f"{port}\n")
-    sys.stdout.flush()
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    parent = os.getppid()
-    # A killed engine closes nothing; becoming an orphan is the only sign of it.
-    while not stopped.wait(1) and os.getppid() == parent:
-        pass
-    server.stop(grace=None)
+    plugin.serve(
+        lambda server: provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server),
+        threads=_THREADS,
+    )

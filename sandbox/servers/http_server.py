@@ -1,0 +1,74 @@
+"""A server of the sandbox that answers HTTP on 127.0.0.1."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from sandbox.servers.ports import free_port
+from sandbox.servers.process import ServerProcess
+
+
+class HttpServer:
+    """One process with its state under ``directory``; a kind of server says its name, health and command.
+
+    Args:
+        directory: made when missing.
+        port: a free one when not given.
+    """
+
+    name: ClassVar[str]
+    """What tables and errors call it."""
+    health: ClassVar[str]
+    """The path that answers 200 once it is ready."""
+    start_seconds: ClassVar[float] = 60
+    """How long it may take until then."""
+
+    def __init__(self, directory: Path, port: int | None = None) -> None:
+        self.directory = directory
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._process = ServerProcess(
+            name=self.name,
+            argv=self.command(),
+            env=self.environment(),
+            directory=directory,
+            log_path=directory / "log",
+            ready=self._ready,
+            start_seconds=self.start_seconds,
+        )
+
+    def command(self) -> Sequence[str]:
+        """The program and its arguments."""
+        raise NotImplementedError
+
+    def environment(self) -> Mapping[str, str]:
+        """Variables over this process's own."""
+        return {}
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and return when it answers.
+
+        Raises:
+            Unreachable: it ended or did not answer in time; with its last lines.
+        """
+        self._process.start()
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._process.stop()
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        self._process.kill()
+
+    def _ready(self) -> bool:
+        with urllib.request.urlopen(f"{self.url}{self.health}", timeout=5) as response:  # noqa: S310
+            return response.status == 200
