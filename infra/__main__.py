@@ -30,6 +30,12 @@ from components.change_capture import ChangeCapture, ChangeCaptureArgs
 from components.cloud_identity import CloudIdentity, CloudIdentityArgs
 from components.consumer import Consumer, ConsumerArgs
 from components.database_roles import DatabaseRoles, DatabaseRolesArgs
+from components.encryption_schedule import (
+    CHECKPOINT,
+    Checkpoints,
+    EncryptionSchedule,
+    EncryptionScheduleArgs,
+)
 from components.ingest import Ingest, IngestArgs
 from components.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY, KeyUser
 from components.message_bus import MessageBus, MessageBusArgs, to_bus
@@ -283,6 +289,22 @@ def deploy(settings: Settings) -> None:
             completion_schedule=settings.backups.completion_schedule,
             drill_schedule=settings.backups.drill_schedule,
             drill_space_gibibytes=settings.backups.drill_space_gib,
+        ),
+        opts=ready,
+    )
+    EncryptionSchedule(
+        "encryption-schedule",
+        EncryptionScheduleArgs(
+            place=place,
+            destruction_schedule=settings.audit.destruction_schedule,
+            checkpoints=Checkpoints(
+                identity=identity(CHECKPOINT),
+                bucket=audit,
+                signing_key_secret=settings.audit.signing_key_secret,
+                schedule=settings.audit.checkpoint_schedule,
+            )
+            if settings.audit.signing_key_secret
+            else None,
         ),
         opts=ready,
     )

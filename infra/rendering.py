@@ -23,7 +23,7 @@ from runtime.bus.config import ROUTE_PORT, render_nats_config
 from runtime.cdc.properties import ConnectorSettings, render_properties
 from runtime.contract import BusOutputs, OutboxOutputs
 from runtime.observe.alertmanager import render_routes
-from runtime.observe.platform import BackupRhythm
+from runtime.observe.platform import BackupRhythm, EncryptionRhythm
 from runtime.observe.rules import render_rules
 from runtime.traffic.settings import GatewaySettings, Upstream
 
@@ -130,7 +130,11 @@ def alert_rules(settings: Settings) -> Mapping[str, Any]:
         backup_seconds=longest_gap_seconds(settings.backups.schedule),
         drill_seconds=longest_gap_seconds(settings.backups.drill_schedule),
     )
-    return render_rules(settings.resolved_tenants, backups=rhythm)
+    encryption = EncryptionRhythm(
+        checkpoint_seconds=longest_gap_seconds(settings.audit.checkpoint_schedule),
+        destruction_seconds=longest_gap_seconds(settings.audit.destruction_schedule),
+    )
+    return render_rules(settings.resolved_tenants, backups=rhythm, encryption=encryption)
 
 
 def longest_gap_seconds(schedule: str) -> int:

@@ -126,6 +126,14 @@ def _backups_outlive_their_lock(settings: Settings) -> Iterator[Violation]:
         )
 
 
+def _checkpoints_can_be_verified(settings: Settings) -> Iterator[Violation]:
+    if settings.audit.signing_key_secret and not settings.field_encryption.audit_public_key:
+        yield (
+            "audit.signing_key_secret",
+            "nobody could verify what it signs; set field_encryption.audit_public_key too",
+        )
+
+
 def _only_prod_locks_for_ever(settings: Settings) -> Iterator[Violation]:
     if settings.is_prod:
         return
@@ -220,6 +228,7 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _replica_regions_are_others,
     _rows_outlive_the_duplicate_window,
     _backups_outlive_their_lock,
+    _checkpoints_can_be_verified,
     _only_prod_locks_for_ever,
     _prod_is_protected,
     _buckets_differ,

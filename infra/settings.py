@@ -276,9 +276,16 @@ class Backups(_Part):
 
 
 class Audit(PrimaryStore):
-    """Where checkpoints of the audit log are locked."""
+    """Where checkpoints of the audit log are locked, when they are signed, and when keys that are due go.
+
+    Without ``signing_key_secret`` nothing is signed on a schedule. It names a Secret of the stage's namespace
+    that holds, as ``key.pem``, the private half of ``field_encryption.audit_public_key``.
+    """
 
     lock_days: int = Field(ge=1, le=3_650)
+    signing_key_secret: DnsLabel | None = None
+    checkpoint_schedule: CronSchedule = "20 * * * *"
+    destruction_schedule: CronSchedule = "40 3 * * *"
 
 
 class Alerts(_Part):

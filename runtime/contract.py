@@ -21,6 +21,8 @@ from runtime.tenancy import AggregateName, FieldName, TenantId, TierName
 
 CONTRACT_VERSION = 1
 OUTPUTS_MOUNT = "/etc/kilo/outputs.json"
+AUDIT_PREFIX = "fle-audit/"
+"""Where checkpoints of the audit log lie in the audit bucket."""
 
 
 class _Part(BaseModel):

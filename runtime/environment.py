@@ -8,6 +8,8 @@ from runtime.errors import BadInput
 
 OUTPUTS_VARIABLE = "KILO_OUTPUTS"
 DATABASE_VARIABLE = "DATABASE_URL"
+AUDIT_KEY_VARIABLE = "KILO_FLE_AUDIT_KEY"
+"""The key that signs checkpoints of the audit log, in PEM."""
 
 
 def database_url() -> str:

@@ -16,6 +16,8 @@ ROLES: Mapping[str, str] = MappingProxyType(
         "kilo_consumer": "LOGIN",
         "kilo_cdc": "LOGIN",
         "kilo_backup": "LOGIN",
+        "kilo_auditor": "LOGIN",
+        "kilo_destroyer": "LOGIN",
     }
 )
 """Role attributes by role. What a role may touch is granted in the migrations; kilo_cdc also replicates."""

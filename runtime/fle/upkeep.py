@@ -21,7 +21,9 @@ from runtime.fle.errors import FieldError
 from runtime.fle.kms import KEY_STATES, KmsClients
 from runtime.fle.rotation.coverage import Covered, coverage
 from runtime.observe.metrics import (
+    FLE_AUDIT_UNSIGNED_AGE,
     FLE_COVERAGE,
+    FLE_DESTRUCTION_OVERDUE,
     FLE_KMS_KEY_STATE,
     FLE_ROTATION_LAST_SUCCESS,
     FLE_ROTATION_ROWS_REMAINING,
@@ -36,10 +38,19 @@ _remaining: Gauge = FLE_ROTATION_ROWS_REMAINING.create(REGISTRY)
 _key_state: Gauge = FLE_KMS_KEY_STATE.create(REGISTRY)
 _last_success: Gauge = FLE_ROTATION_LAST_SUCCESS.create(REGISTRY)
 
+_unsigned: Gauge = FLE_AUDIT_UNSIGNED_AGE.create(REGISTRY)
+_overdue: Gauge = FLE_DESTRUCTION_OVERDUE.create(REGISTRY)
+
 _ACTIVE = "SELECT tenant, id FROM fle_keys WHERE purpose = 'field-data' AND state = 'active'"
 _FINISHED = """
 SELECT tenant, extract(epoch FROM max(finished_at))::float FROM fle_rotations
 WHERE state = 'finalized' GROUP BY tenant
+"""
+
+_WAITING = """
+SELECT coalesce((SELECT extract(epoch FROM now() - min(since)) FROM fle_audit_unsigned), 0)::float,
+       coalesce((SELECT extract(epoch FROM now() - min(destroy_after)) FROM fle_keys
+                 WHERE state = 'retired' AND destroy_after <= now()), 0)::float
 """
 
 
@@ -106,6 +117,9 @@ class EncryptionUpkeep:
                 newest = str(active.get(tenant, ""))
                 left = sum(one.values for one in own if one.under not in {newest, "plain"})
                 _remaining.labels(tenant).set(left)
+        for unsigned, overdue in connection.execute(_WAITING):
+            _unsigned.set(unsigned)
+            _overdue.set(overdue)
         for tenant, finished in connection.execute(_FINISHED):
             _last_success.labels(tenant).set(finished)
 

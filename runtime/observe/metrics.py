@@ -211,6 +211,14 @@ FLE_ROTATION_ROWS_REMAINING = GaugeMetric(
 FLE_ROTATION_LAST_SUCCESS = GaugeMetric(
     "fle_rotation_last_success_timestamp_seconds", "When the tenant's last rotation finished.", ("tenant",)
 )
+FLE_AUDIT_UNSIGNED_AGE = GaugeMetric(
+    "fle_audit_unsigned_age_seconds",
+    "Age of the oldest entry of the audit log without a checkpoint; 0 when none.",
+)
+FLE_DESTRUCTION_OVERDUE = GaugeMetric(
+    "fle_key_destruction_overdue_seconds",
+    "How long the oldest key that is due to be destroyed has been; 0 when none.",
+)
 
 # Registry mirror.
 MIRROR_LAG = GaugeMetric(

@@ -186,6 +186,14 @@ PAGES = (
                 {"{{tenant}}": _since(metrics.FLE_ROTATION_LAST_SUCCESS.name, "tenant")},
             ),
             Panel(
+                "What waits for a checkpoint, or for destruction?",
+                "s",
+                {
+                    "entries of the audit log": f"max({metrics.FLE_AUDIT_UNSIGNED_AGE.name})",
+                    "keys that are due": f"max({metrics.FLE_DESTRUCTION_OVERDUE.name})",
+                },
+            ),
+            Panel(
                 "What can't be read?",
                 "ops",
                 {"{{tenant}} {{reason}}": _rate(metrics.FLE_DECRYPT_FAILURES.name, "tenant, reason", TENANT)},

@@ -128,8 +128,19 @@ def consumer_alerts() -> list[Alert]:
     ]
 
 
-def encryption_alerts() -> list[Alert]:
-    """Alert on fields that can't be read and on fields that should lie encrypted and don't."""
+@dataclass(frozen=True, slots=True)
+class EncryptionRhythm:
+    """The longest time between two checkpoints, and between two looks for keys to destroy."""
+
+    checkpoint_seconds: int = 3600
+    destruction_seconds: int = _DAY_SECONDS
+
+
+HOURLY = EncryptionRhythm()
+
+
+def encryption_alerts(rhythm: EncryptionRhythm) -> list[Alert]:
+    """Alert on fields that can't be read, on fields that should lie encrypted and don't, on work not done."""
     return [
         Alert(
             "FleDecryptFailures",
@@ -156,6 +167,20 @@ def encryption_alerts() -> list[Alert]:
             "ticket",
             "Of {{ $labels.tenant }}'s {{ $labels.field }}, {{ $value | humanizePercentage }} lies encrypted",
             "1h",
+        ),
+        # Until it is signed, whoever owns the database can rewrite an entry unseen. An hour's grace.
+        Alert(
+            "FleCheckpointOverdue",
+            f"max({metrics.FLE_AUDIT_UNSIGNED_AGE.name}) > {rhythm.checkpoint_seconds + 3600}",
+            "ticket",
+            "An entry of the audit log has waited for a checkpoint for {{ $value | humanizeDuration }}",
+        ),
+        # A day's grace.
+        Alert(
+            "FleDestructionOverdue",
+            f"max({metrics.FLE_DESTRUCTION_OVERDUE.name}) > {rhythm.destruction_seconds + _DAY_SECONDS}",
+            "ticket",
+            "A retired key should have been destroyed {{ $value | humanizeDuration }} ago",
         ),
     ]
 

@@ -160,6 +160,41 @@ def test_no_workload_has_a_cloud_identity_it_does_not_need(stage: str) -> None:
     }
 
 
+def test_checkpoints_are_signed_by_an_identity_that_can_add_to_the_locked_bucket_alone() -> None:
+    settings = read_stage_file(ROOT / "Pulumi.prod.yaml")
+    signing = settings.audit.model_copy(update={"signing_key_secret": "audit-key"})
+    encryption = settings.field_encryption.model_copy(update={"audit_public_key": "A" * 43 + "="})
+    changed = settings.model_copy(update={"audit": signing, "field_encryption": encryption})
+    recording = record(lambda: deploy(changed), stack="prod")
+    policy = recording.one("aws:iam/rolePolicy:RolePolicy", "audit-checkpoint-checkpoints")
+    allowed = {
+        each["Sid"]: (set(each["Action"]), each["Resource"])
+        for each in json.loads(policy.inputs["policy"])["Statement"]
+    }
+    bucket = f"arn:aws:s3:::{settings.audit.bucket}"
+    assert allowed == {
+        "List": ({"s3:ListBucketVersions"}, [bucket]),
+        "Read": ({"s3:GetObjectVersion"}, [f"{bucket}/fle-audit/*"]),
+        "Write": ({"s3:PutObject", "s3:PutObjectRetention"}, [f"{bucket}/fle-audit/*"]),
+    }
+    pod = dict(pods(recording))["audit-checkpoint"]
+    secrets = {
+        each["name"]: each["valueFrom"]["secretKeyRef"]["name"]
+        for each in pod["containers"][0]["env"]
+        if "valueFrom" in each and "secretKeyRef" in each["valueFrom"]
+    }
+    assert secrets == {"DATABASE_URL": "database-auditor", "KILO_FLE_AUDIT_KEY": "audit-key"}
+
+
+def test_keys_that_are_due_are_destroyed_on_a_schedule_with_no_cloud_at_all(stage: str) -> None:
+    recording = program(stage)
+    pod = dict(pods(recording))["key-destruction"]
+    assert pod["containers"][0]["args"] == ["fle", "keys", "destroy-due"]
+    assert "audit-checkpoint" not in dict(pods(recording))
+    account = recording.one("kubernetes:core/v1:ServiceAccount", "key-destruction")
+    assert not account.inputs["metadata"].get("annotations")
+
+
 def test_every_workload_is_hardened(stage: str) -> None:
     found = list(pods(program(stage)))
     assert len(found) >= 13
@@ -237,6 +272,7 @@ def test_each_process_gets_the_database_url_of_its_own_role_alone(stage: str) ->
         "debezium": {"database-cdc"},
         "consumer": {"database-consumer"},
         "backup": {"database-backup"},
+        "key-destruction": {"database-destroyer"},
     }
 
 

@@ -176,6 +176,12 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
         "kilo:audit.lock_mode",
         "use governance",
     ),
+    "checkpoints that nobody could verify": (
+        "dev",
+        put("kilo:audit.signing_key_secret", "audit-key"),
+        "kilo:audit.signing_key_secret",
+        "set field_encryption.audit_public_key",
+    ),
     "locked policy outside prod": (
         "stage",
         put("kilo:backups.secondary.locked", True),

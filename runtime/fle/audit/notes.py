@@ -57,14 +57,22 @@ def public_bytes(text: str, place: str) -> bytes:
 def load_private_key(path: Path) -> Ed25519PrivateKey:
     """Read an Ed25519 private key in PEM (PKCS #8), as ``openssl genpkey -algorithm ed25519`` writes it."""
     try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
+        return private_key(path.read_bytes(), str(path))
     except OSError as error:
         msg = f"{path}: can't be read ({error.strerror})"
         raise BadInput(msg) from error
+
+
+def private_key(pem: bytes, place: str) -> Ed25519PrivateKey:
+    """An Ed25519 private key of PEM text; ``place`` names where it was found in an error."""
+    try:
+        key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        msg = f"{path}: not an Ed25519 private key in PEM; make one with `openssl genpkey -algorithm ed25519`"
+        msg = (
+            f"{place}: not an Ed25519 private key in PEM; make one with `openssl genpkey -algorithm ed25519`"
+        )
         raise BadInput(msg)
     return key
 

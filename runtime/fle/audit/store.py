@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from runtime.contract import BucketOutputs
+from runtime.contract import AUDIT_PREFIX, BucketOutputs
 from runtime.errors import BadInput, Unreachable
 
-PREFIX = "fle-audit/"
+PREFIX = AUDIT_PREFIX
 
 
 class Store(Protocol):

@@ -67,12 +67,20 @@ def checkpoint(
     if covered:
         _check_continues(entries, store.read(f"checkpoint-{covered:010d}.note"), covered)
     if len(entries) == covered:
+        _note_covered(connection, covered)
         return None
     made = Checkpoint(origin_of(stage), len(entries), merkle_root([entry.hash for entry in entries]))
     lines = "".join(f"{entry.text}\n" for entry in entries[covered:])
     store.create(f"entries-{covered:010d}-{len(entries):010d}.jsonl", lines)
     store.create(f"checkpoint-{len(entries):010d}.note", sign(made, key))
+    _note_covered(connection, made.size)
     return made
+
+
+def _note_covered(connection: psycopg.Connection[TupleRow], size: int) -> None:
+    """Tell monitors, which can't look into the store, how far the log is signed."""
+    if size:
+        connection.execute("INSERT INTO fle_checkpoints (size) VALUES (%s) ON CONFLICT DO NOTHING", (size,))
 
 
 def _check_continues(entries: Sequence[Entry], note: str, covered: int) -> None:

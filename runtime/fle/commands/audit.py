@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from runtime.environment import AUDIT_KEY_VARIABLE
 from runtime.errors import BadInput, CheckFailed
 from runtime.fle.audit.log import Entry, leaf_hash, read
-from runtime.fle.audit.notes import load_private_key, public_bytes
+from runtime.fle.audit.notes import load_private_key, private_key, public_bytes
 from runtime.fle.audit.signatures import people_from, people_of
 from runtime.fle.audit.store import FolderStore, open_store
 from runtime.fle.audit.verify import EXPORTED_LOG, check, lines_of
@@ -20,25 +23,31 @@ from runtime.fle.commands.common import AsJson, OutputsFile, database, show, sta
 
 app = typer.Typer(no_args_is_help=True, help="Sign checkpoints of the audit log, and verify it from outside.")
 
-KEY_VARIABLE = "KILO_FLE_AUDIT_KEY_FILE"
+KEY_FILE_VARIABLE = "KILO_FLE_AUDIT_KEY_FILE"
 
 
 @app.command()
 def checkpoint(
     signing_key: Annotated[
         Path | None,
-        typer.Option(help=f"Ed25519 key (PEM). Default: the file that {KEY_VARIABLE} names."),
+        typer.Option(
+            help=f"Ed25519 key (PEM). Default: from {KEY_FILE_VARIABLE} (its file) or {AUDIT_KEY_VARIABLE}."
+        ),
     ] = None,
     outputs: OutputsFile = None,
 ) -> None:
-    """Sign the log as it stands and put it into the stage's object-locked bucket."""
-    path = signing_key or Path(os.environ.get(KEY_VARIABLE, ""))
-    if path == Path():
-        msg = f"--signing-key: not given, and {KEY_VARIABLE} is not set"
-        raise BadInput(msg)
+    """Sign the log as it stands and put it into the stage's object-locked bucket.
+
+    \b
+    kilo fle audit checkpoint --signing-key audit.pem
+    """
     found = stage(outputs)
+    key = _signing_key(signing_key)
+    if b64encode(key.public_key().public_bytes_raw()).decode() != found.field_encryption.audit_public_key:
+        msg = "--signing-key: not the key whose public half is field_encryption.audit_public_key"
+        raise BadInput(msg)
     with database() as connection:
-        made = make_checkpoint(connection, open_store(found.audit), found.stage, load_private_key(path))
+        made = make_checkpoint(connection, open_store(found.audit), found.stage, key)
     typer.echo(
         "nothing new since the last checkpoint" if made is None else f"checkpoint at {made.size} entries"
     )
@@ -117,6 +126,16 @@ def export(
     with database() as connection:
         count = export_log(connection, open_store(found.audit), FolderStore(folder))
     typer.echo(f"{count} entries exported to {folder}")
+
+
+def _signing_key(path: Path | None) -> Ed25519PrivateKey:
+    file, pem = os.environ.get(KEY_FILE_VARIABLE, ""), os.environ.get(AUDIT_KEY_VARIABLE, "")
+    if path or file:
+        return load_private_key(path or Path(file))
+    if pem:
+        return private_key(pem.encode(), AUDIT_KEY_VARIABLE)
+    msg = f"--signing-key: not given, and neither {KEY_FILE_VARIABLE} nor {AUDIT_KEY_VARIABLE} is set"
+    raise BadInput(msg)
 
 
 def _exported(folder: Path) -> list[Entry] | None:

@@ -175,6 +175,20 @@ CASES = [
         at="70m",
     ),
     Case(
+        "FleCheckpointOverdue",
+        {"fle_audit_unsigned_age_seconds{}": "7260x60"},
+        {"fle_audit_unsigned_age_seconds{}": "7140x60"},
+        "An entry of the audit log has waited for a checkpoint for 2h 1m 0s",
+        {},
+    ),
+    Case(
+        "FleDestructionOverdue",
+        {"fle_key_destruction_overdue_seconds{}": "180000x60"},
+        {"fle_key_destruction_overdue_seconds{}": "172000x60"},
+        "A retired key should have been destroyed 2d 2h 0m 0s ago",
+        {},
+    ),
+    Case(
         "MirrorLag",
         {'registry_mirror_lag_seconds{repository="kilo"}': "420x60"},
         {'registry_mirror_lag_seconds{repository="kilo"}': "299x60"},
