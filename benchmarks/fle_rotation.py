@@ -99,7 +99,7 @@ def work(database: str, keys: dict[str, KeyReference], new: int, results: Any) -
         columns = Columns.load(connection, SPEC)
         worker = Backfill(
             connection,
-            Converter(fields, "acme", Goal(new, plain_too=False), evidence.evidence_key(PLAN)),
+            Converter(fields, "acme", Goal(new), evidence.evidence_key(PLAN)),
             Work(PLAN, "forward", columns),
             lambda: True,
         )

@@ -131,7 +131,7 @@ def field_encryption_outputs(settings: Settings) -> FieldEncryptionOutputs:
     configured = settings.field_encryption
     fields = sorted({field for tenant in settings.resolved_tenants for field in tenant.encrypted_fields})
     tables = configured.tables
-    if fields and all(each.table != EVENTS for each in tables):
+    if all(each.table != EVENTS for each in tables):
         events = EncryptedTable(
             table=EVENTS, context=EVENTS, row_column="fingerprint", documents={"payload": tuple(fields)}
         )

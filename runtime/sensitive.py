@@ -17,8 +17,8 @@ TABLE = "events"
 class PayloadCipher(Protocol):
     """What :class:`runtime.fle.AsyncFieldCipher` has of use here."""
 
-    def encrypted_fields(self, tenant: str) -> frozenset[str]:
-        """The fields that the stage encrypts for ``tenant``."""
+    async def protected_fields(self, tenant: str) -> frozenset[str]:
+        """The fields that are encrypted for ``tenant``."""
         ...
 
     async def encrypt(self, tenant: str, field: str, row_id: str, plaintext: str) -> str:
@@ -36,7 +36,7 @@ class PayloadCipher(Protocol):
 
 async def hide(cipher: PayloadCipher, tenant: str, fingerprint: str, payload: Mapping[str, Any]) -> Any:
     """A copy of ``payload`` with the tenant's encrypted fields encrypted."""
-    fields = cipher.encrypted_fields(tenant)
+    fields = await cipher.protected_fields(tenant)
     return await _each(payload, fields, "", lambda at, f, v: cipher.encrypt(tenant, f, fingerprint + at, v))
 
 

@@ -89,6 +89,10 @@ class AsyncFieldCipher:
         """See :meth:`FieldCipher.reveal`."""
         return await self._run(1, self.sync.reveal, tenant, record, row_id)
 
+    async def protected_fields(self, tenant: str) -> frozenset[str]:
+        """See :meth:`FieldCipher.protected_fields`."""
+        return await self._run(1, self.sync.protected_fields, tenant)
+
     async def revealed_fields(self, tenant: str) -> frozenset[str]:
         """See :meth:`FieldCipher.revealed_fields`."""
         return await self._run(1, self.sync.revealed_fields, tenant)

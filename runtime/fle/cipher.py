@@ -44,6 +44,7 @@ from runtime.fle.keyring import Keyring
 from runtime.fle.keytable import KeyTable
 from runtime.fle.kms import KmsClients
 from runtime.fle.ring import CacheLimits, Reader, Ring, Writer
+from runtime.fle.scope import warn_kept
 from runtime.fle.text import bytes_of, text_of
 from runtime.fle.usage import raise_by
 from runtime.fle.xaes import CommitmentMismatch
@@ -112,6 +113,8 @@ class FieldCipher:
     def encrypted_fields(self, tenant: str) -> frozenset[str]:
         """The fields that the stage's configuration encrypts for ``tenant``; empty for most tiers.
 
+        What is encrypted in fact are :meth:`protected_fields`.
+
         Raises:
             UnknownTenant: the tenant is not in the stack's outputs.
         """
@@ -119,6 +122,20 @@ class FieldCipher:
             return self._scope[tenant]
         except KeyError:
             raise UnknownTenant(tenant) from None
+
+    def protected_fields(self, tenant: str) -> frozenset[str]:
+        """The fields that are encrypted for ``tenant``: the configuration's, and those that lie encrypted.
+
+        A field that left the configuration without a release (``kilo fle rotate plan --kind release``) is
+        encrypted and decrypted as before, and a warning says so: values in plain beside encrypted ones, or
+        encrypted ones that nobody decrypts, would be the alternative.
+        """
+        scope = self.encrypted_fields(tenant)
+        rows = self.keyring.ring(tenant).rows
+        if rows.scope <= scope or rows.moving == "release":
+            return scope
+        warn_kept(tenant, rows.scope - scope)
+        return scope | rows.scope
 
     def encrypt(self, tenant: str, field: str, row_id: RowId, plaintext: str | bytes) -> str:
         """Encrypt one value under the tenant's active key, and bind it to its place.
@@ -250,7 +267,7 @@ class FieldCipher:
         encrypting its representation would give back something else than was stored.
         """
         result = dict(record)
-        for field in self.encrypted_fields(tenant) & record.keys():
+        for field in self.protected_fields(tenant) & record.keys():
             value = record[field]
             if value is None:
                 continue
@@ -276,8 +293,8 @@ class FieldCipher:
 
     def revealed_fields(self, tenant: str) -> frozenset[str]:
         """The fields whose values may lie encrypted: the tenant's, or every one while its scope changes."""
-        scope = self.encrypted_fields(tenant)
-        return scope if self.keyring.ring(tenant).rows.moving is None else self._ever_encrypted
+        rows = self.keyring.ring(tenant).rows
+        return self.protected_fields(tenant) if rows.moving is None else self._ever_encrypted | rows.scope
 
     def reveal_value(self, tenant: str, field: str, row_id: RowId, value: object) -> object:
         """Decrypt one value as :meth:`reveal` does: while the tenant's scope changes, plain ones pass."""
@@ -317,8 +334,17 @@ class FieldCipher:
     def _check_scope(self, tenant: str, field: str) -> None:
         if tenant not in self._scope:
             raise UnknownTenant(tenant, field)
-        if field not in self._scope[tenant]:
-            raise OutOfScope(tenant, field)
+        if field in self._scope[tenant]:
+            return
+        try:
+            kept = field in self.protected_fields(tenant)
+        except FieldError as error:
+            problem = error.at(tenant, field)
+        else:
+            if kept:
+                return
+            problem = OutOfScope(tenant, field)
+        raise problem
 
     def _take_large(self, key: DataKey, tenant: str, field: str, size: int) -> None:
         """Count what a large value is beyond its first ticket."""
@@ -336,6 +362,7 @@ class FieldCipher:
             place = associated_data(key.header, tenant, self.table, field)
             large = partial(self._take_large, key, tenant, field)
             writer = Writer(key.writer(place, large, self.keyring.extend), key, place)
+            self.keyring.note_scope(tenant, ring, field)
             ring.writers[self.table][field] = writer
             return writer
         raise problem

@@ -46,7 +46,10 @@ class PlaintextFound(FieldError):
     """The value has nothing of an encrypted value's form: it is not base64 and does not begin like one."""
 
     reason = "plaintext"
-    text = "the value is not base64: it is plain text where an encrypted value is due"
+    text = (
+        "the value is not base64: it is plain text where an encrypted value is due "
+        "(`kilo fle rotate plan --kind adopt` encrypts what was stored before)"
+    )
 
 
 class NotBase64(FieldError):
@@ -144,7 +147,7 @@ class OutOfScope(FieldError):
     """The stage's configuration does not encrypt this field for this tenant."""
 
     reason = "out-of-scope"
-    text = "the field is not among the tenant's encrypted_fields"
+    text = "the field is not among the tenant's encrypted_fields and lies encrypted nowhere"
 
 
 class UnknownTenant(FieldError):

@@ -11,6 +11,7 @@ Left out: a cache that processes share. It would be one more place where keys li
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -40,6 +41,7 @@ from runtime.fle.ring import CacheLimits, Ring
 from runtime.fle.usage import uses_of
 from runtime.fle.xaes import KEY_BYTES
 
+_log = logging.getLogger(__name__)
 _PASSING = (KmsUnavailable, KmsThrottled, KeyTableUnavailable)
 _READABLE = ("active", "retiring", "pending")
 _keyrings: weakref.WeakSet[Keyring] = weakref.WeakSet()
@@ -221,6 +223,17 @@ class Keyring:
             ]
             ring.index_keys[table, field] = found
         return found
+
+    def note_scope(self, tenant: str, ring: Ring, field: str) -> None:
+        """Note in the key table that values of ``field`` lie encrypted, unless it says so already."""
+        if field in ring.rows.scope:
+            return
+        self._may_block()
+        try:
+            self.table.note_scope(tenant, field)
+        except KeyTableUnavailable as error:
+            # In an outage encryption goes on; the next fetch of keys tries again.
+            _log.warning("%s/%s: not noted as encrypted: %s", tenant, field, error)
 
     def extend(self, key: DataKey, ticket: int) -> None:
         """Reserve messages for ``key`` until ``ticket`` is covered."""

@@ -47,12 +47,16 @@ class KeyRow:
 
 @dataclass(frozen=True, slots=True)
 class TenantRows:
-    """All of a tenant's keys, the oldest version that readers may use, and whether its scope changes."""
+    """All of a tenant's keys, the oldest version that readers may use, and whether its scope changes.
+
+    ``scope`` are the fields that lie encrypted, whatever the stage's configuration says.
+    """
 
     keys: tuple[KeyRow, ...]
     minimum_version: int
     moving: str | None
     shredded: bool
+    scope: frozenset[str] = frozenset()
 
     def active(self, purpose: str) -> KeyRow | None:
         """The key that writers of ``purpose`` use."""
@@ -122,6 +126,7 @@ class KeyTable:
                 "SELECT minimum_version, moving, shredded_at IS NOT NULL FROM fle_tenants WHERE tenant = %s",
                 (tenant,),
             ).fetchone()
+            fields = connection.execute("SELECT field FROM fle_scope WHERE tenant = %s", (tenant,)).fetchall()
         keys: dict[int, KeyRow] = {}
         for *head, provider, kms_key, wrapped in rows:
             known = keys.get(head[0])
@@ -130,7 +135,16 @@ class KeyTable:
                 wraps = (*wraps, Wrap(provider, kms_key, wrapped))
             keys[head[0]] = KeyRow(*head, wraps=wraps)
         minimum, moving, shredded = floor or (0, None, False)
-        return TenantRows(tuple(keys.values()), minimum, moving, shredded)
+        scope = frozenset[str](field for (field,) in fields)
+        return TenantRows(tuple(keys.values()), minimum, moving, shredded, scope)
+
+    def note_scope(self, tenant: str, field: str) -> None:
+        """Note that values of ``field`` lie encrypted from now on."""
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT INTO fle_scope (tenant, field) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                (tenant, field),
+            )
 
     def owner(self, key_id: int) -> str | None:
         """The tenant that key ``key_id`` belongs to."""

@@ -19,7 +19,7 @@ from runtime.contract import EncryptedTable, StackOutputs
 from runtime.errors import KiloError
 from runtime.fle.errors import FieldError
 from runtime.fle.kms import KEY_STATES, KmsClients
-from runtime.fle.rotation.coverage import Covered, coverage
+from runtime.fle.rotation.coverage import Covered, coverage, mismatches, scopes, tables_with
 from runtime.observe.metrics import (
     FLE_AUDIT_UNSIGNED_AGE,
     FLE_COVERAGE,
@@ -27,6 +27,7 @@ from runtime.observe.metrics import (
     FLE_KMS_KEY_STATE,
     FLE_ROTATION_LAST_SUCCESS,
     FLE_ROTATION_ROWS_REMAINING,
+    FLE_SCOPE_MISMATCHES,
 )
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ _remaining: Gauge = FLE_ROTATION_ROWS_REMAINING.create(REGISTRY)
 _key_state: Gauge = FLE_KMS_KEY_STATE.create(REGISTRY)
 _last_success: Gauge = FLE_ROTATION_LAST_SUCCESS.create(REGISTRY)
 
+_mismatches: Gauge = FLE_SCOPE_MISMATCHES.create(REGISTRY)
 _unsigned: Gauge = FLE_AUDIT_UNSIGNED_AGE.create(REGISTRY)
 _overdue: Gauge = FLE_DESTRUCTION_OVERDUE.create(REGISTRY)
 
@@ -102,11 +104,16 @@ class EncryptionUpkeep:
     def _count(self, connection: psycopg.Connection[TupleRow]) -> None:
         tenants = list(self._outputs.tenants)
         counted: list[Covered] = []
-        for table in self._outputs.field_encryption.tables:
+        lying = scopes(connection)
+        for table in tables_with(self._outputs.field_encryption.tables, lying):
             try:
                 counted += coverage(connection, [table], tenants)
             except (psycopg.errors.InsufficientPrivilege, KiloError) as error:
                 _log.warning("encryption upkeep: table %s is not counted: %s", table.table, error)
+        wrong = mismatches(self._outputs, lying, counted)
+        for each in wrong:
+            _log.warning("encryption upkeep: %s", each)
+        _mismatches.set(len(wrong))
         active = dict(connection.execute(_ACTIVE).fetchall())
         for tenant, each in self._outputs.tenants.items():
             own = [one for one in counted if one.tenant == tenant]

@@ -46,6 +46,7 @@ class EventStore:
         """
         try:
             hidden = await hide(self._cipher, event.tenant, event.fingerprint, event.payload)
+            fields = await self._cipher.protected_fields(event.tenant)
         except FieldError as error:
             _log.warning("%s", error)
             msg = "the tenant's encryption key can't be used now; try again with the same key"
@@ -58,7 +59,7 @@ class EventStore:
             payload=strict_json.write(hidden),
             fingerprint=event.fingerprint,
             traceparent=event.traceparent,
-            content_digest=self._digest(event),
+            content_digest=_digest(event, fields),
         )
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -83,14 +84,8 @@ class EventStore:
         else:
             new = False
         if not new:
-            await self._check_same(event)
+            await self._check_same(event, fields)
         return new
-
-    def _digest(self, event: IncomingEvent) -> bytes:
-        # Sensitive values stay out of it: whoever sees a digest of them could try values until one fits.
-        fields = self._cipher.encrypted_fields(event.tenant)
-        open_part = without(fields, event.payload)
-        return content_digest(event.tenant, event.aggregate, event.aggregate_id, event.kind, open_part)
 
     async def _write(self, row: Event) -> bool:
         async with self._pool.connection() as connection, connection.transaction():
@@ -103,9 +98,9 @@ class EventStore:
             )
         return True
 
-    async def _check_same(self, event: IncomingEvent) -> None:
+    async def _check_same(self, event: IncomingEvent, fields: frozenset[str]) -> None:
         """Compare the sensitive part too, which the digest leaves out."""
-        if not self._cipher.encrypted_fields(event.tenant):
+        if not fields:
             return
         try:
             async with self._pool.connection() as connection:
@@ -122,6 +117,12 @@ class EventStore:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, msg, headers=_AGAIN) from error
         if strict_json.canonical(plain) != strict_json.canonical(event.payload):
             raise _reused()
+
+
+def _digest(event: IncomingEvent, fields: frozenset[str]) -> bytes:
+    # Sensitive values stay out of it: whoever sees a digest of them could try values until one fits.
+    open_part = without(fields, event.payload)
+    return content_digest(event.tenant, event.aggregate, event.aggregate_id, event.kind, open_part)
 
 
 def _reused() -> Problem:

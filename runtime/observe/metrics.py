@@ -205,6 +205,10 @@ FLE_COVERAGE = GaugeMetric(
     "Share of the field's stored values that lie encrypted, 0 to 1.",
     ("tenant", "field"),
 )
+FLE_SCOPE_MISMATCHES = GaugeMetric(
+    "fle_scope_mismatches",
+    "Fields that lie otherwise than the stage's configuration says; `kilo fle coverage`.",
+)
 FLE_ROTATION_ROWS_REMAINING = GaugeMetric(
     "fle_rotation_rows_remaining", "Values not yet under the newest data key; 0 when none.", ("tenant",)
 )

@@ -168,6 +168,14 @@ def encryption_alerts(rhythm: EncryptionRhythm) -> list[Alert]:
             "Of {{ $labels.tenant }}'s {{ $labels.field }}, {{ $value | humanizePercentage }} lies encrypted",
             "1h",
         ),
+        # Encrypted without being configured so, or plain though configured to be encrypted.
+        Alert(
+            "FleScopeMismatch",
+            f"max({metrics.FLE_SCOPE_MISMATCHES.name}) > 0",
+            "ticket",
+            "{{ $value }} fields lie otherwise than the stage's configuration says",
+            "1h",
+        ),
         # Until it is signed, whoever owns the database can rewrite an entry unseen. An hour's grace.
         Alert(
             "FleCheckpointOverdue",

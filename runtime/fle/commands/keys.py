@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from runtime.errors import BadInput
+from runtime.errors import BadInput, CheckFailed
 from runtime.fle.audit.log import append
 from runtime.fle.audit.notes import load_private_key
 from runtime.fle.commands.common import (
@@ -26,6 +26,7 @@ from runtime.fle.commands.common import (
 from runtime.fle.keytable import DATA
 from runtime.fle.rotation import approval as approvals
 from runtime.fle.rotation.coverage import coverage as count_coverage
+from runtime.fle.rotation.coverage import mismatches, scopes, tables_with
 from runtime.fle.shred import destroy_due, keys_digest
 from runtime.fle.shred import shred as shred_tenant
 
@@ -91,11 +92,24 @@ def destroy(as_json: AsJson = False) -> None:
 
 
 def coverage(outputs: OutputsFile = None, as_json: AsJson = False) -> None:
-    """Count values by tenant and field: plain, v1, and v2 by key."""
+    """Count values by tenant and field: plain, v1, and v2 by key; and say where the configuration differs.
+
+    A field that left the configuration without a release stays encrypted, and one that came in without an
+    adoption has values that readers refuse: each is an error that names the command which mends it.
+
+    \b
+    kilo fle coverage
+    kilo fle coverage --json | jq '.[] | select(.under == "plain")'
+    """
     found = stage(outputs)
     with database() as connection:
-        rows = count_coverage(connection, found.field_encryption.tables, list(found.tenants))
+        lying = scopes(connection)
+        rows = count_coverage(
+            connection, tables_with(found.field_encryption.tables, lying), list(found.tenants)
+        )
     show_rows("Coverage", [asdict(row) for row in rows], as_json=as_json)
+    if wrong := mismatches(found, lying, rows):
+        raise CheckFailed("\n".join(wrong))
 
 
 def shred(

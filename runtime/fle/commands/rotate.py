@@ -62,7 +62,9 @@ def plan(  # noqa: PLR0917 - Typer passes options by name
     ] = None,
     field: Annotated[
         list[str] | None,
-        typer.Option(help="A field that documents hold and that is new to the stage (adopt); repeat it."),
+        typer.Option(
+            help="A field that is new to the stage (adopt), or the only one to leave (release); repeat it."
+        ),
     ] = None,
     outputs: OutputsFile = None,
     as_json: AsJson = False,

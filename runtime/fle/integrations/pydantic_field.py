@@ -51,7 +51,7 @@ def _seal(model: Any, value: str, info: FieldSerializationInfo) -> str:
         msg = "an encrypted field is dumped with a Place as context"
         raise ValueError(msg)  # noqa: TRY004 - pydantic reports ValueError as its own serialization error
     field = _name(info.field_name)
-    if field not in place.cipher.encrypted_fields(place.tenant):
+    if field not in place.cipher.protected_fields(place.tenant):
         return value
     return place.cipher.encrypt(place.tenant, field, place.row_id, value)
 

@@ -31,11 +31,12 @@ def goal_of(rotation: Rotation) -> Goal:
     back = rotation.state == "rolling-back"
     match rotation.plan.kind:
         case "rekey":
-            return Goal(rotation.old_key_id if back else rotation.new_key_id, plain_too=False)
+            return Goal(rotation.old_key_id if back else rotation.new_key_id)
         case "adopt":
-            return Goal(None, plain_too=False) if back else Goal(rotation.new_key_id, plain_too=True)
+            # Going back, what lay encrypted before it stays so.
+            return Goal(None, left=rotation.before) if back else Goal(rotation.new_key_id, rotation.scope)
         case "release":
-            return Goal(rotation.old_key_id, plain_too=True) if back else Goal(None, plain_too=False)
+            return Goal(rotation.old_key_id, rotation.scope) if back else Goal(None)
 
 
 def remaining(connection: psycopg.Connection[TupleRow], cipher: FieldCipher, rotation: Rotation) -> int:
@@ -141,8 +142,10 @@ def _values(columns: Columns, row: str, texts: Sequence[str | None]) -> Iterator
 
 def _arrived(cipher: FieldCipher, rotation: Rotation, each: Covered) -> bool:
     goal = goal_of(rotation)
+    if each.field in goal.left:
+        return True
     if each.under == "plain":
-        return goal.key_id is None or not goal.plain_too
+        return goal.key_id is None or each.field not in goal.plain_fields
     if goal.key_id is None:
         return False
     if each.under == "v1":

@@ -15,11 +15,17 @@ from runtime.fle.rotation.evidence import Evidence
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Where values shall lie: under ``key_id``, or plain when it is ``None``."""
+    """Where values shall lie: under ``key_id``, or plain when it is ``None``.
+
+    Attributes:
+        key_id: the key, or ``None``.
+        plain_fields: the fields whose plain values are encrypted as well.
+        left: the fields whose values stay as they are.
+    """
 
     key_id: int | None
-    plain_too: bool
-    """Whether plain values are encrypted as well."""
+    plain_fields: frozenset[str] = frozenset()
+    left: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,7 @@ class Converter:
             if value is None:
                 continue
             found = _inspect(value)
-            if not self._concerns(found, key):
+            if not self._concerns(name, found, key):
                 continue
             try:
                 data = (
@@ -127,9 +133,11 @@ class Converter:
             return
         raise NotText(self.tenant, name, detail="it can't lie in plain in a text column")
 
-    def _concerns(self, found: Inspection | None, key: GcmKey | XaesKey | None) -> bool:
+    def _concerns(self, name: str, found: Inspection | None, key: GcmKey | XaesKey | None) -> bool:
+        if name in self.goal.left:
+            return False
         if found is None:
-            return self.goal.plain_too
+            return key is not None and name in self.goal.plain_fields
         if key is None:
             return True
         if found.version == V1:

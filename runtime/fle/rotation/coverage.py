@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
 from psycopg.rows import TupleRow
 
-from runtime.contract import EncryptedTable
+from runtime.contract import EncryptedTable, StackOutputs
+from runtime.fle import scope
 from runtime.fle.rotation.columns import Columns, prefixes
+from runtime.fle.rotation.plan import with_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ def coverage(
     ):
         keys[tenant] |= dict.fromkeys(prefixes(key_id), str(key_id))
     for spec in tables:
+        if not (spec.columns or any(spec.documents.values())):
+            continue
         query = Columns.load(connection, spec).count()
         for tenant in tenants:
             counts: dict[tuple[str, str], int] = {}
@@ -49,3 +53,42 @@ def coverage(
                 Covered(tenant, spec.table, field, under, n) for (field, under), n in sorted(counts.items())
             ]
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A tenant's fields that lie encrypted, and whether they are about to change."""
+
+    fields: frozenset[str]
+    moving: bool
+
+
+def scopes(connection: psycopg.Connection[TupleRow]) -> dict[str, Scope]:
+    """What lies encrypted by tenant, as the key table has it."""
+    rows: list[tuple[str, list[str], bool]] = connection.execute(
+        "SELECT s.tenant, array_agg(s.field), bool_or(t.moving IS NOT NULL)"
+        " FROM fle_scope s LEFT JOIN fle_tenants t USING (tenant) GROUP BY 1"
+    ).fetchall()
+    return {tenant: Scope(frozenset(fields), moving) for tenant, fields, moving in rows}
+
+
+def tables_with(tables: Sequence[EncryptedTable], lying: Mapping[str, Scope]) -> list[EncryptedTable]:
+    """The stage's tables, where documents are searched for what lies encrypted too."""
+    fields = frozenset[str]().union(*(each.fields for each in lying.values()))
+    return [with_fields(each, fields) for each in tables]
+
+
+def mismatches(outputs: StackOutputs, lying: Mapping[str, Scope], counted: Sequence[Covered]) -> list[str]:
+    """Where the configuration differs from what lies there, each with the command that mends it."""
+    found: list[str] = []
+    for tenant, each in outputs.tenants.items():
+        known = lying.get(tenant, Scope(frozenset(), moving=False))
+        if known.moving:
+            continue
+        configured = frozenset(each.encrypted_fields)
+        own = [one for one in counted if one.tenant == tenant and one.values]
+        encrypted = known.fields | {one.field for one in own if one.under != "plain"}
+        plain = {one.field for one in own if one.under == "plain"}
+        found += [scope.kept(tenant, field) for field in sorted(encrypted - configured)]
+        found += [scope.plain(tenant, field) for field in sorted(plain & configured)]
+    return found

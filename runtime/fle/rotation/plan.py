@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -70,9 +70,27 @@ class Flag:
             raise CheckFailed(msg)
 
 
-def _with_fields(table: EncryptedTable, fields: Sequence[FieldName]) -> EncryptedTable:
+def with_fields(table: EncryptedTable, fields: Iterable[FieldName]) -> EncryptedTable:
+    """The table, where documents are searched for ``fields`` too."""
     documents = {column: tuple(sorted({*known, *fields})) for column, known in table.documents.items()}
     return table.model_copy(update={"documents": documents})
+
+
+def _with_only(table: EncryptedTable, fields: Collection[FieldName]) -> EncryptedTable:
+    columns = {name: column for name, column in table.columns.items() if name in fields}
+    documents = {
+        column: tuple(name for name in known if name in fields) for column, known in table.documents.items()
+    }
+    return table.model_copy(update={"columns": columns, "documents": documents})
+
+
+def fields_of(tables: Iterable[EncryptedTable]) -> frozenset[FieldName]:
+    """Every field that the tables hold."""
+    return frozenset(
+        name
+        for each in tables
+        for name in (*each.columns, *(f for some in each.documents.values() for f in some))
+    )
 
 
 def make_plan(
@@ -84,26 +102,33 @@ def make_plan(
     *,
     in_flight_days: int | None,
     fields: Sequence[FieldName] = (),
+    scope: Collection[FieldName] = (),
 ) -> Plan:
     """Plan a rotation for ``tenant`` over the stage's encrypted tables.
 
     ``fields`` are looked for in documents besides those of the outputs: a field that no tenant has had in its
-    scope is not in the outputs yet when a tenant is about to move into it.
+    scope is not in the outputs yet when a tenant is about to move into it. A release that names some leaves
+    the others encrypted. ``scope`` are the fields that lie encrypted, which the outputs may no longer name.
     """
     if tenant not in outputs.tenants:
         msg = f"--tenant: {tenant} is not a tenant of stage {outputs.stage}"
         raise BadInput(msg)
     settings = outputs.field_encryption
-    if not settings.tables:
+    tables = [with_fields(each, {*fields, *scope}) for each in settings.tables]
+    if kind == "release" and fields:
+        tables = [_with_only(each, fields) for each in tables]
+    tables = [each for each in tables if fields_of([each])]
+    if not tables:
         msg = (
-            f"stage {outputs.stage}: field_encryption.tables is empty; name the tables with encrypted columns"
+            f"stage {outputs.stage}: no table of field_encryption.tables holds "
+            f"{'such a field' if fields else 'encrypted fields'}; name the tables and their columns"
         )
         raise BadInput(msg)
     return Plan(
         stage=outputs.stage,
         tenant=tenant,
         kind=kind,
-        tables=tuple(_with_fields(each, fields) for each in settings.tables),
+        tables=tuple(tables),
         requester=requester,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         settle_seconds=settle_seconds,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ class Rotation:
 
     ``settled`` is whether every process must have seen the last change of the key table: the switch to
     another key or, before it, the plan. ``drained`` is whether, besides, whatever was written before it and
-    lies where rotation can't reach it, as on the bus, must be gone.
+    lies where rotation can't reach it, as on the bus, must be gone. ``scope`` are the tenant's fields that
+    lie encrypted, ``before`` those of them that did when the rotation was planned.
     """
 
     plan: Plan
@@ -32,6 +33,8 @@ class Rotation:
     new_key_id: int | None
     settled: bool
     drained: bool
+    scope: frozenset[str]
+    before: frozenset[str]
 
 
 _FIND = """
@@ -40,8 +43,10 @@ SELECT plan, plan_hash, state, old_key_id, new_key_id,
        >= make_interval(secs => (plan::jsonb ->> 'settle_seconds')::int),
        now() - coalesce(switched_at, created_at)
        >= make_interval(secs => (plan::jsonb ->> 'settle_seconds')::int,
-                        days => (plan::jsonb ->> 'in_flight_days')::int)
-FROM fle_rotations WHERE plan_hash LIKE %s || '%%'
+                        days => (plan::jsonb ->> 'in_flight_days')::int),
+       ARRAY(SELECT field FROM fle_scope s WHERE s.tenant = r.tenant),
+       ARRAY(SELECT field FROM fle_scope s WHERE s.tenant = r.tenant AND s.since < r.created_at)
+FROM fle_rotations r WHERE plan_hash LIKE %s || '%%'
 """
 
 
@@ -59,12 +64,12 @@ def find(connection: psycopg.Connection[TupleRow], plan_hash: str, *, lock: bool
     if len(rows) != 1:
         msg = f"PLAN: {'no' if not rows else 'more than one'} rotation's plan hash begins with {plan_hash}"
         raise BadInput(msg)
-    text, digest, state, old, new, settled, drained = rows[0]
+    text, digest, state, old, new, settled, drained, scope, before = rows[0]
     plan = Plan.parse(text)
     if plan.digest() != digest:
         msg = f"plan {digest[:12]}: the stored plan was altered; its hash is {plan.digest()[:12]}"
         raise CheckFailed(msg)
-    return Rotation(plan, digest, state, old, new, settled, drained)
+    return Rotation(plan, digest, state, old, new, settled, drained, frozenset(scope), frozenset(before))
 
 
 def require(rotation: Rotation, *states: str) -> None:
@@ -136,4 +141,19 @@ def retire(
         "UPDATE fle_keys SET state = 'retired', destroy_after = now() + make_interval(days => %s)"
         " WHERE id = %s AND tenant = %s AND state IN ('retiring', 'pending')",
         (destroy_after_days, key_id, tenant),
+    )
+
+
+def note_scope(connection: psycopg.Connection[TupleRow], tenant: str, fields: Iterable[str]) -> None:
+    """Note that the tenant's ``fields`` lie encrypted."""
+    connection.execute(
+        "INSERT INTO fle_scope (tenant, field) SELECT %s, unnest(%s::text[]) ON CONFLICT DO NOTHING",
+        (tenant, sorted(fields)),
+    )
+
+
+def forget_scope(connection: psycopg.Connection[TupleRow], rotation: Rotation, fields: Iterable[str]) -> None:
+    """Note that none of the tenant's ``fields`` lies encrypted any more."""
+    connection.execute(
+        "DELETE FROM fle_scope WHERE tenant = %s AND field = ANY(%s)", (rotation.plan.tenant, sorted(fields))
     )

@@ -24,8 +24,18 @@ from runtime.fle.rotation.check import decrypt_all, evidence_key, goal_of, held_
 from runtime.fle.rotation.columns import Columns
 from runtime.fle.rotation.convert import Converter
 from runtime.fle.rotation.evidence import SHOWN
-from runtime.fle.rotation.plan import Flag, Kind, Plan, make_plan
-from runtime.fle.rotation.record import Rotation, find, move, record, require, retire, switch
+from runtime.fle.rotation.plan import Flag, Kind, Plan, fields_of, make_plan
+from runtime.fle.rotation.record import (
+    Rotation,
+    find,
+    forget_scope,
+    move,
+    note_scope,
+    record,
+    require,
+    retire,
+    switch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -61,6 +71,7 @@ class Rotations:
     ) -> Plan:
         """Plan a rotation; it is signed by its requester and waits for approval."""
         Flag(self.outputs).check()
+        scope = self.cipher.keyring.table.read(tenant).scope
         plan = make_plan(
             self.outputs,
             tenant,
@@ -69,6 +80,7 @@ class Rotations:
             settle_seconds,
             in_flight_days=in_flight_days,
             fields=fields,
+            scope=scope,
         )
         signed = approvals.sign(self.outputs, "plan", plan.digest(), requester, key)
         with self.connect() as connection:
@@ -79,6 +91,9 @@ class Rotations:
                 " VALUES (%s, %s, %s, %s, 'planned') ON CONFLICT DO NOTHING RETURNING plan_hash",
                 (plan.digest(), tenant, plan.canonical(), requester),
             ).fetchone()
+            if made is not None and kind == "release":
+                # The configuration still names them now; rolling back must know what to encrypt again.
+                note_scope(connection, tenant, self._configured(plan))
             if made is None:
                 msg = f"tenant {tenant} has an open rotation already; finalize it or roll it back first"
                 raise CheckFailed(msg)
@@ -97,6 +112,10 @@ class Rotations:
             }
             append(connection, requester, "plan", f"tenant/{tenant}", details)
         return plan
+
+    def _configured(self, plan: Plan) -> frozenset[str]:
+        """The plan's fields that the configuration encrypts for its tenant."""
+        return fields_of(plan.tables) & frozenset(self.outputs.tenants[plan.tenant].encrypted_fields)
 
     def approve(self, plan_hash: str, approval: approvals.Approval) -> int:
         """Add an approval; returns how many the plan has."""
@@ -267,6 +286,8 @@ class Rotations:
                 " WHERE tenant = %s AND purpose = %s AND state = 'retiring'",
                 (rotation.plan.destroy_after_days, tenant, DATA),
             )
+            if rotation.plan.kind == "release":
+                forget_scope(connection, rotation, fields_of(rotation.plan.tables))
             details = {
                 "signature": signed.signature.hex(),
                 "destroy_after_days": rotation.plan.destroy_after_days,
@@ -319,6 +340,8 @@ class Rotations:
             if rotation.new_key_id is not None and rotation.plan.kind == "rekey":
                 days = rotation.plan.destroy_after_days
                 retire(connection, rotation.plan.tenant, rotation.new_key_id, days)
+            if rotation.plan.kind == "adopt":
+                forget_scope(connection, rotation, rotation.scope - rotation.before)
             move(connection, rotation, state="rolled-back", actor=actor, action="rolled-back", details={})
 
     @contextmanager
@@ -362,6 +385,14 @@ class Rotations:
             locked = find(connection, rotation.plan_hash, lock=True)
             if locked.state != "planned":
                 return
+            if kind == "adopt":
+                if not (adopted := self._configured(rotation.plan)):
+                    msg = (
+                        f"tenant {tenant} has none of the plan's fields in its encrypted_fields: "
+                        "add them to the stage's configuration and run `pulumi up` first"
+                    )
+                    raise CheckFailed(msg)
+                note_scope(connection, tenant, adopted)
             pending = None if kind == "release" else self._pending_key(tenant)
             row = connection.execute(
                 "SELECT id FROM fle_keys WHERE tenant = %s AND purpose = %s AND state = 'active'",

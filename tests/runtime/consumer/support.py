@@ -22,7 +22,7 @@ QUICK = Policy(attempts=3, first_pause_seconds=0.05, longest_pause_seconds=0.1, 
 class Plain:
     """Nothing is encrypted."""
 
-    def encrypted_fields(self, tenant: str) -> frozenset[str]:
+    async def protected_fields(self, tenant: str) -> frozenset[str]:
         return frozenset()
 
     async def encrypt(self, tenant: str, field: str, row_id: str, plaintext: str) -> str:

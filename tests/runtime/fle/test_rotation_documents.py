@@ -126,6 +126,9 @@ async def test_a_field_that_is_new_to_the_stage_is_adopted_by_its_name(
     insert(stage, {"gold/1": {"owner": {"tax_id": "1234"}}})
     plan = rotations.plan("gold", "adopt", "requester", PEOPLE["requester"], 0, fields=["tax_id"])
     approve(stage, rotations, plan.digest())
+    tenant = stage.outputs.tenants["gold"].model_copy(update={"encrypted_fields": ("email", "tax_id")})
+    tenants = {**stage.outputs.tenants, "gold": tenant}
+    rotations.outputs = stage.outputs.model_copy(update={"tenants": tenants})
     assert rotations.run(plan.digest(), "tester", quiet) == (True, [])
     ((stored,),) = stage.sql("SELECT payload#>>'{owner,tax_id}' FROM events")
     assert stage.cipher(TABLE).decrypt("gold", "tax_id", "gold/1/owner", stored) == "1234"

@@ -175,6 +175,14 @@ CASES = [
         at="70m",
     ),
     Case(
+        "FleScopeMismatch",
+        {"fle_scope_mismatches{}": "2x200"},
+        {"fle_scope_mismatches{}": "0x200"},
+        "2 fields lie otherwise than the stage's configuration says",
+        {},
+        at="70m",
+    ),
+    Case(
         "FleCheckpointOverdue",
         {"fle_audit_unsigned_age_seconds{}": "7260x60"},
         {"fle_audit_unsigned_age_seconds{}": "7140x60"},
