@@ -29,6 +29,7 @@ from runtime.fle.rotation.columns import Columns
 from runtime.fle.rotation.convert import Converter, Goal
 from runtime.fle.rotation.coverage import coverage
 from runtime.fle.rotation.record import switch
+from runtime.fle.rotation.rewrite import ValueRewriter
 
 SPEC = EncryptedTable(table="customers", context="customers", columns={"email": "email"})
 PLAN = "0" * 64
@@ -99,8 +100,8 @@ def work(database: str, keys: dict[str, KeyReference], new: int, results: Any) -
         columns = Columns.load(connection, SPEC)
         worker = Backfill(
             connection,
-            Converter(fields, "acme", Goal(new), evidence.evidence_key(PLAN)),
-            Work(PLAN, "forward", columns),
+            ValueRewriter(columns, Converter(fields, "acme", Goal(new), evidence.evidence_key(PLAN))),
+            Work(PLAN, "forward"),
             lambda: True,
         )
         worker.run(lambda _: None)

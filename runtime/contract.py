@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from runtime.environment import OUTPUTS_VARIABLE
 from runtime.errors import BadInput, Unreachable
@@ -174,6 +174,14 @@ class RotationPrincipal(_Part):
     public_key: str = Field(description="Ed25519, base64 of the 32 bytes (RFC 8032).")
 
 
+class TokenColumn(_Part):
+    """Where a field's index tokens lie, and how its blind index makes them."""
+
+    column: str = Field(description="A text column beside the field's.")
+    kind: Literal["email", "phone", "text"] = Field(default="text", description="How values are normalised.")
+    bits: int = Field(default=256, ge=8, le=256, description="Length of a token.")
+
+
 class EncryptedTable(_Part):
     """A table whose columns hold encrypted fields, as rotation and the coverage report walk it."""
 
@@ -190,6 +198,17 @@ class EncryptedTable(_Part):
         description="Fields by jsonb column in which they lie at any depth. Such a value's row is the row's "
         "identity, followed by the JSON pointer of the object that holds it (empty for the document itself).",
     )
+    tokens: dict[FieldName, TokenColumn] = Field(
+        default_factory=dict,
+        description="Index tokens by field, one of `columns`: rotating the index key rewrites them.",
+    )
+
+    @model_validator(mode="after")
+    def _tokens_have_values(self) -> Self:
+        if missing := self.tokens.keys() - self.columns.keys():
+            msg = f"tokens: {', '.join(sorted(missing))} is not among the columns of table {self.table}"
+            raise ValueError(msg)
+        return self
 
 
 class FieldEncryptionOutputs(_Part):

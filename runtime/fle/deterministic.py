@@ -21,9 +21,11 @@ from typing import Literal
 
 from psycopg import sql
 
+from runtime.fle.cipher import FieldCipher
 from runtime.fle.errors import FieldError
-from runtime.fle.formats import length_prefixed
+from runtime.fle.formats import associated_data, length_prefixed, to_text
 from runtime.fle.keyring import Keyring
+from runtime.fle.text import bytes_of
 
 Normalisation = Literal["email", "phone", "text"]
 
@@ -123,9 +125,45 @@ class BlindIndex:
 
         With fewer bits than 256 the rows that match must be decrypted and compared.
         """
-        name = sql.Identifier(column) if isinstance(column, str) else sql.Identifier(*column)
-        tokens = sql.SQL(", ").join([sql.Literal(each) for each in self.tokens(tenant, value)])
-        return sql.SQL("{} IN ({})").format(name, tokens)
+        return _is_one_of(column, self.tokens(tenant, value))
+
+
+class DeterministicColumn:
+    """Search in a column that :meth:`FieldCipher.encrypt_deterministic` writes, while keys are rotated too.
+
+    Args:
+        cipher: bound to the table.
+        field: the field.
+    """
+
+    def __init__(self, cipher: FieldCipher, field: str) -> None:
+        self.cipher, self.field = cipher, field
+
+    def values(self, tenant: str, plaintext: str | bytes) -> list[str]:
+        """What ``plaintext`` is stored as: under the active data key, then under each that is still read."""
+        data = bytes_of(tenant, self.field, plaintext)
+        try:
+            keys = self.cipher.keyring.search_keys(tenant)
+        except FieldError as error:
+            problem = error.at(tenant, self.field)
+        else:
+            table = self.cipher.table
+            return [
+                to_text(
+                    key.seal_deterministic(data, associated_data(key.siv_header, tenant, table, self.field))
+                )
+                for key in keys
+            ]
+        raise problem
+
+    def condition(self, column: str | Sequence[str], tenant: str, plaintext: str | bytes) -> sql.Composed:
+        """``column IN (new, old, …)`` as a psycopg fragment; rows that match hold this value and no other."""
+        return _is_one_of(column, self.values(tenant, plaintext))
+
+
+def _is_one_of(column: str | Sequence[str], values: Sequence[str]) -> sql.Composed:
+    name = sql.Identifier(column) if isinstance(column, str) else sql.Identifier(*column)
+    return sql.SQL("{} IN ({})").format(name, sql.SQL(", ").join([sql.Literal(each) for each in values]))
 
 
 def _base64url(data: bytes) -> str:

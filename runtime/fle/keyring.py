@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import NoReturn
 
@@ -43,6 +43,7 @@ from runtime.fle.xaes import KEY_BYTES
 
 _log = logging.getLogger(__name__)
 _PASSING = (KmsUnavailable, KmsThrottled, KeyTableUnavailable)
+_LOOK_SECONDS = 1.0
 _READABLE = ("active", "retiring", "pending")
 _keyrings: weakref.WeakSet[Keyring] = weakref.WeakSet()
 
@@ -223,6 +224,29 @@ class Keyring:
             ]
             ring.index_keys[table, field] = found
         return found
+
+    def search_keys(self, tenant: str) -> list[XaesKey]:
+        """The tenant's readable data keys of format 2, the active one first, none older than a second ago.
+
+        So a value under a key that a rotation has just made is found: the key table is asked for further keys
+        once a second. While it does not answer, the keys in memory serve.
+        """
+        with self._holding(tenant):
+            ring = self._with_active(tenant, self.ring(tenant), DATA)
+            if self.clock() - ring.looked_at >= _LOOK_SECONDS:
+                self._may_block()
+                with suppress(KeyTableUnavailable):
+                    if self.table.read(tenant) != ring.rows:
+                        ring = self._again(tenant)
+                    ring.looked_at = self.clock()
+            rows = [
+                row
+                for row in ring.rows.keys
+                if row.purpose == DATA and row.state in _READABLE and row.version >= ring.rows.minimum_version
+            ]
+            rows.sort(key=lambda row: (row.state != "active", -row.version))
+            keys = [self._data_key(ring, row) for row in rows if row.format != 1]
+        return [key for key in keys if isinstance(key, XaesKey)]
 
     def note_scope(self, tenant: str, ring: Ring, field: str) -> None:
         """Note in the key table that values of ``field`` lie encrypted, unless it says so already."""

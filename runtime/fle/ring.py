@@ -63,6 +63,7 @@ class Ring:
         "index",
         "index_keys",
         "keys",
+        "looked_at",
         "messages",
         "outage",
         "readers",
@@ -80,6 +81,7 @@ class Ring:
         self.index: dict[int, bytearray] = {}
         self.index_keys: dict[tuple[str, str], list[tuple[int, bytes]]] = {}
         self.writer: GcmKey | XaesKey | None = None
+        self.looked_at = now
         self.fresh_until = now + limits.max_age_seconds
         self.serve_until = self.fresh_until + limits.outage_seconds
         self.messages = 0

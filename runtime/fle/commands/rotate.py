@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -31,6 +31,7 @@ from runtime.fle.commands.common import (
 from runtime.fle.rotation import approval as approvals
 from runtime.fle.rotation.backfill import Progress
 from runtime.fle.rotation.check import remaining
+from runtime.fle.rotation.plan import Kind
 from runtime.fle.rotation.record import find
 from runtime.fle.rotation.steps import SETTLE_SECONDS, Rotations
 
@@ -46,8 +47,10 @@ def plan(  # noqa: PLR0917 - Typer passes options by name
     principal: Principal,
     signing_key: SigningKey,
     kind: Annotated[
-        Literal["rekey", "adopt", "release"],
-        typer.Option(help="rekey: a new key. adopt: encrypt plain values. release: decrypt."),
+        Kind,
+        typer.Option(
+            help="rekey: a new key. adopt: encrypt plain values. release: decrypt. reindex: a new index key."
+        ),
     ] = "rekey",
     settle_seconds: Annotated[
         int, typer.Option(help="How long writers may use a key that they have in memory.", min=0)

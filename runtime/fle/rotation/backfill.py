@@ -17,10 +17,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import TupleRow
 
-from runtime.fle.formats import V1
-from runtime.fle.rotation.columns import Columns, prefixes
-from runtime.fle.rotation.convert import Converter
-from runtime.fle.rotation.documents import convert_documents
+from runtime.fle.rotation.rewrite import Rewriter
 
 _BEGIN_SCAN = """
 INSERT INTO fle_rotation_passes (plan_hash, table_name, direction, pass) VALUES (%s, %s, %s, %s)
@@ -54,19 +51,17 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One table of one rotation, one way.
+    """One rotation, one way.
 
     Attributes:
         plan_hash: which rotation.
         direction: ``forward`` or ``back``.
-        columns: which table.
         batch_rows: rows a batch reads at most.
         rows_per_second: a limit on one worker, or ``None``.
     """
 
     plan_hash: str
     direction: str
-    columns: Columns
     batch_rows: int = 2000
     rows_per_second: float | None = None
 
@@ -77,11 +72,11 @@ class Backfill:
     def __init__(
         self,
         connection: psycopg.Connection[TupleRow],
-        converter: Converter,
+        rewriter: Rewriter,
         work: Work,
         may_go_on: Callable[[], bool],
     ) -> None:
-        self.connection, self.converter, self.work, self.may_go_on = connection, converter, work, may_go_on
+        self.connection, self.rewriter, self.work, self.may_go_on = connection, rewriter, work, may_go_on
         self.progress = Progress()
 
     def run(self, on_batch: Callable[[Progress], None]) -> bool:
@@ -113,7 +108,7 @@ class Backfill:
         return True
 
     def _key(self, number: int) -> tuple[str, str, str, int]:
-        return (self.work.plan_hash, self.work.columns.spec.table, self.work.direction, number)
+        return (self.work.plan_hash, self.rewriter.columns.spec.table, self.work.direction, number)
 
     def _first_pass(self) -> tuple[int, bool]:
         """Where to go on, and whether that looks at every row: a pass that was stopped half-way does not."""
@@ -153,8 +148,8 @@ class Backfill:
                 return None
             after: str | None = row[0]
             last = self.connection.execute(
-                self.work.columns.boundary(after),
-                {"tenant": self.converter.tenant, "after": after, "size": self.work.batch_rows},
+                self.rewriter.columns.boundary(after),
+                {"tenant": self.rewriter.tenant, "after": after, "size": self.work.batch_rows},
             ).fetchone()
             upto: str | None = last[0] if last else None
             self.connection.execute(_MOVE_SCAN, (upto, upto is None, *key))
@@ -162,45 +157,27 @@ class Backfill:
 
     def _batch(self, number: int, after: str | None, upto: str) -> int:
         """Convert the rows of a range; the number of rows that needed it."""
-        columns, tenant = self.work.columns, self.converter.tenant
-        key = self.converter.key()
-        done = prefixes(key.key_id) if key is not None and key.format != V1 else []
+        columns, tenant = self.rewriter.columns, self.rewriter.tenant
+        done = self.rewriter.done()
         rows = self.connection.execute(
             columns.select(after, upto, skip_prefixes=bool(done)),
             {"tenant": tenant, "after": after, "upto": upto, "done": done},
         ).fetchall()
         self.progress.read += len(rows)
         ids: list[str] = [row[0] for row in rows]
-        touched: set[int] = set()
-        evidence: list[bytes] = []
-        old_new: dict[str, list[str | None]] = {}
-        for number_of, name in enumerate(columns.fields):
-            old: list[str | None] = [row[number_of + 1] for row in rows]
-            converted = self.converter.convert(name, ids, old)
-            new = list(old)
-            for position, value in zip(converted.at, converted.new, strict=True):
-                new[position] = value
-            touched.update(converted.at)
-            evidence += converted.evidence
-            self.progress.failed.update(f"{columns.spec.table}: {each}" for each in converted.failed)
-            old_new[f"old{number_of}"], old_new[f"new{number_of}"] = old, new
-        for number_of, name in enumerate(columns.documents, len(columns.fields)):
-            texts: list[str | None] = [row[number_of + 1] for row in rows]
-            documents = convert_documents(self.converter, columns.spec.documents[name], ids, texts)
-            touched.update(documents.new)
-            evidence += documents.evidence
-            self.progress.failed.update(f"{columns.spec.table}: {each}" for each in documents.failed)
-            old_new[f"old{number_of}"] = texts
-            old_new[f"new{number_of}"] = [documents.new.get(at, text) for at, text in enumerate(texts)]
-        if not touched:
+        found = self.rewriter.rewrite(ids, rows)
+        self.progress.failed.update(f"{columns.spec.table}: {each}" for each in found.failed)
+        if not found.touched:
             return 0
-        kept = sorted(touched)
-        parameters: dict[str, Any] = {name: [values[at] for at in kept] for name, values in old_new.items()}
+        kept = sorted(found.touched)
+        parameters: dict[str, Any] = {
+            name: [values[at] for at in kept] for name, values in found.arrays.items()
+        }
         parameters |= {"tenant": tenant, "rows": [ids[at] for at in kept]}
-        digest = sha256(b"".join(evidence)).digest()
+        digest = sha256(b"".join(found.evidence)).digest()
         with self.connection.transaction():
             swapped = self.connection.execute(columns.swap(), parameters).rowcount
-            self.connection.execute(_RECORD, (*self._key(number), len(kept), swapped, digest, evidence))
+            self.connection.execute(_RECORD, (*self._key(number), len(kept), swapped, digest, found.evidence))
         self.progress.changed += swapped
         self.progress.lost_races += len(kept) - swapped
         return len(kept)

@@ -18,6 +18,7 @@ from runtime.fle.rotation.coverage import Covered, coverage
 from runtime.fle.rotation.documents import cells
 from runtime.fle.rotation.evidence import Column, Comparison
 from runtime.fle.rotation.record import Rotation
+from runtime.fle.rotation.tokens import stale_tokens
 
 _DEAD_LETTERS = """
 SELECT count(*) FROM dead_letters
@@ -37,10 +38,15 @@ def goal_of(rotation: Rotation) -> Goal:
             return Goal(None, left=rotation.before) if back else Goal(rotation.new_key_id, rotation.scope)
         case "release":
             return Goal(rotation.old_key_id, rotation.scope) if back else Goal(None)
+        case "reindex":
+            msg = "index tokens lie under no data key"
+            raise ValueError(msg)
 
 
 def remaining(connection: psycopg.Connection[TupleRow], cipher: FieldCipher, rotation: Rotation) -> int:
-    """Values that do not yet lie where the rotation wants them."""
+    """Values, or tokens, that do not yet lie where the rotation wants them."""
+    if rotation.plan.kind == "reindex":
+        return stale_tokens(connection, cipher, rotation)
     counted = coverage(connection, rotation.plan.tables, [rotation.plan.tenant])
     return sum(each.values for each in counted if not _arrived(cipher, rotation, each))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Self
 
 import psycopg
 from psycopg import sql
@@ -51,7 +52,7 @@ class Columns:
         object.__setattr__(self, "documents", tuple(self.spec.documents))
 
     @classmethod
-    def load(cls, connection: psycopg.Connection[TupleRow], spec: EncryptedTable) -> Columns:
+    def load(cls, connection: psycopg.Connection[TupleRow], spec: EncryptedTable) -> Self:
         """Look up the row column's type, and check that the columns exist."""
         rows = connection.execute(
             "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
@@ -64,6 +65,7 @@ class Columns:
             spec.tenant_column,
             *(each.partition(".")[0] for each in spec.columns.values()),
             *spec.documents,
+            *(each.column for each in spec.tokens.values()),
         ]
         missing = [each for each in wanted if each not in types]
         if missing:
@@ -90,7 +92,8 @@ class Columns:
         return sql.Identifier("t", self.spec.tenant_column)
 
     @property
-    def _type(self) -> sql.Composable:
+    def row_type_sql(self) -> sql.Composable:
+        """The type of the row column."""
         # From the catalogue, never from a caller; a type has no placeholder and no identifier of its own.
         return sql.SQL(self.row_type)  # pyright: ignore[reportArgumentType]
 
@@ -107,7 +110,7 @@ class Columns:
 
     def cast(self, placeholder: str) -> sql.Composable:
         """A placeholder for a row's identity given as text."""
-        return sql.SQL("{}::text::{}").format(sql.Placeholder(placeholder), self._type)
+        return sql.SQL("{}::text::{}").format(sql.Placeholder(placeholder), self.row_type_sql)
 
     def select(self, after: str | None, upto: str | None, *, skip_prefixes: bool) -> sql.Composed:
         """Rows of a tenant in a range of identities, in order: identity as text, fields, documents."""
@@ -169,7 +172,7 @@ class Columns:
             sql.SQL(", ").join(arrays),
             sql.SQL(", ").join(names),
             self.row,
-            self._type,
+            self.row_type_sql,
             self.tenant,
             sql.SQL(" AND ").join(unchanged),
         )

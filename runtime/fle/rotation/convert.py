@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from runtime.errors import CheckFailed
 from runtime.fle.cipher import FieldCipher
@@ -11,6 +12,9 @@ from runtime.fle.datakey import TICKET_BYTES, GcmKey, XaesKey
 from runtime.fle.errors import FieldError, NotText
 from runtime.fle.formats import V1, Inspection, associated_data, inspect, to_text
 from runtime.fle.rotation.evidence import Evidence
+
+_HEADER_CHARACTERS = 8
+"""In base64: the six bytes that say version, suite and key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,15 @@ class Checked:
     evidence: bytes
 
 
+class _Opened(NamedTuple):
+    """What there is to convert: positions, plaintexts, whether each was deterministic; what did not open."""
+
+    at: list[int]
+    plain: list[bytes]
+    deterministic: list[bool]
+    failed: list[str]
+
+
 class Converter:
     """Converts values of one tenant towards ``goal``.
 
@@ -75,8 +88,47 @@ class Converter:
             CheckFailed: a new value does not read as the old one did.
         """
         key = self.key()
+        opened = self._open_alike(key, name, rows, values) or self._open_each(key, name, rows, values)
+        at, plain, deterministic, failed = opened
+        names = [rows[position] for position in at]
+        new = self._seal(key, name, names, plain, deterministic)
+        back = (
+            self.cipher.decrypt_column_bytes(self.tenant, name, names, new)
+            if key
+            else [value.encode() for value in new]
+        )
+        if back != plain:
+            msg = f"field {name}: a new value does not read as the old one did; nothing was written"
+            raise CheckFailed(msg)
+        return Converted(at, new, self._evidence.of_column(name, names, new, plain), failed)
+
+    def _open_alike(
+        self, key: GcmKey | XaesKey | None, name: str, rows: Sequence[str], values: Sequence[str | None]
+    ) -> _Opened | None:
+        """Open a column that lies under one key at once; ``None`` when it does not, or one does not open."""
+        if key is None or name in self.goal.left:
+            return None
+        at = [position for position, value in enumerate(values) if value is not None]
+        stored = [value for value in values if value is not None]
+        if len({value[:_HEADER_CHARACTERS] for value in stored}) != 1:
+            return None
+        found = _inspect(stored[0])
+        if found is None or found.suite != "KC-XAES-256-GCM":
+            return None
+        if found.key_id == key.key_id:
+            return _Opened([], [], [], [])
+        try:
+            plain = self.cipher.decrypt_column_bytes(
+                self.tenant, name, [rows[position] for position in at], stored
+            )
+        except FieldError:
+            return None
+        return _Opened(at, plain, [False] * len(at), [])
+
+    def _open_each(
+        self, key: GcmKey | XaesKey | None, name: str, rows: Sequence[str], values: Sequence[str | None]
+    ) -> _Opened:
         at: list[int] = []
-        new: list[str] = []
         failed: list[str] = []
         plain: list[bytes] = []
         deterministic: list[bool] = []
@@ -100,17 +152,7 @@ class Converter:
             at.append(position)
             plain.append(data)
             deterministic.append(found is not None and found.suite == "AES-SIV-512")
-        names = [rows[position] for position in at]
-        new = self._seal(key, name, names, plain, deterministic)
-        back = (
-            self.cipher.decrypt_column_bytes(self.tenant, name, names, new)
-            if key
-            else [value.encode() for value in new]
-        )
-        if back != plain:
-            msg = f"field {name}: a new value does not read as the old one did; nothing was written"
-            raise CheckFailed(msg)
-        return Converted(at, new, self._evidence.of_column(name, names, new, plain), failed)
+        return _Opened(at, plain, deterministic, failed)
 
     def check(self, name: str, row: str, value: str) -> Checked | None:
         """Decrypt one stored value; ``None`` when it can't be."""

@@ -16,9 +16,15 @@ from runtime.contract import EncryptedTable, StackOutputs
 from runtime.errors import BadInput, CheckFailed
 from runtime.tenancy import FieldName
 
-Kind = Literal["rekey", "adopt", "release"]
+Kind = Literal["rekey", "adopt", "release", "reindex"]
 """``rekey``: values go under a new key. ``adopt``: plain values are encrypted too, which is how a tenant
-moves into scope. ``release``: values become plain, which is how a tenant moves out."""
+moves into scope. ``release``: values become plain, which is how a tenant moves out. ``reindex``: index tokens
+are made anew under a new index key."""
+
+
+def digest_of(text: str) -> str:
+    """The hash of a plan's canonical text, in hex."""
+    return sha256(text.encode()).hexdigest()
 
 
 class Plan(BaseModel):
@@ -42,7 +48,7 @@ class Plan(BaseModel):
 
     def digest(self) -> str:
         """SHA-256 of the canonical text, in hex."""
-        return sha256(self.canonical().encode()).hexdigest()
+        return digest_of(self.canonical())
 
     @classmethod
     def parse(cls, text: str) -> Plan:
@@ -117,7 +123,10 @@ def make_plan(
     tables = [with_fields(each, {*fields, *scope}) for each in settings.tables]
     if kind == "release" and fields:
         tables = [_with_only(each, fields) for each in tables]
-    tables = [each for each in tables if fields_of([each])]
+    tables = [each for each in tables if (each.tokens if kind == "reindex" else fields_of([each]))]
+    if not tables and kind == "reindex":
+        msg = f"stage {outputs.stage}: field_encryption.tables names no tokens; there is no index to rotate"
+        raise BadInput(msg)
     if not tables:
         msg = (
             f"stage {outputs.stage}: no table of field_encryption.tables holds "
@@ -132,6 +141,13 @@ def make_plan(
         requester=requester,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         settle_seconds=settle_seconds,
-        in_flight_days=settings.in_flight_days if in_flight_days is None else in_flight_days,
+        in_flight_days=_in_flight(settings.in_flight_days, kind)
+        if in_flight_days is None
+        else in_flight_days,
         destroy_after_days=settings.destroy_after_days,
     )
+
+
+def _in_flight(days: int, kind: Kind) -> int:
+    # Tokens are made where they are stored; none is on its way.
+    return 0 if kind == "reindex" else days

@@ -11,7 +11,8 @@ from psycopg.rows import TupleRow
 
 from runtime.errors import BadInput, CheckFailed
 from runtime.fle.audit.log import append
-from runtime.fle.rotation.plan import Plan
+from runtime.fle.keytable import DATA, INDEX
+from runtime.fle.rotation.plan import Plan, digest_of
 
 OPEN = ("planned", "running", "paused", "verified", "rolling-back")
 
@@ -35,6 +36,11 @@ class Rotation:
     drained: bool
     scope: frozenset[str]
     before: frozenset[str]
+
+    @property
+    def purpose(self) -> str:
+        """Of the keys that it rotates."""
+        return INDEX if self.plan.kind == "reindex" else DATA
 
 
 _FIND = """
@@ -65,10 +71,10 @@ def find(connection: psycopg.Connection[TupleRow], plan_hash: str, *, lock: bool
         msg = f"PLAN: {'no' if not rows else 'more than one'} rotation's plan hash begins with {plan_hash}"
         raise BadInput(msg)
     text, digest, state, old, new, settled, drained, scope, before = rows[0]
-    plan = Plan.parse(text)
-    if plan.digest() != digest:
-        msg = f"plan {digest[:12]}: the stored plan was altered; its hash is {plan.digest()[:12]}"
+    if digest_of(text) != digest:
+        msg = f"plan {digest[:12]}: the stored plan was altered; its hash is {digest_of(text)[:12]}"
         raise CheckFailed(msg)
+    plan = Plan.parse(text)
     return Rotation(plan, digest, state, old, new, settled, drained, frozenset(scope), frozenset(before))
 
 

@@ -1,4 +1,4 @@
-"""The steps of a rotation: plan, approve, run, pause, verify, finalize, roll back.
+"""The steps of a rotation: plan, approve, run, pause, verify; and its endings.
 
 Every step is one transaction that changes the state and appends the audit entry, or one that can be
 repeated. A step that was killed is given again; two that run at once take turns on the rotation's row.
@@ -7,46 +7,34 @@ repeated. A step that was killed is given again; two that run at once take turns
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.rows import TupleRow
 
-from runtime.contract import StackOutputs
-from runtime.errors import CheckFailed, Unreachable
+from runtime.contract import EncryptedTable
+from runtime.errors import CheckFailed
 from runtime.fle.audit.log import append
-from runtime.fle.cipher import FieldCipher
-from runtime.fle.keytable import DATA
 from runtime.fle.rotation import approval as approvals
 from runtime.fle.rotation.backfill import Backfill, Progress, Work
-from runtime.fle.rotation.check import decrypt_all, evidence_key, goal_of, held_by_dead_letters, remaining
+from runtime.fle.rotation.check import decrypt_all, evidence_key, goal_of, remaining
 from runtime.fle.rotation.columns import Columns
 from runtime.fle.rotation.convert import Converter
+from runtime.fle.rotation.endings import Endings
 from runtime.fle.rotation.evidence import SHOWN
 from runtime.fle.rotation.plan import Flag, Kind, Plan, fields_of, make_plan
-from runtime.fle.rotation.record import (
-    Rotation,
-    find,
-    forget_scope,
-    move,
-    note_scope,
-    record,
-    require,
-    retire,
-    switch,
-)
+from runtime.fle.rotation.record import Rotation, find, move, note_scope, record, require, switch
+from runtime.fle.rotation.rewrite import Rewriter, ValueRewriter
+from runtime.fle.rotation.tokens import TokenColumns, TokenRewriter, check_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SETTLE_SECONDS = 1500
 """How long a writer may go on under a key it has in memory: the cache's age and outage time, and some."""
 
 
-class Rotations:
+class Rotations(Endings):
     """Rotations of one stage.
 
     Args:
@@ -54,9 +42,6 @@ class Rotations:
         database_url: PostgreSQL with the key table and the encrypted tables, as a role that may change both.
         cipher: bound to any table; its keys are used.
     """
-
-    def __init__(self, outputs: StackOutputs, database_url: str, cipher: FieldCipher) -> None:
-        self.outputs, self.url, self.cipher = outputs, database_url, cipher
 
     def plan(
         self,
@@ -97,7 +82,7 @@ class Rotations:
             if made is None:
                 msg = f"tenant {tenant} has an open rotation already; finalize it or roll it back first"
                 raise CheckFailed(msg)
-            if kind != "rekey":
+            if kind in {"adopt", "release"}:
                 # Readers learn of it before the first value changes: start waits until they must have.
                 connection.execute(
                     "INSERT INTO fle_tenants (tenant, moving) VALUES (%s, %s)"
@@ -157,7 +142,7 @@ class Rotations:
                 connection, self.outputs, rotation.plan_hash, rotation.plan.requester
             )
         if rotation.state == "planned":
-            if rotation.plan.kind != "rekey" and not rotation.settled:
+            if rotation.plan.kind in {"adopt", "release"} and not rotation.settled:
                 msg = (
                     f"plan {rotation.plan_hash[:12]}: readers learn of it within "
                     f"{rotation.plan.settle_seconds} s of planning; run it later"
@@ -166,6 +151,8 @@ class Rotations:
             self._switch_forward(rotation, actor, by)
         elif rotation.state == "paused":
             self._set(rotation, ("paused",), "running", actor, "resume")
+        if rotation.plan.kind == "reindex":
+            self._activate_index(rotation, actor)
         self.cipher.keyring.clear()
         with self.connect() as connection:
             return find(connection, plan_hash)
@@ -184,30 +171,43 @@ class Rotations:
         failed: list[str] = []
         done = True
         with psycopg.connect(self.url, autocommit=True) as connection:
+            # A crash of the server may take the last batches and their evidence with it, together; they are
+            # found again. What is said of them in the audit log is flushed, and all before it with it.
+            connection.execute("SET synchronous_commit = off")
 
             def may_go_on() -> bool:
                 return find(connection, plan_hash).state == rotation.state
 
             for spec in rotation.plan.tables:
-                converter = Converter(
-                    self.cipher.for_table(spec.context),
-                    rotation.plan.tenant,
-                    goal_of(rotation),
-                    evidence_key(self.cipher, rotation),
-                )
-                work = Work(
-                    rotation.plan_hash,
-                    direction,
-                    Columns.load(connection, spec),
-                    batch_rows,
-                    rows_per_second,
-                )
-                worker = Backfill(connection, converter, work, may_go_on)
+                work = Work(rotation.plan_hash, direction, batch_rows, rows_per_second)
+                rewriter = self._rewriter(connection, rotation, spec)
+                worker = Backfill(connection, rewriter, work, may_go_on)
                 done = worker.run(on_batch) and done
                 failed += sorted(worker.progress.failed)
         if done:
             self._backfilled(rotation, actor, len(failed))
         return done, failed
+
+    def _rewriter(
+        self, connection: psycopg.Connection[TupleRow], rotation: Rotation, spec: EncryptedTable
+    ) -> Rewriter:
+        cipher = self.cipher.for_table(spec.context)
+        if rotation.plan.kind == "reindex":
+            return TokenRewriter(TokenColumns.load(connection, spec), cipher, rotation)
+        key = evidence_key(self.cipher, rotation)
+        converter = Converter(cipher, rotation.plan.tenant, goal_of(rotation), key)
+        return ValueRewriter(Columns.load(connection, spec), converter)
+
+    def _check(
+        self, connection: psycopg.Connection[TupleRow], rotation: Rotation
+    ) -> tuple[dict[str, int], list[str], dict[str, Any]]:
+        """Counts, places of what is otherwise than it should be, and details for the audit log."""
+        if rotation.plan.kind == "reindex":
+            counts, wrong = check_tokens(connection, self.cipher, rotation)
+            return counts, wrong, dict(counts)
+        found = decrypt_all(connection, self.cipher, rotation)
+        columns = {name: each.as_details() for name, each in sorted(found.columns.items())}
+        return found.counts(), found.otherwise(), {**found.counts(), "columns": columns}
 
     def pause(self, plan_hash: str, actor: str) -> None:
         """Stop the workers after their batch; writers go on under the new key."""
@@ -228,10 +228,9 @@ class Rotations:
         with self.connect() as connection:
             rotation = find(connection, plan_hash)
             require(rotation, "running", "verified")
-            found = decrypt_all(connection, self.cipher, rotation)
+            counts, wrong, details = self._check(connection, rotation)
             left = remaining(connection, self.cipher, rotation)
-        counts = found.counts()
-        if wrong := found.otherwise():
+        if wrong:
             msg = (
                 f"plan {rotation.plan_hash[:12]}: {len(wrong)} values read otherwise than before they were "
                 f"converted ({', '.join(wrong[:SHOWN])}); roll back"
@@ -252,131 +251,9 @@ class Rotations:
                 state="verified",
                 actor=actor,
                 action="verify",
-                details={
-                    **counts,
-                    "columns": {name: each.as_details() for name, each in sorted(found.columns.items())},
-                },
+                details=details,
             )
         return counts
-
-    def finalize(self, plan_hash: str, principal: str, key: Ed25519PrivateKey) -> None:
-        """Refuse the old key from now on and schedule its destruction; there is no way back."""
-        Flag(self.outputs).check()
-        with self.connect() as connection:
-            rotation = find(connection, plan_hash, lock=True)
-            require(rotation, "verified")
-            signed = approvals.sign(self.outputs, "finalize", rotation.plan_hash, principal, key)
-            approvals.check_dual_control(
-                connection, self.outputs, rotation.plan_hash, rotation.plan.requester
-            )
-            self._check_gone(connection, rotation, "old", "finalize")
-            if left := remaining(connection, self.cipher, rotation):
-                msg = f"{left} values were written under the old key since; run and verify again"
-                raise CheckFailed(msg)
-            tenant = rotation.plan.tenant
-            if rotation.new_key_id is not None:
-                connection.execute(
-                    "INSERT INTO fle_tenants (tenant, minimum_version)"
-                    " SELECT tenant, version FROM fle_keys WHERE id = %s"
-                    " ON CONFLICT (tenant) DO UPDATE SET minimum_version = excluded.minimum_version",
-                    (rotation.new_key_id,),
-                )
-            connection.execute(
-                "UPDATE fle_keys SET state = 'retired', destroy_after = now() + make_interval(days => %s)"
-                " WHERE tenant = %s AND purpose = %s AND state = 'retiring'",
-                (rotation.plan.destroy_after_days, tenant, DATA),
-            )
-            if rotation.plan.kind == "release":
-                forget_scope(connection, rotation, fields_of(rotation.plan.tables))
-            details = {
-                "signature": signed.signature.hex(),
-                "destroy_after_days": rotation.plan.destroy_after_days,
-            }
-            move(connection, rotation, state="finalized", actor=principal, action="finalize", details=details)
-
-    def begin_rollback(self, plan_hash: str, principal: str, key: Ed25519PrivateKey) -> None:
-        """Point writers back at the old key; :meth:`run` converts back, and :meth:`end_rollback` ends it."""
-        with self.connect() as connection:
-            rotation = find(connection, plan_hash, lock=True)
-            require(rotation, "planned", "running", "paused", "verified", "rolling-back")
-            signed = approvals.sign(self.outputs, "rollback", rotation.plan_hash, principal, key)
-            details = {"signature": signed.signature.hex()}
-            if rotation.state == "planned":
-                move(
-                    connection,
-                    rotation,
-                    state="rolled-back",
-                    actor=principal,
-                    action="rollback",
-                    details=details,
-                )
-            elif rotation.state != "rolling-back":
-                if rotation.old_key_id is not None and rotation.plan.kind == "rekey":
-                    switch(connection, rotation.plan.tenant, rotation.new_key_id, rotation.old_key_id)
-                connection.execute(
-                    "UPDATE fle_rotations SET switched_at = now() WHERE plan_hash = %s", (rotation.plan_hash,)
-                )
-                move(
-                    connection,
-                    rotation,
-                    state="rolling-back",
-                    actor=principal,
-                    action="rollback",
-                    details=details,
-                )
-        self.cipher.keyring.clear()
-
-    def end_rollback(self, plan_hash: str, actor: str) -> None:
-        """Close a rollback, once nothing lies under the new key and no writer can still use it."""
-        with self.connect() as connection:
-            rotation = find(connection, plan_hash, lock=True)
-            if rotation.state == "rolled-back":
-                return
-            require(rotation, "rolling-back")
-            if left := remaining(connection, self.cipher, rotation):
-                msg = f"{left} values are not back yet; run it again"
-                raise CheckFailed(msg)
-            self._check_gone(connection, rotation, "new", "end the rollback")
-            if rotation.new_key_id is not None and rotation.plan.kind == "rekey":
-                days = rotation.plan.destroy_after_days
-                retire(connection, rotation.plan.tenant, rotation.new_key_id, days)
-            if rotation.plan.kind == "adopt":
-                forget_scope(connection, rotation, rotation.scope - rotation.before)
-            move(connection, rotation, state="rolled-back", actor=actor, action="rolled-back", details={})
-
-    @contextmanager
-    def connect(self) -> Generator[psycopg.Connection[TupleRow]]:
-        """One transaction on a connection of its own."""
-        try:
-            with psycopg.connect(self.url, connect_timeout=5) as connection:
-                yield connection
-        except psycopg.OperationalError as error:
-            msg = f"the database can't be reached ({type(error).__name__} {error.sqlstate or ''})".rstrip()
-            raise Unreachable(msg) from None
-
-    def _check_gone(
-        self, connection: psycopg.Connection[TupleRow], rotation: Rotation, which: str, step: str
-    ) -> None:
-        """Raise :class:`CheckFailed` while a value that only the key to be retired reads may still come."""
-        plan = f"plan {rotation.plan_hash[:12]}"
-        if not rotation.settled:
-            msg = (
-                f"{plan}: writers may use the {which} key until {rotation.plan.settle_seconds} s "
-                f"after the switch; {step} later"
-            )
-            raise CheckFailed(msg)
-        if not rotation.drained:
-            msg = (
-                f"{plan}: events under the {which} key may lie on the bus until "
-                f"{rotation.plan.in_flight_days} days after the switch; {step} later"
-            )
-            raise CheckFailed(msg)
-        leaving = rotation.old_key_id if which == "old" else rotation.new_key_id
-        if held := held_by_dead_letters(connection, [leaving] if leaving else []):
-            msg = (
-                f"{held} dead letters hold values under the {which} key: replay or discard them (`kilo dlq`)"
-            )
-            raise CheckFailed(msg)
 
     def _switch_forward(self, rotation: Rotation, actor: str, approvers: list[str]) -> None:
         tenant, kind = rotation.plan.tenant, rotation.plan.kind
@@ -393,16 +270,17 @@ class Rotations:
                     )
                     raise CheckFailed(msg)
                 note_scope(connection, tenant, adopted)
-            pending = None if kind == "release" else self._pending_key(tenant)
+            pending = None if kind == "release" else self._pending_key(tenant, rotation.purpose)
             row = connection.execute(
                 "SELECT id FROM fle_keys WHERE tenant = %s AND purpose = %s AND state = 'active'",
-                (tenant, DATA),
+                (tenant, rotation.purpose),
             ).fetchone()
             active = row[0] if row else None
             if active is None and kind != "adopt":
-                msg = f"tenant {tenant} has no data key yet; there is nothing to rotate"
+                msg = f"tenant {tenant} has no {rotation.purpose} key yet; there is nothing to rotate"
                 raise CheckFailed(msg)
-            if pending is not None:
+            # Searches must know a new index key before the first token under it is written.
+            if pending is not None and kind != "reindex":
                 switch(connection, tenant, active, pending)
             connection.execute(
                 "UPDATE fle_rotations SET old_key_id = %s, new_key_id = %s, switched_at = now()"
@@ -412,11 +290,32 @@ class Rotations:
             details = {"approvers": approvers, "old_key_id": active, "new_key_id": pending}
             move(connection, locked, state="running", actor=actor, action="run", details=details)
 
-    def _pending_key(self, tenant: str) -> int:
+    def _activate_index(self, rotation: Rotation, actor: str) -> None:
+        """Point writers at the new index key, once every process must have it to search by."""
+        with self.connect() as connection:
+            locked = find(connection, rotation.plan_hash, lock=True)
+            row = connection.execute(
+                "SELECT FROM fle_keys WHERE id = %s AND state = 'pending'", (locked.new_key_id,)
+            ).fetchone()
+            if row is None or locked.state != "running":
+                return
+            if not locked.settled:
+                msg = (
+                    f"plan {locked.plan_hash[:12]}: searches learn of the new index key within "
+                    f"{locked.plan.settle_seconds} s of its making; run it later"
+                )
+                raise CheckFailed(msg)
+            switch(connection, locked.plan.tenant, locked.old_key_id, locked.new_key_id)
+            connection.execute(
+                "UPDATE fle_rotations SET switched_at = now() WHERE plan_hash = %s", (locked.plan_hash,)
+            )
+            record(connection, locked, actor, "activate", {})
+
+    def _pending_key(self, tenant: str, purpose: str) -> int:
         rows = self.cipher.keyring.table.read(tenant)
         # One left by a run that died is taken up: the tenant has one open rotation, this one.
-        left = next((key.id for key in rows.keys if key.purpose == DATA and key.state == "pending"), None)
-        return left if left is not None else self.cipher.keyring.create(tenant, DATA, "pending")
+        left = next((key.id for key in rows.keys if key.purpose == purpose and key.state == "pending"), None)
+        return left if left is not None else self.cipher.keyring.create(tenant, purpose, "pending")
 
     def _set(self, rotation: Rotation, states: tuple[str, ...], state: str, actor: str, action: str) -> None:
         with self.connect() as connection:

@@ -63,6 +63,7 @@ print("not killed")
 """
 
 STEPS, BACKFILL = "runtime.fle.rotation.steps", "runtime.fle.rotation.backfill"
+ENDINGS = "runtime.fle.rotation.endings"
 RUN_POINTS = [
     ("runtime.fle.keytable", "KeyTable.create", "before", 1),
     ("runtime.fle.keytable", "KeyTable.create", "after", 1),
@@ -72,8 +73,8 @@ RUN_POINTS = [
     (BACKFILL, "Backfill._claim", "before", 1),
     (BACKFILL, "Backfill._claim", "after", 1),
     (BACKFILL, "Backfill._claim", "after", 4),
-    (BACKFILL, "Columns.swap", "before", 3),
-    (BACKFILL, "Columns.swap", "after", 3),
+    ("runtime.fle.rotation.columns", "Columns.swap", "before", 3),
+    ("runtime.fle.rotation.columns", "Columns.swap", "after", 3),
     (BACKFILL, "Backfill._batch", "after", 2),
     (BACKFILL, "Backfill._batch", "after", 8),
     (STEPS, "Rotations._backfilled", "before", 1),
@@ -148,13 +149,13 @@ def test_a_killed_run_is_given_again(
     [
         ("verify", (STEPS, "decrypt_all", "after")),
         ("verify", (STEPS, "move", "after")),
-        ("finalize", (STEPS, "remaining", "after")),
-        ("finalize", (STEPS, "move", "after")),
+        ("finalize", (ENDINGS, "remaining", "after")),
+        ("finalize", (ENDINGS, "move", "after")),
         ("finalize", (STEPS, "Rotations.finalize", "after")),
-        ("rollback", (STEPS, "switch", "after")),
+        ("rollback", (ENDINGS, "switch", "after")),
         ("rollback", (STEPS, "Rotations.begin_rollback", "after")),
         ("rollback", (BACKFILL, "Backfill._batch", "after")),
-        ("rollback", (STEPS, "retire", "after")),
+        ("rollback", (ENDINGS, "retire", "after")),
         ("rollback", (STEPS, "Rotations.end_rollback", "after")),
     ],
 )
