@@ -28,7 +28,9 @@ def _group() -> None:
     """The HTTP entrance for events."""
 
 
-@app.command()
+@app.command(
+    epilog="Example: KILO_OUTPUTS=outputs.json DATABASE_URL=postgresql://… kilo ingest serve --port 10081"
+)
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port for events and health.")] = 10081,
 ) -> None:

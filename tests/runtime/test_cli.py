@@ -5,10 +5,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from runtime import cli
 
@@ -27,6 +31,29 @@ def misbehaving(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     missing = EntryPoint("missing", "sandbox.not_there_either:up", "kilo.commands")
     monkeypatch.setattr(cli, "entry_points", lambda group: [*points, missing])  # pyright: ignore[reportUnknownLambdaType]
+
+
+def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """Every command below ``command`` that does something, by the words that call it."""
+    if isinstance(command, TyperGroup):
+        for name, each in command.commands.items():
+            yield from leaves(each, (*path, name))
+    else:
+        yield " ".join(path), command
+
+
+@pytest.mark.parametrize("point", COMMANDS, ids=lambda each: each.name)
+def test_every_command_s_help_has_an_example(point: EntryPoint) -> None:
+    loaded = point.load()
+    if not isinstance(loaded, typer.Typer):
+        loaded, function = typer.Typer(), loaded
+        loaded.command(point.name)(function)
+    without = [
+        call
+        for call, command in leaves(typer.main.get_command(loaded), ("kilo", point.name))
+        if call not in f"{command.help}{command.epilog}"
+    ]
+    assert without == []
 
 
 def test_help_lists_every_command_and_imports_none() -> None:

@@ -118,7 +118,11 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     outputs: OutputsFile = None,
 ) -> None:
-    """Copy checkpoints, stored entries and the database's log to a folder for an auditor who is offline."""
+    """Copy checkpoints, stored entries and the database's log to a folder for an auditor who is offline.
+
+    \b
+    kilo fle audit export ./audit
+    """
     if folder.exists() and any(folder.iterdir()):
         msg = f"{folder}: is not empty"
         raise BadInput(msg)

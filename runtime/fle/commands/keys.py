@@ -46,7 +46,12 @@ GROUP BY k.id ORDER BY k.tenant, k.purpose, k.version
 def list_keys(
     tenant: Annotated[str, typer.Option(help="Only this tenant's.")] = "", as_json: AsJson = False
 ) -> None:
-    """List data and index keys: state, wraps, and messages against their limit."""
+    """List data and index keys: state, wraps, and messages against their limit.
+
+    \b
+    kilo fle keys list --tenant acme
+    kilo fle keys list --json | jq '.[] | select(.state == "retired")'
+    """
     with database() as connection:
         rows = as_dicts(connection.execute(_LIST, {"tenant": tenant}))
     show_rows("Keys", rows, as_json=as_json)
@@ -58,7 +63,11 @@ def import_key(
     key_file: Annotated[Path, typer.Option(help="The v1 key: a file of 32 raw bytes.")],
     outputs: OutputsFile = None,
 ) -> None:
-    """Bring in a tenant's v1 key, wrapped by its KMS key; values in v1 are then readable and rotatable."""
+    """Bring in a tenant's v1 key, wrapped by its KMS key; values in v1 are then readable and rotatable.
+
+    \b
+    kilo fle keys import acme --key-file key.bin
+    """
     found = cipher(stage(outputs), "")
     before = found.keyring.table.read(tenant).active(DATA)
     state = "retiring" if before else "active"
@@ -75,6 +84,9 @@ def rewrap(tenant: TenantArgument, outputs: OutputsFile = None) -> None:
     """Wrap every key of TENANT again, under the KMS keys of the stage's outputs as they are now.
 
     For a KEK rotation, a new KMS key, or a second one. Encrypted values do not change.
+
+    \b
+    kilo fle keys rewrap acme
     """
     found = cipher(stage(outputs), "").keyring
     changed = found.rewrap(tenant)
@@ -85,7 +97,11 @@ def rewrap(tenant: TenantArgument, outputs: OutputsFile = None) -> None:
 
 @app.command("destroy-due")
 def destroy(as_json: AsJson = False) -> None:
-    """Destroy the keys that were retired and whose waiting period is over."""
+    """Destroy the keys that were retired and whose waiting period is over.
+
+    \b
+    kilo fle keys destroy-due --json
+    """
     with database() as connection:
         ids = destroy_due(connection, actor())
     show({"destroyed": ids}, as_json=as_json)
@@ -120,7 +136,11 @@ def shred(
     ],
     outputs: OutputsFile = None,
 ) -> None:
-    """Destroy every data and index key of TENANT for good, with evidence in the audit log."""
+    """Destroy every data and index key of TENANT for good, with evidence in the audit log.
+
+    \b
+    kilo fle shred acme --confirm acme --approver bo=bo.pem --approver cy=cy.pem
+    """
     if confirm != tenant:
         msg = f"--confirm: give the tenant's name, {tenant}"
         raise BadInput(msg)

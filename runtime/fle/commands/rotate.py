@@ -76,6 +76,8 @@ def plan(  # noqa: PLR0917 - Typer passes options by name
 
     \b
     kilo fle rotate plan --tenant acme --as ana --signing-key ana.pem
+    kilo fle rotate plan --tenant acme --kind release --field phone --as ana --signing-key ana.pem
+    kilo fle rotate plan --tenant acme --kind reindex --as ana --signing-key ana.pem
     """
     made = _rotations(outputs).plan(
         tenant,
@@ -93,7 +95,11 @@ def plan(  # noqa: PLR0917 - Typer passes options by name
 def approve(
     plan_hash: PlanHash, principal: Principal, signing_key: SigningKey, outputs: OutputsFile = None
 ) -> None:
-    """Approve a plan by signing its hash; two others than the requester must."""
+    """Approve a plan by signing its hash; two others than the requester must.
+
+    \b
+    kilo fle rotate approve 561a370bcd9f --as bo --signing-key bo.pem
+    """
     rotations = _rotations(outputs)
     with database() as connection:
         full = find(connection, plan_hash).plan_hash
@@ -115,6 +121,10 @@ def run(
     """Start or resume: make the new key, point writers at it, and re-encrypt every row.
 
     It can be killed and given again at any time, and run on several machines at once.
+
+    \b
+    kilo fle rotate run 561a370bcd9f
+    kilo fle rotate run 561a370bcd9f --workers 4 --rows-per-second 5000
     """
     found = stage(outputs)
     rotation = _rotations(outputs).start(plan_hash, actor())
@@ -147,7 +157,11 @@ def run(
 
 @app.command()
 def pause(plan_hash: PlanHash, outputs: OutputsFile = None) -> None:
-    """Stop the workers after their batch. Readers and writers go on; run resumes."""
+    """Stop the workers after their batch. Readers and writers go on; run resumes.
+
+    \b
+    kilo fle rotate pause 561a370bcd9f
+    """
     _rotations(outputs).pause(plan_hash, actor())
 
 
@@ -157,7 +171,12 @@ def status(
     outputs: OutputsFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show rotations: state, approvals, rows done and left, rate, time left."""
+    """Show rotations: state, approvals, rows done and left, rate, time left.
+
+    \b
+    kilo fle rotate status
+    kilo fle rotate status 561a370bcd9f --json
+    """
     with database() as connection:
         rows = as_dicts(connection.execute(_STATUS, {"plan": plan_hash}))
     if plan_hash and rows:
@@ -175,18 +194,30 @@ def verify(plan_hash: PlanHash, outputs: OutputsFile = None, as_json: AsJson = F
 
     Each value that the rotation converted is compared with what it was: `same` of the `converted` ones are.
     The others were deleted or written since, as `written_since` ones were.
+
+    \b
+    kilo fle rotate verify 561a370bcd9f
     """
     counts = _rotations(outputs).verify(plan_hash, actor())
     show(counts, as_json=as_json)
     if not as_json:
-        typer.echo(f"same plaintexts: {counts['same']} of {counts['converted']} converted values")
+        of = (
+            f"{counts['converted']} converted values"
+            if "converted" in counts
+            else f"{counts['values']} tokens"
+        )
+        typer.echo(f"same as before: {counts['same']} of {of}")
 
 
 @app.command()
 def finalize(
     plan_hash: PlanHash, principal: Principal, signing_key: SigningKey, outputs: OutputsFile = None
 ) -> None:
-    """Refuse the old key from now on and schedule its destruction. There is no way back."""
+    """Refuse the old key from now on and schedule its destruction. There is no way back.
+
+    \b
+    kilo fle rotate finalize 561a370bcd9f --as ana --signing-key ana.pem
+    """
     _rotations(outputs).finalize(plan_hash, principal, load_private_key(signing_key))
     typer.echo("finalized: the old key is refused, and destroyed after the waiting period")
 
@@ -202,6 +233,9 @@ def rollback(
     """Go back to the old key: point writers at it, and re-encrypt every row under it.
 
     Give it again until it says that it is rolled back: writers may use the new key for a while yet.
+
+    \b
+    kilo fle rotate rollback 561a370bcd9f --as ana --signing-key ana.pem
     """
     rotations = _rotations(outputs)
     rotations.begin_rollback(plan_hash, principal, load_private_key(signing_key))

@@ -139,8 +139,8 @@ def test_searches_know_the_new_key_before_the_first_token_is_written_under_it(
     indexed.sql("UPDATE fle_rotations SET switched_at = now() - interval '1001 seconds'")
     assert rotations.run(plan, "tester", quiet) == (True, [])
     assert all_found(indexed, reader)
+    rotations.verify(plan, "tester")
     with pytest.raises(CheckFailed, match="writers may use the old key"):
-        rotations.verify(plan, "tester")
         rotations.finalize(plan, "requester", PEOPLE["requester"])
 
 
