@@ -24,7 +24,7 @@ from benchmarks.rounds import save
 from runtime.contract import EncryptedTable, KeyReference
 from runtime.fle.datakey import XaesKey
 from runtime.fle.keytable import DATA
-from runtime.fle.rotation.backfill import Backfill, Work
+from runtime.fle.rotation.backfill import Backfill, Work, worker_connection
 from runtime.fle.rotation.columns import Columns
 from runtime.fle.rotation.convert import Converter, Goal
 from runtime.fle.rotation.coverage import coverage
@@ -96,7 +96,7 @@ def work(database: str, keys: dict[str, KeyReference], new: int, results: Any) -
     evidence, _ = fields.keyring.reader("acme", new)
     began = time.process_time()
     assert isinstance(evidence, XaesKey)
-    with psycopg.connect(database, autocommit=True) as connection:
+    with worker_connection(database) as connection:
         columns = Columns.load(connection, SPEC)
         worker = Backfill(
             connection,

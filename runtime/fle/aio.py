@@ -13,7 +13,7 @@ from typing import ParamSpec, Self, TypeVar
 from runtime.contract import KeyReference, StackOutputs
 from runtime.fle.cipher import FieldCipher
 from runtime.fle.formats import RowId
-from runtime.fle.keyring import WouldWait
+from runtime.fle.keymaking import WouldWait
 from runtime.fle.kms import KmsClients
 from runtime.fle.ring import CacheLimits
 

@@ -36,15 +36,14 @@ from runtime.fle.formats import (
     RowId,
     associated_data,
     classify,
-    is_encrypted,
     to_bytes,
     to_text,
 )
 from runtime.fle.keyring import Keyring
 from runtime.fle.keytable import KeyTable
 from runtime.fle.kms import KmsClients
+from runtime.fle.records import Records
 from runtime.fle.ring import CacheLimits, Reader, Ring, Writer
-from runtime.fle.scope import warn_kept
 from runtime.fle.text import bytes_of, text_of
 from runtime.fle.usage import raise_by
 from runtime.fle.xaes import CommitmentMismatch
@@ -53,7 +52,7 @@ from runtime.observe.metrics import FLE_DECRYPT_FAILURES
 _FAILURES = FLE_DECRYPT_FAILURES.create(REGISTRY)
 
 
-class FieldCipher:
+class FieldCipher(Records):
     """Encrypts and decrypts fields of ``table``.
 
     Threads may share it; a forked child fetches its keys anew. Make it with :meth:`from_outputs`.
@@ -65,11 +64,8 @@ class FieldCipher:
     """
 
     def __init__(self, keyring: Keyring, scope: Mapping[str, Iterable[str]], table: str) -> None:
-        self.keyring, self.table = keyring, table
-        self._scope: Mapping[str, frozenset[str]] = {
-            each: frozenset(fields) for each, fields in scope.items()
-        }
-        self._ever_encrypted = frozenset[str]().union(*self._scope.values())
+        super().__init__(keyring, scope)
+        self.table = table
         self._clock, self._rings = keyring.clock, keyring.rings
 
     @classmethod
@@ -109,33 +105,6 @@ class FieldCipher:
     def for_table(self, table: str) -> Self:
         """The same keys for another table."""
         return type(self)(self.keyring, self._scope, table)
-
-    def encrypted_fields(self, tenant: str) -> frozenset[str]:
-        """The fields that the stage's configuration encrypts for ``tenant``; empty for most tiers.
-
-        What is encrypted in fact are :meth:`protected_fields`.
-
-        Raises:
-            UnknownTenant: the tenant is not in the stack's outputs.
-        """
-        try:
-            return self._scope[tenant]
-        except KeyError:
-            raise UnknownTenant(tenant) from None
-
-    def protected_fields(self, tenant: str) -> frozenset[str]:
-        """The fields that are encrypted for ``tenant``: the configuration's, and those that lie encrypted.
-
-        A field that left the configuration without a release (``kilo fle rotate plan --kind release``) is
-        encrypted and decrypted as before, and a warning says so: values in plain beside encrypted ones, or
-        encrypted ones that nobody decrypts, would be the alternative.
-        """
-        scope = self.encrypted_fields(tenant)
-        rows = self.keyring.ring(tenant).rows
-        if rows.scope <= scope or rows.moving == "release":
-            return scope
-        warn_kept(tenant, rows.scope - scope)
-        return scope | rows.scope
 
     def encrypt(self, tenant: str, field: str, row_id: RowId, plaintext: str | bytes) -> str:
         """Encrypt one value under the tenant's active key, and bind it to its place.
@@ -260,50 +229,6 @@ class FieldCipher:
             key.seal_deterministic(data, associated_data(key.siv_header, tenant, self.table, field))
         )
 
-    def protect(self, tenant: str, record: Mapping[str, object], row_id: RowId) -> dict[str, object]:
-        """A copy of ``record`` with the tenant's encrypted fields encrypted.
-
-        Missing and ``None`` fields stay as they are. A field in scope that is not text is a ``TypeError``:
-        encrypting its representation would give back something else than was stored.
-        """
-        result = dict(record)
-        for field in self.protected_fields(tenant) & record.keys():
-            value = record[field]
-            if value is None:
-                continue
-            if not isinstance(value, str):
-                msg = f"{tenant}/{field}: an encrypted field must be text, not {type(value).__name__}"
-                raise TypeError(msg)
-            result[field] = self.encrypt(tenant, field, row_id, value)
-        return result
-
-    def reveal(self, tenant: str, record: Mapping[str, object], row_id: RowId) -> dict[str, object]:
-        """A copy of ``record`` with the tenant's encrypted fields decrypted.
-
-        While the tenant moves into scope or out of it (``kilo fle rotate plan --kind adopt`` or
-        ``release``), plain values are passed on as they are; at any other time a plain value in an
-        encrypted field raises :class:`runtime.fle.errors.PlaintextFound`.
-        """
-        result = dict(record)
-        for field in self.revealed_fields(tenant) & record.keys():
-            value = record[field]
-            if value is not None:
-                result[field] = self.reveal_value(tenant, field, row_id, value)
-        return result
-
-    def revealed_fields(self, tenant: str) -> frozenset[str]:
-        """The fields whose values may lie encrypted: the tenant's, or every one while its scope changes."""
-        rows = self.keyring.ring(tenant).rows
-        return self.protected_fields(tenant) if rows.moving is None else self._ever_encrypted | rows.scope
-
-    def reveal_value(self, tenant: str, field: str, row_id: RowId, value: object) -> object:
-        """Decrypt one value as :meth:`reveal` does: while the tenant's scope changes, plain ones pass."""
-        if self.keyring.ring(tenant).rows.moving is not None and not (
-            isinstance(value, str) and is_encrypted(value)
-        ):
-            return value
-        return self.decrypt(tenant, field, row_id, str(value))
-
     def warm(self, tenants: Iterable[str] | None = None) -> None:
         """Fetch keys before the first value needs them; by default of all tenants with encrypted fields."""
         for tenant in tenants if tenants is not None else self._scope:
@@ -362,7 +287,7 @@ class FieldCipher:
             place = associated_data(key.header, tenant, self.table, field)
             large = partial(self._take_large, key, tenant, field)
             writer = Writer(key.writer(place, large, self.keyring.extend), key, place)
-            self.keyring.note_scope(tenant, ring, field)
+            self.keyring.note_scope(tenant, ring.rows.scope, field)
             ring.writers[self.table][field] = writer
             return writer
         raise problem

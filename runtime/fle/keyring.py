@@ -31,15 +31,14 @@ from runtime.fle.errors import (
     KmsThrottled,
     KmsUnavailable,
     UnknownKey,
-    UnknownTenant,
     WrongTenant,
 )
-from runtime.fle.keytable import DATA, INDEX, KeyRow, KeyTable, Wrap
+from runtime.fle.keymaking import KeyMaking
+from runtime.fle.keytable import DATA, INDEX, KeyRow, KeyTable
 from runtime.fle.kms import KmsClients, context_of
 from runtime.fle.refusals import Refusals
 from runtime.fle.ring import CacheLimits, Ring
 from runtime.fle.usage import uses_of
-from runtime.fle.xaes import KEY_BYTES
 
 _log = logging.getLogger(__name__)
 _PASSING = (KmsUnavailable, KmsThrottled, KeyTableUnavailable)
@@ -48,11 +47,7 @@ _READABLE = ("active", "retiring", "pending")
 _keyrings: weakref.WeakSet[Keyring] = weakref.WeakSet()
 
 
-class WouldWait(Exception):
-    """The key is not in memory, and :meth:`Keyring.inline` forbids waiting for it."""
-
-
-class Keyring:
+class Keyring(KeyMaking):
     """Data keys by tenant for one principal.
 
     Args:
@@ -74,7 +69,8 @@ class Keyring:
         limits: CacheLimits | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.table, self.kms, self.references, self.principal = table, kms, references, principal
+        super().__init__(table, kms, references)
+        self.principal = principal
         self.limits = limits or CacheLimits()
         self.clock = clock
         self.rings: OrderedDict[str, Ring] = OrderedDict()
@@ -248,17 +244,6 @@ class Keyring:
             keys = [self._data_key(ring, row) for row in rows if row.format != 1]
         return [key for key in keys if isinstance(key, XaesKey)]
 
-    def note_scope(self, tenant: str, ring: Ring, field: str) -> None:
-        """Note in the key table that values of ``field`` lie encrypted, unless it says so already."""
-        if field in ring.rows.scope:
-            return
-        self._may_block()
-        try:
-            self.table.note_scope(tenant, field)
-        except KeyTableUnavailable as error:
-            # In an outage encryption goes on; the next fetch of keys tries again.
-            _log.warning("%s/%s: not noted as encrypted: %s", tenant, field, error)
-
     def extend(self, key: DataKey, ticket: int) -> None:
         """Reserve messages for ``key`` until ``ticket`` is covered."""
         # Before the key's lock, which another thread may hold while it asks the key table.
@@ -277,31 +262,6 @@ class Keyring:
                     ring.fresh_until = self.clock()
         return granted
 
-    def make_wraps(self, tenant: str, purpose: str, secret: bytearray) -> Callable[[int], list[Wrap]]:
-        """Wrap ``secret`` under every KMS key of the tenant, once the data key's id is known."""
-
-        def wraps(key_id: int) -> list[Wrap]:
-            context = context_of(tenant, purpose, key_id)
-            return [
-                Wrap(each.provider, each.key, self.kms.of(each.provider).wrap(each.key, secret, context))
-                for each in self._references(tenant)
-            ]
-
-        return wraps
-
-    def create(self, tenant: str, purpose: str, state: str, secret: bytearray | None = None) -> int:
-        """Make a data key (format 1 around a given ``secret``, otherwise random) and return its id."""
-        self._may_block()
-        if self.table.read(tenant).shredded:
-            raise KeyDestroyed(tenant, detail="the tenant was shredded")
-        material = secret if secret is not None else bytearray(os.urandom(KEY_BYTES))
-        try:
-            make = self.make_wraps(tenant, purpose, material)
-            return self.table.create(tenant, purpose, state, make, 1 if secret is not None else 2)
-        finally:
-            if secret is None:
-                material[:] = bytes(len(material))
-
     def rewrap(self, tenant: str) -> list[int]:
         """Wrap every key of ``tenant`` anew under its KMS keys of now; returns their ids."""
         done: list[int] = []
@@ -316,25 +276,6 @@ class Keyring:
             done.append(row.id)
         self.clear()
         return done
-
-    @contextmanager
-    def inline(self) -> Generator[None]:
-        """Within, whatever would wait for KMS or the database raises :class:`WouldWait` instead."""
-        self._local.inline = True
-        try:
-            yield
-        finally:
-            self._local.inline = False
-
-    def _may_block(self) -> None:
-        if getattr(self._local, "inline", False):
-            raise WouldWait
-
-    def _references(self, tenant: str) -> tuple[KeyReference, ...]:
-        references = self.references.get(tenant)
-        if not references:
-            raise UnknownTenant(tenant)
-        return references
 
     def _with_active(self, tenant: str, ring: Ring, purpose: str) -> Ring:
         if ring.rows.active(purpose) is not None:

@@ -9,7 +9,8 @@ since passes repeat until one finds nothing to do.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import TupleRow
 
+from runtime.fle.rotation.arrays import bytea_array, text_array
 from runtime.fle.rotation.rewrite import Rewriter
 
 _BEGIN_SCAN = """
@@ -34,7 +36,7 @@ WHERE plan_hash = %s AND table_name = %s AND direction = %s AND pass = %s
 _RECORD = """
 INSERT INTO fle_rotation_batches
     (plan_hash, table_name, direction, pass, rows_read, rows_changed, digest, evidence)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %b)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s::bytea[])
 """
 
 
@@ -64,6 +66,18 @@ class Work:
     direction: str
     batch_rows: int = 2000
     rows_per_second: float | None = None
+
+
+@contextmanager
+def worker_connection(database_url: str) -> Generator[psycopg.Connection[TupleRow]]:
+    """A connection for one worker, which does not wait until its batches are on disk.
+
+    A crash of the server may take the last batches, and their evidence with them: the next pass does them
+    again. What the audit log says of them is flushed when it is said, and all that came before it.
+    """
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = off")
+        yield connection
 
 
 class Backfill:
@@ -171,13 +185,14 @@ class Backfill:
             return 0
         kept = sorted(found.touched)
         parameters: dict[str, Any] = {
-            name: [values[at] for at in kept] for name, values in found.arrays.items()
+            name: text_array([values[at] for at in kept]) for name, values in found.arrays.items()
         }
-        parameters |= {"tenant": tenant, "rows": [ids[at] for at in kept]}
+        parameters |= {"tenant": tenant, "rows": text_array([ids[at] for at in kept])}
         digest = sha256(b"".join(found.evidence)).digest()
+        evidence = bytea_array(found.evidence)
         with self.connection.transaction():
             swapped = self.connection.execute(columns.swap(), parameters).rowcount
-            self.connection.execute(_RECORD, (*self._key(number), len(kept), swapped, digest, found.evidence))
+            self.connection.execute(_RECORD, (*self._key(number), len(kept), swapped, digest, evidence))
         self.progress.changed += swapped
         self.progress.lost_races += len(kept) - swapped
         return len(kept)

@@ -16,7 +16,7 @@ from runtime.contract import EncryptedTable
 from runtime.errors import CheckFailed
 from runtime.fle.audit.log import append
 from runtime.fle.rotation import approval as approvals
-from runtime.fle.rotation.backfill import Backfill, Progress, Work
+from runtime.fle.rotation.backfill import Backfill, Progress, Work, worker_connection
 from runtime.fle.rotation.check import decrypt_all, evidence_key, goal_of, remaining
 from runtime.fle.rotation.columns import Columns
 from runtime.fle.rotation.convert import Converter
@@ -170,10 +170,7 @@ class Rotations(Endings):
         direction = "back" if rotation.state == "rolling-back" else "forward"
         failed: list[str] = []
         done = True
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            # A crash of the server may take the last batches and their evidence with it, together; they are
-            # found again. What is said of them in the audit log is flushed, and all before it with it.
-            connection.execute("SET synchronous_commit = off")
+        with worker_connection(self.url) as connection:
 
             def may_go_on() -> bool:
                 return find(connection, plan_hash).state == rotation.state
