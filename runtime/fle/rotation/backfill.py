@@ -92,6 +92,7 @@ class Backfill:
     ) -> None:
         self.connection, self.rewriter, self.work, self.may_go_on = connection, rewriter, work, may_go_on
         self.progress = Progress()
+        self._due = time.monotonic()
 
     def run(self, on_batch: Callable[[Progress], None]) -> bool:
         """Make passes until one finds nothing to do; ``False`` when it was stopped before.
@@ -142,15 +143,20 @@ class Backfill:
         while True:
             if not self.may_go_on():
                 return None
-            started = time.monotonic()
             claimed = self._claim(number)
             if claimed is None:
                 return found
             found += self._batch(number, *claimed)
             on_batch(self.progress)
-            if self.work.rows_per_second:
-                due = self.work.batch_rows / self.work.rows_per_second
-                time.sleep(max(0.0, due - (time.monotonic() - started)))
+            self._keep_to_rate()
+
+    def _keep_to_rate(self) -> None:
+        """Wait until the next batch is due. What a slow batch lost is made up for, up to a second of it."""
+        if not self.work.rows_per_second:
+            return
+        now = time.monotonic()
+        self._due = max(self._due, now - 1.0) + self.work.batch_rows / self.work.rows_per_second
+        time.sleep(max(0.0, self._due - now))
 
     def _claim(self, number: int) -> tuple[str | None, str] | None:
         """The next range of rows, (after, upto]; ``None`` when the pass is through."""

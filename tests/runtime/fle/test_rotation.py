@@ -8,12 +8,13 @@ import pytest
 from runtime.errors import CheckFailed
 from runtime.fle import FieldCipher
 from runtime.fle.errors import Downgraded
-from runtime.fle.rotation import approval
+from runtime.fle.rotation import approval, backfill
 from runtime.fle.rotation.plan import Plan
 from runtime.fle.rotation.steps import Rotations
 
 from .conftest import PEOPLE, Stage
 
+PLAN = "0" * 64
 TABLE = """
 CREATE TABLE customers (id bigserial PRIMARY KEY, tenant text NOT NULL, email text, details jsonb)
 """
@@ -179,3 +180,34 @@ def test_v1_values_move_to_v2(stage: Stage, rotations: Rotations) -> None:
     assert [cipher.decrypt("legacy", "email", row, value) for row, value in stored] == [
         f"v{n}" for n in range(1, 11)
     ]
+
+
+class Clock:
+    """Time that passes when somebody sleeps or works."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_limited_worker_makes_up_for_what_a_slow_batch_lost_and_for_no_more_than_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(backfill, "time", clock)
+    worker = backfill.Backfill(None, None, backfill.Work(PLAN, "forward", 100, 1000.0), lambda: True)  # type: ignore[arg-type]
+
+    def work(*seconds: float) -> float:
+        for each in seconds:
+            clock.now += each
+            worker._keep_to_rate()  # pyright: ignore[reportPrivateUsage]
+        return round(clock.now, 6)
+
+    assert work(0.02, 0.25, 0.02, 0.02, 0.02) == 100.5
+    assert work(10.0) == 110.5
+    assert work(*[0.02] * 20) == 111.6
