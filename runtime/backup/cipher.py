@@ -86,12 +86,20 @@ def _without_magic(name: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 def _segments(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
     """Cut into segments of exactly ``size`` bytes; only the last may be shorter."""
-    waiting = bytearray()
+    waiting: list[bytes | memoryview] = []
+    length = 0
     for piece in pieces:
-        waiting += piece
-        while len(waiting) >= size:
-            segment = bytes(memoryview(waiting)[:size])
-            del waiting[:size]
-            yield segment
+        if not waiting and len(piece) == size:
+            yield piece  # As it mostly comes, and not copied.
+            continue
+        rest = memoryview(piece)
+        while length + len(rest) >= size:
+            waiting.append(rest[: size - length])
+            rest = rest[size - length :]
+            yield b"".join(waiting)
+            waiting, length = [], 0
+        if rest:
+            waiting.append(rest)
+            length += len(rest)
     if waiting:
-        yield bytes(waiting)
+        yield b"".join(waiting)

@@ -272,8 +272,9 @@ def prune(
     as_json: _Json = False,
 ) -> None:
     """Remove old backups; never a locked one, nor the last that a drill proved."""
-    _, stores = _open()
-    results = run_prune(stores, keep_days=older_than, keep_last=keep_last, dry_run=dry_run)
+    outputs, stores = _open()
+    verifier = Verifier(outputs.backups)
+    results = run_prune(stores, verifier, keep_days=older_than, keep_last=keep_last, dry_run=dry_run)
     if as_json:
         typer.echo(json.dumps([result.document() for result in results], indent=2))
     else:

@@ -30,7 +30,7 @@ class Pipe:
 
     def __init__(self) -> None:
         self._queue: queue.Queue[bytes | SourceBroken | None] = queue.Queue(QUEUED_PIECES)
-        self._rest = bytearray()
+        self._rest = memoryview(b"")
         self._position = 0
         self._ended = False
         self.closed = threading.Event()
@@ -42,19 +42,22 @@ class Pipe:
         Raises:
             SourceBroken: the source did not come to its end.
         """
-        while not self._ended and (size < 0 or len(self._rest) < size):
+        taken, length = [self._rest], len(self._rest)
+        while not self._ended and (size < 0 or length < size):
             piece = self._queue.get()
             if isinstance(piece, SourceBroken):
                 raise piece
             if piece is None:
                 self._ended = True
             else:
-                self._rest += piece
-        count = len(self._rest) if size < 0 else min(size, len(self._rest))
-        taken = bytes(memoryview(self._rest)[:count])
-        del self._rest[:count]
-        self._position += count
-        return taken
+                taken.append(memoryview(piece))
+                length += len(piece)
+        surplus = max(0, length - size) if size >= 0 else 0
+        last = taken.pop()
+        taken.append(last[: len(last) - surplus])
+        self._rest = last[len(last) - surplus :]
+        self._position += length - surplus
+        return b"".join(taken)
 
     def tell(self) -> int:
         """How many bytes were read."""

@@ -40,20 +40,20 @@ class _Part(BaseModel):
 
 
 class TableState(_Part):
-    """How many rows a table has, and the sum of their hashes."""
+    """How many rows a table has, and the sum of their hashes: of the rows themselves, or of their text."""
 
     rows: int
     fingerprint: str
+    hashed: Literal["record", "text"]
 
 
 class ObjectState(_Part):
-    """One encrypted object: what lies in the stores, and what it decrypts to."""
+    """One encrypted object: what lies in the stores, and how much it decrypts to."""
 
     key: str
     size: int
     sha256: str
     plaintext_size: int
-    plaintext_sha256: str
 
 
 class Encryption(_Part):

@@ -1,20 +1,25 @@
 """Removing old backups: never a locked one, never the newest, never the last that a drill proved.
 
 A backup is removed manifest first, so that what a killed run leaves behind is no longer a backup,
-and its remaining objects are removed by the next run. Needs an identity that may delete, which
-neither the writer nor the restorer is.
+and its remaining objects are removed by the next run. What is spared as newest is genuine: manifests that
+the stage did not sign push nothing out. Needs an identity that may delete, which neither the writer nor the
+restorer is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from runtime.backup.catalogue import read_manifest
 from runtime.backup.drill import DRILLS, backup_of, last_proven
 from runtime.backup.manifest import MANIFESTS, OBJECTS, ManifestKey
+from runtime.backup.signatures import Verifier
 from runtime.backup.stores import Store
-from runtime.errors import KiloError
+from runtime.errors import CheckFailed, KiloError
 
 STORES = ("primary", "secondary")
 _UNDER_WAY = timedelta(days=1)
@@ -37,7 +42,7 @@ class Pruned:
 
 
 def prune(
-    stores: Mapping[str, Store], *, keep_days: int, keep_last: int, dry_run: bool = False
+    stores: Mapping[str, Store], verifier: Verifier, *, keep_days: int, keep_last: int, dry_run: bool = False
 ) -> list[Pruned]:
     """Remove backups that are older than ``keep_days``, apart from the ``keep_last`` newest.
 
@@ -46,13 +51,15 @@ def prune(
     results: list[Pruned] = []
     for name, store in stores.items():
         try:
-            results += _prune_store(name, store, keep_days, max(1, keep_last), dry_run=dry_run)
+            results += _prune_store(name, store, verifier, keep_days, max(1, keep_last), dry_run=dry_run)
         except KiloError as error:
             results.append(Pruned(name, "all", f"kept: {error}", error))
     return results
 
 
-def _prune_store(name: str, store: Store, keep_days: int, keep_last: int, *, dry_run: bool) -> list[Pruned]:
+def _prune_store(
+    name: str, store: Store, verifier: Verifier, keep_days: int, keep_last: int, *, dry_run: bool
+) -> list[Pruned]:
     now = datetime.now(UTC)
     listed = {entry.key: entry for entry in store.list(MANIFESTS)}
     manifests = sorted(
@@ -61,7 +68,8 @@ def _prune_store(name: str, store: Store, keep_days: int, keep_last: int, *, dry
     )
     drills = [entry.key for entry in store.list(DRILLS)]
     proven = filter(None, (last_proven(drills, each) for each in STORES))
-    spared = {found.id for found in manifests[-keep_last:]} | set(map(backup_of, proven))
+    newest = itertools.islice(_genuine(store, verifier, reversed(manifests)), keep_last)
+    spared = {*newest, *map(backup_of, proven)}
     objects: dict[str, list[str]] = {}
     recent: set[str] = set()
     for entry in store.list(OBJECTS):
@@ -78,6 +86,13 @@ def _prune_store(name: str, store: Store, keep_days: int, keep_last: int, *, dry
     orphans = objects.keys() - {found.id for found in manifests} - recent
     doomed |= {backup_id: objects[backup_id] for backup_id in sorted(orphans)}
     return [_remove(name, store, backup_id, keys, now, dry_run=dry_run) for backup_id, keys in doomed.items()]
+
+
+def _genuine(store: Store, verifier: Verifier, manifests: Iterable[ManifestKey]) -> Iterator[str]:
+    """The ids of those that the stage has signed."""
+    for found in manifests:
+        with suppress(CheckFailed):
+            yield read_manifest(store, found, verifier).id
 
 
 def _remove(

@@ -70,7 +70,7 @@ def restore(
         msg = f"pg_restore failed with exit code {code}: {errors[-1] if errors else 'no message'}"
         raise CheckFailed(msg)
     with database.connect(url) as connection:
-        found = database.count_tables(connection)
+        found = database.count_tables(connection, manifest.tables)
     compare(manifest, found)
     rows = sum(state.rows for state in found.values())
     return Restored(manifest, store.describe(), round(time.monotonic() - begun, 3), len(found), rows)

@@ -94,15 +94,22 @@ class _Run:
     def store(self, name: str, plaintext: Iterable[bytes], report: Progress) -> ObjectState:
         """Encrypt an object and send it to every store that still takes part."""
         key = f"{OBJECTS}{self._id}/{name}"
-        plain, sealed = _Meter(), _Meter(lambda size: report(name, size))
-        pieces = sealed.pass_through(cipher.encrypt(self._key.plaintext, name, plain.pass_through(plaintext)))
+        sealed = _Meter(lambda size: report(name, size))
+        plaintext_size = 0
+
+        def counted() -> Iterator[bytes]:
+            nonlocal plaintext_size
+            for piece in plaintext:
+                plaintext_size += len(piece)
+                yield piece
+
+        pieces = sealed.pass_through(cipher.encrypt(self._key.plaintext, name, counted()))
         self._note(fan_out(pieces, {store: self._writer(store, key) for store in self.stores}))
         return ObjectState(
             key=key,
             size=sealed.size,
             sha256=sealed.sha256,
-            plaintext_size=plain.size,
-            plaintext_sha256=plain.sha256,
+            plaintext_size=plaintext_size,
         )
 
     def publish(self, manifest: Manifest) -> None:

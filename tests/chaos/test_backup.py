@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -33,14 +32,6 @@ outputs_file = conftest.outputs_file
 stores = conftest.stores
 
 KILLS = 30
-BACKUP = [
-    sys.executable,
-    "-c",
-    "from runtime.cli import main; raise SystemExit(main())",
-    "backup",
-    "run",
-    "--json",
-]
 
 
 def test_killed_at_random_points(
@@ -55,17 +46,17 @@ def test_killed_at_random_points(
         # More than a part of an upload, of what does not compress.
         connection.execute(
             "CREATE TABLE noise AS SELECT i, (SELECT string_agg(sha512((i * 1000 + j)::text::bytea), '')"
-            " FROM generate_series(1, 64) j) AS bytes FROM generate_series(1, 6000) i"
+            " FROM generate_series(1, 64) j) AS bytes FROM generate_series(1, 12000) i"
         )
     environment = os.environ | {"DATABASE_URL": filled_url}
     began = time.monotonic()
-    subprocess.run(BACKUP, env=environment, check=True, capture_output=True)
+    subprocess.run(conftest.RUN, env=environment, check=True, capture_output=True)
     whole_seconds = time.monotonic() - began
     chance = random.Random(7)
     ended: list[int] = []
     for number in range(KILLS):
         process = subprocess.Popen(
-            BACKUP, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            conftest.RUN, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         # Spread over the whole run, its end more closely: there the manifests are written.
         share = (number + chance.random()) / KILLS

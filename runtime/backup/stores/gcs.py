@@ -23,7 +23,8 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from runtime.backup.stores.base import AlreadyExists, Lock, ObjectInfo, Readable, StoreError
 from runtime.contract import BucketOutputs
 
-CHUNK_BYTES = 8 * 1024 * 1024
+CHUNK_BYTES = 32 * 1024 * 1024
+"""Each chunk waits for an answer."""
 _READ_BYTES = 1024 * 1024
 _TIMEOUT_SECONDS = 60
 _FAILURES = (DataCorruption, InvalidResponse, GoogleAPIError, GoogleAuthError, requests.RequestException)

@@ -6,8 +6,8 @@ of a key is the one that a backup wrote. Whoever stole credentials may put anoth
 marker on top of it, but the lock holds the first. So everything here looks at first versions, and
 says what covers them.
 
-The lock is the bucket's default retention, read back from the object. Parts grow with the object, so
-that one of 870 GB fits into the 10,000 parts that S3 allows.
+The lock is the bucket's default retention, read back from the object. A part is in memory whole, for the
+attempts that it may take, so all are of one size: 10,000 of them, which is what S3 allows, are 335 GB.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from runtime.backup.stores.base import AlreadyExists, Lock, ObjectInfo, Readable, StoreError
 from runtime.contract import BucketOutputs
 
-PART_BYTES = 8 * 1024 * 1024
-_LARGER_PARTS = ((4_001, 16 * PART_BYTES), (1_001, 4 * PART_BYTES), (1, PART_BYTES))
-"""From which part on, parts are how large."""
+PART_BYTES = 32 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
 _ATTEMPTS = 5
 _READ_ATTEMPTS = 5
@@ -170,7 +168,7 @@ class S3Store:
                         "ChecksumSHA256": answer.get("ChecksumSHA256"),
                     }
                 )
-                piece = stream.read(_part_bytes(number + 1))
+                piece = stream.read(PART_BYTES)
             answer = self._finish(
                 key,
                 _etag_of_parts(parts),
@@ -286,10 +284,6 @@ class S3Store:
 
 _HIDDEN = "hidden by a delete marker"
 _OVERWRITTEN = "overwritten"
-
-
-def _part_bytes(number: int) -> int:
-    return next(size for start, size in _LARGER_PARTS if number >= start)
 
 
 def _etag_of_parts(parts: list[dict[str, Any]]) -> str:

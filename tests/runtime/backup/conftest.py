@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,15 @@ from sandbox.servers.postgres import PostgresServer
 from sandbox.toolchain import path
 from tests.runtime.registry.proxy import Proxy
 
+RUN = [
+    sys.executable,
+    "-c",
+    "from runtime.cli import main; raise SystemExit(main())",
+    "backup",
+    "run",
+    "--json",
+]
+"""``kilo backup run`` as a process of its own."""
 _numbers = itertools.count(1)
 REGION = "eu-central-1"
 
@@ -191,6 +201,9 @@ def filled_url(empty_database_url: str) -> str:
         )
         connection.execute("INSERT INTO days SELECT date '2026-01-01' + i, i FROM generate_series(0, 99) i")
         connection.execute("CREATE TABLE nothing (x int)")
+        # A type that PostgreSQL can't hash.
+        connection.execute("CREATE TABLE notes (note json, place point)")
+        connection.execute("INSERT INTO notes VALUES ('{\"a\":  1}', '(1,2)'), (NULL, NULL)")
         connection.execute("SELECT lo_from_bytea(0, 'a large object')")
         connection.execute("SELECT lo_from_bytea(0, 'another')")
     return empty_database_url

@@ -253,9 +253,11 @@ def test_watching_reads_no_backup(become: Become, guarded: Guarded, manifest: Ma
     denied(lambda: Signer(guarded.outputs.backups).sign("manifest", b"false"))
 
 
-def test_nobody_prunes_what_is_locked(become: Become, manifest: Manifest) -> None:
+def test_nobody_prunes_what_is_locked(become: Become, guarded: Guarded, manifest: Manifest) -> None:
     for user in ("backup", "backup-drill", "backup-completion", "backup-exporter", "restore"):
         stores = become(user)
-        results = prune({"primary": stores["primary"]}, keep_days=1, keep_last=1)
+        results = prune(
+            {"primary": stores["primary"]}, Verifier(guarded.outputs.backups), keep_days=1, keep_last=1
+        )
         assert not [result for result in results if result.outcome == "removed"]
         denied(lambda stores=stores: stores["primary"].delete(manifest.key()))

@@ -59,6 +59,13 @@ def test_both_stores_have_the_same_backup(
     assert manifest.tables["public.days_2026"].rows == 100
     assert manifest.tables["public.nothing"].rows == 0
     assert manifest.tables["large objects"].rows == 2
+    assert {name: state.hashed for name, state in manifest.tables.items()} == {
+        "shop.Orders": "record",
+        "public.days_2026": "record",
+        "public.nothing": "record",
+        "public.notes": "text",
+        "large objects": "text",
+    }
     assert manifest.server_version.startswith("17")
     assert wrong(checks_of(outputs, stores, key)) == set()
     primary = b"".join(stores["primary"].read(manifest.objects["database.dump"].key))
@@ -72,7 +79,7 @@ def test_it_comes_back_equal(
 ) -> None:
     manifest = back_up(outputs, stores, filled_url).manifest
     restored = restore(stores["secondary"], manifest, unwrap_data_key(key, manifest), target_url)
-    assert (restored.tables, restored.rows) == (4, 20_102)
+    assert (restored.tables, restored.rows) == (5, 20_104)
     query = "SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM shop.\"Orders\" t"
     with psycopg.connect(filled_url) as before, psycopg.connect(target_url) as after:
         assert before.execute(query).fetchone() == after.execute(query).fetchone()
@@ -93,7 +100,7 @@ def test_the_snapshot_is_of_one_moment(
     writer.close()
     assert manifest.tables["public.nothing"].rows == 0
     restored = restore(stores["primary"], manifest, unwrap_data_key(key, manifest), target_url)
-    assert restored.rows == 20_102
+    assert restored.rows == 20_104
 
 
 def test_restore_refuses_a_target_that_is_not_empty(
@@ -105,7 +112,7 @@ def test_restore_refuses_a_target_that_is_not_empty(
         connection.execute("CREATE TABLE nothing (precious text)")
     with pytest.raises(BadInput, match="not empty"):
         restore(stores["primary"], manifest, data_key, target_url)
-    assert restore(stores["primary"], manifest, data_key, target_url, replace=True).rows == 20_102
+    assert restore(stores["primary"], manifest, data_key, target_url, replace=True).rows == 20_104
 
 
 @pytest.mark.parametrize(
@@ -204,7 +211,7 @@ def test_the_key_of_a_lost_region_is_taken_from_its_replica(
     with pytest.raises(CheckFailed, match="failed"):
         unwrap_data_key(BackupKey(lost.model_copy(update={"encryption_key_replica": None})), manifest)
     data_key = unwrap_data_key(BackupKey(lost), manifest)
-    assert restore(stores["secondary"], manifest, data_key, target_url).rows == 20_102
+    assert restore(stores["secondary"], manifest, data_key, target_url).rows == 20_104
 
 
 def test_manifests_form_a_chain(
@@ -244,7 +251,7 @@ def test_the_drill_proves_both_stores_and_leaves_evidence(
         ("primary", manifest.id, None),
         ("secondary", manifest.id, None),
     ]
-    assert all(result.rows == 20_102 and result.recovery_time_seconds > 0 for result in results)
+    assert all(result.rows == 20_104 and result.recovery_time_seconds > 0 for result in results)
     assert keep_evidence(stores, results) == []
     registry = CollectorRegistry()
     Exporter(stores, Verifier(outputs.backups), registry).look()
@@ -267,11 +274,14 @@ def test_pruning_spares_what_is_locked_the_newest_and_the_last_proven(
     only_gcs = {"secondary": stores["secondary"]}
     keep_evidence(only_gcs, drill(only_gcs, Verifier(outputs.backups), key, made[1].id))
     monkeypatch.setattr("runtime.backup.prune._age_days", lambda *_: 1000.0)
-    outcomes = {result.backup: result.outcome for result in prune(only_gcs, keep_days=1, keep_last=1)}
+    outcomes = {
+        result.backup: result.outcome
+        for result in prune(only_gcs, Verifier(outputs.backups), keep_days=1, keep_last=1)
+    }
     assert outcomes == {made[0].id: "removed", made[2].id: "removed"}
     assert [entry.key.id for entry in read_catalogue(only_gcs).entries] == [made[1].id, made[3].id]
     assert not stores["secondary"].list(f"backups/{made[0].id}/")
-    locked = prune({"primary": stores["primary"]}, keep_days=1, keep_last=1)
+    locked = prune({"primary": stores["primary"]}, Verifier(outputs.backups), keep_days=1, keep_last=1)
     assert len(locked) == 3
     assert all(result.outcome.startswith("kept: locked until") for result in locked)
     assert len(read_catalogue({"primary": stores["primary"]}).entries) == 4
@@ -286,14 +296,14 @@ def test_the_commands_from_end_to_end(
     taken = runner.invoke(app, ["run", "--json"])
     assert taken.exception is None
     backup = json.loads(taken.stdout)
-    assert backup["rows"] == 20_102
+    assert backup["rows"] == 20_104
     [listed] = json.loads(runner.invoke(app, ["list", "--json"]).stdout)
     assert (listed["backup"], listed["stores"]) == (backup["backup"], ["primary", "secondary"])
     checks = json.loads(runner.invoke(app, ["verify", "--json"]).stdout)
     assert all(check["ok"] for check in checks)
     restored = runner.invoke(app, ["restore", "--to", target_url, "--from", "secondary", "--json"])
     assert restored.exception is None
-    assert json.loads(restored.stdout)["rows"] == 20_102
+    assert json.loads(restored.stdout)["rows"] == 20_104
     assert runner.invoke(app, ["complete"]).stdout.strip() == "nothing to complete"
     again = runner.invoke(app, ["restore", "--to", target_url])
     assert isinstance(again.exception, BadInput)

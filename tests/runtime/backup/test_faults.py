@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -28,6 +27,7 @@ from runtime.backup.stores import Store, open_stores
 from runtime.contract import StackOutputs
 from runtime.errors import CheckFailed, KiloError, Unreachable
 from sandbox.toolchain import path
+from tests.runtime.backup.conftest import RUN
 from tests.runtime.backup.test_backup import back_up, checks_of, wrong
 from tests.runtime.registry.proxy import Fault, Proxy
 
@@ -159,15 +159,11 @@ def test_killed_in_the_middle_there_is_no_backup_and_the_next_run_is_whole(
 ) -> None:
     del outputs_file
     s3_proxy.rule = lambda method, url: Fault(delay_seconds=2) if "database.dump" in url else None
-    command = [
-        sys.executable,
-        "-c",
-        "from runtime.cli import main; raise SystemExit(main())",
-        "backup",
-        "run",
-    ]
     process = subprocess.Popen(
-        command, env=os.environ | {"DATABASE_URL": filled_url}, stderr=subprocess.DEVNULL
+        RUN,
+        env=os.environ | {"DATABASE_URL": filled_url},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
     while not any("database.dump" in url for _, url in s3_proxy.asked) and time.monotonic() < deadline:

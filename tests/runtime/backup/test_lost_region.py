@@ -72,7 +72,7 @@ def test_the_runbook(
     assert isinstance(problem, Unreachable | CheckFailed)
     restored, problem = step("restore", "--from", "secondary")
     assert problem is None
-    assert json.loads(restored)["rows"] == 20_102
+    assert json.loads(restored)["rows"] == 20_104
     with psycopg.connect(target_url) as connection:
         assert connection.execute('SELECT count(*) FROM shop."Orders"').fetchone() == (20_000,)
 

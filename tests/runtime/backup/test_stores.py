@@ -18,6 +18,7 @@ from runtime.errors import CheckFailed, KiloError
 from tests.runtime.registry.proxy import Fault, Proxy
 
 Stores = dict[str, Store]
+MIB = 1024 * 1024
 
 
 def test_a_host_whose_clock_is_days_off_does_not_misjudge_locks(
@@ -66,9 +67,10 @@ def test_what_the_lifecycle_has_expired_is_no_longer_listed(
 
 
 def test_an_answer_that_was_lost_is_no_failure(
-    s3_proxy: Proxy, outputs: StackOutputs, stores: Stores
+    s3_proxy: Proxy, outputs: StackOutputs, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S3 has taken it, the connection breaks, and the library asks again: what is in the way is our own."""
+    monkeypatch.setattr("runtime.backup.stores.s3.PART_BYTES", MIB * 8)
     lost: list[str] = []
 
     def lose(method: str, url: str) -> Fault | None:
@@ -81,13 +83,18 @@ def test_an_answer_that_was_lost_is_no_failure(
     s3_proxy.rule = lose
     store = open_stores(outputs.backups)["primary"]
     assert store.create("backups/lost/small", BytesIO(b"small")).mode == "compliance"
-    large = os.urandom(9 * 1024 * 1024)
+    large = os.urandom(9 * MIB)
     assert store.create("backups/lost/large", BytesIO(large)).mode == "compliance"
     assert len(lost) == 2
     assert b"".join(store.read("backups/lost/large")) == large
     with pytest.raises(AlreadyExists):
         store.create("backups/lost/small", BytesIO(b"other"))
     assert stores["primary"].list("backups/lost/")[0].covered == ""
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.backup.stores.gcs.CHUNK_BYTES", MIB * 8)
 
 
 def upload_with_a_hitch(
@@ -117,6 +124,7 @@ def upload_with_a_hitch(
     return fan_out(pieces, {"secondary": consume})["secondary"].result
 
 
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize(
     "fault", [Fault(status=503), Fault(cut_request_after=3_000_000)], ids=["unavailable", "request cut"]
 )
@@ -124,19 +132,20 @@ def test_an_upload_to_google_goes_on_after_a_hitch(
     gcs_proxy: Proxy, outputs: StackOutputs, fault: Fault
 ) -> None:
     """A chunk is sent again, though the stream can't be read twice."""
-    assert upload_with_a_hitch(gcs_proxy, outputs, fault, os.urandom(20 * 1024 * 1024)) is None
+    assert upload_with_a_hitch(gcs_proxy, outputs, fault, os.urandom(20 * MIB)) is None
 
 
+@pytest.mark.usefixtures("small_chunks")
 def test_an_upload_that_arrives_otherwise_is_no_backup(gcs_proxy: Proxy, outputs: StackOutputs) -> None:
     """Google knows what it has when an answer is lost; the emulator takes a chunk twice. That is caught."""
     fault = Fault(cut_answer_after=0)
-    error = upload_with_a_hitch(gcs_proxy, outputs, fault, os.urandom(20 * 1024 * 1024))
+    error = upload_with_a_hitch(gcs_proxy, outputs, fault, os.urandom(20 * MIB))
     assert "DataCorruption" in str(error)
 
 
 def test_reading_goes_on_where_the_connection_broke(s3_proxy: Proxy, outputs: StackOutputs) -> None:
     store = open_stores(outputs.backups)["primary"]
-    content = os.urandom(5 * 1024 * 1024)
+    content = os.urandom(5 * MIB)
     store.create("backups/x/cut", BytesIO(content))
     broken: list[str] = []
 

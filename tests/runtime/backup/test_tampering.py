@@ -15,6 +15,7 @@ from runtime.backup.cli import app
 from runtime.backup.drill import drill
 from runtime.backup.keys import BackupKey
 from runtime.backup.manifest import LAST_PLACE, Manifest
+from runtime.backup.prune import prune
 from runtime.backup.restore import restore
 from runtime.backup.signatures import Verifier
 from runtime.backup.stores import Store, open_stores
@@ -42,7 +43,7 @@ def test_a_corrupted_object_is_found_and_never_restored(
     assert wrong(checks_of(outputs, spoiled, key)) == {("secondary", "database.dump")}
     with pytest.raises(KiloError):
         restore(spoiled["secondary"], manifest, unwrap_data_key(key, manifest), target_url)
-    assert restore(spoiled["primary"], manifest, unwrap_data_key(key, manifest), target_url).rows == 20_102
+    assert restore(spoiled["primary"], manifest, unwrap_data_key(key, manifest), target_url).rows == 20_104
 
 
 def forge(stores: Stores, manifest: Manifest, sequence: int) -> Manifest:
@@ -125,7 +126,7 @@ def test_the_writer_can_neither_overwrite_nor_delete(
     s3.put_object(Bucket=bucket, Key=object_key, Body=b"ransom")
     assert wrong(checks_of(outputs, stores, key)) == {("primary", "tampering")}
     restored = restore(stores["primary"], manifest, unwrap_data_key(key, manifest), target_url)
-    assert restored.rows == 20_102
+    assert restored.rows == 20_104
 
 
 def test_a_deleted_object_is_found(
@@ -149,3 +150,15 @@ def test_manifests_hold_no_secret(outputs: StackOutputs, stores: Stores, filled_
     password = filled_url.partition("@")[0].rpartition(":")[2]
     assert password not in manifest.content().decode()
     assert Manifest.model_validate_json(manifest.content()) == manifest
+
+
+def test_invented_manifests_push_no_true_backup_out(
+    outputs: StackOutputs, stores: Stores, filled_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = back_up(outputs, stores, filled_url).manifest
+    forged = forge(stores, true, LAST_PLACE)
+    monkeypatch.setattr("runtime.backup.prune._age_days", lambda *_: 1000.0)
+    only = {"secondary": stores["secondary"]}
+    results = prune(only, Verifier(outputs.backups), keep_days=1, keep_last=1)
+    assert [(result.backup, result.outcome) for result in results] == [(forged.id, "removed")]
+    assert read_catalogue(only).find(None).key.id == true.id
