@@ -16,6 +16,10 @@ from runtime.errors import BadInput, CheckFailed, KiloError
 _MOST_PASSED_OVER = 100
 
 
+class NotThere(CheckFailed):
+    """A store does not have an object of a backup that it has the manifest of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One backup by its manifest's key, and its manifest as each store that has it lists it."""
@@ -161,7 +165,7 @@ def ciphertext(store: Store, state: ObjectState) -> Iterator[bytes]:
             yield piece
     except KeyError as error:
         msg = f"{store.describe()}/{state.key}: not there"
-        raise CheckFailed(msg) from error
+        raise NotThere(msg) from error
     if (size, digest.hexdigest()) != (state.size, state.sha256):
         msg = f"{store.describe()}/{state.key}: {size} bytes that are not the manifest's {state.size}"
         raise CheckFailed(msg)

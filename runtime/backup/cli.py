@@ -30,6 +30,7 @@ from runtime.backup.drill import drill as run_drill
 from runtime.backup.drill import keep_evidence
 from runtime.backup.exporter import Exporter
 from runtime.backup.keys import BackupKey
+from runtime.backup.locks import is_over
 from runtime.backup.prune import prune as run_prune
 from runtime.backup.restore import restore as run_restore
 from runtime.backup.run import complete as run_complete
@@ -246,7 +247,7 @@ def drill(backup: _Id = None, as_json: _Json = False) -> None:
 
 @app.command(epilog="Example: kilo backup complete")
 def complete(backup: _Id = None) -> None:
-    """Copy backups that only one store has to the other; needs to read one and write the other."""
+    """Copy backups that only one store has to the other, as long as their locks hold."""
     outputs, stores = _open()
     verifier = Verifier(outputs.backups)
     catalogue = read_catalogue(stores)
@@ -255,7 +256,10 @@ def complete(backup: _Id = None) -> None:
     copied = 0
     for entry in chosen:
         source = stores[entry.stores[0]]
+        made = entry.listed[entry.stores[0]].created_at
         for name in (name for name in stores if name not in entry.stores):
+            if is_over(made, outputs.backups.buckets[name]):
+                continue  # It may have been there, and expired first.
             manifest = read_manifest(source, entry.key, verifier)
             lock = run_complete(outputs, source, name, stores[name], manifest)
             typer.echo(f"{manifest.id} copied to {stores[name].describe()}, lock {lock}")

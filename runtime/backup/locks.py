@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from runtime.backup.stores import Lock, Store
 from runtime.contract import BucketOutputs
@@ -17,6 +17,14 @@ UNPROVEN = "unproven"
 """The store is an emulator that knows of no locks."""
 
 _SLACK = timedelta(minutes=5)
+
+
+def is_over(created_at: datetime, expected: BucketOutputs) -> bool:
+    """Whether an object made then may be gone: its lock is over, and lifecycles and pruning may remove it.
+
+    They remove the objects of a backup in any order, and those of one store days before the other's.
+    """
+    return created_at + timedelta(days=expected.retention_days) < datetime.now(UTC)
 
 
 def check_lock(store: Store, expected: BucketOutputs, lock: Lock) -> str:

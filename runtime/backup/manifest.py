@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, Self
 
 import rfc8785
@@ -124,6 +124,14 @@ class ManifestKey:
     sequence: int
     id: str
     sha256: str
+
+    @property
+    def begun_at(self) -> datetime:
+        """When the run began, by its own clock; the end of time where the id says no time."""
+        try:
+            return datetime.strptime(self.id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        except ValueError:
+            return datetime.max.replace(tzinfo=UTC)
 
     @classmethod
     def parse(cls, key: str) -> Self | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from runtime.backup.catalogue import Catalogue, Entry, Opened, open_backup, plaintext, read_manifest
+from runtime.backup.catalogue import Catalogue, Entry, NotThere, Opened, open_backup, plaintext, read_manifest
 from runtime.backup.keys import BackupKey
-from runtime.backup.locks import check_lock
-from runtime.backup.manifest import OBJECTS, Manifest
+from runtime.backup.locks import check_lock, is_over
+from runtime.backup.manifest import OBJECTS, Manifest, ManifestKey
 from runtime.backup.signatures import Verifier
 from runtime.backup.stores import Store
 from runtime.contract import BackupOutputs
@@ -64,6 +64,8 @@ class Verification:
         for name, store in self._stores.items():
             if name in self._catalogue.errors:
                 checks.append(Check(entry.key.id, name, "store", "not listed", self._catalogue.errors[name]))
+            elif name not in entry.stores and self._may_be_gone(entry, name):
+                checks.append(Check(entry.key.id, name, "manifest", "gone: its lock is over"))
             elif name not in entry.stores:
                 missing = CheckFailed(
                     f"{store.describe()}: has no backup {entry.key.id}; run kilo backup complete"
@@ -77,7 +79,9 @@ class Verification:
         def check(subject: str, look: Callable[[], str]) -> Check:
             try:
                 return Check(entry.key.id, name, subject, look())
-            except KeyError as error:
+            except (KeyError, NotThere) as error:
+                if self._may_be_gone(entry, name):
+                    return Check(entry.key.id, name, subject, "gone: its lock is over")
                 absent = CheckFailed(f"{store.describe()}/{error.args[0]}: not there")
                 return Check(entry.key.id, name, subject, "missing", absent)
             except KiloError as error:
@@ -101,6 +105,10 @@ class Verification:
             )
         return [*checks, check("tampering", lambda: _check_tampering(store, manifest))]
 
+    def _may_be_gone(self, entry: Entry, name: str) -> bool:
+        made = max(info.created_at for info in entry.listed.values())
+        return is_over(made, self._buckets[name])
+
     def _read(self, store: Store, opened: Opened, part: str) -> str:
         state, size = opened.manifest.objects[part], 0
         for piece in plaintext(store, opened.manifest, part, opened.data_key):
@@ -112,16 +120,22 @@ class Verification:
         return f"{state.size} bytes, SHA-256 and tags right"
 
     def _check_chain(self, entry: Entry) -> Check:
-        """Every manifest that this one names must be there, unless everything before it was pruned."""
+        """Every manifest that this one names must be there, as long as its lock holds."""
         name = entry.stores[0]
         try:
             manifest = read_manifest(self._stores[name], entry.key, self._verifier)
         except KiloError as error:
             return Check(entry.key.id, name, "chain", "not readable", error)
         known = {found.key.key for found in self._catalogue.entries}
-        oldest = min(found.key.sequence for found in self._catalogue.entries)
-        gaps = [key for key in manifest.previous if key not in known]
-        if gaps and manifest.sequence > oldest:
+        gone = [found for found in map(ManifestKey.parse, manifest.previous) if found]
+        bucket = self._buckets["primary"]
+        gaps = [
+            each.key
+            for each in gone
+            # An invented manifest may claim any time; it was there before this one.
+            if each.key not in known and not is_over(min(each.begun_at, manifest.snapshot_at), bucket)
+        ]
+        if gaps:
             msg = f"backup {manifest.id}: the chain has a gap: {', '.join(gaps)} is in no store"
             return Check(entry.key.id, name, "chain", "gap", CheckFailed(msg))
         return Check(
