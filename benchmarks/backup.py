@@ -13,7 +13,6 @@ a quarter of the rows as well: it must not grow with them.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import secrets
 import statistics
@@ -33,7 +32,7 @@ from benchmarks.rounds import save
 from runtime.backup.database import environment_of
 from runtime.backup.fanout import fan_out
 from runtime.backup.stores import open_stores
-from runtime.contract import load_outputs
+from runtime.contract import StackOutputs, load_outputs
 from sandbox import toolchain
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.moto import MotoServer
@@ -99,10 +98,17 @@ class Servers:
 
     def __init__(self, postgres: PostgresServer, moto: MotoServer, gcs: FakeGcsServer) -> None:
         self.postgres, self.aws, self.gcs = postgres, moto.url, gcs.url
+        self._turns = 0
         self._stores = [pid for pid in (moto.pid, gcs.pid) if pid]
 
     def turn(self, argv: Sequence[str], url: str) -> Turn:
-        """Run a program on the database at ``url``."""
+        """Run a program on the database at ``url``, with buckets of its own.
+
+        moto lists the versions of a bucket by reading them.
+        """
+        self._turns += 1
+        outputs = stage_of(self.gcs, f"backups-{self._turns}")
+        Path(os.environ["KILO_OUTPUTS"]).write_text(outputs.model_dump_json())
         database, stores = self._seconds()
         cost = measure(argv, environment_of(url) | {"DATABASE_URL": url})
         # A backend's seconds count once it has ended.
@@ -140,7 +146,6 @@ def compare(servers: Servers, directory: Path, *, rows: int, rounds: int) -> Non
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE DATABASE quarter")
     fill(quarter, rows // 4)
-    (directory / "outputs.json").write_text(json.dumps(stores(servers.gcs)))
     dumped = ["pg_dump", "--format=custom", "--compress=zstd:1", f"--file={os.environ[UPLOADED]}"]
     measure(dumped, environment_of(url))
     turns: dict[str, list[Turn]] = {}
@@ -221,25 +226,25 @@ def fill(url: str, rows: int) -> float:
     return (size[0] if size else 0) / 1e6
 
 
-def stores(gcs: str) -> dict[str, object]:
-    """Make both stores and the key; the stage's outputs that name them."""
+def stage_of(gcs: str, bucket: str) -> StackOutputs:
+    """Make both stores and the keys; the stage's outputs that name them."""
     s3 = boto3.client("s3")
     s3.create_bucket(
-        Bucket="backups",
+        Bucket=bucket,
         ObjectLockEnabledForBucket=True,
         CreateBucketConfiguration={"LocationConstraint": REGION},
     )
     s3.put_object_lock_configuration(
-        Bucket="backups",
+        Bucket=bucket,
         ObjectLockConfiguration={
             "ObjectLockEnabled": "Enabled",
             "Rule": {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 7}},
         },
     )
-    urllib3.request("POST", f"{gcs}/storage/v1/b?project=bench", json={"name": "backups"})
+    urllib3.request("POST", f"{gcs}/storage/v1/b?project=bench", json={"name": bucket})
     kms = boto3.client("kms")
     key = kms.create_key()["KeyMetadata"]["Arn"]
-    return stage_outputs("backups", key, make_signing_key(kms)).model_dump(mode="json")
+    return stage_outputs(bucket, key, make_signing_key(kms))
 
 
 if __name__ == "__main__":
