@@ -202,12 +202,13 @@ def test_a_limited_worker_makes_up_for_what_a_slow_batch_lost_and_for_no_more_th
     monkeypatch.setattr(backfill, "time", clock)
     worker = backfill.Backfill(None, None, backfill.Work(PLAN, "forward", 100, 1000.0), lambda: True)  # type: ignore[arg-type]
 
-    def work(*seconds: float) -> float:
+    def work(*seconds: float, rewritten: int = 100) -> float:
         for each in seconds:
             clock.now += each
-            worker._keep_to_rate()  # pyright: ignore[reportPrivateUsage]
+            worker._keep_to_rate(rewritten)  # pyright: ignore[reportPrivateUsage]
         return round(clock.now, 6)
 
     assert work(0.02, 0.25, 0.02, 0.02, 0.02) == 100.5
     assert work(10.0) == 110.5
     assert work(*[0.02] * 20) == 111.6
+    assert work(*[0.001] * 10, rewritten=0) == 111.8
