@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -59,7 +60,7 @@ _LOCK_TRIES, _LOCK_PAUSE_SECONDS = 40, 0.025
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where a running daemon's parts answer; URLs without credentials."""
+    """Where a running daemon's parts answer, URLs without credentials, and which program it runs."""
 
     pid: int
     cluster: str
@@ -68,6 +69,7 @@ class Endpoints:
     primary_registry: str
     secondary_registry: str
     database: str
+    program: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,12 +122,17 @@ def database_url(project: Path) -> str:
 def ensure_running(project: Path) -> Endpoints:
     """Start the project's daemon if it is not running and wait until it is ready.
 
+    One that began before the sandbox's program was changed, by an update for one, is replaced.
+
     Raises:
         Unreachable: it did not become ready; the message has the last lines of its log.
     """
     home = Home(project.resolve() / ".kilo")
     if found := running(project):
-        return found
+        if found.program == program():
+            return found
+        sys.stderr.write("The sandbox runs an earlier program; starting it again.\n")
+        stop(project)
     toolchain.ensure(*TOOLS)
     home.log.parent.mkdir(parents=True, exist_ok=True)
     with home.log.open("ab") as log:
@@ -147,6 +154,15 @@ def ensure_running(project: Path) -> Endpoints:
             time.sleep(0.05)
         msg = f"the sandbox did not start:\n{tail(home.log)}"
         raise Unreachable(msg)
+
+
+def program() -> str:
+    """What stands for the sandbox's program as it lies on disk now: other files, another text."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        found = file.stat()
+        digest.update(f"{file} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def stop(project: Path) -> bool:
@@ -198,6 +214,7 @@ def take(lock: TextIO) -> bool:
 
 
 async def _serve(project: Path, home: Home) -> None:
+    own_program = program()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -246,6 +263,7 @@ async def _serve(project: Path, home: Home) -> None:
                 primary_registry=primary.url,
                 secondary_registry=secondary.url,
                 database=f"127.0.0.1:{postgres.port}/{DATABASE}",
+                program=own_program,
             )
             write_atomically(home.endpoints, asdict(endpoints))
             await _report_until(stopped, home, backing)
