@@ -252,8 +252,9 @@ MIRROR_BYTES = CounterMetric(
 MIRROR_PARKED = GaugeMetric(
     "registry_mirror_parked_pushes", "Pushes in the dead-letter queue, after every delivery failed."
 )
-MIRROR_SWEEP_LAST_SUCCESS = GaugeMetric(
-    "registry_sweep_last_success_timestamp_seconds", "When the sweep last compared both registries in full."
+MIRROR_COMPARED_LAST_SUCCESS = GaugeMetric(
+    "registry_compared_last_success_timestamp_seconds",
+    "When the worker last compared both registries in full.",
 )
 
 # Backups. Exported from stored manifests by a long-lived process, since a finished Job can't be scraped.

@@ -235,7 +235,9 @@ PAGES = (
                 {"{{outcome}}": _rate(metrics.MIRROR_COPIES.name, "outcome")},
             ),
             Panel("How many pushes are parked?", "short", {"parked": f"max({metrics.MIRROR_PARKED.name})"}),
-            Panel("When was all compared?", "s", {"age": _since(metrics.MIRROR_SWEEP_LAST_SUCCESS.name, "")}),
+            Panel(
+                "When was all compared?", "s", {"age": _since(metrics.MIRROR_COMPARED_LAST_SUCCESS.name, "")}
+            ),
         ],
     ),
     Page(

@@ -232,10 +232,12 @@ def registry_alerts() -> list[Alert]:
             "{{ $value }} pushes could not be mirrored and are parked in the dead-letter queue",
         ),
         Alert(
-            "MirrorSweepMissed",
-            f"time() - max({metrics.MIRROR_SWEEP_LAST_SUCCESS.name}) > 10800",
+            "MirrorNotCompared",
+            f"time() - max({metrics.MIRROR_COMPARED_LAST_SUCCESS.name}) > 10800",
             "ticket",
             "The registries were last compared in full {{ $value | humanizeDuration }} ago",
+            # A worker that has just started has compared nothing yet.
+            "15m",
         ),
     ]
 

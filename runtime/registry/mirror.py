@@ -51,7 +51,7 @@ class MirrorMetrics:
         self.sent_bytes = metrics.MIRROR_BYTES.create(registry)
         self.drift = metrics.MIRROR_DRIFT.create(registry)
         self.parked = metrics.MIRROR_PARKED.create(registry)
-        self.sweep = metrics.MIRROR_SWEEP_LAST_SUCCESS.create(registry)
+        self.compared_all = metrics.MIRROR_COMPARED_LAST_SUCCESS.create(registry)
         self._lock = threading.Lock()
         self._waiting: dict[str, dict[tuple[str, str | None], float]] = {name: {} for name in repositories}
         for name in repositories:

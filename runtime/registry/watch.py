@@ -1,6 +1,7 @@
 """Comparing both registries now and then, for the metrics that alerts look at.
 
-In the mirror worker rather than in the sweep: a CronJob is gone before anything could scrape it.
+In the mirror worker rather than in the sweep: a CronJob is gone before anything could scrape it. A sweep
+that does not run, or does not manage, shows here as what is still missing.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Watch:
         registries = Registries(connections=4, patience_seconds=_PATIENCE_SECONDS)
         compared = [self._compare(registries, name) for name in self._sides.repositories]
         if all(compared):
-            self._instruments.sweep.set(time.time())
+            self._instruments.compared_all.set(time.time())
         if self._dead_letters:
             try:
                 answer = self._queue.get_queue_attributes(

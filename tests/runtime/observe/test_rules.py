@@ -235,9 +235,9 @@ CASES = [
         {"repository": "kilo"},
     ),
     Case(
-        "MirrorSweepMissed",
-        {"registry_sweep_last_success_timestamp_seconds": "0x500"},
-        {"registry_sweep_last_success_timestamp_seconds": "0x300 9000x200"},
+        "MirrorNotCompared",
+        {"registry_compared_last_success_timestamp_seconds": "0x500"},
+        {"registry_compared_last_success_timestamp_seconds": "0x300 9000x200"},
         "The registries were last compared in full 4h 0m 0s ago",
         at="4h",
     ),

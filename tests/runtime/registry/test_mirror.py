@@ -206,6 +206,21 @@ def test_parked_pushes_are_counted(stage: Stage) -> None:
     assert stage.metrics.get_sample_value("registry_mirror_parked_pushes") == 1
 
 
+def test_only_a_comparison_of_everything_counts(stage: Stage) -> None:
+    stage.metrics = CollectorRegistry()
+    stage.instruments = MirrorMetrics(stage.metrics, ("app",))
+    stage.primary.image(b"layer", tag="v1")
+    name = "registry_compared_last_success_timestamp_seconds"
+    watch = Watch(stage.outputs, stage.instruments)
+    stage.proxy.rule = lambda _method, _path: Fault(status=403)
+    watch.look()
+    assert stage.metrics.get_sample_value(name) == 0
+    stage.proxy.rule = lambda _method, _path: None
+    begun = time.time()
+    watch.look()
+    assert (stage.metrics.get_sample_value(name) or 0) >= begun, "that the mirror lacks an image is a result"
+
+
 def test_a_push_comes_back_soon_and_then_ever_later() -> None:
     waits = [
         mirror_module._retry_seconds({"Attributes": {"ApproximateReceiveCount": str(number)}})  # pyright: ignore[reportPrivateUsage]
