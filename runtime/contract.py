@@ -262,17 +262,17 @@ def load_outputs(path: str | Path | None = None) -> StackOutputs:
     """Read the outputs from ``path``, or from the file that ``KILO_OUTPUTS`` names.
 
     Raises:
-        Unreachable: the file does not exist or can't be read.
-        BadInput: the file is not JSON, or not of this contract.
+        Unreachable: the stage's own file does not exist or can't be read.
+        BadInput: so it is with ``path``, or the file is not JSON, or not of this contract.
     """
     source = Path(path or os.environ.get(OUTPUTS_VARIABLE) or OUTPUTS_MOUNT)
     try:
         text = source.read_text(encoding="utf-8")
     except OSError as error:
-        msg = (
-            f"{source}: stack outputs can't be read ({error.strerror}); name the file with "
-            f"{OUTPUTS_VARIABLE}, or bring the dev stage of this checkout up: kilo up"
-        )
+        msg = f"{source}: stack outputs can't be read ({error.strerror})"
+        if path is not None:
+            raise BadInput(msg) from error
+        msg += f"; name the file with {OUTPUTS_VARIABLE}, or bring the dev stage of this checkout up: kilo up"
         raise Unreachable(msg) from error
     try:
         # A later program of the same version may export more; whoever reads takes what it knows.

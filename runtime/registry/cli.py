@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -227,8 +228,8 @@ def _tagged(repository: Reference, tag: str) -> Reference:
 
 @contextmanager
 def _progress(quiet: bool) -> Generator[Callable[[str], None]]:
-    """Show what is under way; the callable takes the text."""
-    if quiet:
+    """Show what is under way to whoever watches a terminal; the callable takes the text."""
+    if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console  # noqa: PLC0415 - see _print_results

@@ -7,6 +7,7 @@ the destination.
 from __future__ import annotations
 
 import fnmatch
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from runtime.registry.reference import Reference
 
 Outcome = Literal["copied", "present", "failed", "quarantined", "deferred", "would copy"]
 """``deferred``: no tag names it and nothing signs it; a later push, of its tag or signature, brings it."""
+
+_TAG_DELAYS_SECONDS = (0.1, 0.3, 1.0)
+"""Between looks for a pushed tag: Distribution tells of a push before it writes its tag."""
 
 
 class Policy(Protocol):
@@ -114,6 +118,8 @@ class Synchronizer:
                 dry_run=dry_run,
                 deep=deep,
             )
+            if isinstance(result.error, NotFound) and not result.digest:
+                raise result.error
             progress(result)
             return [result]
         if not run.source.tags and run.source.repository.tags() == []:
@@ -154,9 +160,14 @@ class Synchronizer:
             self._locks,
             self._policy,
         )
-        if tag is not None:
-            return run.copy(tag, tag=tag)
-        return run.copy_untagged(digest)
+        if tag is None:
+            return run.copy_untagged(digest)
+        for delay in _TAG_DELAYS_SECONDS:
+            result = run.copy(tag, tag=tag)
+            if result.digest or not isinstance(result.error, NotFound):
+                return result
+            time.sleep(delay)
+        return run.copy(tag, tag=tag)
 
     def _all(
         self,

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NameResolutionError
 
 from runtime.registry.credentials import Login, find_login
 from runtime.registry.errors import AccessDenied, RegistryDown
@@ -249,7 +249,9 @@ def back_off_seconds(attempt: int) -> float:
 
 def _reason(error: HTTPError) -> str:
     cause = getattr(error, "reason", None) or error
-    return f"{type(cause).__name__}"
+    if isinstance(cause, NameResolutionError):
+        return "no address is known for that name"
+    return type(cause).__name__
 
 
 def _error_detail(body: bytes) -> str:

@@ -283,6 +283,8 @@ def test_the_gate_stops_what_differs_and_lets_through_what_does_not(
     plan.write_text("{}")
     assert main([*command, "--json"]) == 0, "nothing of the registries is deployed"
     assert main(["promote", "parity", "--stages", str(tmp_path / "outputs.json")]) == 2
+    assert main(["promote", "parity", "x:v1", "--stages", str(tmp_path / "missing.json")]) == 2
+    assert "kilo up" not in capsys.readouterr().err, "the file was named"
 
 
 def test_every_region_of_a_stage_is_a_place() -> None:

@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from runtime.cli import main
 from runtime.registry.client import Registries
 from runtime.registry.graph import RepositoryView
 from runtime.registry.reference import Reference
 from runtime.registry.sync import Synchronizer, TagResult
 from tests.runtime.registry.images import EMPTY, MANIFEST, Shelf, digest_of
 from tests.runtime.registry.programs import judge
-from tests.runtime.registry.proxy import Fault, Proxy
+from tests.runtime.registry.proxy import Fault, Proxy, once
 
 Shelves = Callable[[str], Shelf]
 Proxied = Callable[[Shelf], tuple[Shelf, Proxy]]
@@ -217,6 +218,16 @@ def test_empty_foreign_and_zstd_layers(shelf: Shelves) -> None:
     assert destination.holds_whole("v1")
 
 
+def test_a_tag_that_is_not_there_is_a_mistake_of_whoever_names_it(
+    shelf: Shelves, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, destination = shelf("with"), shelf("without")
+    source.image(b"bits", tag="v1")
+    assert main(["registry", "sync", f"{source.name}:v2", destination.name]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"kilo: error: {source.name}:v2: no such tag or digest\n")
+
+
 def test_only_matching_tags_and_dry_run(shelf: Shelves) -> None:
     source, destination = shelf("without"), shelf("without")
     for tag in ("v1", "v2", "preview-1"):
@@ -256,6 +267,20 @@ def test_an_untagged_image_brings_its_cosign_tags(shelf: Shelves) -> None:
     assert (result.outcome, result.name) == ("copied", image["digest"])
     assert destination.holds_whole(image["digest"])
     assert destination.digest(tag) == source.digest(tag)
+
+
+def test_a_push_that_is_told_of_before_its_tag_can_be_read_does_not_wait_for_the_queue(
+    shelf: Shelves, proxied: Proxied
+) -> None:
+    source, destination = shelf("without"), shelf("without")
+    image = source.image(b"bits", tag="v1")
+    seen, proxy = proxied(source)
+    proxy.rule = once(Fault(status=404), lambda method, path: (method, path[-3:]) == ("HEAD", "/v1"), times=2)
+    with Synchronizer() as synchronizer:
+        sides = (Reference.parse(seen.name), Reference.parse(destination.name))
+        result = synchronizer.sync_push(*sides, image["digest"], "v1")
+    assert result.outcome == "copied"
+    assert destination.holds_whole("v1")
 
 
 def test_an_untagged_push_travels_with_what_it_refers_to(shelf: Shelves) -> None:

@@ -91,6 +91,12 @@ def test_patience_ends_and_the_failure_is_named(shelf: Shelves, proxied: Proxied
     assert destination.tags() == set()
 
 
+def test_a_host_without_an_address_is_said_so() -> None:
+    repository = Registries(patience_seconds=0.3).repository(Reference.parse("registry.invalid/kilo/app"))
+    with pytest.raises(RegistryDown, match="no address is known for that name"):
+        repository.tags()
+
+
 def test_a_wait_beyond_the_patience_is_not_begun(shelf: Shelves, proxied: Proxied) -> None:
     source, destination = shelf("with"), shelf("without")
     source.image(b"x", tag="v1")
