@@ -172,6 +172,8 @@ def main() -> None:
             measured["nothing_to_do"] = nothing_to_do(setting, arguments.tags)
         measured["events"] = events(directory, arguments.pushes, ratios)
     lines = [f"- {name}: {value}" for name, value in ratios.items()]
+    if not shutil.which("skopeo"):
+        lines.append("- skopeo is not installed on this machine, so it was not measured")
     text = "### Ratios, each better the larger\n\n" + "\n".join(lines) + "\n"
     save("mirror", {"ratios": ratios, "arguments": vars(arguments), "measured": measured}, text)
 
