@@ -1,7 +1,8 @@
 """Debezium Server: carries the aggregates chosen for CDC from the write-ahead log to the bus.
 
 One pod, never two: a replication slot has one reader. Its offsets lie on a disk of their own and
-survive it. Debezium ends when the bus goes away, with exit code 0; Kubernetes starts it again.
+survive it. Debezium ends when the bus goes away, with exit code 0; Kubernetes starts it again. It can also
+stand still and call itself alive, so a sidecar that sees the slot answers its liveness probe.
 The publication and the slot belong to the database's schema, not to Debezium.
 """
 
@@ -17,10 +18,14 @@ from components.access import AccessArgs, From, To
 from components.database_role import secret_of
 from components.labels import labels
 from components.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
-from components.runtime_pod import RuntimePlace, database_exit
+from components.runtime_pod import Process, RuntimePlace, database_exit, runtime_pod
 from components.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
+from runtime.cdc.properties import CONNECTOR_PATH
 
 PORT = 10_085
+WATCH_PORT = 10_087
+WATCH = "watch"
+LIVENESS_PATH = "/q/health/live"
 MEMORY_MEBIBYTES = 1_024
 CONFIG_DIRECTORY = "/debezium/config"
 CONFIG_FILE = "application.properties"
@@ -64,12 +69,19 @@ class ChangeCapture(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         secret = secret_of("cdc")
+        watch = Process(
+            arguments=["cdc", "watch", "--connector", f"http://$(POD_IP):{PORT}{LIVENESS_PATH}"],
+            port=WATCH_PORT,
+            database_role="cdc",
+            cpu_millicores=20,
+            memory_mebibytes=128,
+        )
         StatefulWorkload(
             name,
             StatefulWorkloadArgs(
                 access=AccessArgs(
                     namespace=args.place.namespace,
-                    ingress=[From(port=PORT, namespace=args.place.monitoring_namespace)],
+                    ingress=[From(port=WATCH_PORT, namespace=args.place.monitoring_namespace)],
                     egress=[args.bus, database_exit(args.place)],
                 ),
                 pod=PodArgs(
@@ -86,15 +98,17 @@ class ChangeCapture(pulumi.ComponentResource):
                     },
                     files=[ConfigFiles(config_map, CONFIG_DIRECTORY)],
                     scratch=[Scratch("/tmp", 128)],  # noqa: S108  the pod's own
-                    ports={"http": PORT},
-                    alive=HttpCheck("/q/health/live", "http"),
-                    ready=HttpCheck("/q/health/ready", "http"),
+                    ports={"health": PORT},
+                    started=HttpCheck(LIVENESS_PATH, "health"),
+                    alive=HttpCheck(CONNECTOR_PATH, WATCH_PORT),
+                    ready=HttpCheck("/q/health/ready", "health"),
                     start_seconds=120,
                     cpu_millicores=500,
                     memory_mebibytes=MEMORY_MEBIBYTES,
                     annotations={
                         "kilo.dev/config-checksum": hashlib.sha256(args.properties.encode()).hexdigest()
                     },
+                    sidecars={WATCH: runtime_pod(args.place, watch)},
                 ),
                 replicas=1,
                 disk=Disk(DATA_DIRECTORY, size_gibibytes=1, storage_class=args.storage_class),

@@ -55,7 +55,8 @@ class HttpCheck:
     """An HTTP GET that answers 200 when all is well."""
 
     path: str
-    port: str
+    port: str | int
+    """By name, or by number when it is another container's of the pod."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class PodArgs:
     scratch: Sequence[Scratch] = ()
     ports: Mapping[str, int] = field(default_factory=dict[str, int])
     alive: HttpCheck | None = None
+    started: HttpCheck | None = None
+    """Says that it is alive for the first time, where that is another check."""
     ready: HttpCheck | None = None
     start_seconds: int = 60
     """How long the container may take until it is alive."""
@@ -81,6 +84,8 @@ class PodArgs:
     identity: CloudIdentity | None = None
     aws_region: str | None = None
     annotations: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, "pulumi.Input[str]"])
+    sidecars: Mapping[str, PodArgs] = field(default_factory=dict[str, "PodArgs"])
+    """Containers that start before it and run as long as it does, by name."""
 
 
 def pod_template(
@@ -95,7 +100,7 @@ def pod_template(
     ``volume_mounts`` are of volumes that the caller brings, such as a StatefulSet's claims.
     """
     return core.v1.PodTemplateSpecArgs(
-        metadata=meta.v1.ObjectMetaArgs(labels=labels(name), annotations=dict(args.annotations)),
+        metadata=meta.v1.ObjectMetaArgs(labels=labels(name), annotations=_annotations(args)),
         spec=core.v1.PodSpecArgs(
             service_account_name=name,
             automount_service_account_token=False,
@@ -118,21 +123,46 @@ def pod_template(
                 )
                 for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
             ],
+            init_containers=[
+                _container(sidecar, of_it, (), volumes=f"{sidecar}-", restart_policy="Always")
+                for sidecar, of_it in args.sidecars.items()
+            ]
+            or None,
             containers=[_container(name, args, volume_mounts)],
-            volumes=_volumes(args),
+            volumes=[
+                *_volumes(args),
+                *(
+                    volume
+                    for sidecar, of_it in args.sidecars.items()
+                    for volume in _volumes(of_it, f"{sidecar}-")
+                ),
+            ],
         ),
     )
 
 
+def _annotations(args: PodArgs) -> dict[str, pulumi.Input[str]]:
+    found: dict[str, pulumi.Input[str]] = {}
+    for each in (*args.sidecars.values(), args):
+        found.update(each.annotations)
+    return found
+
+
 def _container(
-    name: str, args: PodArgs, volume_mounts: Sequence[core.v1.VolumeMountArgs]
+    name: str,
+    args: PodArgs,
+    volume_mounts: Sequence[core.v1.VolumeMountArgs],
+    *,
+    volumes: str = "",
+    restart_policy: str | None = None,
 ) -> core.v1.ContainerArgs:
+    """A container; ``volumes`` is what the names of its own volumes begin with."""
     mounts = [
-        core.v1.VolumeMountArgs(name=f"files-{index}", mount_path=files.directory, read_only=True)
+        core.v1.VolumeMountArgs(name=f"{volumes}files-{index}", mount_path=files.directory, read_only=True)
         for index, files in enumerate(args.files)
     ]
     mounts += [
-        core.v1.VolumeMountArgs(name=f"scratch-{index}", mount_path=scratch.directory)
+        core.v1.VolumeMountArgs(name=f"{volumes}scratch-{index}", mount_path=scratch.directory)
         for index, scratch in enumerate(args.scratch)
     ]
     if _google(args):
@@ -143,6 +173,7 @@ def _container(
         name=name,
         image=args.image,
         image_pull_policy="IfNotPresent",
+        restart_policy=restart_policy,
         command=list(args.command) if args.command else None,
         args=list(args.arguments),
         env=_environment(args),
@@ -162,7 +193,7 @@ def _container(
             run_as_non_root=True,
             capabilities=core.v1.CapabilitiesArgs(drop=["ALL"]),
         ),
-        startup_probe=_probe(args.alive, period_seconds=1, failures=args.start_seconds),
+        startup_probe=_probe(args.started or args.alive, period_seconds=1, failures=args.start_seconds),
         liveness_probe=_probe(args.alive, period_seconds=10, failures=3),
         readiness_probe=_probe(args.ready, period_seconds=2, failures=2),
         volume_mounts=[*mounts, *volume_mounts],
@@ -203,16 +234,16 @@ def _environment(args: PodArgs) -> list[core.v1.EnvVarArgs]:
     ]
 
 
-def _volumes(args: PodArgs) -> list[core.v1.VolumeArgs]:
+def _volumes(args: PodArgs, prefix: str = "") -> list[core.v1.VolumeArgs]:
     volumes = [
         core.v1.VolumeArgs(
-            name=f"files-{index}", config_map=core.v1.ConfigMapVolumeSourceArgs(name=files.config_map)
+            name=f"{prefix}files-{index}", config_map=core.v1.ConfigMapVolumeSourceArgs(name=files.config_map)
         )
         for index, files in enumerate(args.files)
     ]
     volumes += [
         core.v1.VolumeArgs(
-            name=f"scratch-{index}",
+            name=f"{prefix}scratch-{index}",
             empty_dir=core.v1.EmptyDirVolumeSourceArgs(size_limit=f"{scratch.size_mebibytes}Mi"),
         )
         for index, scratch in enumerate(args.scratch)

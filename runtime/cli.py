@@ -58,7 +58,7 @@ HELP = {
     "gateway": Help(_STAGE, "Render and check the tenants' traffic rules."),
     "db": Help(_EVENTS, "Migrate the database."),
     "bus": Help(_EVENTS, "Declare and inspect the bus's streams."),
-    "cdc": Help(_EVENTS, "Print change capture's configuration: Debezium Server's, or connector.json."),
+    "cdc": Help(_EVENTS, "Print change capture's configuration, and tell whether it moves."),
     "ingest": Help(_EVENTS, "Serve the HTTP entrance for events."),
     "outbox": Help(_EVENTS, "Run and inspect the outbox and its worker."),
     "consumer": Help(_EVENTS, "Run the idempotent consumer."),

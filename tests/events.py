@@ -6,8 +6,9 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -34,6 +35,8 @@ from sandbox.servers.process import ServerProcess
 REGION = "eu-central-1"
 TENANTS = {"acme": ["email", "phone"], "globex": ["email"], "initech": []}
 CDC_AGGREGATES = ("payment",)
+PROBES = 8
+"""That fail, a second apart, before a connector is started again."""
 
 
 def make_outputs(
@@ -184,6 +187,25 @@ class Platform:
                 {**host, **user, "DATABASE_NAME": self.database},
             )
         self.debezium.start()
+
+    def start_cdc_watch(self, stalled_seconds: float) -> None:
+        assert self.debezium
+        arguments = ["cdc", "watch", "--connector", self.debezium.liveness_url]
+        self.start("watch", [*arguments, "--stalled-seconds", str(stalled_seconds)], "kilo_cdc")
+
+    def keep_connector_alive(self) -> bool:
+        """What the kubelet does: start Debezium again when it ended, or its liveness probe fails."""
+        assert self.debezium
+        for _ in range(PROBES):
+            if not self.debezium.running:
+                break
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{self.processes['watch'].env['TEST_URL']}/livez/connector").is_success:
+                    return False
+            time.sleep(1)
+        self.debezium.kill()
+        self.debezium.start()
+        return True
 
     def close(self) -> None:
         for process in self.processes.values():

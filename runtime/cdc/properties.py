@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from runtime.contract import BusOutputs, OutboxOutputs
 
+CONNECTOR_PATH = "/livez/connector"
+"""Where ``kilo cdc watch`` answers the connector's liveness probe."""
+
 _HEADERS = (
     ("fingerprint", "Nats-Msg-Id"),
     ("fingerprint", "fingerprint"),
@@ -118,6 +121,12 @@ def _source(settings: ConnectorSettings) -> dict[str, str]:
         "errors.max.retries": "-1",
         # 10 s by default, for which change capture stands still after every lost database connection.
         "retriable.restart.connector.wait.ms": "1000",
+        # Waited on top of it, doubled with every failure in the connector's life, to 10 s by default.
+        "errors.retry.delay.max.ms": "1000",
+        # 10 s by default between two tries at a slot that a lost connection of its own still holds.
+        "slot.retry.delay.ms": "1000",
+        # 10 s by default; several have to fit into the server's patience (wal_sender_timeout of the role).
+        "status.update.interval.ms": "5000",
     }
 
 

@@ -47,6 +47,7 @@ def apply_roles(connection: psycopg.Connection[Any], passwords: Mapping[str, str
                 sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier))
             )
     _allow_replication(connection)
+    _end_lost_replication(connection)
 
 
 def _allow_replication(connection: psycopg.Connection[Any]) -> None:
@@ -57,3 +58,11 @@ def _allow_replication(connection: psycopg.Connection[Any]) -> None:
     managed = connection.execute("SELECT FROM pg_roles WHERE rolname = 'rds_replication'").fetchone()
     statement = "ALTER ROLE kilo_cdc REPLICATION" if managed is None else "GRANT rds_replication TO kilo_cdc"
     connection.execute(statement)
+
+
+def _end_lost_replication(connection: psycopg.Connection[Any]) -> None:
+    """Let go of a slot soon after its reader is lost without a word; by default it is held for a minute."""
+    setting = "wal_sender_timeout=20s"
+    known = connection.execute("SELECT rolconfig FROM pg_roles WHERE rolname = 'kilo_cdc'").fetchone()
+    if known and setting not in (known[0] or ()):
+        connection.execute("ALTER ROLE kilo_cdc SET wal_sender_timeout = '20s'")

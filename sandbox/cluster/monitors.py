@@ -130,7 +130,7 @@ def _targets(pod: Object, monitor: Object, endpoint: Object, job: str | None) ->
 
 def _port(pod: Object, endpoint: Object) -> tuple[str, int] | None:
     wanted: Any = endpoint.get("port") or endpoint.get("portNumber") or endpoint.get("targetPort")
-    for container in pod["spec"]["containers"]:
+    for container in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ())]:
         try:
             return container["name"], port_of(wanted, container)
         except (ValueError, TypeError):

@@ -66,6 +66,11 @@ class DebeziumServer:
         )
 
     @property
+    def liveness_url(self) -> str:
+        """Where it says whether it is alive."""
+        return f"http://{self._address}:{self.port}/q/health/live"
+
+    @property
     def pid(self) -> int | None:
         """The process id while it runs."""
         return self._process.pid

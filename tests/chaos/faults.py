@@ -93,9 +93,8 @@ class Faults:
 
     def supervise(self) -> None:
         """Start what has ended, until everything is there."""
-        parts = {**self._platform.processes, "debezium": self._platform.debezium}
-        for name, part in parts.items():
-            if part and not part.running:
+        for name, part in self._platform.processes.items():
+            if not part.running:
                 self.restarts[name] += 1
                 for _ in range(5):
                     try:
@@ -103,6 +102,12 @@ class Faults:
                     except Unreachable:
                         continue
                     break
+        for _ in range(5):
+            try:
+                self.restarts["debezium"] += self._platform.keep_connector_alive()
+            except Unreachable:
+                continue
+            break
 
     def pause(self) -> None:
         """Wait for a while between two faults."""

@@ -49,6 +49,15 @@ class Proxy:
         """Let everything through again, what was held back first."""
         self._loop.call_soon_threadsafe(self._flowing.set)
 
+    def hang(self) -> None:
+        """Let nothing more through on the connections that are open, ever; new ones flow."""
+        self._loop.call_soon_threadsafe(self._hang)
+
+    def _hang(self) -> None:
+        self._flowing.clear()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
     async def _listen(self) -> None:
         self._flowing.set()
         await asyncio.start_server(self._accept, "127.0.0.1", self.port)
@@ -64,16 +73,22 @@ class Proxy:
             writer.transport.abort()
             return
         self._open |= {writer, there_writer}
-        ways = [self._forward(reader, there_writer), self._forward(there_reader, writer)]
+        flowing = self._flowing
+        ways = [
+            self._forward(reader, there_writer, flowing),
+            self._forward(there_reader, writer, flowing),
+        ]
         await asyncio.wait([asyncio.ensure_future(way) for way in ways], return_when=asyncio.FIRST_COMPLETED)
         for each in (writer, there_writer):
             each.transport.abort()
             self._open.discard(each)
 
-    async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _forward(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, flowing: asyncio.Event
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(_BYTES):
-                await self._flowing.wait()
+                await flowing.wait()
                 sink.write(data)
                 await sink.drain()
             if sink.can_write_eof():

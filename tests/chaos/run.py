@@ -22,6 +22,8 @@ from tests.events import Platform, make_platform
 
 BusName = Literal["nats", "kafka"]
 _SETTLE_SECONDS = 240
+STALLED_SECONDS = 20.0
+"""Before a connector that moves nothing is started again."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def start_all(platform: Platform) -> None:
     platform.start_consumer("consumer-2")
     platform.start_reconciler()
     platform.start_debezium()
+    platform.start_cdc_watch(STALLED_SECONDS)
 
 
 def run(

@@ -8,6 +8,7 @@ import pulumi
 import pytest
 
 from components.access import CLOUD_APIS, AccessArgs, From, To
+from components.change_capture import PORT, ChangeCapture, ChangeCaptureArgs
 from components.cloud_identity import CloudIdentity, CloudIdentityArgs
 from components.iam import Statement
 from components.pod import HttpCheck, PodArgs, Scratch, SecretKey
@@ -16,6 +17,7 @@ from components.stateful_workload import Disk, StatefulWorkload, StatefulWorkloa
 from components.task import Task, TaskArgs
 from components.tenant_gateway import TenantGateway, TenantGatewayArgs
 from components.workload import Workload, WorkloadArgs
+from runtime.cdc.properties import CONNECTOR_PATH
 from runtime.tenancy import Objective, RateLimit, Tenant
 from runtime.traffic.settings import GatewaySettings, Upstream
 from tests.components.recorder import Recording, record
@@ -291,3 +293,38 @@ def test_a_wildcard_in_iam_is_refused_where_it_is_written(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Statement("Wide", actions, resources)
+
+
+def test_a_sidecar_starts_before_the_container_and_has_volumes_of_its_own() -> None:
+    beside = pod(scratch=[Scratch("/tmp", 16)], annotations={"of": "sidecar"})
+    spec = template(workload(scratch=[Scratch("/tmp", 64)], sidecars={"watch": beside}))["spec"]
+    (sidecar,), (container,) = spec["initContainers"], spec["containers"]
+    assert (sidecar["name"], sidecar["restartPolicy"]) == ("watch", "Always")
+    assert sidecar["securityContext"] == container["securityContext"]
+    (mount,), (own,) = sidecar["volumeMounts"], container["volumeMounts"]
+    sizes = {volume["name"]: volume["emptyDir"]["sizeLimit"] for volume in spec["volumes"]}
+    assert (sizes[mount["name"]], sizes[own["name"]]) == ("16Mi", "64Mi")
+
+
+def test_the_connector_is_alive_as_long_as_its_sidecar_says_so() -> None:
+    capture = record(
+        lambda: ChangeCapture(
+            "debezium",
+            ChangeCaptureArgs(
+                place=place(),
+                image="quay.io/debezium/server:3.6.0.Final",
+                properties="",
+                bus=To(port=4222, workload="nats"),
+                storage_class=None,
+            ),
+        )
+    )
+    spec = template(capture, "kubernetes:apps/v1:StatefulSet")["spec"]
+    (watch,), (debezium,) = spec["initContainers"], spec["containers"]
+    asked = debezium["livenessProbe"]["httpGet"]
+    assert asked == {"path": CONNECTOR_PATH, "port": watch["ports"][0]["containerPort"]}
+    # Until it has started once, nobody else's word counts.
+    own = debezium["startupProbe"]["httpGet"]
+    assert own["port"] == debezium["ports"][0]["name"]
+    assert f"http://$(POD_IP):{PORT}{own['path']}" in watch["args"]
+    assert debezium["ports"][0]["containerPort"] == PORT

@@ -1,0 +1,38 @@
+"""When a connector that says that it is well has to be started again all the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.cdc.watch import SlotLook, Standstill
+
+WAITS = SlotLook(100, 200, decoding=False)
+
+
+def seconds(*looks: SlotLook | None) -> float:
+    """What a standstill amounts to after these looks, ten seconds apart."""
+    standstill = Standstill()
+    return [standstill.observe(10.0 * number, look) for number, look in enumerate(looks)][-1]
+
+
+def test_wal_that_waits_while_nothing_is_confirmed_is_a_standstill() -> None:
+    assert seconds(WAITS, WAITS, WAITS, SlotLook(100, 900, decoding=False)) == 20
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        pytest.param(SlotLook(101, 900, decoding=False), id="the position moved"),
+        pytest.param(SlotLook(100, 100, decoding=False), id="nothing waits"),
+        pytest.param(SlotLook(100, 900, decoding=True), id="a long transaction is decoded"),
+        pytest.param(None, id="nobody answered"),
+    ],
+)
+def test_any_sign_of_progress_begins_the_time_anew(look: SlotLook | None) -> None:
+    assert seconds(WAITS, WAITS, WAITS, look) == 0
+    assert seconds(WAITS, WAITS, look, WAITS, WAITS, WAITS) <= 20
+
+
+def test_a_quiet_database_that_wakes_up_has_the_whole_time() -> None:
+    quiet = SlotLook(100, 100, decoding=False)
+    assert seconds(*[quiet] * 100, WAITS) == 0
