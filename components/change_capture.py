@@ -9,6 +9,7 @@ The publication and the slot belong to the database's schema, not to Debezium.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -48,7 +49,7 @@ class ChangeCaptureArgs:
     image: str
     properties: str
     """``application.properties``; secrets stand in it as ``${DATABASE_PASSWORD}`` and the like."""
-    bus: To
+    bus: Sequence[To]
     storage_class: str | None
 
 
@@ -82,7 +83,7 @@ class ChangeCapture(pulumi.ComponentResource):
                 access=AccessArgs(
                     namespace=args.place.namespace,
                     ingress=[From(port=WATCH_PORT, namespace=args.place.monitoring_namespace)],
-                    egress=[args.bus, database_exit(args.place)],
+                    egress=[*args.bus, database_exit(args.place)],
                 ),
                 pod=PodArgs(
                     image=args.image,

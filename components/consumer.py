@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -21,7 +22,7 @@ class ConsumerArgs:
     place: RuntimePlace
     replicas: int
     identity: CloudIdentity
-    bus: To
+    bus: Sequence[To]
 
 
 class Consumer(pulumi.ComponentResource):
@@ -41,7 +42,7 @@ class Consumer(pulumi.ComponentResource):
         Workload(
             name,
             WorkloadArgs(
-                access=runtime_access(args.place, process, egress=[args.bus]),
+                access=runtime_access(args.place, process, egress=args.bus),
                 pod=runtime_pod(args.place, process),
                 replicas=args.replicas,
             ),

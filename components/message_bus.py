@@ -1,4 +1,7 @@
-"""NATS JetStream: a cluster of members with a disk each, and the streams that are declared on it."""
+"""The bus: NATS JetStream, a cluster of members with a disk each, or a Kafka that is there already.
+
+Either with the streams that are declared on it.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,6 @@ def bus_url(name: str, namespace: str) -> str:
 def member_host(name: str, index: int, namespace: str) -> str:
     """The full name of one member of the bus ``name``, counted from 0."""
     return f"{name}-{index}.{service_host(headless(name), namespace)}"
-
-
-def to_bus(name: str) -> To:
-    """What a client of the bus ``name`` connects to."""
-    return To(port=CLIENT_PORT, workload=name)
 
 
 @dataclass(frozen=True)
@@ -113,13 +111,40 @@ class MessageBus(pulumi.ComponentResource):
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[config]),
         )
-        streams = Process(arguments=args.streams_arguments, cpu_millicores=50, memory_mebibytes=128)
-        Task(
-            STREAMS_TASK,
-            TaskArgs(
-                access=runtime_access(place, streams, egress=[to_bus(name)]),
-                pod=runtime_pod(place, streams),
-            ),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[servers]),
+        _declare_streams(
+            place,
+            args.streams_arguments,
+            [To(port=CLIENT_PORT, workload=name)],
+            pulumi.ResourceOptions(parent=self, depends_on=[servers]),
         )
         self.register_outputs({"url": bus_url(name, place.namespace)})
+
+
+@dataclass(frozen=True)
+class ExistingBusArgs:
+    """Where it is and what is declared on it."""
+
+    place: RuntimePlace
+    bus: Sequence[To]
+    streams_arguments: Sequence[str]
+    """The command line that declares the streams."""
+
+
+class ExistingBus(pulumi.ComponentResource):
+    """The streams on a bus that others run, such as a Kafka."""
+
+    def __init__(self, name: str, args: ExistingBusArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("kilo:events:ExistingBus", name, {}, opts)
+        _declare_streams(args.place, args.streams_arguments, args.bus, pulumi.ResourceOptions(parent=self))
+        self.register_outputs({})
+
+
+def _declare_streams(
+    place: RuntimePlace, arguments: Sequence[str], bus: Sequence[To], opts: pulumi.ResourceOptions
+) -> None:
+    streams = Process(arguments=arguments, cpu_millicores=50, memory_mebibytes=128)
+    Task(
+        STREAMS_TASK,
+        TaskArgs(access=runtime_access(place, streams, egress=bus), pod=runtime_pod(place, streams)),
+        opts=opts,
+    )

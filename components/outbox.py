@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -20,7 +21,7 @@ class OutboxArgs:
 
     place: RuntimePlace
     workers: int
-    bus: To
+    bus: Sequence[To]
 
 
 class Outbox(pulumi.ComponentResource):
@@ -39,7 +40,7 @@ class Outbox(pulumi.ComponentResource):
         Workload(
             name,
             WorkloadArgs(
-                access=runtime_access(args.place, process, egress=[args.bus]),
+                access=runtime_access(args.place, process, egress=args.bus),
                 pod=runtime_pod(args.place, process),
                 replicas=replicas,
             ),

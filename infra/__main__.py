@@ -38,7 +38,7 @@ from components.encryption_schedule import (
 )
 from components.ingest import Ingest, IngestArgs
 from components.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY, KeyUser
-from components.message_bus import MessageBus, MessageBusArgs, to_bus
+from components.message_bus import ExistingBus, ExistingBusArgs, MessageBus, MessageBusArgs
 from components.mirrored_registry import MirroredRegistry, MirroredRegistryArgs
 from components.monitoring import Monitoring, MonitoringArgs
 from components.outbox import Outbox, OutboxArgs
@@ -198,19 +198,24 @@ def deploy(settings: Settings) -> None:
         monitoring_namespace=settings.monitoring.namespace,
     )
     inside = pulumi.ResourceOptions(depends_on=[home])
-    bus = MessageBus(
-        names.BUS,
-        MessageBusArgs(
-            place=place,
-            image=settings.images.nats,
-            replicas=settings.bus.replicas,
-            storage_gibibytes=settings.bus.storage_gib,
-            storage_class=settings.bus.storage_class,
-            config=rendering.nats_config(settings),
-            streams_arguments=rendering.streams_arguments(settings),
-            clients=names.BUS_CLIENTS,
-        ),
-        opts=inside,
+    to_bus, streams_arguments = rendering.to_bus(settings), rendering.streams_arguments(settings)
+    bus = (
+        ExistingBus(names.KAFKA, ExistingBusArgs(place, to_bus, streams_arguments), opts=inside)
+        if settings.bus.kafka
+        else MessageBus(
+            names.BUS,
+            MessageBusArgs(
+                place=place,
+                image=settings.images.nats,
+                replicas=settings.bus.replicas,
+                storage_gibibytes=settings.bus.storage_gib,
+                storage_class=settings.bus.storage_class,
+                config=rendering.nats_config(settings),
+                streams_arguments=streams_arguments,
+                clients=names.BUS_CLIENTS,
+            ),
+            opts=inside,
+        )
     )
     database = DatabaseRoles(
         "database",
@@ -231,7 +236,7 @@ def deploy(settings: Settings) -> None:
     )
     Outbox(
         names.OUTBOX,
-        OutboxArgs(place=place, workers=settings.outbox.workers, bus=to_bus(names.BUS)),
+        OutboxArgs(place=place, workers=settings.outbox.workers, bus=to_bus),
         opts=ready,
     )
     ChangeCapture(
@@ -240,7 +245,7 @@ def deploy(settings: Settings) -> None:
             place=place,
             image=settings.images.debezium,
             properties=rendering.debezium_properties(settings),
-            bus=to_bus(names.BUS),
+            bus=to_bus,
             storage_class=settings.bus.storage_class,
         ),
         opts=ready,
@@ -251,7 +256,7 @@ def deploy(settings: Settings) -> None:
             place=place,
             replicas=settings.consumer.replicas,
             identity=consumer_identity,
-            bus=to_bus(names.BUS),
+            bus=to_bus,
         ),
         opts=ready,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from components.ingest import NEXT_SUFFIX
 
 BUS = "nats"
+KAFKA = "kafka"
 CHANGE_CAPTURE = "debezium"
 CONSUMER = "consumer"
 GATEWAY = "gateway"

@@ -12,6 +12,7 @@ from typing import Any
 from croniter import croniter
 
 import runtime
+from components.access import To
 from components.change_capture import OFFSETS_FILE
 from components.ingest import PORT as INGEST_PORT
 from components.key_policy import DECRYPT, ENCRYPT, KeyUser
@@ -19,7 +20,7 @@ from components.labels import service_host
 from components.message_bus import DATA_DIRECTORY, bus_url, member_host
 from infra import names
 from infra.settings import Settings
-from runtime.bus.config import ROUTE_PORT, render_nats_config
+from runtime.bus.config import CLIENT_PORT, ROUTE_PORT, render_nats_config
 from runtime.cdc.properties import ConnectorSettings, render_properties
 from runtime.contract import BusOutputs, OutboxOutputs
 from runtime.observe.alertmanager import render_routes
@@ -63,6 +64,17 @@ def key_users(settings: Settings) -> list[KeyUser]:
 
 def bus_outputs(settings: Settings) -> BusOutputs:
     """Where the bus is and what is declared on it."""
+    if kafka := settings.bus.kafka:
+        prefix = "events"
+        return BusOutputs(
+            url=f"kafka://{','.join(kafka.brokers)}",
+            # A stream is the topic that events are published to.
+            stream=prefix,
+            subject_prefix=prefix,
+            dead_letter_stream="DEAD_LETTERS",
+            heartbeat_stream=f"heartbeat.{prefix}",
+            duplicate_window_seconds=settings.bus.duplicate_window_seconds,
+        )
     return BusOutputs(
         url=bus_url(names.BUS, settings.namespace),
         stream="EVENTS",
@@ -71,6 +83,15 @@ def bus_outputs(settings: Settings) -> BusOutputs:
         heartbeat_stream="HEARTBEATS",
         duplicate_window_seconds=settings.bus.duplicate_window_seconds,
     )
+
+
+def to_bus(settings: Settings) -> list[To]:
+    """What a client of the bus connects to."""
+    kafka = settings.bus.kafka
+    if kafka is None:
+        return [To(port=CLIENT_PORT, workload=names.BUS)]
+    ports = sorted({int(broker.rpartition(":")[2]) for broker in kafka.brokers})
+    return [To(port=port, network=kafka.network) for port in ports]
 
 
 def outbox_outputs(settings: Settings) -> OutboxOutputs:
@@ -109,9 +130,10 @@ def nats_config(settings: Settings) -> str:
 def streams_arguments(settings: Settings) -> list[str]:
     """The command line that declares the streams."""
     bus = settings.bus
-    # The rest of the disk is for dead letters, heartbeats and the server's own bookkeeping.
-    most = max(1, bus.storage_gib * 3 // 4)
-    limits = {"replicas": bus.replicas, "retention-days": bus.retention_days, "max-gibibytes": most}
+    limits = {"replicas": bus.replicas, "retention-days": bus.retention_days}
+    if bus.kafka is None:
+        # The rest of the disk is for heartbeats and the server's own bookkeeping.
+        limits["max-gibibytes"] = max(1, bus.storage_gib * 3 // 4)
     return ["bus", "apply", *(f"--{name}={value}" for name, value in limits.items())]
 
 

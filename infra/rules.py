@@ -116,6 +116,20 @@ def _rows_outlive_the_duplicate_window(settings: Settings) -> Iterator[Violation
         )
 
 
+def _kafka_brings_what_nats_is_given(settings: Settings) -> Iterator[Violation]:
+    if settings.bus.kafka is None:
+        return
+    for name, what in (
+        ("storage_gib", "it is the disk of the NATS that is deployed otherwise"),
+        ("duplicate_window_seconds", "Kafka knows no message ids, and the inbox drops duplicates"),
+    ):
+        if name in settings.bus.model_fields_set:
+            yield f"bus.{name}", f"{what}; leave it out beside bus.kafka"
+    for broker, count in Counter(settings.bus.kafka.brokers).items():
+        if count > 1:
+            yield "bus.kafka.brokers", f"broker '{broker}' is listed {count} times; list it once"
+
+
 def _backups_outlive_their_lock(settings: Settings) -> Iterator[Violation]:
     backups = settings.backups
     if backups.keep_days < backups.lock_days:
@@ -227,6 +241,7 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _repositories_are_unique,
     _replica_regions_are_others,
     _rows_outlive_the_duplicate_window,
+    _kafka_brings_what_nats_is_given,
     _backups_outlive_their_lock,
     _checkpoints_can_be_verified,
     _only_prod_locks_for_ever,

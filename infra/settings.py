@@ -114,6 +114,20 @@ def _network(value: str) -> str:
 Network = Annotated[str, AfterValidator(_network)]
 
 
+def _broker(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", host) or not re.fullmatch(r"[1-9][0-9]*", port):
+        msg = "a broker is a host and a port such as kafka-0.example:9092"
+        raise ValueError(msg)
+    if int(port) > 65_535:
+        msg = "a port is at most 65535"
+        raise ValueError(msg)
+    return value
+
+
+Broker = Annotated[str, AfterValidator(_broker)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -173,9 +187,17 @@ class Database(_Part):
     network: Network = Field(default="10.0.0.0/8", description="Where the database is, for network policies.")
 
 
-class Bus(_Part):
-    """NATS JetStream."""
+class Kafka(_Part):
+    """A Kafka that is there already. It is reached without TLS and without credentials."""
 
+    brokers: tuple[Broker, ...] = Field(min_length=1)
+    network: Network = Field(default="10.0.0.0/8", description="Where it is, for network policies.")
+
+
+class Bus(_Part):
+    """NATS JetStream, deployed with the stage, or with ``kafka`` one that is there already."""
+
+    kafka: Kafka | None = None
     replicas: Literal[1, 3, 5] = 1
     storage_gib: int = Field(default=10, ge=1, le=16_384)
     storage_class: str | None = None

@@ -314,7 +314,7 @@ def test_the_connector_is_alive_as_long_as_its_sidecar_says_so() -> None:
                 place=place(),
                 image="quay.io/debezium/server:3.6.0.Final",
                 properties="",
-                bus=To(port=4222, workload="nats"),
+                bus=[To(port=4222, workload="nats")],
                 storage_class=None,
             ),
         )

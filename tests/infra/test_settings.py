@@ -270,6 +270,36 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
         "at least 7",
     ),
     "two bus members": ("dev", put("kilo:bus.replicas", 2), "kilo:bus.replicas", "1, 3 or 5"),
+    "a broker without a port": (
+        "dev",
+        put("kilo:bus", {"kafka": {"brokers": ["kafka-0.example:9092", "kafka-1.example"]}}),
+        "kilo:bus.kafka.brokers[1]",
+        "a host and a port such as kafka-0.example:9092",
+    ),
+    "brokers as one text": (
+        "dev",
+        put("kilo:bus", {"kafka": {"brokers": "kafka-0.example:9092"}}),
+        "kilo:bus.kafka.brokers",
+        "use a list",
+    ),
+    "a broker twice": (
+        "dev",
+        put("kilo:bus", {"kafka": {"brokers": ["kafka-0.example:9092"] * 2}}),
+        "kilo:bus.kafka.brokers",
+        "list it once",
+    ),
+    "NATS's disk beside Kafka": (
+        "dev",
+        put("kilo:bus", {"kafka": {"brokers": ["kafka-0.example:9092"]}, "storage_gib": 5}),
+        "kilo:bus.storage_gib",
+        "leave it out beside bus.kafka",
+    ),
+    "a duplicate window beside Kafka": (
+        "dev",
+        put("kilo:bus", {"kafka": {"brokers": ["kafka-0.example:9092"]}, "duplicate_window_seconds": 60}),
+        "kilo:bus.duplicate_window_seconds",
+        "leave it out beside bus.kafka",
+    ),
     "no quorum in prod": ("prod", put("kilo:bus.replicas", 1), "kilo:bus.replicas", "use 3 or 5"),
     "duplicate window beyond retention": (
         "dev",
