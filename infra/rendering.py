@@ -71,7 +71,6 @@ def bus_outputs(settings: Settings) -> BusOutputs:
             # A stream is the topic that events are published to.
             stream=prefix,
             subject_prefix=prefix,
-            dead_letter_stream="DEAD_LETTERS",
             heartbeat_stream=f"heartbeat.{prefix}",
             duplicate_window_seconds=settings.bus.duplicate_window_seconds,
         )
@@ -79,7 +78,6 @@ def bus_outputs(settings: Settings) -> BusOutputs:
         url=bus_url(names.BUS, settings.namespace),
         stream="EVENTS",
         subject_prefix="events",
-        dead_letter_stream="DEAD_LETTERS",
         heartbeat_stream="HEARTBEATS",
         duplicate_window_seconds=settings.bus.duplicate_window_seconds,
     )

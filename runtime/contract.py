@@ -19,7 +19,7 @@ from runtime.environment import OUTPUTS_VARIABLE
 from runtime.errors import BadInput, Unreachable
 from runtime.tenancy import AggregateName, FieldName, TenantId, TierName
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 OUTPUTS_MOUNT = "/etc/kilo/outputs.json"
 AUDIT_PREFIX = "fle-audit/"
 """Where checkpoints of the audit log lie in the audit bucket."""
@@ -60,12 +60,11 @@ class DatabaseOutputs(_Part):
 
 
 class BusOutputs(_Part):
-    """NATS JetStream: where it is and the streams that are declared on it."""
+    """Where the bus is, NATS JetStream or Kafka by its URL, and the streams that are declared on it."""
 
     url: str
     stream: str
     subject_prefix: str = Field(description="An event's subject is this, a dot, and its aggregate.")
-    dead_letter_stream: str
     heartbeat_stream: str
     duplicate_window_seconds: int
 
@@ -243,7 +242,7 @@ class MonitoringOutputs(_Part):
 class StackOutputs(_Part):
     """Everything that a stage tells the services that run on it."""
 
-    contract_version: Literal[1] = CONTRACT_VERSION
+    contract_version: Literal[2] = CONTRACT_VERSION
     stage: str
     namespace: str
     tenants: dict[TenantId, TenantOutputs]

@@ -69,7 +69,6 @@ def make_outputs(
                 "url": bus_url,
                 "stream": topic if bus_url.startswith("kafka") else "EVENTS",
                 "subject_prefix": topic,
-                "dead_letter_stream": "DEAD_LETTERS",
                 "heartbeat_stream": "HEARTBEATS",
                 "duplicate_window_seconds": 120,
             },

@@ -29,7 +29,7 @@ class StreamPolicy:
 
 
 def declare_streams(bus: BusOutputs, policy: StreamPolicy) -> list[StreamConfig]:
-    """The streams of a stage: events, dead letters, Debezium's heartbeats."""
+    """The streams of a stage: events, and Debezium's heartbeats."""
     window = float(bus.duplicate_window_seconds)
     events = StreamConfig(
         name=bus.stream,
@@ -43,15 +43,6 @@ def declare_streams(bus: BusOutputs, policy: StreamPolicy) -> list[StreamConfig]
         duplicate_window=min(window, policy.retention_days * _DAY),
         allow_atomic=True,
     )
-    dead = StreamConfig(
-        name=bus.dead_letter_stream,
-        subjects=["dead.>"],
-        retention=RetentionPolicy.LIMITS,
-        max_age=30 * _DAY,
-        storage=StorageType.FILE,
-        num_replicas=policy.replicas,
-        duplicate_window=window,
-    )
     # Debezium ends when a topic of its own has no stream: 503 No Responders.
     heartbeat = StreamConfig(
         name=bus.heartbeat_stream,
@@ -63,7 +54,7 @@ def declare_streams(bus: BusOutputs, policy: StreamPolicy) -> list[StreamConfig]
         num_replicas=policy.replicas,
         duplicate_window=60.0,
     )
-    return [events, dead, heartbeat]
+    return [events, heartbeat]
 
 
 async def apply_streams(jetstream: JetStreamContext, streams: list[StreamConfig]) -> list[tuple[str, str]]:

@@ -89,8 +89,8 @@ def test_a_missing_engine_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_outputs_of_another_contract_name_the_field(
     engine: Any, exported: dict[str, Any], tmp_path: Path
 ) -> None:
-    engine(json.dumps({**exported, "contract_version": 2, "bus": {}}))
-    with pytest.raises(BadInput, match=r"stage dev: output contract_version: .*deployed: 2"):
+    engine(json.dumps({**exported, "contract_version": 1, "bus": {}}))
+    with pytest.raises(BadInput, match=r"stage dev: output contract_version: .*deployed: 1"):
         read_outputs("dev", tmp_path)
 
 

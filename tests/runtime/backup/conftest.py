@@ -135,7 +135,6 @@ def stage_outputs(bucket: str, key: str, signing_key: str) -> StackOutputs:
                 "url": "nats://bus",
                 "stream": "EVENTS",
                 "subject_prefix": "events",
-                "dead_letter_stream": "DEAD_LETTERS",
                 "heartbeat_stream": "HEARTBEATS",
                 "duplicate_window_seconds": 120,
             },

@@ -82,7 +82,6 @@ def make_outputs(keys: dict[str, str], bucket: str, **field_encryption: Any) -> 
                 "url": "nats://localhost",
                 "stream": "EVENTS",
                 "subject_prefix": "events",
-                "dead_letter_stream": "DEAD_LETTERS",
                 "heartbeat_stream": "HEARTBEAT",
                 "duplicate_window_seconds": 120,
             },
