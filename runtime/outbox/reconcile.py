@@ -6,6 +6,11 @@ synced it to disk (``LAG_SECONDS``, three times the bus's sync interval), so tha
 from the bus is found missing. Rows are kept for days, so what is missing is published again, with a new
 message id since the bus may still know the old one, and with the same fingerprint.
 
+What is compared is told apart without comparing clocks: database, bus and this process may each have
+another. Every few seconds the reconciler notes the database's time and the stream's end; a while later,
+by its own stopwatch, rows that the database had marked until then are looked for up to that end. A row is
+marked after its event was stored, so it lies there.
+
 A row of change capture that does not arrive is lost only when its slot has confirmed more WAL than there
 was when the row was seen, or when the slot is gone. Until then the connector is merely slow.
 """
@@ -21,8 +26,8 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 import psycopg
 from prometheus_client import REGISTRY
@@ -42,6 +47,7 @@ _success = OUTBOX_RECONCILE_LAST_SUCCESS.create(REGISTRY)
 
 LAG_SECONDS = 30.0
 _MARGIN_SECONDS = 5.0
+"""How long a mark may take to be committed."""
 _CYCLE_SECONDS = 1.0
 _COMPARE_SECONDS = 5.0
 _KEEP_SECONDS = 600.0
@@ -70,6 +76,15 @@ class _Progress:
     verified_until: datetime
 
 
+class _Horizon(NamedTuple):
+    """A moment, by each clock: what had happened until then."""
+
+    noted_at: float
+    """By this process's stopwatch."""
+    database_time: datetime
+    stream_end: int
+
+
 class Reconciler:
     """One reconciler of a stage; further copies stand by.
 
@@ -78,7 +93,7 @@ class Reconciler:
         connect_bus: connects to the bus; called again whenever the connection is lost.
         outputs: the stage's.
         health: told whether the parts that are needed answer.
-        lag_seconds: how far behind the comparison is; longer than the bus's sync interval.
+        lag_seconds: how far behind the comparison is, at least; longer than the bus's sync interval.
     """
 
     def __init__(
@@ -143,11 +158,14 @@ class _Comparison:
         self._seen: set[int] = set()
         self._order: deque[tuple[float, int, int]] = deque()
         self._held_back: list[Received] = []
+        self._read_until = 0
+        self._horizons: deque[_Horizon] = deque()
         self._suspects: list[tuple[int, str]] = []
         self._suspected_at = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
         progress = await self._load()
+        self._read_until = progress.resume
         ends = self._at_end.read(self._stream, progress.marked, _BATCH)
         behind = self._behind.read(self._stream, progress.resume, _BATCH)
         compare_at = 0.0
@@ -159,9 +177,11 @@ class _Comparison:
             await _wait(stopping, _CYCLE_SECONDS)
 
     async def _compare(self, behind: Any, progress: _Progress) -> None:
-        bound = time.time() - self._lag
-        await self._remember(behind, bound)
-        missing = await self._missing(progress, bound)
+        horizon = await self._horizon()
+        missing: list[int] = []
+        if horizon:
+            await self._remember(behind, horizon.stream_end)
+            missing = await self._missing(progress, horizon.database_time)
         missing += await self._never_captured()
         _lost.set(len(missing))
         if missing:
@@ -217,33 +237,42 @@ class _Comparison:
             progress.marked = batch[-1].position
             progress.marked_stored_at = batch[-1].stored_at
 
-    async def _remember(self, behind: Any, bound: float) -> None:
-        """Remember what the stream holds of what was stored before ``bound``."""
-        newest = await self._publisher.last_position(self._stream)
-        while True:
-            batch, self._held_back = self._held_back, []
-            if not batch:
-                last = self._order[-1][2] if self._order else 0
-                if last >= newest:
-                    break
-                batch = list(await anext(behind))
+    async def _horizon(self) -> _Horizon | None:
+        """Note the present moment, and return the newest one that lies long enough ago, if there is any."""
+        cursor = await self._connection.execute("SELECT clock_timestamp()")
+        row = await cursor.fetchone()
+        assert row is not None  # noqa: S101  a SELECT without FROM has one row
+        # The stream's end comes after the time: what was marked until then has been stored by now.
+        end = await self._publisher.last_position(self._stream)
+        self._horizons.append(_Horizon(time.monotonic(), row[0], end))
+        found: _Horizon | None = None
+        while self._horizons and self._horizons[0].noted_at <= time.monotonic() - self._lag:
+            found = self._horizons.popleft()
+        return found
+
+    async def _remember(self, behind: Any, end: int) -> None:
+        """Remember what the stream holds up to the position ``end``."""
+        while self._read_until < end:
+            batch, self._held_back = self._held_back or list(await anext(behind)), []
             if not batch:
                 break
-            ripe = [each for each in batch if each.stored_at <= bound]
+            ripe = [each for each in batch if each.position <= end]
             self._held_back = batch[len(ripe) :]
             for each in ripe:
                 key = hash(each.headers.get("fingerprint", ""))
                 self._seen.add(key)
                 self._order.append((each.stored_at, key, each.position))
-            if self._held_back:
-                break
-        while self._order and (self._order[0][0] < bound - _KEEP_SECONDS or len(self._order) > _KEEP_MOST):
+            self._read_until = ripe[-1].position if ripe else end
+        newest = self._order[-1][0] if self._order else 0.0
+        while self._order and (self._order[0][0] < newest - _KEEP_SECONDS or len(self._order) > _KEEP_MOST):
             self._seen.discard(self._order.popleft()[1])
 
-    async def _missing(self, progress: _Progress, bound: float) -> list[int]:
-        """Rows that were marked before ``bound`` and that the stream does not hold."""
-        until = datetime.fromtimestamp(bound - _MARGIN_SECONDS, UTC)
+    async def _missing(self, progress: _Progress, database_time: datetime) -> list[int]:
+        """Rows that were marked before ``database_time`` and that the stream does not hold."""
+        until = database_time - timedelta(seconds=_MARGIN_SECONDS)
         if until <= progress.verified_until:
+            # The database's clock was set back, as by a failover: what is marked from here on is older.
+            progress.verified_until = until
             return []
         missing: list[int] = []
         last = progress.verified_until

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import psycopg
 import pytest
 
-from runtime.bus import Message, encode_headers, event_headers
+from runtime.bus import Bus, Message, Received, encode_headers, event_headers
 from runtime.cdc.publication import apply_capture
 from runtime.outbox import Event, enqueue
 from runtime.outbox.reconcile import Reconciler
@@ -21,9 +22,11 @@ from tests.runtime.outbox.test_worker import eventually, waiting, write
 
 
 @asynccontextmanager
-async def reconciling(url: str, bus: BusServer) -> AsyncGenerator[None]:
+async def reconciling(
+    url: str, bus: BusServer, connect_bus: Callable[[], Awaitable[Bus]] | None = None
+) -> AsyncGenerator[None]:
     stopping = asyncio.Event()
-    runner = Reconciler(url, bus.connect, bus.outputs, lag_seconds=1.0)
+    runner = Reconciler(url, connect_bus or bus.connect, bus.outputs, lag_seconds=1.0)
     task = asyncio.create_task(runner.run(stopping))
     yield
     stopping.set()
@@ -72,6 +75,79 @@ async def test_nothing_is_published_again_where_nothing_is_missing(database_url:
         await asyncio.sleep(7)
     assert republished(database_url) == 0
     assert len(await bus.all()) == 50
+
+
+class SkewedBus:
+    """A connection to a bus whose clock is off by some seconds."""
+
+    def __init__(self, bus: Bus, seconds: float) -> None:
+        self._bus, self._seconds = bus, seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+    async def read(self, stream: str, position: int, most: int = 1000) -> AsyncIterator[Sequence[Received]]:
+        async for batch in self._bus.read(stream, position, most):
+            yield [each._replace(stored_at=each.stored_at + self._seconds) for each in batch]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons that come more often, of what was marked a moment ago."""
+    for name, seconds in (("MARGIN", 0.5), ("COMPARE", 0.2), ("CYCLE", 0.1)):
+        monkeypatch.setattr(f"runtime.outbox.reconcile._{name}_SECONDS", seconds)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("own", "of_bus"), [(60, 0), (-60, 0), (0, 60)])
+async def test_clocks_that_differ_by_a_minute_do_no_harm(
+    database_url: str, bus: BusServer, monkeypatch: pytest.MonkeyPatch, own: float, of_bus: float
+) -> None:
+    """Nothing is taken for lost that is there, and nothing that is lost is passed over."""
+    now = time.time
+    monkeypatch.setattr("time.time", lambda: now() + own)
+
+    async def connect_bus() -> Bus:
+        return cast("Bus", SkewedBus(await bus.connect(), of_bus))
+
+    client = await bus.connect()
+    for lost in (1, 2):
+        write(database_url, 20, start=20 * lost - 20)
+        await Worker(database_url, bus.connect).drain()
+        end = await client.last_position("EVENTS")
+        await client.client.jetstream().delete_msg("EVENTS", end)  # pyright: ignore[reportAttributeAccessIssue]
+        async with reconciling(database_url, bus, connect_bus):
+            await eventually(lambda lost=lost: republished(database_url) == lost)
+            await asyncio.sleep(1.5)
+    await client.close()
+    assert republished(database_url) == 2
+    assert len(await bus.all()) == 40
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_database_clock_that_was_set_back_hides_nothing(database_url: str, bus: BusServer) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO outbox_reconciler (stream, verified_until)"
+            " VALUES ('EVENTS', now() + interval '1 min')"
+        )
+    async with reconciling(database_url, bus):
+        await eventually(lambda: _verified(database_url) < 0)
+        write(database_url, 20)
+        await Worker(database_url, bus.connect).drain()
+        client = await bus.connect()
+        await client.client.jetstream().delete_msg("EVENTS", 20)  # pyright: ignore[reportAttributeAccessIssue]
+        await client.close()
+        await eventually(lambda: republished(database_url) == 1)
+
+
+def _verified(url: str) -> float:
+    """How far rows were compared, in seconds from now."""
+    with psycopg.connect(url) as connection:
+        query = "SELECT extract(epoch FROM max(verified_until) - now())::float8 FROM outbox_reconciler"
+        row = connection.execute(query).fetchone()
+    assert row
+    return float(row[0])
 
 
 @pytest.mark.parametrize("new", [0, 40])
