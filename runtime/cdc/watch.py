@@ -115,7 +115,10 @@ class ConnectorWatch:
         """Look until ``stopping`` is set."""
         async with httpx.AsyncClient(timeout=_ANSWER_SECONDS / 2) as client:
             while not stopping.is_set():
-                reason = await self._connector(client) or await self._stalled()
+                silent = await self._connector(client)
+                # Asked in any case: whether the database answers is this process's own readiness.
+                stalled = await self._stalled()
+                reason = silent or stalled
                 if reason and reason != self._reason:
                     _log.warning("not alive: %s", reason)
                 self._reason = reason

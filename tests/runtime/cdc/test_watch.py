@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from runtime.cdc.watch import SlotLook, Standstill
+from runtime.cdc.watch import ConnectorWatch, SlotLook, Standstill
+from runtime.service import Health
+from sandbox.servers.ports import free_port
 
 WAITS = SlotLook(100, 200, decoding=False)
 
@@ -36,3 +40,19 @@ def test_any_sign_of_progress_begins_the_time_anew(look: SlotLook | None) -> Non
 def test_a_quiet_database_that_wakes_up_has_the_whole_time() -> None:
     quiet = SlotLook(100, 100, decoding=False)
     assert seconds(*[quiet] * 100, WAITS) == 0
+
+
+def test_it_asks_the_database_while_the_connector_is_away() -> None:
+    health = Health("database")
+    stopping = asyncio.Event()
+    nobody = f"127.0.0.1:{free_port()}"
+    watch = ConnectorWatch(f"postgresql://{nobody}/none", "slot", f"http://{nobody}/live", health)
+
+    async def look_once() -> None:
+        # It looks before it waits, however soon it is stopped then.
+        asyncio.get_running_loop().call_soon(stopping.set)
+        await watch.run(stopping)
+
+    asyncio.run(look_once())
+    assert "does not answer" in (watch.reason or "")
+    assert "starting" not in health.reasons["database"]
