@@ -77,9 +77,9 @@ def _wait_until_healthy(project: Path) -> list[str]:
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:
         endpoints = daemon.running(project)
-        waiting = [part.name for part in parts(project, endpoints) if not part.healthy] if endpoints else []
-        if not waiting or time.monotonic() > deadline:
-            return waiting
+        found = parts(project, endpoints) if endpoints else []
+        if all(part.settled for part in found) or time.monotonic() > deadline:
+            return [part.name for part in found if not part.healthy]
         time.sleep(_SETTLE_PAUSE_SECONDS)
 
 

@@ -39,6 +39,11 @@ class PartStatus:
         """Whether it runs, or has done what it was there for."""
         return self.state in ("running", "ready", "completed")
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is healthy, or failed for good, as a Job's pod does: waiting changes neither."""
+        return self.healthy or self.state == "failed"
+
     def age(self) -> str:
         """How long it has been running, in words as kubectl has them."""
         if self.since is None:
@@ -107,7 +112,7 @@ def _state(status: dict[str, Any], containers: Sequence[dict[str, Any]]) -> str:
 
 
 def log_files(project: Path, name: str) -> dict[str, Path]:
-    """The logs whose part is named ``name``, or if there is none, begins with it."""
+    """The logs whose part is named ``name``, a pod with or without its namespace, or begins with it."""
     home = project.resolve() / ".kilo"
     every: dict[str, Path] = {path.stem: path for path in sorted((home / "logs").glob("*.log"))}
     for path in sorted(home.glob("*/*.log")):
@@ -115,7 +120,8 @@ def log_files(project: Path, name: str) -> dict[str, Path]:
             every[path.stem if path.stem == path.parent.name else path.parent.name] = path
     for path in sorted((home / "logs" / "pods").glob("*/*/*.log")):
         every[f"{path.parent.name}/{path.stem}"] = path
-    exact = {part: path for part, path in every.items() if name in (part, part.partition("/")[0])}
+    pod = name.rpartition("/")[2] if (home / "logs" / "pods" / name).is_dir() else name
+    exact = {part: path for part, path in every.items() if pod in (part, part.partition("/")[0])}
     return exact or {part: path for part, path in every.items() if part.startswith(name)}
 
 

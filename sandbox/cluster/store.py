@@ -28,8 +28,8 @@ class Store:
         self._directory = directory
         self._objects: dict[Key, Object] = {}
         self._listeners: list[Listener] = []
-        # Later than any version handed out before, without a file for a counter.
-        self._version = time.time_ns() // 1_000_000
+        # Later than any handed out before, without a file for a counter: nobody writes once a microsecond.
+        self._version = time.time_ns() // 1_000
         directory.mkdir(parents=True, exist_ok=True)
         for path in directory.glob("*/*/*.json"):
             if not path.name.startswith("."):
