@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx
 
 from sandbox.servers.ports import free_port
-from sandbox.servers.process import ServerProcess
+from sandbox.servers.process import OneProcess, ServerProcess
 from sandbox.toolchain import path
 
 
-class DebeziumServer:
+class DebeziumServer(OneProcess):
     """A server with its configuration, log and offsets under ``directory``.
 
     Args:
@@ -71,30 +71,9 @@ class DebeziumServer:
         return f"http://{self._address}:{self.port}/q/health/live"
 
     @property
-    def pid(self) -> int | None:
-        """The process id while it runs."""
-        return self._process.pid
-
-    @property
     def running(self) -> bool:
         """Whether it is alive: it ends when the bus goes away."""
         return self._process.running
-
-    def start(self) -> None:
-        """Start it and wait until it is ready.
-
-        Raises:
-            Unreachable: it did not come up; the message has the log's last lines.
-        """
-        self._process.start()
-
-    def stop(self) -> None:
-        """Stop it in order."""
-        self._process.stop()
-
-    def kill(self) -> None:
-        """End it with SIGKILL."""
-        self._process.kill()
 
     def _ready(self) -> bool:
         try:

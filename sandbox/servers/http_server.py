@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from sandbox.servers.ports import free_port
-from sandbox.servers.process import ServerProcess
+from sandbox.servers.process import OneProcess, ServerProcess
 
 
-class HttpServer:
+class HttpServer(OneProcess):
     """One process with its state under ``directory``; a kind of server says its name, health and command.
 
     Args:
@@ -47,27 +47,6 @@ class HttpServer:
     def environment(self) -> Mapping[str, str]:
         """Variables over this process's own."""
         return {}
-
-    @property
-    def pid(self) -> int | None:
-        """The process id while it runs."""
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start it and return when it answers.
-
-        Raises:
-            Unreachable: it ended or did not answer in time; with its last lines.
-        """
-        self._process.start()
-
-    def stop(self) -> None:
-        """Stop it."""
-        self._process.stop()
-
-    def kill(self) -> None:
-        """End it at once, as a power cut would."""
-        self._process.kill()
 
     def _ready(self) -> bool:
         with urllib.request.urlopen(f"{self.url}{self.health}", timeout=5) as response:  # noqa: S310

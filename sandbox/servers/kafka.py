@@ -10,13 +10,13 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from sandbox.servers.ports import free_port
-from sandbox.servers.process import ServerProcess
+from sandbox.servers.process import OneProcess, ServerProcess
 from sandbox.toolchain import path
 
 _CLUSTER = "kilokilokilokilokiloki"
 
 
-class KafkaServer:
+class KafkaServer(OneProcess):
     """A broker on ``127.0.0.1`` with its log under ``directory``.
 
     Args:
@@ -69,15 +69,7 @@ auto.create.topics.enable=false
             )
             command = [*self._java, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c"]
             subprocess.run([*command, str(self._configuration)], check=True, capture_output=True)
-        self._process.start()
-
-    def stop(self) -> None:
-        """Stop it in order."""
-        self._process.stop()
-
-    def kill(self) -> None:
-        """End it with SIGKILL."""
-        self._process.kill()
+        super().start()
 
     def _ready(self) -> bool:
         client = AdminClient({"bootstrap.servers": f"127.0.0.1:{self.port}", "log_level": 0})

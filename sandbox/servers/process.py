@@ -174,3 +174,30 @@ class ServerProcess:
             return
         signal_group(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+class OneProcess:
+    """A server that is one process; a kind of server makes the process and may do more at its start."""
+
+    _process: ServerProcess
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and return when it answers.
+
+        Raises:
+            Unreachable: it ended or did not answer in time; with its last lines.
+        """
+        self._process.start()
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._process.stop()
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        self._process.kill()

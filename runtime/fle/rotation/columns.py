@@ -112,13 +112,18 @@ class Columns:
         """A placeholder for a row's identity given as text."""
         return sql.SQL("{}::text::{}").format(sql.Placeholder(placeholder), self.row_type_sql)
 
-    def select(self, after: str | None, upto: str | None, *, skip_prefixes: bool) -> sql.Composed:
-        """Rows of a tenant in a range of identities, in order: identity as text, fields, documents."""
+    def within(self, after: str | None, upto: str | None) -> list[sql.Composable]:
+        """The conditions that a row is the tenant's and in a range of identities."""
         conditions: list[sql.Composable] = [sql.SQL("{} = %(tenant)s").format(self.tenant)]
         if after is not None:
             conditions.append(sql.SQL("{} > {}").format(self.row, self.cast("after")))
         if upto is not None:
             conditions.append(sql.SQL("{} <= {}").format(self.row, self.cast("upto")))
+        return conditions
+
+    def select(self, after: str | None, upto: str | None, *, skip_prefixes: bool) -> sql.Composed:
+        """Rows of a tenant in a range of identities, in order: identity as text, fields, documents."""
+        conditions = self.within(after, upto)
         if skip_prefixes:
             others = [
                 sql.SQL("left({}, 8) <> ALL(%(done)s)").format(self.value(name)) for name in self.fields

@@ -37,11 +37,7 @@ class TokenColumns(Columns):
 
     def select(self, after: str | None, upto: str | None, *, skip_prefixes: bool) -> sql.Composed:
         """See :class:`Columns`; with ``skip_prefixes``, rows with a token that does not begin so."""
-        conditions: list[sql.Composable] = [sql.SQL("{} = %(tenant)s").format(self.tenant)]
-        if after is not None:
-            conditions.append(sql.SQL("{} > {}").format(self.row, self.cast("after")))
-        if upto is not None:
-            conditions.append(sql.SQL("{} <= {}").format(self.row, self.cast("upto")))
+        conditions = self.within(after, upto)
         if skip_prefixes:
             conditions.append(
                 sql.SQL("({})").format(sql.SQL(" OR ").join(map(self._stale, self.spec.tokens)))
