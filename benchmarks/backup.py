@@ -30,10 +30,10 @@ import urllib3
 
 from benchmarks.harness import Cost, measure
 from benchmarks.rounds import save
-from runtime.backup.database import environment_of
-from runtime.backup.fanout import fan_out
-from runtime.backup.stores import open_stores
-from runtime.contract import StackOutputs, load_outputs
+from kilo.backup.database import environment_of
+from kilo.backup.fanout import fan_out
+from kilo.backup.stores import open_stores
+from kilo.contract import StackOutputs, load_outputs
 from sandbox import toolchain
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.moto import MotoServer

@@ -24,9 +24,9 @@ from psycopg import AsyncConnection
 
 from benchmarks.events_stage import Candidate, Place, Stage, Turns, stage
 from benchmarks.rounds import save
-from runtime.bus import Message, connect, encode_headers, event_headers
-from runtime.consumer import Consumer, Event, Statements
-from runtime.consumer import Place as ConsumerPlace
+from kilo.bus import Message, connect, encode_headers, event_headers
+from kilo.consumer import Consumer, Event, Statements
+from kilo.consumer import Place as ConsumerPlace
 from tests.runtime.consumer.support import Plain
 
 NAIVE = "a transaction an event"

@@ -24,9 +24,9 @@ from typing import Any
 
 import psycopg
 
-from runtime.contract import StackOutputs
-from runtime.database import migrate
-from runtime.service import spare_garbage_collection
+from kilo.contract import StackOutputs
+from kilo.database import migrate
+from kilo.service import spare_garbage_collection
 from sandbox.servers.nats import NatsServer
 from sandbox.servers.postgres import PostgresServer
 from tests.events import declare, make_outputs

@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from benchmarks.fle_stage import cipher, kms_calls, stage
 from benchmarks.rounds import Measured, measure, save, table
-from runtime.contract import KeyReference
-from runtime.fle import FieldCipher
-from runtime.fle.formats import associated_data, header, row_data
-from runtime.fle.xaes import KcXaes256Gcm
+from kilo.contract import KeyReference
+from kilo.fle import FieldCipher
+from kilo.fle.formats import associated_data, header, row_data
+from kilo.fle.xaes import KcXaes256Gcm
 
 SIZES = (16, 64, 1024)
 BATCH = 1000

@@ -21,15 +21,15 @@ import psycopg
 
 from benchmarks.fle_stage import cipher, stage
 from benchmarks.rounds import save
-from runtime.contract import EncryptedTable, KeyReference
-from runtime.fle.datakey import XaesKey
-from runtime.fle.keytable import DATA
-from runtime.fle.rotation.backfill import Backfill, Work, worker_connection
-from runtime.fle.rotation.columns import Columns
-from runtime.fle.rotation.convert import Converter, Goal
-from runtime.fle.rotation.coverage import coverage
-from runtime.fle.rotation.record import switch
-from runtime.fle.rotation.rewrite import ValueRewriter
+from kilo.contract import EncryptedTable, KeyReference
+from kilo.fle.datakey import XaesKey
+from kilo.fle.keytable import DATA
+from kilo.fle.rotation.backfill import Backfill, Work, worker_connection
+from kilo.fle.rotation.columns import Columns
+from kilo.fle.rotation.convert import Converter, Goal
+from kilo.fle.rotation.coverage import coverage
+from kilo.fle.rotation.record import switch
+from kilo.fle.rotation.rewrite import ValueRewriter
 
 SPEC = EncryptedTable(table="customers", context="customers", columns={"email": "email"})
 

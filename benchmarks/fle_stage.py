@@ -15,12 +15,12 @@ from tempfile import TemporaryDirectory
 import boto3
 import httpx
 
-from runtime.contract import KeyReference
-from runtime.database import migrate
-from runtime.fle import CacheLimits, FieldCipher
-from runtime.fle.keyring import Keyring
-from runtime.fle.keytable import KeyTable
-from runtime.fle.kms import KmsClients
+from kilo.contract import KeyReference
+from kilo.database import migrate
+from kilo.fle import CacheLimits, FieldCipher
+from kilo.fle.keyring import Keyring
+from kilo.fle.keytable import KeyTable
+from kilo.fle.kms import KmsClients
 from sandbox.servers.postgres import PostgresServer
 
 REQUESTS = "requests.log"

@@ -36,7 +36,7 @@ import urllib3
 
 from benchmarks.harness import Cost, measure, show
 from benchmarks.rounds import save
-from runtime.tour.report import percentile
+from kilo.tour.report import percentile
 from sandbox import toolchain
 from sandbox.servers.moto import MotoServer
 from sandbox.servers.ports import free_port
@@ -46,7 +46,7 @@ from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.programs import program
 from tests.runtime.registry.proxy import Proxy
 
-KILO = [sys.executable, "-c", "from runtime.cli import main; raise SystemExit(main())", "registry"]
+KILO = [sys.executable, "-c", "from kilo.cli import main; raise SystemExit(main())", "registry"]
 PLATFORMS, LAYERS = 2, 4
 SAMPLE = 50
 PUSHES_PER_SECOND = 10

@@ -25,10 +25,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from benchmarks.events_stage import Place, Stage, Turns, peak_megabytes, processor_seconds
-from runtime.bus import Bus, Message, Receipt, connect, encode_headers
-from runtime.cdc.properties import ConnectorSettings, render_properties
-from runtime.cdc.publication import apply_capture
-from runtime.outbox.worker import Worker
+from kilo.bus import Bus, Message, Receipt, connect, encode_headers
+from kilo.cdc.properties import ConnectorSettings, render_properties
+from kilo.cdc.publication import apply_capture
+from kilo.outbox.worker import Worker
 from sandbox.servers.debezium import DebeziumServer
 
 FASTSTREAM_TABLE = "faststream_outbox"

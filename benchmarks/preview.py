@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 
 from benchmarks.rounds import save
-from runtime.changes.preview import parse_events
+from kilo.changes.preview import parse_events
 from sandbox.rehearsal import Rehearsal
 from tests.goldens.scenarios import copy_program
 

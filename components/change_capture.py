@@ -21,7 +21,7 @@ from components.labels import labels
 from components.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
 from components.runtime_pod import Process, RuntimePlace, database_exit, runtime_pod
 from components.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
-from runtime.cdc.properties import CONNECTOR_PATH
+from kilo.cdc.properties import CONNECTOR_PATH
 
 PORT = 10_085
 WATCH_PORT = 10_087

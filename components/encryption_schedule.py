@@ -16,8 +16,8 @@ from components.pod import SecretKey
 from components.runtime_pod import Process, RuntimePlace, runtime_access, runtime_pod
 from components.s3_locked_bucket import S3LockedBucket
 from components.scheduled_task import ScheduledTask, ScheduledTaskArgs
-from runtime.contract import AUDIT_PREFIX
-from runtime.environment import AUDIT_KEY_VARIABLE
+from kilo.contract import AUDIT_PREFIX
+from kilo.environment import AUDIT_KEY_VARIABLE
 
 CHECKPOINT = "audit-checkpoint"
 DESTRUCTION = "key-destruction"

@@ -18,7 +18,7 @@ from components.pod import ConfigFiles, HttpCheck, PodArgs, Scratch
 from components.runtime_pod import Process, RuntimePlace, runtime_access, runtime_pod
 from components.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs, headless
 from components.task import Task, TaskArgs
-from runtime.bus.config import CLIENT_PORT, MONITOR_PORT, ROUTE_PORT
+from kilo.bus.config import CLIENT_PORT, MONITOR_PORT, ROUTE_PORT
 
 CONFIG_DIRECTORY = "/etc/nats"
 CONFIG_FILE = "nats.conf"

@@ -24,8 +24,8 @@ from components.pod import (
     SecretKey,
 )
 from components.stage_namespace import OUTPUTS_CONFIG_MAP, OUTPUTS_FILE
-from runtime.contract import OUTPUTS_MOUNT
-from runtime.environment import OUTPUTS_VARIABLE
+from kilo.contract import OUTPUTS_MOUNT
+from kilo.environment import OUTPUTS_VARIABLE
 
 HTTP = "http"
 CHECKSUM = "kilo.dev/outputs-checksum"

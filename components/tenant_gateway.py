@@ -17,9 +17,9 @@ from components.access import AccessArgs, From, To
 from components.labels import labels, service_host
 from components.pod import ConfigFiles, HttpCheck, PodArgs
 from components.workload import Workload, WorkloadArgs
-from runtime.tenancy import Tenant
-from runtime.traffic.envoy import BOOTSTRAP_FILE, container_args, render_files
-from runtime.traffic.settings import CONFIG_DIRECTORY, GatewaySettings
+from kilo.tenancy import Tenant
+from kilo.traffic.envoy import BOOTSTRAP_FILE, container_args, render_files
+from kilo.traffic.settings import CONFIG_DIRECTORY, GatewaySettings
 
 OPERATIONS = "operations"
 LISTENER_PORT = 10_080

@@ -53,8 +53,8 @@ from infra import names, rendering
 from infra.configuration import from_engine
 from infra.outputs import checksum, database_port, export, outputs_document, outputs_json
 from infra.settings import Settings
-from runtime.errors import KiloError
-from runtime.observe.dashboards import render_dashboards
+from kilo.errors import KiloError
+from kilo.observe.dashboards import render_dashboards
 
 
 def deploy(settings: Settings) -> None:

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from infra.configuration import read_stage_file
-from runtime.automation import find_project
-from runtime.errors import BadInput
+from kilo.automation import find_project
+from kilo.errors import BadInput
 
 
 def check(

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from infra.rules import violations
 from infra.settings import Settings
-from runtime.errors import BadInput
+from kilo.errors import BadInput
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

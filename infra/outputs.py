@@ -1,6 +1,6 @@
 """The stack's outputs, put together from the settings and the cloud's answers.
 
-What is exported is :class:`~runtime.contract.StackOutputs`, whole and nothing else. Values that are
+What is exported is :class:`~kilo.contract.StackOutputs`, whole and nothing else. Values that are
 known before anything is made come from the settings, so that a preview shows them.
 """
 
@@ -21,8 +21,8 @@ from components.tenant_keys import TenantKeys
 from infra import names
 from infra.rendering import bus_outputs, outbox_outputs
 from infra.settings import Settings
-from runtime.contract import CONTRACT_VERSION, EncryptedTable, FieldEncryptionOutputs, StackOutputs
-from runtime.sensitive import TABLE as EVENTS
+from kilo.contract import CONTRACT_VERSION, EncryptedTable, FieldEncryptionOutputs, StackOutputs
+from kilo.sensitive import TABLE as EVENTS
 
 DEFAULT_POSTGRESQL_PORT = 5_432
 

@@ -1,4 +1,4 @@
-"""What the settings mean to the renderers of ``runtime``: one function a rendered file."""
+"""What the settings mean to the renderers of ``kilo``: one function a rendered file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from croniter import croniter
 
-import runtime
+import kilo
 from components.access import To
 from components.change_capture import OFFSETS_FILE
 from components.ingest import PORT as INGEST_PORT
@@ -20,13 +20,13 @@ from components.labels import service_host
 from components.message_bus import DATA_DIRECTORY, bus_url, member_host
 from infra import names
 from infra.settings import Settings
-from runtime.bus.config import CLIENT_PORT, ROUTE_PORT, render_nats_config
-from runtime.cdc.properties import ConnectorSettings, render_properties
-from runtime.contract import BusOutputs, OutboxOutputs
-from runtime.observe.alertmanager import render_routes
-from runtime.observe.platform import BackupRhythm, EncryptionRhythm
-from runtime.observe.rules import render_rules
-from runtime.traffic.settings import GatewaySettings, Upstream
+from kilo.bus.config import CLIENT_PORT, ROUTE_PORT, render_nats_config
+from kilo.cdc.properties import ConnectorSettings, render_properties
+from kilo.contract import BusOutputs, OutboxOutputs
+from kilo.observe.alertmanager import render_routes
+from kilo.observe.platform import BackupRhythm, EncryptionRhythm
+from kilo.observe.rules import render_rules
+from kilo.traffic.settings import GatewaySettings, Upstream
 
 _RUNS = 750
 """A month of hourly runs, two years of daily ones."""
@@ -108,7 +108,7 @@ def schema_checksum() -> str:
     """SHA-256 over the migrations' names and texts, in hexadecimal."""
     digest = hashlib.sha256()
     # By path: importing the migrator would bring a database driver into the program.
-    for file in sorted((Path(runtime.__file__).parent / "database" / "migrations").glob("*.sql")):
+    for file in sorted((Path(kilo.__file__).parent / "database" / "migrations").glob("*.sql")):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -16,10 +16,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from runtime.contract import FieldEncryptionOutputs, SignersOutputs
-from runtime.errors import KiloError
-from runtime.registry.signers import Signers
-from runtime.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
+from kilo.contract import FieldEncryptionOutputs, SignersOutputs
+from kilo.errors import KiloError
+from kilo.registry.signers import Signers
+from kilo.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
 
 TIERS: tuple[TierName, ...] = ("gold", "silver", "bronze")
 

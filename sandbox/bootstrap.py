@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = (3, 11)
 ENVIRONMENT_BYTES = 4_000_000_000  # 1.9 GB of packages, and as much again in uv's cache.
-UNREACHABLE = 3  # As runtime.errors.ExitCode, which can't be imported before there is an environment.
+UNREACHABLE = 3  # As kilo.errors.ExitCode, which can't be imported before there is an environment.
 
 
 class Problem(Exception):
@@ -83,7 +83,12 @@ def check_disk(path: Path) -> None:
 def stamp(lock: str) -> Path:
     """The file whose presence says that the environment is what the lock and pyproject.toml ask for."""
     digest = hashlib.sha256(str(ROOT).encode())
-    for name in ("requirements/bootstrap.lock", f"requirements/{lock}.lock", "pyproject.toml"):
+    for name in (
+        "requirements/bootstrap.lock",
+        f"requirements/{lock}.lock",
+        "pyproject.toml",
+        "runtime/pyproject.toml",
+    ):
         digest.update((ROOT / name).read_bytes())
     return ROOT / ".venv" / f".{lock}-{digest.hexdigest()[:16]}"
 
@@ -119,13 +124,28 @@ def install(lock: str) -> None:
     _run([*uv, *locked], "the packages can't be installed", environment)
     # The build backend is in the lock, so nothing unpinned is fetched to build the project itself.
     _run(
-        [*uv, "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
+        [
+            *uv,
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--editable",
+            str(ROOT / "runtime"),
+            "--editable",
+            str(ROOT),
+        ],
         "kilo can't be installed",
         environment,
     )
+    # The platform's distribution brings its commands alone; its folders are found where they are.
+    (_site_packages(venv) / "kilo-platform.pth").write_text(f"{ROOT}\n", encoding="utf-8")
     for old in venv.glob(f".{lock}-*"):
         old.unlink()
     stamp(lock).touch()
+
+
+def _site_packages(venv: Path) -> Path:
+    return venv / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
 
 
 def _usable(venv: Path) -> bool:

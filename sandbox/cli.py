@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from runtime.errors import BadInput, CheckFailed
+from kilo.errors import BadInput, CheckFailed
 from sandbox import daemon, stage
 from sandbox.doctor import examine
 from sandbox.engine.environment import UNSET, shell
@@ -65,7 +65,7 @@ def up(
 
 def _kilo(project: Path, *arguments: str, quiet: bool = False) -> None:
     """Another command, which the sandbox knows only as a user does; ends this one when it fails."""
-    command = [sys.executable, "-m", "runtime.cli", *arguments]
+    command = [sys.executable, "-m", "kilo.cli", *arguments]
     done = subprocess.run(command, cwd=project, stdout=subprocess.DEVNULL if quiet else None, check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)

@@ -25,7 +25,7 @@ from typing import TextIO
 
 import psycopg
 
-from runtime.errors import KiloError, Unreachable
+from kilo.errors import KiloError, Unreachable
 from sandbox import toolchain
 from sandbox.backing import Backing, Ports, write_atomically
 from sandbox.cluster.service import ClusterService, Surroundings

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox.daemon import TOOLS
 from sandbox.toolchain.cache import cache_root
 from sandbox.toolchain.catalogue import missing

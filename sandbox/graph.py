@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from runtime.changes.diagram import mermaid, read_state, svg
-from runtime.errors import BadInput
+from kilo.changes.diagram import mermaid, read_state, svg
+from kilo.errors import BadInput
 from sandbox.rehearsal import Rehearsal
 from sandbox.stage import find_project
 

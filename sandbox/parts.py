@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox.cluster.client import connect
 from sandbox.daemon import Endpoints, Home
 

@@ -19,9 +19,9 @@ from typing import Annotated
 
 import typer
 
-from runtime.changes.comment import render_comment, render_json
-from runtime.changes.preview import Preview, parse_events
-from runtime.errors import BadInput, CheckFailed
+from kilo.changes.comment import render_comment, render_json
+from kilo.changes.preview import Preview, parse_events
+from kilo.errors import BadInput, CheckFailed
 from sandbox.rehearsal import Rehearsal
 from sandbox.stage import find_project
 from sandbox.stages import stages

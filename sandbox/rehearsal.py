@@ -28,7 +28,7 @@ from typing import Any, Self
 
 import uvicorn
 
-from runtime.errors import BadInput, CheckFailed
+from kilo.errors import BadInput, CheckFailed
 from sandbox import toolchain
 from sandbox.cluster.addresses import Addresses
 from sandbox.cluster.client import forget_token, new_token

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from runtime.environment import OUTPUTS_VARIABLE
-from runtime.errors import BadInput, CheckFailed
+from kilo.environment import OUTPUTS_VARIABLE
+from kilo.errors import BadInput, CheckFailed
 from sandbox import daemon, toolchain
 from sandbox.backing import write_atomically
 from sandbox.engine import environment

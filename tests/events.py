@@ -18,12 +18,12 @@ import boto3
 import httpx
 import psycopg
 
-from runtime.bus.cli import apply_declared
-from runtime.bus.streams import StreamPolicy
-from runtime.cdc.properties import ConnectorSettings, render_properties
-from runtime.cdc.publication import apply_capture
-from runtime.contract import StackOutputs
-from runtime.database import ROLES, migrate
+from kilo.bus.cli import apply_declared
+from kilo.bus.streams import StreamPolicy
+from kilo.cdc.properties import ConnectorSettings, render_properties
+from kilo.cdc.publication import apply_capture
+from kilo.contract import StackOutputs
+from kilo.database import ROLES, migrate
 from sandbox.servers.debezium import DebeziumServer
 from sandbox.servers.kafka import KafkaServer
 from sandbox.servers.moto import MotoServer
@@ -145,7 +145,7 @@ class Platform:
 
         process = ServerProcess(
             name=name,
-            argv=[sys.executable, "-m", "runtime.cli", *arguments, "--port", str(port)],
+            argv=[sys.executable, "-m", "kilo.cli", *arguments, "--port", str(port)],
             env={
                 **os.environ,
                 **aws_environment(self.moto.url),

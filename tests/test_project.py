@@ -65,9 +65,9 @@ class Refuse(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"{name} is not in the plain install", name=name)
 
 sys.meta_path.insert(0, Refuse())
-import runtime.cli, runtime.contract, runtime.tenancy
-for package in sorted(pathlib.Path(runtime.__path__[0]).glob("*/__init__.py")):
-    importlib.import_module(f"runtime.{package.parent.name}")
+import kilo.cli, kilo.contract, kilo.tenancy
+for package in sorted(pathlib.Path(kilo.__path__[0]).glob("*/__init__.py")):
+    importlib.import_module(f"kilo.{package.parent.name}")
     print(package.parent.name)
 assert "pulumi" in foreign and "pulumi" not in sys.modules
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from runtime.contract import load_outputs
+from kilo.contract import load_outputs
 
 
 def main(aggregate: str) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from infra.tenants.records import check_export, export, manifest_of, still_open
 from infra.tenants.stage_file import StageFile
-from runtime.errors import BadInput, CheckFailed
-from runtime.tenancy import TenantEntry
+from kilo.errors import BadInput, CheckFailed
+from kilo.tenancy import TenantEntry
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from runtime.errors import BadInput, CheckFailed, Unreachable
+from kilo.errors import BadInput, CheckFailed, Unreachable
 
 EXPORTED = ("events", "projection", "dead_letters")
 """The tables that hold a tenant's data; outbox and inbox hold copies that age out by themselves."""

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from infra.configuration import read_stage_file
 from infra.settings import Settings
-from runtime.errors import BadInput
+from kilo.errors import BadInput
 
 KEY = "kilo:tenants"
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 
 BLOCKS = 32
 _PODS, _SERVICES = int(IPv4Address("127.64.0.0")), int(IPv4Address("127.96.0.0"))

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 
 VARIABLE = "KILO_SANDBOX"
 _SECONDS = 60

@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 
 PROVIDERS = ("aws", "gcp", "kubernetes", "random")
 _LANGUAGE_HOST = "pulumi-language-python"

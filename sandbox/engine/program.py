@@ -15,6 +15,7 @@ import signal
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -40,7 +41,8 @@ def main() -> int:
     pulumi.runtime.configure(pulumi.runtime.Settings(**{name: given[name] for name in names}))
     # This file's own folder must not shadow the program's modules; runpy puts the program's there. A
     # project's packages are its own, even when another checkout is installed in the environment.
-    sys.path[0] = given["root_directory"]
+    root = Path(given["root_directory"])
+    sys.path[0:1] = [str(root), str(root / "runtime")]
     os.chdir(given["pwd"])
     sys.argv = [given["program"], *given["arguments"]]
     # A failed program leaves futures that nobody awaits, and asyncio would complain of each.

@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from runtime.errors import KiloError, Unreachable
+from kilo.errors import KiloError, Unreachable
 from sandbox.engine.command import with_configuration
 from sandbox.engine.environment import Layout
 from sandbox.providers.base import Provider

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 
 _HEADER = struct.Struct("<II")
 _MAGIC = b"kilo-journal-1\n"

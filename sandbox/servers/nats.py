@@ -1,6 +1,6 @@
 """A NATS server with JetStream, as one node.
 
-``nats-server`` reads a configuration file; the platform's own is rendered by ``runtime.bus.config``,
+``nats-server`` reads a configuration file; the platform's own is rendered by ``kilo.bus.config``,
 and this one is the smallest that differs in nothing that a client sees. State lies under one directory.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 
 # Below the range from which Linux gives outgoing connections their ports (ip_local_port_range), where one
 # of those could take a port between this look and the server's own bind.

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psycopg
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox.servers.ports import free_port
 from sandbox.servers.process import ServerProcess
 from sandbox.toolchain import path

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 
 LOG_BYTES = 10 * 1024 * 1024
 _SETPRIV = shutil.which("setpriv")

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox.toolchain.progress import Step
 
 

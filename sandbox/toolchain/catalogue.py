@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import BadInput, Unreachable
+from kilo.errors import BadInput, Unreachable
 from sandbox.toolchain import debezium, debian, kafka, wheels
 from sandbox.toolchain.cache import Recipe, install, require_disk_space
 from sandbox.toolchain.golang import go_module_files, go_program, module_version

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox.toolchain.progress import Step
 
 _LINE_END = re.compile(rb"[\r\n]+")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox.toolchain.cache import Recipe
 from sandbox.toolchain.commands import run
 from sandbox.toolchain.maven import maven, require_maven

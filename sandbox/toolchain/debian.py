@@ -12,7 +12,7 @@ import platform
 import shutil
 from pathlib import Path
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox.toolchain.cache import Recipe
 from sandbox.toolchain.commands import run
 from sandbox.toolchain.progress import Step

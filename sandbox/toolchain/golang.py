@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox.toolchain.cache import Recipe, install
 from sandbox.toolchain.commands import run
 from sandbox.toolchain.progress import Step

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox.toolchain.cache import Recipe
 from sandbox.toolchain.maven import maven, require_maven
 from sandbox.toolchain.progress import Step

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox.toolchain import wheels
 from sandbox.toolchain.commands import run
 from sandbox.toolchain.progress import Step

@@ -6,7 +6,7 @@ import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 
 
 def envoy() -> Path:

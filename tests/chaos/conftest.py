@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from runtime.bus import Received, connect
-from runtime.outbox import Event, enqueue
+from kilo.bus import Received, connect
+from kilo.outbox import Event, enqueue
 from tests.chaos.run import Scene, scene
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from runtime.errors import BadInput
+from kilo.errors import BadInput
 from tests.chaos.faults import Faults
 from tests.chaos.load import Load
 from tests.chaos.report import write_report

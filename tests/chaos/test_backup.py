@@ -11,14 +11,14 @@ from pathlib import Path
 
 import psycopg
 
-from runtime.backup.catalogue import read_catalogue, read_manifest
-from runtime.backup.drill import drill
-from runtime.backup.keys import BackupKey
-from runtime.backup.run import complete, run_backup
-from runtime.backup.signatures import Verifier
-from runtime.backup.stores import Store
-from runtime.backup.verify import Verification
-from runtime.contract import StackOutputs
+from kilo.backup.catalogue import read_catalogue, read_manifest
+from kilo.backup.drill import drill
+from kilo.backup.keys import BackupKey
+from kilo.backup.run import complete, run_backup
+from kilo.backup.signatures import Verifier
+from kilo.backup.stores import Store
+from kilo.backup.verify import Verification
+from kilo.contract import StackOutputs
 from tests.runtime.backup import conftest
 
 # The same real stores as the backup's own tests have.

@@ -17,12 +17,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from runtime.contract import EncryptedTable
-from runtime.fle import CacheLimits, FieldCipher
-from runtime.fle.audit.log import read
-from runtime.fle.audit.verify import Report, check_chain
-from runtime.fle.rotation.coverage import coverage
-from runtime.fle.rotation.steps import Rotations
+from kilo.contract import EncryptedTable
+from kilo.fle import CacheLimits, FieldCipher
+from kilo.fle.audit.log import read
+from kilo.fle.audit.verify import Report, check_chain
+from kilo.fle.rotation.coverage import coverage
+from kilo.fle.rotation.steps import Rotations
 from tests.runtime.fle.conftest import PEOPLE, Stage, aws, moto_url, stage
 from tests.runtime.fle.test_rotation import approved
 
@@ -83,7 +83,7 @@ def command(stage: Stage, folder: Path, plan: str) -> subprocess.Popen[bytes]:
     outputs = folder / "outputs.json"
     outputs.write_text(stage.outputs.model_dump_json())
     return subprocess.Popen(
-        [sys.executable, "-m", "runtime.cli", "fle", "rotate", "run", plan, "--workers", "2"],
+        [sys.executable, "-m", "kilo.cli", "fle", "rotate", "run", plan, "--workers", "2"],
         env={**os.environ, "KILO_OUTPUTS": str(outputs), "DATABASE_URL": stage.url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

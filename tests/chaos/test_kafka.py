@@ -27,7 +27,7 @@ def kafka_connect(made: Scene, directory: Path) -> Generator[None]:
     directory.mkdir()
     platform, port = made.platform, free_port()
     rendered = subprocess.run(
-        [sys.executable, "-m", "runtime.cli", "cdc", "connector"],
+        [sys.executable, "-m", "kilo.cli", "cdc", "connector"],
         env={**os.environ, "KILO_OUTPUTS": str(platform.directory / "outputs.json")},
         capture_output=True,
         text=True,

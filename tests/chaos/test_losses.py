@@ -13,8 +13,8 @@ import httpx
 import psycopg
 import pytest
 
-from runtime.bus.nats import NatsBus
-from runtime.cdc.publication import apply_capture
+from kilo.bus.nats import NatsBus
+from kilo.cdc.publication import apply_capture
 from sandbox.servers.postgres import PostgresServer
 from tests.chaos.conftest import effects, eventually, in_stream, wait_for, write
 from tests.chaos.run import Scene

@@ -11,7 +11,7 @@ from functools import partial
 import psycopg
 import pytest
 
-from runtime.outbox import enqueue
+from kilo.outbox import enqueue
 from tests.chaos.conftest import an_event, effects, eventually, wait_for, write
 from tests.chaos.run import Scene
 
@@ -29,7 +29,7 @@ def start(made: Scene) -> None:
 def outbox_status(made: Scene) -> dict[str, float]:
     environment = made.platform.processes["worker"].env
     run = subprocess.run(
-        [sys.executable, "-m", "runtime.cli", "outbox", "status", "--json"],
+        [sys.executable, "-m", "kilo.cli", "outbox", "status", "--json"],
         env=dict(environment),
         capture_output=True,
         text=True,

@@ -15,7 +15,7 @@ from typing import Any
 import boto3
 import pytest
 
-from runtime.changes.preview import parse_events
+from kilo.changes.preview import parse_events
 from sandbox.engine.environment import Endpoints
 from sandbox.servers.moto import MotoServer
 from tests.goldens.rendering import comment, every_text

@@ -17,9 +17,9 @@ from components.stateful_workload import Disk, StatefulWorkload, StatefulWorkloa
 from components.task import Task, TaskArgs
 from components.tenant_gateway import TenantGateway, TenantGatewayArgs
 from components.workload import Workload, WorkloadArgs
-from runtime.cdc.properties import CONNECTOR_PATH
-from runtime.tenancy import Objective, RateLimit, Tenant
-from runtime.traffic.settings import GatewaySettings, Upstream
+from kilo.cdc.properties import CONNECTOR_PATH
+from kilo.tenancy import Objective, RateLimit, Tenant
+from kilo.traffic.settings import GatewaySettings, Upstream
 from tests.components.recorder import Recording, record
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"

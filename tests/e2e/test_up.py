@@ -18,7 +18,7 @@ import boto3
 import psycopg
 import pytest
 
-from runtime.contract import load_outputs
+from kilo.contract import load_outputs
 from sandbox import daemon
 from sandbox.cluster.client import connect
 from tests.e2e.conftest import PATIENCE, Stage

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from runtime.changes.comment import render_comment, render_json
-from runtime.changes.inventory import render_inventory
-from runtime.changes.preview import Preview
+from kilo.changes.comment import render_comment, render_json
+from kilo.changes.inventory import render_inventory
+from kilo.changes.preview import Preview
 from tests.goldens.scenarios import ROOT, STAGE
 
 COMMENTS = ROOT / "tests" / "goldens" / "comments"

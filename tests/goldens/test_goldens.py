@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.changes.preview import parse_events
+from kilo.changes.preview import parse_events
 from sandbox.preview_diff import changes_of
 from sandbox.rehearsal import Rehearsal
 from tests.goldens.rendering import COMMENTS, PREVIEWS, comment, every_text, inventory

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import cli
+from kilo import cli
 
 ROOT = Path(__file__).parents[2]
 

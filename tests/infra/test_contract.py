@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from runtime.contract import CONTRACT_VERSION
-from runtime.outputs import schema_text
+from kilo.contract import CONTRACT_VERSION
+from kilo.outputs import schema_text
 from tests.infra.contract_changes import breaking_changes
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from typing import Any
 
 from infra.__main__ import deploy
 from infra.configuration import read_stage_file
-from runtime.changes.diagram import read_state, svg
+from kilo.changes.diagram import read_state, svg
 from tests.components.recorder import record
 
 ROOT = Path(__file__).parents[2]

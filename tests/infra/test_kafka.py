@@ -9,9 +9,9 @@ from typing import Any
 from infra.__main__ import deploy
 from infra.configuration import read_stage_file
 from infra.settings import Bus, Kafka
-from runtime.bus.kafka_topics import declare_topics
-from runtime.bus.streams import StreamPolicy
-from runtime.contract import StackOutputs
+from kilo.bus.kafka_topics import declare_topics
+from kilo.bus.streams import StreamPolicy
+from kilo.contract import StackOutputs
 from tests.components.recorder import Recording, record
 from tests.infra.test_program import ROOT, pods, texts
 

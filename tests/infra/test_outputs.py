@@ -15,10 +15,10 @@ import pulumi
 import pytest
 from ruamel.yaml import YAML
 
-from runtime.automation import find_project, read_outputs
-from runtime.contract import StackOutputs, load_outputs
-from runtime.errors import BadInput, CheckFailed, Unreachable
-from runtime.outputs import Format, render
+from kilo.automation import find_project, read_outputs
+from kilo.contract import StackOutputs, load_outputs
+from kilo.errors import BadInput, CheckFailed, Unreachable
+from kilo.outputs import Format, render
 from tests.components.recorder import record
 from tests.infra.test_program import program
 

@@ -13,7 +13,7 @@ import pytest
 from infra.__main__ import deploy
 from infra.configuration import read_stage_file
 from infra.settings import Settings
-from runtime.contract import StackOutputs
+from kilo.contract import StackOutputs
 from tests.components.recorder import SECRETS, Recorded, Recording, record
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from infra.configuration import from_engine, parse, read_stage_file
-from runtime.errors import BadInput
+from kilo.errors import BadInput
 
 ROOT = Path(__file__).parents[2]
 Config = dict[str, Any]

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness import measure
-from runtime.promotion.parity import Place, check_parity
-from runtime.registry.client import Registries
-from runtime.registry.reference import Reference
-from runtime.registry.signatures import SignaturePolicy
-from runtime.registry.signers import Signers
-from runtime.registry.sync import Synchronizer, TagResult
+from kilo.promotion.parity import Place, check_parity
+from kilo.registry.client import Registries
+from kilo.registry.reference import Reference
+from kilo.registry.signatures import SignaturePolicy
+from kilo.registry.signers import Signers
+from kilo.registry.sync import Synchronizer, TagResult
 from sandbox import toolchain
 from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.programs import judge, program
@@ -166,7 +166,7 @@ def test_cosign_and_kilo_agree_on_keyless_identities(
 def test_a_layer_of_2_gb_takes_no_more_memory_than_a_small_one(shelf: Shelves) -> None:
     source, destination = shelf("debian", "here"), shelf("distribution-3", "there")
     source.image(os.urandom(1_000_000) * 2_000, tag="v1")
-    command = [sys.executable, "-c", "from runtime.cli import main; raise SystemExit(main())"]
+    command = [sys.executable, "-c", "from kilo.cli import main; raise SystemExit(main())"]
     cost = measure([*command, "registry", "sync", f"{source.name}:v1", destination.name])
     assert destination.digest("v1") == source.digest("v1")
     assert destination.holds_whole("v1")

@@ -6,7 +6,7 @@ import errno
 
 import typer
 
-from runtime.errors import BadInput, CheckFailed, Unreachable
+from kilo.errors import BadInput, CheckFailed, Unreachable
 
 group = typer.Typer(help="A group.")
 

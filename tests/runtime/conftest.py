@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.bus import Bus, Received, connect
-from runtime.contract import StackOutputs
+from kilo.bus import Bus, Received, connect
+from kilo.contract import StackOutputs
 from sandbox.servers.kafka import KafkaServer
 from sandbox.servers.nats import NatsServer
 from tests.events import declare, make_outputs

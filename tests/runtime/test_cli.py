@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from runtime import cli
+from kilo import cli
 
 COMMANDS = importlib.metadata.entry_points(group="kilo.commands")
 KILO = Path(sys.executable).parent / "kilo"

@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import pytest
 
-from runtime.outbox import strict_json
+from kilo.outbox import strict_json
 from sandbox.servers.moto import MotoServer
 from sandbox.servers.nats import NatsServer
 from sandbox.servers.postgres import PostgresServer

@@ -30,6 +30,8 @@ def fresh_tree(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "Makefile", tree)
     shutil.copy(ROOT / "sandbox" / "bootstrap.py", tree / "sandbox")
     shutil.copy(ROOT / "pyproject.toml", tree)
+    (tree / "runtime").mkdir()
+    shutil.copy(ROOT / "runtime" / "pyproject.toml", tree / "runtime")
     shutil.copytree(ROOT / "requirements", tree / "requirements")
     return tree
 
@@ -123,7 +125,7 @@ def test_targets_that_need_nothing_build_nothing_on_a_fresh_machine(fresh_tree: 
 def test_clean_is_idempotent_and_keeps_the_sources(fresh_tree: Path) -> None:
     for leftover in (".venv/lib", ".kilo/objects", "sandbox/__pycache__"):
         (fresh_tree / leftover).mkdir(parents=True)
-    before = {"Makefile", "pyproject.toml", "requirements", "sandbox"}
+    before = {"Makefile", "pyproject.toml", "requirements", "runtime", "sandbox"}
     for _ in range(2):
         assert make(fresh_tree, "clean").returncode == 0
         assert {entry.name for entry in fresh_tree.iterdir()} == before

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.changes.preview import parse_events
-from runtime.errors import CheckFailed
+from kilo.changes.preview import parse_events
+from kilo.errors import CheckFailed
 from sandbox.rehearsal import Rehearsal
 from tests.goldens.scenarios import ROOT, copy_program
 

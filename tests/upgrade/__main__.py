@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from runtime.changes.comment import render_comment
+from kilo.changes.comment import render_comment
 from tests.upgrade.recorded import STAGES, preview, record
 
 

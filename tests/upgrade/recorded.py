@@ -10,8 +10,8 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from runtime.changes.preview import Preview, parse_events
-from runtime.errors import CheckFailed
+from kilo.changes.preview import Preview, parse_events
+from kilo.errors import CheckFailed
 from sandbox.rehearsal import Rehearsal
 
 ROOT = Path(__file__).parents[2]

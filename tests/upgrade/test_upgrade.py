@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.changes.preview import Change, Preview
+from kilo.changes.preview import Change, Preview
 from tests.upgrade.recorded import ROOT, STAGES, announced, needless, preview, unannounced
 
 CHANGELOG = """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pulumi
 
-from runtime.contract import StackOutputs
+from kilo.contract import StackOutputs
 
 stage = pulumi.StackReference(pulumi.Config("kilo").require("stage"))
 outputs = stage.outputs.apply(lambda found: StackOutputs.model_validate(found, extra="ignore"))

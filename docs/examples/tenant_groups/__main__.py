@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import pulumi
 
-from runtime.contract import StackOutputs
+from kilo.contract import StackOutputs
 
 names: list[str] = pulumi.Config("kilo").require_object("groups")
 groups = pulumi.Output.all(

@@ -14,7 +14,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from runtime.errors import BadInput
+from kilo.errors import BadInput
 from sandbox.providers.base import ResourceType
 from sandbox.providers.values import Properties
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import BadInput
+from kilo.errors import BadInput
 from sandbox.providers.base import ResourceType
 from sandbox.providers.schema import Failure
 from sandbox.providers.values import Properties

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from runtime.errors import BadInput, Unreachable
+from kilo.errors import BadInput, Unreachable
 from sandbox.providers.base import Autoname
 from sandbox.providers.gcp.project import PROJECT, GcpType
 from sandbox.providers.rules import at, each, matches, one_of

@@ -16,7 +16,7 @@ from infra.configuration import read_stage_file
 from infra.tenants.offboard import NAMES, Step, walk
 from infra.tenants.records import check_export, export
 from infra.tenants.stage_file import StageFile
-from runtime.errors import BadInput, CheckFailed
+from kilo.errors import BadInput, CheckFailed
 
 ROOT = Path(__file__).parents[3]
 TENANT = "initech"
@@ -113,7 +113,7 @@ def test_an_export_is_refused_that_is_not_all_there_is(database_url: str, tmp_pa
 
 
 def kilo(folder: Path, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "from infra.tenants.cli import app\nfrom runtime.errors import KiloError\nimport sys\n"
+    code = "from infra.tenants.cli import app\nfrom kilo.errors import KiloError\nimport sys\n"
     code += "try:\n    app(prog_name='kilo tenant')\nexcept KiloError as e:\n    sys.exit(str(e))\n"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],

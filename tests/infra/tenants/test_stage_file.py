@@ -10,7 +10,7 @@ import pytest
 
 from infra.configuration import read_stage_file
 from infra.tenants.stage_file import StageFile
-from runtime.errors import BadInput
+from kilo.errors import BadInput
 
 ROOT = Path(__file__).parents[3]
 

@@ -15,10 +15,10 @@ import pytest
 import urllib3
 from psycopg import sql
 
-from runtime.backup.keys import BackupKey
-from runtime.backup.signatures import Verifier
-from runtime.backup.stores import Store, open_stores
-from runtime.contract import StackOutputs
+from kilo.backup.keys import BackupKey
+from kilo.backup.signatures import Verifier
+from kilo.backup.stores import Store, open_stores
+from kilo.contract import StackOutputs
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.moto import MotoServer
 from sandbox.servers.postgres import PostgresServer
@@ -28,7 +28,7 @@ from tests.runtime.registry.proxy import Proxy
 RUN = [
     sys.executable,
     "-c",
-    "from runtime.cli import main; raise SystemExit(main())",
+    "from kilo.cli import main; raise SystemExit(main())",
     "backup",
     "run",
     "--json",

@@ -19,17 +19,17 @@ from botocore.exceptions import ClientError
 from prometheus_client import CollectorRegistry
 
 from components.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY
-from runtime.backup.catalogue import read_catalogue, unwrap_data_key
-from runtime.backup.drill import drill, keep_evidence
-from runtime.backup.exporter import Exporter
-from runtime.backup.keys import BackupKey
-from runtime.backup.manifest import Manifest
-from runtime.backup.prune import prune
-from runtime.backup.run import complete, run_backup
-from runtime.backup.signatures import Signer, Verifier
-from runtime.backup.stores import Store, StoreError, open_stores
-from runtime.contract import StackOutputs
-from runtime.errors import CheckFailed
+from kilo.backup.catalogue import read_catalogue, unwrap_data_key
+from kilo.backup.drill import drill, keep_evidence
+from kilo.backup.exporter import Exporter
+from kilo.backup.keys import BackupKey
+from kilo.backup.manifest import Manifest
+from kilo.backup.prune import prune
+from kilo.backup.run import complete, run_backup
+from kilo.backup.signatures import Signer, Verifier
+from kilo.backup.stores import Store, StoreError, open_stores
+from kilo.contract import StackOutputs
+from kilo.errors import CheckFailed
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.moto import MotoServer
 from tests.components.recorder import Recording

@@ -10,21 +10,21 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
-from runtime.backup.catalogue import read_catalogue, unwrap_data_key
-from runtime.backup.cli import app
-from runtime.backup.database import environment_of, what_is_in
-from runtime.backup.drill import drill, keep_evidence
-from runtime.backup.exporter import Exporter
-from runtime.backup.keys import BackupKey
-from runtime.backup.prune import prune
-from runtime.backup.restore import restore
-from runtime.backup.run import BackupResult, run_backup
-from runtime.backup.signatures import Verifier
-from runtime.backup.stores import Store
-from runtime.backup.verify import Check, Verification
-from runtime.contract import StackOutputs
-from runtime.database.roles import apply_roles
-from runtime.errors import BadInput, CheckFailed
+from kilo.backup.catalogue import read_catalogue, unwrap_data_key
+from kilo.backup.cli import app
+from kilo.backup.database import environment_of, what_is_in
+from kilo.backup.drill import drill, keep_evidence
+from kilo.backup.exporter import Exporter
+from kilo.backup.keys import BackupKey
+from kilo.backup.prune import prune
+from kilo.backup.restore import restore
+from kilo.backup.run import BackupResult, run_backup
+from kilo.backup.signatures import Verifier
+from kilo.backup.stores import Store
+from kilo.backup.verify import Check, Verification
+from kilo.contract import StackOutputs
+from kilo.database.roles import apply_roles
+from kilo.errors import BadInput, CheckFailed
 from tests.runtime.backup.conftest import REGION
 
 Stores = dict[str, Store]
@@ -273,7 +273,7 @@ def test_pruning_spares_what_is_locked_the_newest_and_the_last_proven(
     made = [back_up(outputs, stores, filled_url).manifest for _ in range(4)]
     only_gcs = {"secondary": stores["secondary"]}
     keep_evidence(only_gcs, drill(only_gcs, Verifier(outputs.backups), key, made[1].id))
-    monkeypatch.setattr("runtime.backup.prune._age_days", lambda *_: 1000.0)
+    monkeypatch.setattr("kilo.backup.prune._age_days", lambda *_: 1000.0)
     outcomes = {
         result.backup: result.outcome
         for result in prune(only_gcs, Verifier(outputs.backups), keep_days=1, keep_last=1)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.backup.cipher import MAGIC, SEGMENT_BYTES, decrypt, encrypt
-from runtime.errors import CheckFailed
+from kilo.backup.cipher import MAGIC, SEGMENT_BYTES, decrypt, encrypt
+from kilo.errors import CheckFailed
 
 KEY = bytes(range(32))
 SEALED = SEGMENT_BYTES + 16

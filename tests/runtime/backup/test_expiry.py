@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from runtime.backup.catalogue import read_catalogue
-from runtime.backup.cli import app
-from runtime.backup.keys import BackupKey
-from runtime.backup.locks import is_over
-from runtime.backup.stores import Store
-from runtime.contract import StackOutputs
-from runtime.errors import CheckFailed
+from kilo.backup.catalogue import read_catalogue
+from kilo.backup.cli import app
+from kilo.backup.keys import BackupKey
+from kilo.backup.locks import is_over
+from kilo.backup.stores import Store
+from kilo.contract import StackOutputs
+from kilo.errors import CheckFailed
 from tests.runtime.backup.test_backup import back_up, checks_of, wrong
 
 Stores = dict[str, Store]

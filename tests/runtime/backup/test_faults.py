@@ -16,16 +16,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
-from runtime.backup import run as run_module
-from runtime.backup.catalogue import read_catalogue
-from runtime.backup.cli import app
-from runtime.backup.drill import drill
-from runtime.backup.exporter import Exporter
-from runtime.backup.keys import BackupKey
-from runtime.backup.signatures import Verifier
-from runtime.backup.stores import Store, open_stores
-from runtime.contract import StackOutputs
-from runtime.errors import CheckFailed, KiloError, Unreachable
+from kilo.backup import run as run_module
+from kilo.backup.catalogue import read_catalogue
+from kilo.backup.cli import app
+from kilo.backup.drill import drill
+from kilo.backup.exporter import Exporter
+from kilo.backup.keys import BackupKey
+from kilo.backup.signatures import Verifier
+from kilo.backup.stores import Store, open_stores
+from kilo.contract import StackOutputs
+from kilo.errors import CheckFailed, KiloError, Unreachable
 from sandbox.toolchain import path
 from tests.runtime.backup.conftest import RUN
 from tests.runtime.backup.test_backup import back_up, checks_of, wrong

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from runtime.backup.cli import app
-from runtime.backup.stores import open_stores
-from runtime.contract import StackOutputs
-from runtime.errors import CheckFailed, Unreachable
+from kilo.backup.cli import app
+from kilo.backup.stores import open_stores
+from kilo.contract import StackOutputs
+from kilo.errors import CheckFailed, Unreachable
 from sandbox.servers.ports import free_port
 from tests.runtime.backup.conftest import REGION
 from tests.runtime.backup.test_backup import back_up
@@ -50,7 +50,7 @@ def test_the_runbook(
     # The region is lost: nothing listens where its S3 was, and its KMS knows the key no more.
     endpoint = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
-    monkeypatch.setattr("runtime.backup.stores.s3._ATTEMPTS", 1)
+    monkeypatch.setattr("kilo.backup.stores.s3._ATTEMPTS", 1)
     gone = own.model_copy(update={"key": arn.replace(REGION, "us-east-1")})
     lost = stage.model_copy(update={"backups": backups.model_copy(update={"encryption_key": gone})})
     file = tmp_path / "outputs.json"

@@ -17,14 +17,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typer.testing import CliRunner
 
-from runtime.backup.catalogue import read_catalogue, read_manifest
-from runtime.backup.cli import app
-from runtime.backup.keys import BackupKey
-from runtime.backup.manifest import Manifest
-from runtime.backup.signatures import Signature, Verifier, statement
-from runtime.backup.stores import Store
-from runtime.contract import StackOutputs
-from runtime.errors import BadInput, CheckFailed
+from kilo.backup.catalogue import read_catalogue, read_manifest
+from kilo.backup.cli import app
+from kilo.backup.keys import BackupKey
+from kilo.backup.manifest import Manifest
+from kilo.backup.signatures import Signature, Verifier, statement
+from kilo.backup.stores import Store
+from kilo.contract import StackOutputs
+from kilo.errors import BadInput, CheckFailed
 from tests.runtime.backup.conftest import REGION, make_signing_key
 from tests.runtime.backup.test_backup import back_up, checks_of, wrong
 
@@ -176,6 +176,6 @@ def test_a_signing_key_of_another_kind_is_named(
     true = back_up(outputs, stores, filled_url).manifest
     public = rsa.generate_private_key(65537, 2048).public_key()
     answer = {"PublicKey": public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)}
-    monkeypatch.setattr("runtime.backup.kms.KmsKey.call_anywhere", lambda *_: answer)
+    monkeypatch.setattr("kilo.backup.kms.KmsKey.call_anywhere", lambda *_: answer)
     with pytest.raises(CheckFailed, match="it must be ECC_NIST_P256"):
         true.check_signature(Verifier(outputs.backups), "here")

@@ -9,12 +9,12 @@ from io import BytesIO
 import boto3
 import pytest
 
-from runtime.backup.fanout import Pipe, fan_out
-from runtime.backup.locks import check_lock
-from runtime.backup.stores import Lock, Store, open_stores
-from runtime.backup.stores.base import AlreadyExists, StoreError
-from runtime.contract import StackOutputs
-from runtime.errors import CheckFailed, KiloError
+from kilo.backup.fanout import Pipe, fan_out
+from kilo.backup.locks import check_lock
+from kilo.backup.stores import Lock, Store, open_stores
+from kilo.backup.stores.base import AlreadyExists, StoreError
+from kilo.contract import StackOutputs
+from kilo.errors import CheckFailed, KiloError
 from tests.runtime.registry.proxy import Fault, Proxy
 
 Stores = dict[str, Store]
@@ -70,7 +70,7 @@ def test_an_answer_that_was_lost_is_no_failure(
     s3_proxy: Proxy, outputs: StackOutputs, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S3 has taken it, the connection breaks, and the library asks again: what is in the way is our own."""
-    monkeypatch.setattr("runtime.backup.stores.s3.PART_BYTES", MIB * 8)
+    monkeypatch.setattr("kilo.backup.stores.s3.PART_BYTES", MIB * 8)
     lost: list[str] = []
 
     def lose(method: str, url: str) -> Fault | None:
@@ -94,7 +94,7 @@ def test_an_answer_that_was_lost_is_no_failure(
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.backup.stores.gcs.CHUNK_BYTES", MIB * 8)
+    monkeypatch.setattr("kilo.backup.stores.gcs.CHUNK_BYTES", MIB * 8)
 
 
 def upload_with_a_hitch(

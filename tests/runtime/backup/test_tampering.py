@@ -10,18 +10,18 @@ import pytest
 from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
-from runtime.backup.catalogue import read_catalogue, unwrap_data_key
-from runtime.backup.cli import app
-from runtime.backup.drill import drill
-from runtime.backup.keys import BackupKey
-from runtime.backup.manifest import LAST_PLACE, Manifest
-from runtime.backup.prune import prune
-from runtime.backup.restore import restore
-from runtime.backup.signatures import Verifier
-from runtime.backup.stores import Store, open_stores
-from runtime.backup.stores.base import AlreadyExists
-from runtime.contract import StackOutputs
-from runtime.errors import CheckFailed, KiloError
+from kilo.backup.catalogue import read_catalogue, unwrap_data_key
+from kilo.backup.cli import app
+from kilo.backup.drill import drill
+from kilo.backup.keys import BackupKey
+from kilo.backup.manifest import LAST_PLACE, Manifest
+from kilo.backup.prune import prune
+from kilo.backup.restore import restore
+from kilo.backup.signatures import Verifier
+from kilo.backup.stores import Store, open_stores
+from kilo.backup.stores.base import AlreadyExists
+from kilo.contract import StackOutputs
+from kilo.errors import CheckFailed, KiloError
 from tests.runtime.backup.test_backup import back_up, checks_of, wrong
 from tests.runtime.registry.proxy import Fault, Proxy
 
@@ -157,7 +157,7 @@ def test_invented_manifests_push_no_true_backup_out(
 ) -> None:
     true = back_up(outputs, stores, filled_url).manifest
     forged = forge(stores, true, LAST_PLACE)
-    monkeypatch.setattr("runtime.backup.prune._age_days", lambda *_: 1000.0)
+    monkeypatch.setattr("kilo.backup.prune._age_days", lambda *_: 1000.0)
     only = {"secondary": stores["secondary"]}
     results = prune(only, Verifier(outputs.backups), keep_days=1, keep_last=1)
     assert [(result.backup, result.outcome) for result in results] == [(forged.id, "removed")]

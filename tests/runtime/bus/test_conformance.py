@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from runtime.bus import BusError, Message, connect, encode_headers
-from runtime.errors import BadInput
+from kilo.bus import BusError, Message, connect, encode_headers
+from kilo.errors import BadInput
 from sandbox.servers.kafka import KafkaServer
 from sandbox.servers.nats import NatsServer
 from tests.events import declare, make_outputs
@@ -164,7 +164,7 @@ async def test_declaring_again_changes_nothing(any_bus: BusServer) -> None:
 async def test_a_bus_that_is_away_is_named_without_its_password(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.bus.kafka._ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("kilo.bus.kafka._ANSWER_SECONDS", 1.0)
     with pytest.raises(BusError, match=r"127\.0\.0\.1:1 does not answer") as caught:
         await connect(url)
     assert "secret" not in str(caught.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.bus import Message, encode_headers
+from kilo.bus import Message, encode_headers
 from tests.runtime.conftest import BusServer
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runtime.bus.nats import _Parser  # pyright: ignore[reportPrivateUsage]
+from kilo.bus.nats import _Parser  # pyright: ignore[reportPrivateUsage]
 
 INBOX = b"_INBOX.abc"
 

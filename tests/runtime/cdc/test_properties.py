@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from runtime.cdc.cli import app
+from kilo.cdc.cli import app
 from tests.events import make_outputs
 
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from runtime.cdc.watch import ConnectorWatch, SlotLook, Standstill
-from runtime.service import Health
+from kilo.cdc.watch import ConnectorWatch, SlotLook, Standstill
+from kilo.service import Health
 from sandbox.servers.ports import free_port
 
 WAITS = SlotLook(100, 200, decoding=False)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from runtime.changes.comment import COMMENT_LIMIT, MARKER, render_comment, render_json
-from runtime.changes.danger import dangers
-from runtime.changes.preview import Change, Preview, PropertyChange, Violation, parse_events
-from runtime.changes.redaction import redact
-from runtime.changes.values import value_lines
-from runtime.errors import BadInput
+from kilo.changes.comment import COMMENT_LIMIT, MARKER, render_comment, render_json
+from kilo.changes.danger import dangers
+from kilo.changes.preview import Change, Preview, PropertyChange, Violation, parse_events
+from kilo.changes.redaction import redact
+from kilo.changes.values import value_lines
+from kilo.errors import BadInput
 
 KEY = "aws:kms/key:Key"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from typing import Any
 
-from runtime.changes.diagram import mermaid, read_state, svg
+from kilo.changes.diagram import mermaid, read_state, svg
 
 STACK = "urn:pulumi:dev::kilo::pulumi:pulumi:Stack::kilo-dev"
 NAME = "app.kubernetes.io/name"

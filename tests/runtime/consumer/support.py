@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 
-from runtime.bus import Message, encode_headers, event_headers
-from runtime.consumer import Consumer, Event, Place, Policy
+from kilo.bus import Message, encode_headers, event_headers
+from kilo.consumer import Consumer, Event, Place, Policy
 from tests.runtime.conftest import BusServer
 
 QUICK = Policy(attempts=3, first_pause_seconds=0.05, longest_pause_seconds=0.1, timeout_seconds=0.5)

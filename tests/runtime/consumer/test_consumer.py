@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from runtime.consumer import Event, Park, Policy, Statements
-from runtime.errors import BadInput
+from kilo.consumer import Event, Park, Policy, Statements
+from kilo.errors import BadInput
 from tests.runtime.conftest import BusServer
 from tests.runtime.consumer.support import QUICK, a_message, make
 

@@ -7,7 +7,7 @@ import time
 
 from opentelemetry import trace
 
-from runtime.consumer import Event, SyncConnection
+from kilo.consumer import Event, SyncConnection
 from tests.runtime.conftest import BusServer
 from tests.runtime.consumer.support import QUICK, a_message, make
 

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from runtime.deadletter import DeadLetters, Filter
-from runtime.deadletter.cli import app
-from runtime.errors import BadInput
+from kilo.deadletter import DeadLetters, Filter
+from kilo.deadletter.cli import app
+from kilo.errors import BadInput
 from tests.events import make_outputs
 from tests.runtime.conftest import BusServer
 from tests.runtime.consumer.support import Running, a_message, make

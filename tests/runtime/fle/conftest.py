@@ -16,8 +16,8 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.kms.models import kms_backends
 from moto.server import ThreadedMotoServer
 
-from runtime.contract import StackOutputs
-from runtime.fle import CacheLimits, FieldCipher
+from kilo.contract import StackOutputs
+from kilo.fle import CacheLimits, FieldCipher
 
 REGION = "eu-central-1"
 ENCRYPTED = {"gold": ["email", "phone"], "second": ["email", "phone"], "legacy": ["email"]}

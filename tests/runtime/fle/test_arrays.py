@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.fle.rotation.arrays import bytea_array, text_array
+from kilo.fle.rotation.arrays import bytea_array, text_array
 
 from .conftest import Stage
 

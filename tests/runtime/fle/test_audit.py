@@ -9,11 +9,11 @@ import psycopg
 import pytest
 from botocore.exceptions import ClientError
 
-from runtime.errors import CheckFailed
-from runtime.fle.audit.log import Entry, append, leaf_hash, merkle_root, read
-from runtime.fle.audit.notes import BadNote, Checkpoint, sign, verify
-from runtime.fle.audit.store import PREFIX, AlreadyWritten, FolderStore, S3Store
-from runtime.fle.audit.verify import EXPORTED_LOG, Report, check, checkpoint, export
+from kilo.errors import CheckFailed
+from kilo.fle.audit.log import Entry, append, leaf_hash, merkle_root, read
+from kilo.fle.audit.notes import BadNote, Checkpoint, sign, verify
+from kilo.fle.audit.store import PREFIX, AlreadyWritten, FolderStore, S3Store
+from kilo.fle.audit.verify import EXPORTED_LOG, Report, check, checkpoint, export
 
 from .conftest import AUDIT_KEY, PEOPLE, Stage
 

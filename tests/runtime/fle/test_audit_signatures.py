@@ -15,13 +15,13 @@ import psycopg
 import pytest
 import rfc8785
 
-from runtime.fle.audit.log import GENESIS, Entry, leaf_hash, read
-from runtime.fle.audit.signatures import check_signatures
-from runtime.fle.audit.store import FolderStore, S3Store
-from runtime.fle.audit.verify import check, checkpoint, export
-from runtime.fle.rotation import approval
-from runtime.fle.rotation.steps import Rotations
-from runtime.fle.shred import keys_digest, shred
+from kilo.fle.audit.log import GENESIS, Entry, leaf_hash, read
+from kilo.fle.audit.signatures import check_signatures
+from kilo.fle.audit.store import FolderStore, S3Store
+from kilo.fle.audit.verify import check, checkpoint, export
+from kilo.fle.rotation import approval
+from kilo.fle.rotation.steps import Rotations
+from kilo.fle.shred import keys_digest, shred
 
 from .conftest import AUDIT_KEY, PEOPLE, Stage, public
 from .test_cli import Kilo

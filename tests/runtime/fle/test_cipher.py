@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from runtime.fle import AsyncFieldCipher, FieldCipher, FieldError, errors, formats
-from runtime.fle.deterministic import BlindIndex
+from kilo.fle import AsyncFieldCipher, FieldCipher, FieldError, errors, formats
+from kilo.fle.deterministic import BlindIndex
 
 from .conftest import Stage
 

@@ -33,7 +33,7 @@ class Kilo:
         self, *arguments: str, value: bytes = b"", code: int = 0
     ) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
-            [sys.executable, "-m", "runtime.cli", "fle", *arguments],
+            [sys.executable, "-m", "kilo.cli", "fle", *arguments],
             input=value,
             capture_output=True,
             env=self.environment,

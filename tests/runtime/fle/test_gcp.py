@@ -8,13 +8,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from runtime.contract import BucketOutputs, KeyReference
-from runtime.errors import Unreachable
-from runtime.fle import FieldCipher, errors
-from runtime.fle.audit.store import GcsStore
-from runtime.fle.keyring import Keyring
-from runtime.fle.keytable import DATA, KeyTable
-from runtime.fle.kms import GcpKms, KmsClients
+from kilo.contract import BucketOutputs, KeyReference
+from kilo.errors import Unreachable
+from kilo.fle import FieldCipher, errors
+from kilo.fle.audit.store import GcsStore
+from kilo.fle.keyring import Keyring
+from kilo.fle.keytable import DATA, KeyTable
+from kilo.fle.kms import GcpKms, KmsClients
 from sandbox.servers.fake_gcs import FakeGcsServer
 
 from .conftest import Stage

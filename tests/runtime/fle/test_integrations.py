@@ -10,12 +10,12 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from runtime.errors import BadInput
-from runtime.fle import FieldCipher, errors
-from runtime.fle.formats import inspect
-from runtime.fle.integrations.psycopg_rows import revealed
-from runtime.fle.integrations.pydantic_field import EncryptedStr, Place
-from runtime.fle.integrations.sqlalchemy_type import Clear, EncryptedText, Sealed
+from kilo.errors import BadInput
+from kilo.fle import FieldCipher, errors
+from kilo.fle.formats import inspect
+from kilo.fle.integrations.psycopg_rows import revealed
+from kilo.fle.integrations.pydantic_field import EncryptedStr, Place
+from kilo.fle.integrations.sqlalchemy_type import Clear, EncryptedText, Sealed
 
 from .conftest import Stage
 

@@ -16,12 +16,12 @@ import boto3
 import httpx
 import pytest
 
-from runtime.contract import KeyReference
-from runtime.fle import CacheLimits, FieldCipher, errors
-from runtime.fle.formats import inspect, to_bytes, to_text
-from runtime.fle.keyring import Keyring
-from runtime.fle.keytable import DATA, KeyTable
-from runtime.fle.kms import AwsKms, Context, KmsClients
+from kilo.contract import KeyReference
+from kilo.fle import CacheLimits, FieldCipher, errors
+from kilo.fle.formats import inspect, to_bytes, to_text
+from kilo.fle.keyring import Keyring
+from kilo.fle.keytable import DATA, KeyTable
+from kilo.fle.kms import AwsKms, Context, KmsClients
 
 from .conftest import Stage
 
@@ -423,8 +423,8 @@ def test_a_forked_child_starts_with_no_key_and_repeats_no_nonce(stage: Stage) ->
 
 WRITER = """
 import sys
-from runtime.contract import load_outputs
-from runtime.fle import CacheLimits, FieldCipher
+from kilo.contract import load_outputs
+from kilo.fle import CacheLimits, FieldCipher
 limits = CacheLimits(reserve_messages=10)
 cipher = FieldCipher.from_outputs(load_outputs(sys.argv[1]), sys.argv[2], table="t", limits=limits)
 while True:

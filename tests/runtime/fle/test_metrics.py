@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from runtime.fle import errors
-from runtime.fle.rotation.steps import Rotations
-from runtime.fle.upkeep import EncryptionUpkeep
+from kilo.fle import errors
+from kilo.fle.rotation.steps import Rotations
+from kilo.fle.upkeep import EncryptionUpkeep
 
 from .conftest import PEOPLE, Stage
 from .test_rotation import approved, fill, quiet
@@ -75,7 +75,7 @@ def test_a_child_does_not_export_what_its_parent_counted(stage: Stage) -> None:
 CRASH = """
 import asyncio, os, resource
 from starlette.applications import Starlette
-from runtime.service import serve_until_stopped
+from kilo.service import serve_until_stopped
 resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
 async def main():
     stopping = asyncio.Event()

@@ -12,16 +12,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.errors import BadInput, CheckFailed, KiloError
-from runtime.fle import formats
-from runtime.fle.audit.log import Entry, leaf_hash
-from runtime.fle.audit.notes import BadNote, Checkpoint, load_private_key, parse, public_bytes, sign, verify
-from runtime.fle.audit.store import FolderStore
-from runtime.fle.audit.verify import Report, check, check_chain
-from runtime.fle.deterministic import Normalisation, NotNormalisable, make_token, normalise
-from runtime.fle.rotation.documents import cells
-from runtime.fle.rotation.plan import Plan
-from runtime.outbox import strict_json
+from kilo.errors import BadInput, CheckFailed, KiloError
+from kilo.fle import formats
+from kilo.fle.audit.log import Entry, leaf_hash
+from kilo.fle.audit.notes import BadNote, Checkpoint, load_private_key, parse, public_bytes, sign, verify
+from kilo.fle.audit.store import FolderStore
+from kilo.fle.audit.verify import Report, check, check_chain
+from kilo.fle.deterministic import Normalisation, NotNormalisable, make_token, normalise
+from kilo.fle.rotation.documents import cells
+from kilo.fle.rotation.plan import Plan
+from kilo.outbox import strict_json
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()

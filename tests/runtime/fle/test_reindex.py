@@ -10,13 +10,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from runtime.contract import EncryptedTable
-from runtime.errors import BadInput, CheckFailed
-from runtime.fle import CacheLimits, FieldCipher, errors
-from runtime.fle.deterministic import BlindIndex, DeterministicColumn, token_v1
-from runtime.fle.rotation.plan import Plan
-from runtime.fle.rotation.steps import Rotations
-from runtime.fle.shred import destroy_due
+from kilo.contract import EncryptedTable
+from kilo.errors import BadInput, CheckFailed
+from kilo.fle import CacheLimits, FieldCipher, errors
+from kilo.fle.deterministic import BlindIndex, DeterministicColumn, token_v1
+from kilo.fle.rotation.plan import Plan
+from kilo.fle.rotation.steps import Rotations
+from kilo.fle.shred import destroy_due
 
 from .conftest import PEOPLE, Stage
 from .test_rotation import approve, approved, quiet
@@ -236,7 +236,7 @@ def test_a_stage_without_tokens_has_no_index_to_rotate(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("step", "point"),
     [
-        ("run", ("runtime.fle.keytable", "KeyTable.create", "after", 1)),
+        ("run", ("kilo.fle.keytable", "KeyTable.create", "after", 1)),
         ("run", (STEPS, "move", "after", 1)),
         ("run", (STEPS, "switch", "after", 1)),
         ("run", (STEPS, "Rotations._activate_index", "after", 1)),

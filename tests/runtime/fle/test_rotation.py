@@ -5,12 +5,12 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from runtime.errors import CheckFailed
-from runtime.fle import FieldCipher
-from runtime.fle.errors import Downgraded
-from runtime.fle.rotation import approval, backfill
-from runtime.fle.rotation.plan import Plan
-from runtime.fle.rotation.steps import Rotations
+from kilo.errors import CheckFailed
+from kilo.fle import FieldCipher
+from kilo.fle.errors import Downgraded
+from kilo.fle.rotation import approval, backfill
+from kilo.fle.rotation.plan import Plan
+from kilo.fle.rotation.steps import Rotations
 
 from .conftest import PEOPLE, Stage
 

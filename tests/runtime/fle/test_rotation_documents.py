@@ -8,13 +8,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from runtime.contract import EncryptedTable
-from runtime.errors import CheckFailed
-from runtime.fle import AsyncFieldCipher, errors
-from runtime.fle.rotation.coverage import coverage
-from runtime.fle.rotation.steps import Rotations
-from runtime.outbox import strict_json
-from runtime.sensitive import TABLE, hide, places, reveal
+from kilo.contract import EncryptedTable
+from kilo.errors import CheckFailed
+from kilo.fle import AsyncFieldCipher, errors
+from kilo.fle.rotation.coverage import coverage
+from kilo.fle.rotation.steps import Rotations
+from kilo.outbox import strict_json
+from kilo.sensitive import TABLE, hide, places, reveal
 
 from .conftest import PEOPLE, Stage
 from .test_rotation import approve, approved, counted, quiet

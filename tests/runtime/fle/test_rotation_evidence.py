@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from runtime.errors import CheckFailed
-from runtime.fle.rotation.steps import Rotations
+from kilo.errors import CheckFailed
+from kilo.fle.rotation.steps import Rotations
 
 from .conftest import PEOPLE, Stage
 from .test_rotation import approved, counted, fill, quiet, read_all

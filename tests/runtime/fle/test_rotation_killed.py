@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import CheckFailed
-from runtime.fle import CacheLimits
-from runtime.fle.audit.log import read
-from runtime.fle.audit.verify import Report, check_chain
-from runtime.fle.rotation import approval
-from runtime.fle.rotation.steps import Rotations
+from kilo.errors import CheckFailed
+from kilo.fle import CacheLimits
+from kilo.fle.audit.log import read
+from kilo.fle.audit.verify import Report, check_chain
+from kilo.fle.rotation import approval
+from kilo.fle.rotation.steps import Rotations
 
 from .conftest import PEOPLE, Stage
 from .test_rotation import approved, fill, quiet, read_all
@@ -24,9 +24,9 @@ DRIVER = """
 import importlib, os, signal, sys
 from pathlib import Path
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from runtime.contract import load_outputs
-from runtime.fle import FieldCipher
-from runtime.fle.rotation.steps import Rotations
+from kilo.contract import load_outputs
+from kilo.fle import FieldCipher
+from kilo.fle.rotation.steps import Rotations
 
 outputs, url, plan, step, where, name, moment, number, key = sys.argv[1:]
 holder = importlib.import_module(where)
@@ -62,19 +62,19 @@ elif step == "rollback":
 print("not killed")
 """
 
-STEPS, BACKFILL = "runtime.fle.rotation.steps", "runtime.fle.rotation.backfill"
-ENDINGS = "runtime.fle.rotation.endings"
+STEPS, BACKFILL = "kilo.fle.rotation.steps", "kilo.fle.rotation.backfill"
+ENDINGS = "kilo.fle.rotation.endings"
 RUN_POINTS = [
-    ("runtime.fle.keytable", "KeyTable.create", "before", 1),
-    ("runtime.fle.keytable", "KeyTable.create", "after", 1),
+    ("kilo.fle.keytable", "KeyTable.create", "before", 1),
+    ("kilo.fle.keytable", "KeyTable.create", "after", 1),
     (STEPS, "switch", "before", 1),
     (STEPS, "switch", "after", 1),
     (STEPS, "move", "after", 1),
     (BACKFILL, "Backfill._claim", "before", 1),
     (BACKFILL, "Backfill._claim", "after", 1),
     (BACKFILL, "Backfill._claim", "after", 4),
-    ("runtime.fle.rotation.columns", "Columns.swap", "before", 3),
-    ("runtime.fle.rotation.columns", "Columns.swap", "after", 3),
+    ("kilo.fle.rotation.columns", "Columns.swap", "before", 3),
+    ("kilo.fle.rotation.columns", "Columns.swap", "after", 3),
     (BACKFILL, "Backfill._batch", "after", 2),
     (BACKFILL, "Backfill._batch", "after", 8),
     (STEPS, "Rotations._backfilled", "before", 1),

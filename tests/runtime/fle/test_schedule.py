@@ -10,11 +10,11 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from prometheus_client import REGISTRY
 
-from runtime.environment import AUDIT_KEY_VARIABLE
-from runtime.fle.audit.log import append, read
-from runtime.fle.audit.store import S3Store
-from runtime.fle.audit.verify import check
-from runtime.fle.upkeep import EncryptionUpkeep
+from kilo.environment import AUDIT_KEY_VARIABLE
+from kilo.fle.audit.log import append, read
+from kilo.fle.audit.store import S3Store
+from kilo.fle.audit.verify import check
+from kilo.fle.upkeep import EncryptionUpkeep
 
 from .conftest import AUDIT_KEY, PEOPLE, Stage
 from .test_cli import Kilo, kilo

@@ -9,13 +9,13 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from runtime.errors import CheckFailed
-from runtime.fle import AsyncFieldCipher, CacheLimits, errors, scope
-from runtime.fle.errors import KeyTableUnavailable
-from runtime.fle.formats import is_encrypted
-from runtime.fle.rotation.steps import Rotations
-from runtime.fle.upkeep import EncryptionUpkeep
-from runtime.sensitive import hide, reveal
+from kilo.errors import CheckFailed
+from kilo.fle import AsyncFieldCipher, CacheLimits, errors, scope
+from kilo.fle.errors import KeyTableUnavailable
+from kilo.fle.formats import is_encrypted
+from kilo.fle.rotation.steps import Rotations
+from kilo.fle.upkeep import EncryptionUpkeep
+from kilo.sensitive import hide, reveal
 
 from .conftest import PEOPLE, Stage
 from .test_cli import Kilo

@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from runtime.fle import formats
-from runtime.fle.commands.values import decrypt_v1, encrypt_v1
-from runtime.fle.datakey import XaesKey, derive_index_key
-from runtime.fle.deterministic import make_token, normalise, token_v1
-from runtime.fle.keytable import KeyRow
-from runtime.fle.xaes import CommitmentMismatch, KcXaes256Gcm
+from kilo.fle import formats
+from kilo.fle.commands.values import decrypt_v1, encrypt_v1
+from kilo.fle.datakey import XaesKey, derive_index_key
+from kilo.fle.deterministic import make_token, normalise, token_v1
+from kilo.fle.keytable import KeyRow
+from kilo.fle.xaes import CommitmentMismatch, KcXaes256Gcm
 
 VECTORS = Path(__file__).parent / "vectors"
 V1: dict[str, Any] = json.loads((VECTORS / "v1.json").read_text())

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from runtime.observe import foreign, metrics
-from runtime.tenancy import Objective, RateLimit, Tenant
+from kilo.observe import foreign, metrics
+from kilo.tenancy import Objective, RateLimit, Tenant
 from sandbox import toolchain
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from runtime.observe.alertmanager import render_routes
-from runtime.observe.rules import every_alert
+from kilo.observe.alertmanager import render_routes
+from kilo.observe.rules import every_alert
 from sandbox import toolchain
 from tests.runtime.observe.support import TENANTS
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runtime.observe.dashboards import render_dashboards
-from runtime.observe.rules import render_rules
+from kilo.observe.dashboards import render_dashboards
+from kilo.observe.rules import render_rules
 from tests.runtime.observe.support import TENANTS, promtool, undeclared
 
 DASHBOARDS = {name: json.loads(text) for name, text in render_dashboards().items()}

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from runtime.observe.rules import every_alert, render_rules
+from kilo.observe.rules import every_alert, render_rules
 from sandbox import toolchain
 from tests.runtime.observe.support import TENANTS, make_tenant, promtool, run_rule_test, series_in, undeclared
 

@@ -12,11 +12,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from typer.testing import CliRunner
 
-from runtime.deadletter import DeadLetters, Filter
-from runtime.errors import CheckFailed
-from runtime.observe.trace import life_of, trace
-from runtime.outbox import Event, enqueue
-from runtime.outbox.worker import Worker
+from kilo.deadletter import DeadLetters, Filter
+from kilo.errors import CheckFailed
+from kilo.observe.trace import life_of, trace
+from kilo.outbox import Event, enqueue
+from kilo.outbox.worker import Worker
 from tests.runtime.conftest import BusServer
 from tests.runtime.consumer.support import make
 
@@ -30,8 +30,8 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     # A process has one provider for good: this one is only what the consumer's spans are made with.
-    monkeypatch.setattr("runtime.observe.spans._tracer", provider.get_tracer("kilo"))
-    monkeypatch.setattr("runtime.consumer.consumer.exporting", lambda: True)
+    monkeypatch.setattr("kilo.observe.spans._tracer", provider.get_tracer("kilo"))
+    monkeypatch.setattr("kilo.consumer.consumer.exporting", lambda: True)
     return exporter
 
 

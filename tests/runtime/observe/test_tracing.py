@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.observe.tracing import TraceContext, new_trace, parse_traceparent
+from kilo.observe.tracing import TraceContext, new_trace, parse_traceparent
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 HEX = "0123456789abcdef"
@@ -67,7 +67,7 @@ def run(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     # Of its own, since a process has one tracer provider for good.
     code = (
         "from opentelemetry import trace\n"
-        "from runtime.observe.tracing import export_spans\n"
+        "from kilo.observe.tracing import export_spans\n"
         "print(export_spans('ingest'))\n"
         "with trace.get_tracer('test').start_as_current_span('POST /v1/events'): pass\n"
     )

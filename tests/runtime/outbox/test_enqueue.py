@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from runtime.errors import BadInput
-from runtime.outbox import (
+from kilo.errors import BadInput
+from kilo.outbox import (
     Event,
     FingerprintConflict,
     enqueue,

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from runtime.outbox import Event, enqueue
-from runtime.outbox.reader import SLOTS, OutboxReader
+from kilo.outbox import Event, enqueue
+from kilo.outbox.reader import SLOTS, OutboxReader
 
 ALL = frozenset(range(SLOTS))
 
@@ -69,7 +69,7 @@ async def test_the_very_first_row_is_read_when_it_commits_late(
 async def test_a_transaction_that_stays_open_long_is_still_read(
     reader: OutboxReader, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.outbox.reader._YOUNG_SECONDS", 0.0)
+    monkeypatch.setattr("kilo.outbox.reader._YOUNG_SECONDS", 0.0)
     with psycopg.connect(database_url) as late, psycopg.connect(database_url, autocommit=True) as quick:
         write(late, "late", "1")
         for n in range(5):

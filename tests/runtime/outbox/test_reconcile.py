@@ -11,11 +11,11 @@ from typing import Any, cast
 import psycopg
 import pytest
 
-from runtime.bus import Bus, Message, Received, encode_headers, event_headers
-from runtime.cdc.publication import apply_capture
-from runtime.outbox import Event, enqueue
-from runtime.outbox.reconcile import Reconciler
-from runtime.outbox.worker import Worker
+from kilo.bus import Bus, Message, Received, encode_headers, event_headers
+from kilo.cdc.publication import apply_capture
+from kilo.outbox import Event, enqueue
+from kilo.outbox.reconcile import Reconciler
+from kilo.outbox.worker import Worker
 from tests.events import declare
 from tests.runtime.conftest import BusServer
 from tests.runtime.outbox.test_worker import eventually, waiting, write
@@ -95,7 +95,7 @@ class SkewedBus:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comparisons that come more often, of what was marked a moment ago."""
     for name, seconds in (("MARGIN", 0.5), ("COMPARE", 0.2), ("CYCLE", 0.1)):
-        monkeypatch.setattr(f"runtime.outbox.reconcile._{name}_SECONDS", seconds)
+        monkeypatch.setattr(f"kilo.outbox.reconcile._{name}_SECONDS", seconds)
 
 
 @pytest.mark.usefixtures("quick")
@@ -174,8 +174,8 @@ async def test_a_stream_that_was_lost_is_filled_again(database_url: str, bus: Bu
 async def test_a_stream_that_is_lost_while_it_is_compared_is_filled_again(
     database_url: str, bus: BusServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.outbox.reconcile._MISSING_MOST", 6)
-    monkeypatch.setattr("runtime.outbox.reconcile._BATCH", 4)
+    monkeypatch.setattr("kilo.outbox.reconcile._MISSING_MOST", 6)
+    monkeypatch.setattr("kilo.outbox.reconcile._BATCH", 4)
     async with reconciling(database_url, bus):
         for start in range(0, 30, 10):
             write(database_url, 10, start=start)

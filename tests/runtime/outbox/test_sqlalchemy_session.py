@@ -11,9 +11,9 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
-from runtime.errors import BadInput
-from runtime.outbox import Event, FingerprintConflict
-from runtime.outbox.sqlalchemy_session import enqueue, enqueue_async, install, record
+from kilo.errors import BadInput
+from kilo.outbox import Event, FingerprintConflict
+from kilo.outbox.sqlalchemy_session import enqueue, enqueue_async, install, record
 
 
 class Base(DeclarativeBase):

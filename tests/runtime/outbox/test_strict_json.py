@@ -9,7 +9,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.outbox.strict_json import NotStrict, canonical, parse, write
+from kilo.outbox.strict_json import NotStrict, canonical, parse, write
 
 VALUES = st.recursive(
     st.none()

@@ -12,10 +12,10 @@ from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
 from typer.testing import CliRunner
 
-from runtime.cdc.publication import apply_capture
-from runtime.outbox import Event, enqueue
-from runtime.outbox.cli import app
-from runtime.outbox.upkeep import Upkeep, compact, outbox_state
+from kilo.cdc.publication import apply_capture
+from kilo.outbox import Event, enqueue
+from kilo.outbox.cli import app
+from kilo.outbox.upkeep import Upkeep, compact, outbox_state
 from tests.runtime.conftest import BusServer
 from tests.runtime.outbox.test_worker import waiting, write
 

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 import psycopg
 import pytest
 
-from runtime.bus import Bus, Message, Receipt, Received
-from runtime.outbox import Event, enqueue
-from runtime.outbox.worker import Worker
+from kilo.bus import Bus, Message, Receipt, Received
+from kilo.outbox import Event, enqueue
+from kilo.outbox.worker import Worker
 from tests.runtime.conftest import BusServer
 
 
@@ -106,8 +106,8 @@ async def test_rows_of_change_capture_are_left_alone(database_url: str, bus: Bus
 async def test_a_notification_wakes_it(
     database_url: str, bus: BusServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.outbox.worker._IDLE_FIRST_SECONDS", 3600.0)
-    monkeypatch.setattr("runtime.outbox.worker._IDLE_LONGEST_SECONDS", 3600.0)
+    monkeypatch.setattr("kilo.outbox.worker._IDLE_FIRST_SECONDS", 3600.0)
+    monkeypatch.setattr("kilo.outbox.worker._IDLE_LONGEST_SECONDS", 3600.0)
     async with running(database_url, bus) as (worker,):
         write(database_url, 1)
         await eventually(lambda: worker.published >= 1)
@@ -142,8 +142,8 @@ async def test_workers_share_the_slots_and_give_them_back(database_url: str, bus
 async def test_the_slots_of_a_worker_that_died_are_taken_over(
     database_url: str, bus: BusServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.outbox.slots.LEASE_SECONDS", 3.0)
-    monkeypatch.setattr("runtime.outbox.slots.RENEW_SECONDS", 0.3)
+    monkeypatch.setattr("kilo.outbox.slots.LEASE_SECONDS", 3.0)
+    monkeypatch.setattr("kilo.outbox.slots.RENEW_SECONDS", 0.3)
     with psycopg.connect(database_url) as connection:
         connection.execute(
             "UPDATE outbox_slots SET owner = 'dead', lease_until = now() + interval '2 s' WHERE slot < 40"
@@ -178,9 +178,9 @@ class Refusing:
 async def test_a_stuck_aggregate_blocks_only_itself_and_keeps_its_order(
     database_url: str, bus: BusServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.outbox.stuck._FIRST_SECONDS", 0.05)
-    monkeypatch.setattr("runtime.outbox.stuck._LONGEST_SECONDS", 0.2)
-    monkeypatch.setattr("runtime.outbox.slots.RENEW_SECONDS", 0.2)
+    monkeypatch.setattr("kilo.outbox.stuck._FIRST_SECONDS", 0.05)
+    monkeypatch.setattr("kilo.outbox.stuck._LONGEST_SECONDS", 0.2)
+    monkeypatch.setattr("kilo.outbox.slots.RENEW_SECONDS", 0.2)
     refused = {"3"}
 
     async def connect() -> Bus:

@@ -14,18 +14,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from runtime.cli import main
-from runtime.errors import BadInput
-from runtime.promotion import report
-from runtime.promotion.parity import Parity, Place, check_parity, places_of
-from runtime.promotion.plan import images_of
-from runtime.promotion.sbom import components
-from runtime.registry.client import Registries
-from runtime.registry.drift import Kind
-from runtime.registry.reference import Reference
-from runtime.registry.signatures import SignaturePolicy
-from runtime.registry.signers import Signers
-from runtime.registry.sync import Synchronizer
+from kilo.cli import main
+from kilo.errors import BadInput
+from kilo.promotion import report
+from kilo.promotion.parity import Parity, Place, check_parity, places_of
+from kilo.promotion.plan import images_of
+from kilo.promotion.sbom import components
+from kilo.registry.client import Registries
+from kilo.registry.drift import Kind
+from kilo.registry.reference import Reference
+from kilo.registry.signatures import SignaturePolicy
+from kilo.registry.signers import Signers
+from kilo.registry.sync import Synchronizer
 from tests.events import make_outputs
 from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.proxy import Fault, Proxy

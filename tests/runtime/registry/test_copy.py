@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from runtime.cli import main
-from runtime.registry.client import Registries
-from runtime.registry.graph import RepositoryView
-from runtime.registry.reference import Reference
-from runtime.registry.sync import Synchronizer, TagResult
+from kilo.cli import main
+from kilo.registry.client import Registries
+from kilo.registry.graph import RepositoryView
+from kilo.registry.reference import Reference
+from kilo.registry.sync import Synchronizer, TagResult
 from tests.runtime.registry.images import EMPTY, MANIFEST, Shelf, digest_of
 from tests.runtime.registry.programs import judge
 from tests.runtime.registry.proxy import Fault, Proxy, once

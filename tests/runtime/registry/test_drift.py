@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 from typer.testing import CliRunner
 
-from runtime.registry.cli import app
-from runtime.registry.client import Registries
-from runtime.registry.drift import Comparison, Kind, compare
-from runtime.registry.reference import Reference
+from kilo.registry.cli import app
+from kilo.registry.client import Registries
+from kilo.registry.drift import Comparison, Kind, compare
+from kilo.registry.reference import Reference
 from tests.runtime.registry.images import Shelf, digest_of
 from tests.runtime.registry.proxy import Fault, Proxy
 from tests.runtime.registry.test_copy import EVERY_PAIR, release, sync

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime.registry.client import Registries
-from runtime.registry.copier import BlobPool
-from runtime.registry.errors import AccessDenied, RegistryDown, Rejected, Untrustworthy
-from runtime.registry.reference import Reference
-from runtime.registry.sync import Synchronizer, TagResult
-from runtime.registry.transport import Scope, Transport
+from kilo.registry.client import Registries
+from kilo.registry.copier import BlobPool
+from kilo.registry.errors import AccessDenied, RegistryDown, Rejected, Untrustworthy
+from kilo.registry.reference import Reference
+from kilo.registry.sync import Synchronizer, TagResult
+from kilo.registry.transport import Scope, Transport
 from tests.runtime.registry.images import Shelf, digest_of
 from tests.runtime.registry.proxy import Fault, Proxy, once
 
@@ -40,7 +40,7 @@ def sync(
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-off without the waiting; Retry-After is kept."""
-    for module in ("runtime.registry.transport", "runtime.registry.blobs"):
+    for module in ("kilo.registry.transport", "kilo.registry.blobs"):
         monkeypatch.setattr(f"{module}.back_off_seconds", lambda _attempt: 0.01)
 
 
@@ -312,7 +312,7 @@ def test_killed_at_any_instant_no_tag_is_half_an_image(
         source.artifact(index, "application/spdx+json", f"sbom {number}".encode())
     seen, proxy = proxied(destination)
     proxy.rule = lambda _method, _path: Fault(delay_seconds=0.01)
-    command = [sys.executable, "-c", "from runtime.cli import main; raise SystemExit(main())"]
+    command = [sys.executable, "-c", "from kilo.cli import main; raise SystemExit(main())"]
     arguments = ["registry", "sync", source.name, seen.name, "--jobs", "2", "--json"]
     killed = 0
     for instant in (0.45, 0.6, 0.75, 0.9, 1.1):

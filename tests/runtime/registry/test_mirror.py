@@ -17,17 +17,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client import CollectorRegistry
 
-from runtime.contract import RegistriesOutputs
-from runtime.errors import BadInput
-from runtime.registry import mirror as mirror_module
-from runtime.registry.client import Registries
-from runtime.registry.events import PushEvent
-from runtime.registry.mirror import Mirror, MirrorMetrics
-from runtime.registry.reference import Reference
-from runtime.registry.signatures import SignaturePolicy
-from runtime.registry.signers import Signers
-from runtime.registry.sync import Synchronizer
-from runtime.registry.watch import Watch
+from kilo.contract import RegistriesOutputs
+from kilo.errors import BadInput
+from kilo.registry import mirror as mirror_module
+from kilo.registry.client import Registries
+from kilo.registry.events import PushEvent
+from kilo.registry.mirror import Mirror, MirrorMetrics
+from kilo.registry.reference import Reference
+from kilo.registry.signatures import SignaturePolicy
+from kilo.registry.signers import Signers
+from kilo.registry.sync import Synchronizer
+from kilo.registry.watch import Watch
 from sandbox.servers.moto import MotoServer
 from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.proxy import Fault, Proxy

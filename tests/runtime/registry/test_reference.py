@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import BadInput
-from runtime.registry.credentials import find_login
-from runtime.registry.reference import Reference, resolve
-from runtime.registry.transport import retry_after_seconds
+from kilo.errors import BadInput
+from kilo.registry.credentials import find_login
+from kilo.registry.reference import Reference, resolve
+from kilo.registry.transport import retry_after_seconds
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -82,7 +82,7 @@ def test_docker_logins(tmp_path: Path) -> None:
 def test_a_cloud_identity_is_not_used_over_plain_http(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("runtime.registry.credentials._ecr_login", pytest.fail)
+    monkeypatch.setattr("kilo.registry.credentials._ecr_login", pytest.fail)
     host = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
     assert find_login(host, encrypted=False, environment={"DOCKER_CONFIG": str(tmp_path)}) is None
 

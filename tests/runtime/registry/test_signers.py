@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from runtime.contract import SignerIdentity, SignersOutputs
-from runtime.errors import BadInput
-from runtime.registry.reference import Reference
-from runtime.registry.signatures import SignaturePolicy
-from runtime.registry.signers import Identities, Signers
-from runtime.registry.sync import Synchronizer
+from kilo.contract import SignerIdentity, SignersOutputs
+from kilo.errors import BadInput
+from kilo.registry.reference import Reference
+from kilo.registry.signatures import SignaturePolicy
+from kilo.registry.signers import Identities, Signers
+from kilo.registry.sync import Synchronizer
 from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.sigstore_instance import BUNDLE, SigstoreInstance
 

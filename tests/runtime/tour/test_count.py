@@ -5,11 +5,11 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from runtime.fle.formats import to_text
-from runtime.outbox import strict_json
-from runtime.tour.count import count, same, wait_delivered
-from runtime.tour.events import Event
-from runtime.tour.sender import Answer
+from kilo.fle.formats import to_text
+from kilo.outbox import strict_json
+from kilo.tour.count import count, same, wait_delivered
+from kilo.tour.events import Event
+from kilo.tour.sender import Answer
 
 FIELDS = frozenset({"email"})
 SEALED = to_text(bytes([2, 2]) + bytes(40))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import BadInput, Unreachable
-from runtime.tour.events import make_events, read_events
+from kilo.errors import BadInput, Unreachable
+from kilo.tour.events import make_events, read_events
 
 GOOD = {
     "tenant": "acme",

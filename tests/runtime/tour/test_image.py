@@ -9,15 +9,15 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from runtime.contract import SignersOutputs, StackOutputs
-from runtime.errors import Unreachable
-from runtime.registry.client import Registries
-from runtime.registry.drift import Kind
-from runtime.registry.reference import Reference
-from runtime.registry.sync import Synchronizer
-from runtime.tour import artifacts
-from runtime.tour.artifacts import Artifacts, as_table, show_artifacts
-from runtime.tour.image import push_and_compare
+from kilo.contract import SignersOutputs, StackOutputs
+from kilo.errors import Unreachable
+from kilo.registry.client import Registries
+from kilo.registry.drift import Kind
+from kilo.registry.reference import Reference
+from kilo.registry.sync import Synchronizer
+from kilo.tour import artifacts
+from kilo.tour.artifacts import Artifacts, as_table, show_artifacts
+from kilo.tour.image import push_and_compare
 from tests.events import make_outputs
 from tests.runtime.registry.images import Shelf
 
@@ -95,7 +95,7 @@ def test_what_fails_is_told_and_does_not_stop_the_rest(
 
     monkeypatch.setattr(artifacts, "back_up_and_drill", fail)
     down = Shelf("http://127.0.0.1:1", "kilo")
-    monkeypatch.setattr("runtime.tour.image.Registries", lambda **_: Registries(patience_seconds=0.1))
+    monkeypatch.setattr("kilo.tour.image.Registries", lambda **_: Registries(patience_seconds=0.1))
     result = show_artifacts(outputs_of(down, shelf("with")), "postgresql://", timeout_seconds=1)
     assert asked == ["backup"]
     assert result.image is None

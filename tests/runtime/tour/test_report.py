@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.tour.count import TenantCount
-from runtime.tour.report import as_json, percentile, total
+from kilo.tour.count import TenantCount
+from kilo.tour.report import as_json, percentile, total
 
 
 @pytest.mark.parametrize(

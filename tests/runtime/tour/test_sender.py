@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from runtime.tour.events import Event
-from runtime.tour.sender import CONCURRENCY, send_all
+from kilo.tour.events import Event
+from kilo.tour.sender import CONCURRENCY, send_all
 
 tried: Counter[str] = Counter()
 

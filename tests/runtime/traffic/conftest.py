@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtime.traffic.settings import GatewaySettings, Upstream
+from kilo.traffic.settings import GatewaySettings, Upstream
 from tests.runtime.traffic.support import ADDRESS, Gateway, UpstreamServer, free_port
 
 

@@ -18,9 +18,9 @@ from typing import Any, Self
 import httpx
 import pytest
 
-from runtime.tenancy import Objective, RateLimit, Tenant
-from runtime.traffic.envoy import BOOTSTRAP_FILE, container_args, render_files
-from runtime.traffic.settings import CONFIG_DIRECTORY, GatewaySettings
+from kilo.tenancy import Objective, RateLimit, Tenant
+from kilo.traffic.envoy import BOOTSTRAP_FILE, container_args, render_files
+from kilo.traffic.settings import CONFIG_DIRECTORY, GatewaySettings
 
 ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent)) or "envoy"
 ADDRESS = "127.0.0.1"

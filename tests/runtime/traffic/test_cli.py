@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.tenancy import RateLimit
-from runtime.traffic.active import ActiveTenant, read_active
+from kilo.tenancy import RateLimit
+from kilo.traffic.active import ActiveTenant, read_active
 from tests.runtime.traffic.support import ENVOY, Gateway, free_port, make_tenant, wait_until
 
 ROOT = Path(__file__).parents[3]

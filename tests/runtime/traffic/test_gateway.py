@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from runtime.observe.foreign import FOREIGN
-from runtime.tenancy import Objective, RateLimit
-from runtime.traffic.settings import Upstream
+from kilo.observe.foreign import FOREIGN
+from kilo.tenancy import Objective, RateLimit
+from kilo.traffic.settings import Upstream
 from tests.runtime.traffic.support import ADDRESS, Gateway, UpstreamServer, free_port, make_tenant, wait_until
 
 MakeGateway = Callable[..., Gateway]

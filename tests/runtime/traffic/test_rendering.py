@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from runtime.errors import BadInput, CheckFailed, Unreachable
-from runtime.tenancy import RateLimit, Tenant
-from runtime.traffic.envoy import container_args, render_files
-from runtime.traffic.settings import GatewaySettings, Upstream
-from runtime.traffic.validation import render_whole, validate
+from kilo.errors import BadInput, CheckFailed, Unreachable
+from kilo.tenancy import RateLimit, Tenant
+from kilo.traffic.envoy import container_args, render_files
+from kilo.traffic.settings import GatewaySettings, Upstream
+from kilo.traffic.validation import render_whole, validate
 from tests.runtime.traffic.support import ENVOY, make_tenant
 
 STABLE = Upstream(host="ingest.kilo-dev.svc.cluster.local", port=10081)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox.cluster.client import connect
 from sandbox.cluster.http import KubernetesApi
 from tests.sandbox.cluster.support import NAMESPACE, RunningCluster, container, deployment, eventually, named

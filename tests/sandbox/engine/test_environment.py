@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox import toolchain
 from sandbox.engine import environment
 from sandbox.engine.environment import Endpoints, Layout

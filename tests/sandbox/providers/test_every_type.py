@@ -359,7 +359,7 @@ def test_the_clouds_limits_are_said_before_anything_is_made(
 
 
 def test_no_cloud_is_ever_reached_by_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    from runtime.errors import BadInput
+    from kilo.errors import BadInput
 
     for endpoint in ("", "https://kms.eu-central-1.amazonaws.com"):
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)

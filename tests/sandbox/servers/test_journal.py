@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox.servers.journal import Journal
 
 _RECORDS = [b"first", b"", b"third \x00\xff" * 1000]

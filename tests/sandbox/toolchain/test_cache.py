@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from runtime.errors import Unreachable
+from kilo.errors import Unreachable
 from sandbox.toolchain.cache import Recipe, cache_root, install, require_disk_space
 from sandbox.toolchain.progress import Step
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import BadInput, Unreachable
+from kilo.errors import BadInput, Unreachable
 from sandbox.cluster.schemas import Schemas
 from sandbox.toolchain import NAMES, catalogue, debezium, debian, ensure, golang, path
 from sandbox.toolchain.cache import Recipe

@@ -1,0 +1,116 @@
+"""An empty PostgreSQL server of one's own, for as long as a drill needs it.
+
+From initdb and postgres on PATH, in a directory that is removed afterwards, reachable through a
+socket in that directory alone. PostgreSQL refuses to run as root; there it runs as ``nobody``.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from kilo.errors import BadInput, Unreachable
+
+_START_SECONDS = 60
+_SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "wal_level": "logical",
+    "max_wal_size": "4GB",
+    "maintenance_work_mem": "256MB",
+    # A restore in one transaction locks every table.
+    "max_locks_per_transaction": "4096",
+}
+
+
+@contextmanager
+def scratch_server() -> Generator[str]:
+    """Start a server and yield the URL of its superuser and empty database; gone when the block ends.
+
+    Raises:
+        BadInput: PostgreSQL's server programs are not on PATH.
+        Unreachable: it did not start.
+    """
+    for program in ("initdb", "postgres"):
+        if shutil.which(program) is None:
+            msg = f"{program} is not on PATH; a drill needs PostgreSQL's server programs"
+            raise BadInput(msg)
+    with tempfile.TemporaryDirectory(prefix="kilo-drill-", ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        _give_away(directory)
+        data = directory / "data"
+        _run(
+            [
+                "initdb",
+                f"--pgdata={data}",
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--no-locale",
+            ]
+        )
+        settings = [part for key, value in _SETTINGS.items() for part in ("-c", f"{key}={value}")]
+        argv = [_program("postgres"), "-D", str(data), "-k", str(directory), *settings]
+        process = subprocess.Popen(_as_user(argv), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            url = f"postgresql://postgres@/postgres?host={directory}"
+            _wait(process, url)
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            psycopg.connect(url, connect_timeout=2).close()
+        except psycopg.OperationalError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                msg = f"the scratch PostgreSQL did not start: {' '.join(str(error).split())}"
+                raise Unreachable(msg) from error
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _run(argv: list[str]) -> None:
+    done = subprocess.run(_as_user([_program(argv[0]), *argv[1:]]), capture_output=True, check=False)
+    if done.returncode != 0:
+        msg = f"{argv[0]} failed: {done.stderr.decode(errors='replace').strip()[-300:]}"
+        raise Unreachable(msg)
+
+
+def _program(name: str) -> str:
+    # initdb looks for postgres beside itself as the user that it runs as, who may not pass where a link lies.
+    return str(Path(shutil.which(name) or name).resolve())
+
+
+def _give_away(directory: Path) -> None:
+    if os.geteuid() == 0:
+        account = pwd.getpwnam("nobody")
+        os.chown(directory, account.pw_uid, account.pw_gid)
+
+
+def _as_user(argv: list[str]) -> list[str]:
+    """Drop root, keeping only the right to pass directories that root alone may enter."""
+    if os.geteuid() != 0:
+        return argv
+    account = pwd.getpwnam("nobody")
+    ids = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+    return ["setpriv", *ids, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", *argv]

@@ -1,0 +1,218 @@
+"""The port on Kafka, with confluent-kafka and its idempotent producer (needs the extra ``kafka``).
+
+A stream is a topic with one partition, so that a position is one number and order holds across everything
+that is read. A message goes to the topic that its subject's first token names; the rest of the subject, the
+aggregate, travels as a header, as it does from change capture. Kafka knows no message ids: a publish that is
+repeated by another producer is stored again and no receipt says ``duplicate``; the consumers' inbox does
+that part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Self
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from kilo.bus.port import BusError, Message, Receipt, Received
+
+MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+AGGREGATE_HEADER = "aggregate"
+_IDLE_SECONDS = 1.0
+_ANSWER_SECONDS = 10.0
+_NO_ANSWER = Receipt(None, error="no acknowledgement in time")
+_UNDECLARED = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,  # pyright: ignore[reportPrivateUsage]
+    KafkaError._UNKNOWN_TOPIC,  # pyright: ignore[reportPrivateUsage]
+}
+_AFTER_FAILURE = Receipt(None, error="an earlier message of its key was not taken")
+
+
+class KafkaBus:
+    """A connection to Kafka."""
+
+    def __init__(self, servers: str, name: str) -> None:
+        self._servers = servers
+        self._name = name
+        self._offset_reader: Consumer | None = None
+        self._producer = self._new_producer()
+
+    @classmethod
+    async def connect(cls, url: str, name: str) -> Self:
+        """See :func:`kilo.bus.connect`."""
+        bus = cls(url.partition("://")[2], name)
+        try:
+            await asyncio.to_thread(bus._producer.list_topics, timeout=_ANSWER_SECONDS)
+        except KafkaException as error:
+            msg = f"bus kafka://{bus._servers} does not answer: {error.args[0].str()}"
+            raise BusError(msg) from error
+        return bus
+
+    def _new_producer(self) -> Producer:
+        return Producer(
+            {
+                "bootstrap.servers": self._servers,
+                "client.id": self._name,
+                "enable.idempotence": True,
+                "linger.ms": 2,
+                # What is too large is found here, where later ones of its key can still be held back.
+                "message.max.bytes": MAX_MESSAGE_BYTES,
+                # A message that expired by itself would let the later ones of its key pass: they all end
+                # together, by the deadline of the call.
+                "message.timeout.ms": 0,
+                # A topic that is made at this moment may be unknown for so long.
+                "topic.metadata.propagation.max.ms": 2000,
+                "log_level": 0,
+            }
+        )
+
+    async def publish(self, messages: Sequence[Message], deadline_seconds: float = 10) -> list[Receipt]:
+        """See :meth:`kilo.bus.Bus.publish`."""
+        return await asyncio.to_thread(self._publish, messages, deadline_seconds)
+
+    def _publish(self, messages: Sequence[Message], deadline_seconds: float) -> list[Receipt]:
+        receipts = [_NO_ANSWER] * len(messages)
+        failed: set[tuple[str, str]] = set()
+
+        def done(number: int) -> Any:
+            def delivered(error: KafkaError | None, message: KafkaMessage) -> None:
+                receipts[number] = (
+                    Receipt(None, error=_said(error)) if error else Receipt((message.offset() or 0) + 1)
+                )
+
+            return delivered
+
+        for number, each in enumerate(messages):
+            if (each.subject, each.key) in failed:
+                receipts[number] = _AFTER_FAILURE
+                continue
+            try:
+                self._produce(each, done(number))
+            except KafkaException as error:
+                receipts[number] = Receipt(None, error=_said(error.args[0]))
+                failed.add((each.subject, each.key))
+            self._producer.poll(0)
+        if self._producer.flush(deadline_seconds):
+            # What is still under way would be stored later, after the caller has published it again.
+            self._producer.purge()
+            self._producer.flush(1)
+            self._producer = self._new_producer()
+            if all(receipt.position is None for receipt in receipts):
+                msg = f"bus kafka://{self._servers} took nothing within {deadline_seconds:g} s"
+                raise BusError(msg)
+        return receipts
+
+    def _produce(self, message: Message, delivered: Any) -> None:
+        topic, _, aggregate = message.subject.partition(".")
+        headers = [*_pairs(message.headers), (AGGREGATE_HEADER, aggregate)]
+        while True:
+            try:
+                self._producer.produce(
+                    topic, message.payload, message.key, headers=headers, on_delivery=delivered
+                )
+            except BufferError:
+                self._producer.poll(0.05)
+            else:
+                return
+
+    async def read(self, stream: str, position: int, most: int = 1000) -> AsyncIterator[Sequence[Received]]:
+        """See :meth:`kilo.bus.Bus.read`."""
+        consumer = self._new_consumer()
+        consumer.assign([TopicPartition(stream, 0, position)])
+        try:
+            while True:
+                try:
+                    found = await asyncio.to_thread(consumer.consume, most, _IDLE_SECONDS)
+                except KafkaException as error:
+                    msg = f"reading {stream}: {error.args[0].str()}"
+                    raise BusError(msg) from error
+                yield [_received(each) for each in found]
+        finally:
+            await asyncio.to_thread(consumer.close)
+
+    async def last_position(self, stream: str) -> int:
+        """See :meth:`kilo.bus.Bus.last_position`."""
+        return (await self._offsets(stream))[1]
+
+    async def first_position(self, stream: str) -> int:
+        """See :meth:`kilo.bus.Bus.first_position`."""
+        return (await self._offsets(stream))[0] + 1
+
+    async def close(self) -> None:
+        """See :meth:`kilo.bus.Bus.close`."""
+        await asyncio.to_thread(self._producer.flush, 5)
+        if self._offset_reader is not None:
+            await asyncio.to_thread(self._offset_reader.close)
+
+    async def _offsets(self, stream: str) -> tuple[int, int]:
+        self._offset_reader = self._offset_reader or self._new_consumer()
+        return await asyncio.to_thread(self._read_offsets, self._offset_reader, stream)
+
+    def _read_offsets(self, reader: Consumer, stream: str) -> tuple[int, int]:
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while True:
+            try:
+                return reader.get_watermark_offsets(TopicPartition(stream, 0), timeout=_ANSWER_SECONDS)
+            except KafkaException as error:
+                reason: KafkaError = error.args[0]
+                if reason.code() in _UNDECLARED:
+                    msg = f"stream {stream} is not declared: run `kilo bus apply`"
+                    raise BusError(msg) from error
+                # A partition that elects its leader answers in a moment.
+                passing = reason.retriable() or reason.code() == KafkaError.NOT_LEADER_FOR_PARTITION
+                if not passing or time.monotonic() > deadline:
+                    msg = f"stream {stream}: {reason.str()}"
+                    raise BusError(msg) from error
+                time.sleep(0.1)
+
+    def _new_consumer(self) -> Consumer:
+        return Consumer(
+            {
+                "bootstrap.servers": self._servers,
+                "client.id": self._name,
+                # Required, and used for nothing: positions are kept by whoever reads.
+                "group.id": f"{self._name}-reader",
+                "enable.auto.commit": False,
+                # Nothing is passed over where retention overtook a position or the topic was made anew.
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 50,
+                "log_level": 0,
+            }
+        )
+
+
+def _said(error: KafkaError) -> str:
+    if error.code() in _UNDECLARED:
+        return "no stream takes this subject"
+    if error.code() in {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}:  # pyright: ignore[reportPrivateUsage]
+        return "no acknowledgement in time"
+    return error.str()
+
+
+def _pairs(headers: bytes) -> list[tuple[str, str | bytes | None]]:
+    lines = headers.decode().split("\r\n")
+    return [(name, value) for name, _, value in (line.partition(": ") for line in lines if line)]
+
+
+def _received(message: KafkaMessage) -> Received:
+    error = message.error()
+    if error:
+        msg = f"reading {message.topic()}: {error.str()}"
+        raise BusError(msg)
+    headers = {name: _text(value) for name, value in message.headers() or []}
+    aggregate = headers.pop(AGGREGATE_HEADER, "")
+    return Received(
+        (message.offset() or 0) + 1,
+        f"{message.topic()}.{aggregate}",
+        headers,
+        message.value() or b"",
+        message.timestamp()[1] / 1000,
+    )
+
+
+def _text(value: str | bytes | None) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""

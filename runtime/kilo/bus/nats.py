@@ -1,0 +1,344 @@
+"""The port on NATS JetStream.
+
+Publishing is pipelined: all frames of a call go out in one write, and each acknowledgement comes back on a
+reply subject of its own under one inbox. Messages that share subject and key with another of the same call
+go as one atomic batch instead (https://github.com/nats-io/nats-architecture-and-design, ADR-50): were they
+pipelined, a leader change or a full stream could refuse one and take the next.
+
+The client's own reconnecting is off. It would hold frames back and send them after others were lost, which
+turns their order round; here a lost connection is an error, and the caller starts again from what it knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Any, Self
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js.errors import APIError
+from nats.js.errors import NotFoundError as StreamNotFound
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
+
+from kilo.bus.nats_reader import read
+from kilo.bus.port import BusError, Message, Receipt, Received
+
+_ATOMIC_LIMIT = 1000
+_PIPELINE_LIMIT = 4000
+"""Frames in flight. The server refuses single messages when about 10,000 wait for a stream."""
+
+_ACKNOWLEDGED = rb'\{"stream":"[^"\\]*", ?"seq":(\d+)(?:, ?"domain":"[^"\\]*")?(, ?"duplicate": ?true)?\}'
+"""The acknowledgement of a message that is stored; what else may come is read as JSON."""
+_STORED = re.compile(_ACKNOWLEDGED)
+
+_as_receipt: Callable[[tuple[int, bool, None]], Receipt] = partial(tuple.__new__, Receipt)
+"""Without a call of Python's: there is one an event."""
+
+_NO_ACKNOWLEDGEMENT = Receipt(None, error="no acknowledgement in time")
+
+
+class _Parser(Parser):
+    """The protocol parser, with a short way for acknowledgements.
+
+    They are the one thing that comes once an event, and they come in rows: a whole row is taken with one
+    regular expression. The parser's own way (a match, a copy and a coroutine each) costs more than all the
+    rest of the worker together; what else comes, and whatever looks unusual, still goes that way.
+    """
+
+    def __init__(
+        self, client: Client, prefix: bytes, stored: Callable[[list[tuple[bytes, bytes, bytes, bytes]]], None]
+    ) -> None:
+        super().__init__(client)
+        self._prefix = b"MSG " + prefix
+        self._stored = stored
+        one = re.escape(self._prefix) + rb"\.(\w+)\.(\d+) \d+ \d+\r\n" + _ACKNOWLEDGED + rb"\r\n"
+        self._each = re.compile(one)
+        self._row = re.compile(rb"(?:%b)+" % one)
+
+    async def parse(self, data: bytes = b"") -> None:
+        if self.state == AWAITING_CONTROL_LINE:
+            if self.buf:
+                data = bytes(self.buf) + data
+                self.buf.clear()
+            row = self._row.match(data)
+            if row:
+                self._stored(self._each.findall(data, 0, row.end()))
+                data = data[row.end() :]
+            if self._begins_one(data):
+                self.buf.extend(data)
+                return
+        await super().parse(data)
+
+    def _begins_one(self, data: bytes) -> bool:
+        """Whether ``data`` is an acknowledgement cut off: it ends at the second line break."""
+        known = min(len(data), len(self._prefix))
+        return data[:known] == self._prefix[:known] and data.count(b"\r\n") < 2
+
+
+class _Client(Client):
+    """The client, which gives acknowledgements to a function instead of a queue."""
+
+    acknowledgement_id = 0
+
+    def __init__(self, acknowledged: Callable[[str, bytes, bytes | None], None]) -> None:
+        super().__init__()
+        self._acknowledged = acknowledged
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
+        if sid == self.acknowledgement_id:
+            self._acknowledged(subject.decode(), data, headers)
+        else:
+            await super()._process_msg(sid, subject, reply, data, headers)
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        # The client's own looks at every character of every name.
+        lines = [line.partition(":") for line in raw.decode(errors="replace").split("\r\n")]
+        return {name.strip(): value.strip() for name, colon, value in lines if colon}
+
+
+class NatsBus:
+    """A connection to NATS JetStream."""
+
+    def __init__(self) -> None:
+        self._client = _Client(self._acknowledged)
+        self._inbox = self._client.new_inbox()
+        # The client makes its parser itself.
+        self._client._ps = _Parser(self._client, self._inbox.encode(), self._all_stored)  # pyright: ignore[reportPrivateUsage]
+        self._calls = 0
+        self._receipts: list[Receipt] = []
+        self._missing = 0
+        self._call = b""
+        self._done = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._in_use = asyncio.Lock()
+
+    @classmethod
+    async def connect(cls, url: str, name: str) -> Self:
+        """See :func:`kilo.bus.connect`."""
+        bus = cls()
+        client = bus._client
+
+        async def ended() -> None:
+            bus._closed.set()
+            bus._done.set()
+
+        async def ignore(_error: Exception) -> None:
+            return
+
+        try:
+            await client.connect(
+                servers=url.split(","),
+                name=name,
+                allow_reconnect=False,
+                # Of the first connection: by default it is tried for two minutes.
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0.1,  # pyright: ignore[reportArgumentType]
+                connect_timeout=5,
+                ping_interval=10,
+                closed_cb=ended,
+                disconnected_cb=ended,
+                error_cb=ignore,
+            )
+            subscription = await client.subscribe(f"{bus._inbox}.*.*")
+            client.acknowledgement_id = subscription._id  # pyright: ignore[reportPrivateUsage]
+        except (TimeoutError, NatsError, OSError) as error:
+            await _close(client)
+            msg = f"bus {_shown(url)} does not answer: {error or type(error).__name__}"
+            raise BusError(msg) from error
+        return bus
+
+    @property
+    def client(self) -> Client:
+        """The client itself, for what is NATS's own: declaring streams."""
+        return self._client
+
+    async def publish(self, messages: Sequence[Message], deadline_seconds: float = 10) -> list[Receipt]:
+        """See :meth:`kilo.bus.Bus.publish`."""
+        lanes = [(each.subject, each.key) for each in messages]
+        single: Sequence[int] = range(len(messages))
+        several: Sequence[int] = ()
+        if len(set(lanes)) < len(lanes):
+            shared = Counter(lanes)
+            single = [n for n, lane in enumerate(lanes) if shared[lane] == 1]
+            several = [n for n, lane in enumerate(lanes) if shared[lane] > 1]
+        receipts: list[Receipt] = [_NO_ACKNOWLEDGEMENT] * len(messages)
+        async with self._in_use:
+            for start in range(0, len(single), _PIPELINE_LIMIT):
+                part = single[start : start + _PIPELINE_LIMIT]
+                got = await self._pipelined([messages[n] for n in part], deadline_seconds)
+                for n, receipt in zip(part, got, strict=True):
+                    receipts[n] = receipt
+            failed: set[tuple[str, str]] = set()
+            for start in range(0, len(several), _ATOMIC_LIMIT):
+                part = [
+                    n
+                    for n in several[start : start + _ATOMIC_LIMIT]
+                    if (messages[n].subject, messages[n].key) not in failed
+                ]
+                got = await self._ordered([messages[n] for n in part], deadline_seconds)
+                for n, receipt in zip(part, got, strict=True):
+                    receipts[n] = receipt
+                    if receipt.error:
+                        failed.add((messages[n].subject, messages[n].key))
+        return receipts
+
+    async def read(self, stream: str, position: int, most: int = 1000) -> AsyncIterator[Sequence[Received]]:
+        """See :meth:`kilo.bus.Bus.read`."""
+        async for batch in read(self._client, self._closed, stream, position, most):
+            yield batch
+
+    async def last_position(self, stream: str) -> int:
+        """See :meth:`kilo.bus.Bus.last_position`."""
+        return (await self._state(stream)).last_seq
+
+    async def first_position(self, stream: str) -> int:
+        """See :meth:`kilo.bus.Bus.first_position`."""
+        return (await self._state(stream)).first_seq
+
+    async def close(self) -> None:
+        """See :meth:`kilo.bus.Bus.close`."""
+        await _close(self._client)
+
+    async def _state(self, stream: str) -> Any:
+        try:
+            return (await self._client.jetstream().stream_info(stream)).state
+        except StreamNotFound as error:
+            msg = f"stream {stream} is not declared: run `kilo bus apply`"
+            raise BusError(msg) from error
+        except (TimeoutError, APIError, NatsError) as error:
+            msg = f"stream {stream}: {error or type(error).__name__}"
+            raise BusError(msg) from error
+
+    async def _pipelined(self, messages: Sequence[Message], deadline_seconds: float) -> list[Receipt]:
+        """Publish all at once; what becomes of one does not touch the others."""
+        reply = self._expect(len(messages))
+        frames = [_frame(each, b"%b.%d" % (reply, n), b"") for n, each in enumerate(messages)]
+        await self._send(frames, deadline_seconds)
+        return self._receipts
+
+    async def _ordered(self, messages: Sequence[Message], deadline_seconds: float) -> list[Receipt]:
+        """Publish all or none; a batch with a message that the bus knows already goes one by one."""
+        if len(messages) > 1:
+            reply = self._expect(1)
+            last = len(messages)
+            frames = [
+                _frame(
+                    each,
+                    reply + b".0" if n == last else b"",
+                    b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n" % (reply[-40:], n)
+                    + (b"Nats-Batch-Commit: 1\r\n" if n == last else b""),
+                )
+                for n, each in enumerate(messages, 1)
+            ]
+            await self._send(frames, deadline_seconds)
+            receipt = self._receipts[0]
+            if receipt.position is not None:
+                first = receipt.position - last + 1
+                return [Receipt(first + n) for n in range(last)]
+        receipts: list[Receipt] = []
+        stopped: set[tuple[str, str]] = set()
+        for each in messages:
+            if (each.subject, each.key) in stopped:
+                receipts.append(Receipt(None, error="waits behind an earlier one that failed"))
+                continue
+            (receipt,) = await self._pipelined([each], deadline_seconds)
+            receipts.append(receipt)
+            if receipt.error:
+                stopped.add((each.subject, each.key))
+        return receipts
+
+    def _expect(self, count: int) -> bytes:
+        """Make ready for ``count`` acknowledgements and return the subject under which they come."""
+        self._calls += 1
+        self._call = b"%x" % self._calls
+        self._receipts = [_NO_ACKNOWLEDGEMENT] * count
+        self._missing = count
+        self._done.clear()
+        return b"%b.%b" % (self._inbox.encode(), self._call)
+
+    async def _send(self, frames: list[bytes], deadline_seconds: float) -> None:
+        try:
+            # The client's public publish() costs more an event than all the rest of the worker together.
+            await self._client._send_command(b"".join(frames))  # pyright: ignore[reportPrivateUsage]
+            await self._client._flush_pending()  # pyright: ignore[reportPrivateUsage]
+            await asyncio.wait_for(self._done.wait(), deadline_seconds)
+        except TimeoutError:
+            pass
+        except (NatsError, OSError) as error:
+            msg = f"the bus ended the connection: {error or type(error).__name__}"
+            raise BusError(msg) from error
+        if self._closed.is_set() or self._client.is_closed:
+            msg = "the bus ended the connection"
+            raise BusError(msg)
+
+    def _all_stored(self, acknowledgements: list[tuple[bytes, bytes, bytes, bytes]]) -> None:
+        call, receipts, missing = self._call, self._receipts, self._missing
+        for of_call, number, position, duplicate in acknowledgements:
+            if of_call == call:  # else too late: that call has given up on it
+                index = int(number)
+                if receipts[index] is _NO_ACKNOWLEDGEMENT:
+                    receipts[index] = _as_receipt((int(position), bool(duplicate), None))
+                    missing -= 1
+        self._missing = missing
+        if missing == 0:
+            self._done.set()
+
+    def _acknowledged(self, subject: str, data: bytes, headers: bytes | None) -> None:
+        _, call, number = subject.rsplit(".", 2)
+        if call.encode() != self._call:
+            return
+        index = int(number)
+        if self._receipts[index] is _NO_ACKNOWLEDGEMENT:
+            self._receipts[index] = _receipt(data, headers)
+            self._missing -= 1
+            if self._missing == 0:
+                self._done.set()
+
+
+def _frame(message: Message, reply: bytes, extra: bytes) -> bytes:
+    """An HPUB frame (https://docs.nats.io/reference/reference-protocols/nats-protocol)."""
+    subject, _, headers, payload = message
+    size = len(headers) + len(extra) + 12  # with "NATS/1.0\r\n" before and "\r\n" after
+    return b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b%b\r\n%b\r\n" % (
+        subject.encode(),
+        reply,
+        size,
+        size + len(payload),
+        headers,
+        extra,
+        payload,
+    )
+
+
+def _receipt(data: bytes, headers: bytes | None) -> Receipt:
+    stored = _STORED.fullmatch(data)
+    if stored:
+        return Receipt(int(stored[1]), bool(stored[2]))
+    if not data:
+        missing = b" 503" in (headers or b"")[:16]
+        return Receipt(None, error="no stream takes this subject" if missing else "an empty acknowledgement")
+    answer: dict[str, Any] = json.loads(data)
+    error = answer.get("error")
+    if error:
+        return Receipt(None, error=f"{error.get('description')} ({error.get('err_code')})")
+    return Receipt(answer["seq"], duplicate=bool(answer.get("duplicate")))
+
+
+async def _close(client: Client) -> None:
+    try:
+        await client.close()
+    except (TimeoutError, NatsError, OSError):
+        return
+
+
+def _shown(url: str) -> str:
+    """``url`` without user and password."""
+    return ",".join(
+        each.split("://")[0] + "://" + each.rpartition("@")[2].split("://")[-1] for each in url.split(",")
+    )

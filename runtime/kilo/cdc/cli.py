@@ -1,0 +1,95 @@
+"""``kilo cdc``: what change capture is configured with, and whether it moves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from kilo.cdc.properties import (
+    CONNECTOR_PATH,
+    ConnectorSettings,
+    render_connector,
+    render_properties,
+)
+from kilo.cdc.watch import STALLED_SECONDS, ConnectorWatch
+from kilo.contract import load_outputs
+from kilo.environment import database_url
+from kilo.service import Health, health_routes, serve_until_stopped, start_logging, stopping_event
+
+app = typer.Typer(no_args_is_help=True, help="Change capture: its configuration, and whether it moves.")
+
+
+@app.callback()
+def _group() -> None:
+    """Change capture: its configuration, and whether it moves."""
+
+
+@app.command()
+def watch(
+    connector: Annotated[str, typer.Option(help="URL of the connector's own liveness.")],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port for health and metrics.")] = 10087,
+    stalled_seconds: Annotated[
+        float, typer.Option(min=5, help="How long WAL may wait without progress.")
+    ] = STALLED_SECONDS,
+) -> None:
+    """Answer a liveness probe for a connector that runs beside this: at /livez/connector, 200 or 503.
+
+    503 when the connector does not call itself alive, and when its slot has WAL to read of which nothing
+    was confirmed, decoded or delivered for so long. Reads KILO_OUTPUTS and DATABASE_URL.
+
+    Example:  kilo cdc watch --connector http://127.0.0.1:10085/q/health/live
+    """
+    url, slot = database_url(), load_outputs().outbox.replication_slot
+    start_logging()
+    asyncio.run(_watch(url, slot, connector, port, stalled_seconds))
+
+
+async def _watch(url: str, slot: str, connector: str, port: int, stalled_seconds: float) -> None:
+    stopping = stopping_event()
+    health = Health("database")
+    watched = ConnectorWatch(url, slot, connector, health, stalled_seconds)
+
+    async def alive(_request: Request) -> Response:
+        reason = watched.reason
+        return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
+
+    await serve_until_stopped(
+        Starlette(routes=[*health_routes(health), Route(CONNECTOR_PATH, alive)]),
+        port,
+        stopping,
+        [lambda: asyncio.ensure_future(watched.run(stopping))],
+    )
+
+
+@app.command()
+def connector() -> None:
+    """Print connector.json for a Kafka Connect installation with Debezium's PostgreSQL connector.
+
+    Its workers need config.providers=env with EnvVarConfigProvider, and DATABASE_HOST, DATABASE_PORT,
+    DATABASE_NAME, DATABASE_USER and DATABASE_PASSWORD in their environment. Reads KILO_OUTPUTS.
+
+    Example:  kilo cdc connector > connector.json
+    """
+    typer.echo(render_connector(_settings()), nl=False)
+
+
+@app.command()
+def properties() -> None:
+    """Print application.properties for Debezium Server, for the bus that the stage's URL names.
+
+    Reads KILO_OUTPUTS.
+
+    Example:  kilo cdc properties > config/application.properties
+    """
+    typer.echo(render_properties(_settings()), nl=False)
+
+
+def _settings() -> ConnectorSettings:
+    outputs = load_outputs()
+    return ConnectorSettings(outputs.bus, outputs.outbox)

@@ -1,0 +1,170 @@
+"""Renders the configuration of Debezium Server, and of a connector for a Kafka Connect installation; pure.
+
+Every setting here was needed: see the remarks. Secrets stand as ``${DATABASE_PASSWORD}`` and the like,
+which Debezium Server reads from its environment (SmallRye Config) and Kafka Connect from its
+``EnvVarConfigProvider``. Settings: https://debezium.io/documentation/reference/stable/connectors/postgresql.html,
+https://debezium.io/documentation/reference/stable/operations/debezium-server.html
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from kilo.contract import BusOutputs, OutboxOutputs
+
+CONNECTOR_PATH = "/livez/connector"
+"""Where ``kilo cdc watch`` answers the connector's liveness probe."""
+
+_HEADERS = (
+    ("fingerprint", "Nats-Msg-Id"),
+    ("fingerprint", "fingerprint"),
+    ("kind", "kind"),
+    ("tenant", "tenant"),
+    ("aggregate_id", "aggregate-id"),
+    ("created_at", "created-at"),
+    ("traceparent", "traceparent"),
+)
+"""Outbox columns and the header each becomes: those that the worker sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorSettings:
+    """What Debezium reads and where it writes."""
+
+    bus: BusOutputs
+    outbox: OutboxOutputs
+    offsets_file: str = "/debezium/data/offsets.dat"
+
+    @property
+    def on_kafka(self) -> bool:
+        """Whether the bus is Kafka, by its URL."""
+        return self.bus.url.startswith("kafka://")
+
+
+_ROUTED = "${routedByValue}"
+"""The transform's own placeholder, for the aggregate."""
+
+
+def render_properties(settings: ConnectorSettings) -> str:
+    """Render ``application.properties`` for Debezium Server."""
+    # SmallRye Config would take the transform's placeholder for one of its own.
+    transforms = {
+        name: value.replace("${", "$${")
+        for name, value in _transforms(settings, to_kafka=settings.on_kafka).items()
+    }
+    lines = [f"debezium.source.{name}={value}" for name, value in _source(settings).items()]
+    lines += [f"debezium.{name}={value}" for name, value in _sink(settings).items()]
+    lines += [
+        f"debezium.source.offset.storage.file.filename={settings.offsets_file}",
+        "debezium.source.offset.storage=org.apache.kafka.connect.storage.FileOffsetBackingStore",
+        "debezium.source.offset.flush.interval.ms=1000",
+        "debezium.format.key=simplestring",
+        "debezium.format.value=simplestring",
+        # Without this converter header values arrive as JSON, in quotes.
+        "debezium.format.header=json",
+        "debezium.format.header.class=org.apache.kafka.connect.storage.StringConverter",
+        "debezium.transforms=outbox,publisher",
+        *(f"debezium.transforms.{name}={value}" for name, value in transforms.items()),
+        "quarkus.log.level=WARN",
+        "quarkus.log.console.json=false",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def render_connector(settings: ConnectorSettings) -> str:
+    """Render ``connector.json`` for a Kafka Connect installation that has Debezium's PostgreSQL connector."""
+    source = _source(settings)
+    config = {
+        **{name: value.replace("${", "${env:") for name, value in source.items()},
+        "tasks.max": "1",
+        "key.converter": "org.apache.kafka.connect.storage.StringConverter",
+        "value.converter": "org.apache.kafka.connect.storage.StringConverter",
+        "header.converter": "org.apache.kafka.connect.storage.StringConverter",
+        "transforms": "outbox,publisher",
+        **{f"transforms.{name}": value for name, value in _transforms(settings, to_kafka=True).items()},
+    }
+    return json.dumps({"name": settings.outbox.replication_slot, "config": config}, indent=2) + "\n"
+
+
+def _source(settings: ConnectorSettings) -> dict[str, str]:
+    outbox, bus = settings.outbox, settings.bus
+    return {
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "database.hostname": "${DATABASE_HOST}",
+        "database.port": "${DATABASE_PORT}",
+        "database.dbname": "${DATABASE_NAME}",
+        "database.user": "${DATABASE_USER}",
+        "database.password": "${DATABASE_PASSWORD}",
+        "topic.prefix": bus.subject_prefix,
+        "plugin.name": "pgoutput",
+        "table.include.list": f"public.{outbox.table}",
+        # Publication and slot are declared by the database's migration, never by the connector.
+        "publication.name": outbox.publication,
+        "publication.autocreate.mode": "disabled",
+        "slot.name": outbox.replication_slot,
+        "slot.drop.on.stop": "false",
+        "snapshot.mode": "no_data",
+        "tombstones.on.delete": "false",
+        # By default the slot never advances while the table is quiet, and WAL piles up.
+        "lsn.flush.mode": "connector_and_driver",
+        # So the slot runs ahead of the stored offset, which by default stops the connector for good. The slot
+        # holds what was not confirmed, after a restore of the database too; a stored offset may not.
+        "offset.mismatch.strategy": "trust_slot",
+        "heartbeat.interval.ms": "5000",
+        "topic.heartbeat.prefix": "heartbeat",
+        # 500 ms by default, which would be most of an event's latency.
+        "poll.interval.ms": "10",
+        "max.batch.size": "4096",
+        "max.queue.size": "16384",
+        "provide.transaction.metadata": "false",
+        "errors.max.retries": "-1",
+        # 10 s by default, for which change capture stands still after every lost database connection.
+        "retriable.restart.connector.wait.ms": "1000",
+        # Waited on top of it, doubled with every failure in the connector's life, to 10 s by default.
+        "errors.retry.delay.max.ms": "1000",
+        # 10 s by default between two tries at a slot that a lost connection of its own still holds.
+        "slot.retry.delay.ms": "1000",
+        # 10 s by default; several have to fit into the server's patience (wal_sender_timeout of the role).
+        "status.update.interval.ms": "5000",
+    }
+
+
+def _sink(settings: ConnectorSettings) -> dict[str, str]:
+    bus = settings.bus
+    if settings.on_kafka:
+        return {
+            "sink.type": "kafka",
+            "sink.kafka.producer.bootstrap.servers": bus.url.split("://")[-1],
+            "sink.kafka.producer.enable.idempotence": "true",
+            "sink.kafka.producer.acks": "all",
+            "sink.kafka.producer.key.serializer": "org.apache.kafka.common.serialization.StringSerializer",
+            "sink.kafka.producer.value.serializer": "org.apache.kafka.common.serialization.StringSerializer",
+        }
+    return {
+        "sink.type": "nats-jetstream",
+        "sink.nats-jetstream.url": bus.url,
+        "sink.nats-jetstream.create-stream": "false",
+        # Synchronous publishing manages a third of the throughput.
+        "sink.nats-jetstream.async.enabled": "true",
+    }
+
+
+def _transforms(settings: ConnectorSettings, *, to_kafka: bool) -> dict[str, str]:
+    headers, topic = _HEADERS, f"{settings.bus.subject_prefix}.{_ROUTED}"
+    if to_kafka:
+        # One topic with one partition, so that a consumer's position is one number.
+        headers, topic = (*_HEADERS, ("aggregate", "aggregate")), settings.bus.subject_prefix
+    placement = ",".join(f"{column}:header:{header}" for column, header in headers)
+    return {
+        "outbox.type": "io.debezium.transforms.outbox.EventRouter",
+        "outbox.table.field.event.id": "fingerprint",
+        "outbox.table.field.event.key": "aggregate_id",
+        "outbox.table.field.event.payload": "payload",
+        "outbox.route.by.field": "aggregate",
+        "outbox.route.topic.replacement": topic,
+        "outbox.table.fields.additional.placement": placement,
+        "publisher.type": "org.apache.kafka.connect.transforms.InsertHeader",
+        "publisher.header": "publisher",
+        "publisher.value.literal": "cdc",
+    }

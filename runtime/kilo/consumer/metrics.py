@@ -1,0 +1,67 @@
+"""The consumer's instruments, one set a process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cache
+
+from prometheus_client import REGISTRY
+
+from kilo.consumer.event import Envelope
+from kilo.observe import metrics
+
+
+class ConsumerMetrics:
+    """Counts what became of deliveries."""
+
+    def __init__(self) -> None:
+        self._events = metrics.CONSUMER_EVENTS.create(REGISTRY)
+        self._latency = metrics.CONSUMER_DELIVERY_LATENCY.create(REGISTRY)
+        self._duration = metrics.CONSUMER_HANDLER_DURATION.create(REGISTRY)
+        self._parked = metrics.DEAD_LETTERS.create(REGISTRY)
+        self._replayed = metrics.DEAD_LETTERS_REPLAYED.create(REGISTRY)
+        self.pending = metrics.CONSUMER_EVENTS_PENDING.create(REGISTRY)
+        self.held_aggregates = metrics.CONSUMER_PARKED_AGGREGATES.create(REGISTRY)
+        self.dead_letters = metrics.DEAD_LETTERS_WAITING.create(REGISTRY)
+
+    @staticmethod
+    @cache
+    def shared() -> ConsumerMetrics:
+        """The process's one set: a metric can be registered once."""
+        return ConsumerMetrics()
+
+    def count(self, kind: str, outcome: str) -> None:
+        """Count one delivery."""
+        self._events.labels(kind, outcome).inc()
+
+    def handled(self, one: Envelope, latency_seconds: float, started: float) -> None:
+        """Count an event whose handler did it; ``started`` is of ``time.perf_counter``."""
+        self._events.labels(one.kind, "handled").inc()
+        self._latency.labels(one.publisher).observe(latency_seconds)
+        self._duration.labels(one.kind).observe(time.perf_counter() - started)
+
+    def written(self, events: Sequence[Envelope], seconds: float) -> None:
+        """Count events whose statements were executed together; each has its share of the ``seconds``."""
+        now, share = time.time(), seconds / len(events)
+        for (kind, publisher), some in _grouped(events).items():
+            self._events.labels(kind, "handled").inc(len(some))
+            latency, duration = self._latency.labels(publisher), self._duration.labels(kind)
+            for one in some:
+                latency.observe(now - one.created_at.timestamp())
+                duration.observe(share)
+
+    def parked(self, one: Envelope) -> None:
+        """Count a dead letter."""
+        self._parked.labels(one.kind, one.tenant).inc()
+
+    def replayed(self, one: Envelope) -> None:
+        """Count a dead letter whose replay had its effect."""
+        self._replayed.labels(one.kind, one.tenant).inc()
+
+
+def _grouped(events: Sequence[Envelope]) -> dict[tuple[str, str], list[Envelope]]:
+    found: dict[tuple[str, str], list[Envelope]] = {}
+    for one in events:
+        found.setdefault((one.kind, one.publisher), []).append(one)
+    return found

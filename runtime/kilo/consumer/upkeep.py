@@ -1,0 +1,86 @@
+"""Keeps the inbox well while the consumer runs: partitions ahead, pruning behind, and the gauges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+import psycopg
+from psycopg import AsyncConnection
+
+from kilo.bus import Bus, BusError
+from kilo.consumer.metrics import ConsumerMetrics
+
+_log = logging.getLogger(__name__)
+_LOOK_SECONDS = 15.0
+
+
+class InboxUpkeep:
+    """Runs beside the consumer ``name``.
+
+    Args:
+        database_url: with the consumer role's credentials.
+        connect_bus: connects to the bus.
+        stream: what is consumed.
+        name: the consumer's.
+        retention_days: how long the inbox knows an event; at least as long as the stream holds it.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        connect_bus: Callable[[], Awaitable[Bus]],
+        stream: str,
+        name: str,
+        retention_days: int,
+    ) -> None:
+        self._url = database_url
+        self._connect_bus = connect_bus
+        self._stream = stream
+        self._name = name
+        self._retention_days = retention_days
+        self._metrics = ConsumerMetrics.shared()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until ``stopping`` is set."""
+        while not stopping.is_set():
+            try:
+                await self._look()
+            except (psycopg.Error, BusError) as error:
+                _log.warning("inbox upkeep: %s", str(error).splitlines()[0])
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        async with await AsyncConnection.connect(
+            self._url, autocommit=True, connect_timeout=5, application_name="kilo-consumer-upkeep"
+        ) as connection:
+            await connection.execute("SELECT kilo_create_partitions('inbox', 3)")
+            await connection.execute(
+                "SELECT kilo_drop_partitions('inbox', now() - %s * interval '1 day')", (self._retention_days,)
+            )
+            cursor = await connection.execute(
+                "SELECT kind, tenant, count(*), count(DISTINCT (aggregate, aggregate_id)) FROM dead_letters"
+                " WHERE consumer = %s AND state IN ('parked', 'waiting') GROUP BY kind, tenant",
+                (self._name,),
+            )
+            self._metrics.dead_letters.clear()
+            held = 0
+            for kind, tenant, count, aggregates in await cursor.fetchall():
+                self._metrics.dead_letters.labels(kind, tenant).set(count)
+                held += aggregates
+            self._metrics.held_aggregates.set(held)
+            cursor = await connection.execute(
+                "SELECT coalesce(max(position), 0) FROM consumer_positions"
+                " WHERE consumer = %s AND source = %s",
+                (self._name, self._stream),
+            )
+            row = await cursor.fetchone()
+        bus = await self._connect_bus()
+        try:
+            newest = await bus.last_position(self._stream)
+        finally:
+            await bus.close()
+        self._metrics.pending.set(max(0, newest - (row[0] if row else 0)))

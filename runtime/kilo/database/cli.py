@@ -1,0 +1,65 @@
+"""``kilo db``: the schema."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated
+
+import psycopg
+import typer
+
+from kilo.cdc.publication import apply_capture
+from kilo.contract import load_outputs
+from kilo.database.migrator import migrate as run_migrations
+from kilo.database.roles import ROLES
+from kilo.environment import database_url
+
+app = typer.Typer(no_args_is_help=True, help="The database's schema and roles.")
+
+
+@app.callback()
+def _group() -> None:
+    """The database's schema and roles."""
+
+
+@app.command()
+def migrate(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Bring the schema, the roles, the publication and the slot to what this version and stage declare.
+
+    Reads an administrator's URL from DATABASE_URL, role passwords from KILO_INGEST_PASSWORD and the like,
+    and the stage's outputs from KILO_OUTPUTS. Safe to run again, and twice at once.
+
+    Example:  DATABASE_URL=postgresql://admin:…@db/kilo kilo db migrate
+    """
+    url = database_url()
+    outputs = load_outputs()
+    passwords = {role: os.environ.get(f"{role.upper()}_PASSWORD", "") for role in ROLES}
+    report = run_migrations(url, passwords)
+    with psycopg.connect(url, autocommit=True) as connection:
+        capture = apply_capture(connection, outputs.outbox)
+    without = [role for role, password in passwords.items() if not password]
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "applied": report.applied,
+                    "already_there": report.already_there,
+                    "roles_given_a_password": [role for role in ROLES if role not in without],
+                    "cdc_added": capture.added,
+                    "cdc_removed": capture.removed,
+                    "slot_created": capture.slot_created,
+                }
+            )
+        )
+        return
+    typer.echo(f"migrations: {len(report.applied)} applied, {report.already_there} were there")
+    if without:
+        typer.echo(f"no password given, so unchanged: {', '.join(without)}")
+    if capture.added or capture.removed or capture.slot_created:
+        typer.echo(
+            f"change capture: added {', '.join(capture.added) or 'none'},"
+            f" removed {', '.join(capture.removed) or 'none'}"
+        )

@@ -1,0 +1,123 @@
+"""Runs the migrations: ordered .sql files, once each, under an advisory lock.
+
+A file whose first line is ``-- kilo: no-transaction`` runs outside a transaction (CREATE INDEX
+CONCURRENTLY); all others run in one of their own together with their record. A file that was changed
+after it ran is refused: its record has the file's SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import psycopg
+
+from kilo.database.roles import apply_roles
+from kilo.errors import BadInput, Unreachable
+
+_LOCK = 4_716_093_552_718_245_111
+"""An advisory lock's number; any would do that nobody else takes."""
+
+_NO_TRANSACTION = "-- kilo: no-transaction"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file."""
+
+    name: str
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the text, in hexadecimal."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What a run did."""
+
+    applied: tuple[str, ...]
+    already_there: int
+
+
+def migrations() -> list[Migration]:
+    """The files of this package in the order of their numbers."""
+    folder = resources.files("kilo.database").joinpath("migrations")
+    files = [each for each in folder.iterdir() if each.name.endswith(".sql")]
+    return [
+        Migration(each.name, each.read_text(encoding="utf-8")) for each in sorted(files, key=lambda f: f.name)
+    ]
+
+
+def migrate(
+    database_url: str,
+    passwords: Mapping[str, str] | None = None,
+    files: Sequence[Migration] | None = None,
+) -> MigrationReport:
+    """Bring the database at ``database_url`` to the newest schema; safe to run twice and in two copies.
+
+    Args:
+        database_url: an administrator's URL.
+        passwords: the password of each role, by role; roles left out keep theirs.
+        files: the migrations, by default those of this package.
+
+    Raises:
+        BadInput: a migration that ran was changed since, or one fails.
+        Unreachable: the database does not answer.
+    """
+    passwords = passwords or {}
+    try:
+        connection = psycopg.connect(database_url, autocommit=True, connect_timeout=10)
+    except psycopg.OperationalError as error:
+        msg = f"the database does not answer: {str(error).splitlines()[0]}"
+        raise Unreachable(msg) from error
+    with connection:
+        connection.execute("SET client_min_messages = warning")
+        connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        apply_roles(connection, passwords)
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS kilo_migrations (name text PRIMARY KEY, digest text NOT NULL,"
+            " applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        done = dict(connection.execute("SELECT name, digest FROM kilo_migrations").fetchall())
+        applied: list[str] = []
+        for migration in migrations() if files is None else files:
+            if migration.name in done:
+                _check_unchanged(migration, done[migration.name])
+                continue
+            _apply(connection, migration)
+            applied.append(migration.name)
+    return MigrationReport(tuple(applied), len(done))
+
+
+def _check_unchanged(migration: Migration, digest: str) -> None:
+    if migration.digest != digest:
+        msg = (
+            f"migrations/{migration.name}: changed after it was applied to this database; "
+            "restore the file and put the change into a new one"
+        )
+        raise BadInput(msg)
+
+
+def _apply(connection: psycopg.Connection[Any], migration: Migration) -> None:
+    record = "INSERT INTO kilo_migrations (name, digest) VALUES (%s, %s)"
+    try:
+        if migration.text.startswith(_NO_TRANSACTION):
+            connection.execute(migration.text.encode())
+            connection.execute(record, (migration.name, migration.digest))
+            return
+        with connection.transaction():
+            connection.execute(migration.text.encode())
+            connection.execute(record, (migration.name, migration.digest))
+    except psycopg.Error as error:
+        diagnostic = error.diag
+        line = ""
+        if diagnostic.statement_position:
+            line = f" line {migration.text[: int(diagnostic.statement_position)].count(chr(10)) + 1}"
+        msg = f"migrations/{migration.name}{line}: {diagnostic.message_primary or error}"
+        raise BadInput(msg) from error

@@ -1,0 +1,31 @@
+"""What a process reads from its environment besides the stack's outputs."""
+
+from __future__ import annotations
+
+import os
+
+from kilo.errors import BadInput
+
+OUTPUTS_VARIABLE = "KILO_OUTPUTS"
+DATABASE_VARIABLE = "DATABASE_URL"
+AUDIT_KEY_VARIABLE = "KILO_FLE_AUDIT_KEY"
+"""The key that signs checkpoints of the audit log, in PEM."""
+
+
+def database_url() -> str:
+    """The database's URL with the credentials of this process's own role.
+
+    Raises:
+        BadInput: ``DATABASE_URL`` is not set.
+    """
+    url = os.environ.get(DATABASE_VARIABLE, "")
+    if not url.startswith(("postgresql://", "postgres://")):
+        found = "not a PostgreSQL URL" if url else "not set (a dev stage that is up sets it: kilo up)"
+        msg = f"{DATABASE_VARIABLE}: {found}; it takes postgresql://USER:PASSWORD@HOST:PORT/NAME"
+        raise BadInput(msg)
+    return url
+
+
+def bind_address() -> str:
+    """The address to listen on: the pod's own, or loopback outside a pod."""
+    return os.environ.get("POD_IP") or "127.0.0.1"

@@ -1,0 +1,163 @@
+"""Signatures of people in the log: whoever planned, approved, finalized, rolled back or shredded signed it.
+
+The chain and its checkpoints show that entries are as they were written; these signatures show that the
+named people stand behind them, even to an auditor who takes whoever keeps the log, its database and its
+checkpoint key for a forger. So the people's public keys must come from elsewhere than the log: from the
+stage's configuration under review, or from the people themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from kilo.contract import StackOutputs
+from kilo.errors import BadInput
+from kilo.fle.audit.log import Entry
+from kilo.fle.audit.notes import public_bytes
+from kilo.fle.rotation.approval import REQUIRED, statement_of
+
+People = Mapping[str, Sequence[bytes]]
+"""Ed25519 public keys by name; several where somebody's key was replaced."""
+
+_BY_ACTOR = ("plan", "approve", "finalize", "rollback")
+_DUAL_CONTROL = ("run", "finalize")
+
+
+@dataclass
+class _Plan:
+    requester: str = ""
+    requester_key: bytes = b""
+    approvers: dict[bytes, str] = field(default_factory=dict[bytes, str])
+
+    def others(self) -> list[str]:
+        """Who approved it, apart from the requester; two names with one key are one person."""
+        return [
+            name
+            for key, name in self.approvers.items()
+            if name != self.requester and key != self.requester_key
+        ]
+
+
+def people_of(outputs: StackOutputs) -> dict[str, list[bytes]]:
+    """The keys of the stage's configuration."""
+    return {
+        each.name: [public_bytes(each.public_key, f"field_encryption.principals[{number}].public_key")]
+        for number, each in enumerate(outputs.field_encryption.principals)
+    }
+
+
+def people_from(options: Sequence[str]) -> dict[str, list[bytes]]:
+    """Keys given as ``NAME=BASE64``; a name may stand several times.
+
+    Raises:
+        BadInput: an option is not of that form.
+    """
+    people: dict[str, list[bytes]] = {}
+    for each in options:
+        name, separator, key = each.partition("=")
+        if not (name and separator):
+            msg = f"--principal: {each!r} is not NAME=BASE64"
+            raise BadInput(msg)
+        people.setdefault(name, []).append(public_bytes(key, f"--principal {name}"))
+    return people
+
+
+def check_signatures(entries: Sequence[Entry], stage: str, people: People) -> tuple[int, list[str]]:
+    """Verify every signature of the log; (how many verify, problems by entry).
+
+    Besides each signature, a step that needs two others' approval must follow two valid ones of its plan.
+    """
+    found = _Signatures(stage, people)
+    for entry in entries:
+        try:
+            content = json.loads(entry.text)
+            action, actor, details = content["action"], content["actor"], content["details"]
+            found.look_at(entry.seq, action, actor, details)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            # What is no entry at all is named by the chain's own check.
+            continue
+    return found.valid, found.problems
+
+
+class _Signatures:
+    def __init__(self, stage: str, people: People) -> None:
+        self.stage, self.people = stage, people
+        self.plans: dict[str, _Plan] = {}
+        self.valid = 0
+        self.problems: list[str] = []
+
+    def look_at(self, seq: int, action: str, actor: str, details: Mapping[str, Any]) -> None:
+        if action == "shred":
+            self._shred(seq, details)
+            return
+        digest = details.get("plan")
+        if action not in {*_BY_ACTOR, *_DUAL_CONTROL} or not isinstance(digest, str):
+            return
+        plan = self.plans.setdefault(digest, _Plan())
+        if action in _BY_ACTOR:
+            key = self._verify(seq, action, digest, actor, details.get("signature"))
+            if action == "plan":
+                plan.requester, plan.requester_key = actor, key or b""
+                self._check_content(seq, digest, actor, details)
+            elif action == "approve" and key is not None:
+                plan.approvers[key] = actor
+        if action in _DUAL_CONTROL and len(others := plan.others()) < REQUIRED:
+            self._say(
+                seq,
+                action,
+                f"plan {digest[:12]} has {len(others)} valid approvals before it instead of {REQUIRED}"
+                f" ({', '.join(others) or 'nobody'})",
+            )
+
+    def _shred(self, seq: int, details: Mapping[str, Any]) -> None:
+        signed: Mapping[str, Any] = details.get("approvals") or {}
+        keys = {
+            key
+            for name, signature in signed.items()
+            if (key := self._verify(seq, "shred", str(details.get("keys_digest")), name, signature))
+        }
+        if len(keys) < REQUIRED:
+            self._say(seq, "shred", f"{len(keys)} people signed it instead of {REQUIRED}")
+
+    def _verify(self, seq: int, action: str, digest: str, name: str, signature: object) -> bytes | None:
+        """The key under which ``name`` signed ``action``; ``None`` when that is not shown."""
+        if not isinstance(signature, str) or not signature:
+            self._say(seq, action, f"the signature of {name} is missing")
+            return None
+        if name not in self.people:
+            self._say(seq, action, f"signed by {name}, whose public key is not known: give --principal")
+            return None
+        try:
+            raw = bytes.fromhex(signature)
+        except ValueError:
+            raw = b""
+        statement = statement_of(self.stage, action, digest, name).encode()
+        for key in self.people[name]:
+            try:
+                Ed25519PublicKey.from_public_bytes(key).verify(raw, statement)
+            except InvalidSignature:
+                continue
+            self.valid += 1
+            return key
+        self._say(seq, action, f"the signature of {name} does not verify")
+        return None
+
+    def _check_content(self, seq: int, digest: str, actor: str, details: Mapping[str, Any]) -> None:
+        content = details.get("content")
+        if content is None:
+            return
+        if sha256(rfc8785.dumps(content)).hexdigest() != digest:
+            self._say(seq, "plan", "the plan is not the one whose hash was signed")
+        elif content.get("requester") != actor:
+            self._say(seq, "plan", f"the plan was requested by {content.get('requester')}, not {actor}")
+
+    def _say(self, seq: int, action: str, problem: str) -> None:
+        self.problems.append(f"entry {seq}: {action}: {problem}")

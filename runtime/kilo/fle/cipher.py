@@ -1,0 +1,341 @@
+"""FieldCipher: encrypts and decrypts the fields of one table, for every tenant of the stage.
+
+The path of a value whose key is in memory touches neither network nor lock. Encrypted values name
+their key, so they stay readable through rotations; the tenant, table, column and row are bound to them
+and never stored, so a value that is moved is refused.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import NoReturn, Self
+
+from cryptography.exceptions import InvalidTag
+from prometheus_client import REGISTRY
+
+from kilo.contract import KeyReference, StackOutputs
+from kilo.fle.datakey import TICKET_BYTES, DataKey, XaesKey
+from kilo.fle.errors import (
+    FieldError,
+    NotAuthentic,
+    OutOfScope,
+    TooLong,
+    UnknownSuite,
+    UnknownTenant,
+    WrongKey,
+)
+from kilo.fle.formats import (
+    MAXIMUM_PLAINTEXT,
+    SUITE_KC_XAES,
+    V1,
+    V1_MINIMUM,
+    V2,
+    V2_HEADER,
+    RowId,
+    associated_data,
+    classify,
+    to_bytes,
+    to_text,
+)
+from kilo.fle.keyring import Keyring
+from kilo.fle.keytable import KeyTable
+from kilo.fle.kms import KmsClients
+from kilo.fle.records import Records
+from kilo.fle.ring import CacheLimits, Reader, Ring, Writer
+from kilo.fle.text import bytes_of, text_of
+from kilo.fle.usage import raise_by
+from kilo.fle.xaes import CommitmentMismatch
+from kilo.observe.metrics import FLE_DECRYPT_FAILURES
+
+_FAILURES = FLE_DECRYPT_FAILURES.create(REGISTRY)
+
+
+class FieldCipher(Records):
+    """Encrypts and decrypts fields of ``table``.
+
+    Threads may share it; a forked child fetches its keys anew. Make it with :meth:`from_outputs`.
+
+    Args:
+        keyring: where keys come from.
+        scope: the encrypted fields by tenant.
+        table: the table (or the aggregate) that the fields belong to; part of what is authenticated.
+    """
+
+    def __init__(self, keyring: Keyring, scope: Mapping[str, Iterable[str]], table: str) -> None:
+        super().__init__(keyring, scope)
+        self.table = table
+        self._clock, self._rings = keyring.clock, keyring.rings
+
+    @classmethod
+    def from_outputs(
+        cls,
+        outputs: StackOutputs,
+        database_url: str,
+        *,
+        table: str,
+        principal: str = "default",
+        kms: KmsClients | None = None,
+        second: Mapping[str, KeyReference] | None = None,
+        limits: CacheLimits | None = None,
+    ) -> Self:
+        """Make a cipher for a stage.
+
+        Args:
+            outputs: the stack's outputs; each tenant's ``encryption_key`` and ``encrypted_fields`` are used.
+            database_url: PostgreSQL with the key table, as a role that may read it.
+            table: the table, or aggregate, whose fields these are.
+            principal: whose credentials are used; keys in memory are never shared between principals.
+            kms: KMS clients; by default those of the process's own credentials.
+            second: a further KMS key by tenant (another region or cloud): losing one KMS then loses no data.
+                By default those of the outputs.
+            limits: the bounds of the key cache.
+        """
+        further = outputs.field_encryption.second_keys if second is None else second
+        references = {
+            tenant: (each.encryption_key, *((further[tenant],) if tenant in further else ()))
+            for tenant, each in outputs.tenants.items()
+        }
+        ring = Keyring(
+            KeyTable(database_url), kms or KmsClients(), references, principal=principal, limits=limits
+        )
+        return cls(ring, {tenant: each.encrypted_fields for tenant, each in outputs.tenants.items()}, table)
+
+    def for_table(self, table: str) -> Self:
+        """The same keys for another table."""
+        return type(self)(self.keyring, self._scope, table)
+
+    def encrypt(self, tenant: str, field: str, row_id: RowId, plaintext: str | bytes) -> str:
+        """Encrypt one value under the tenant's active key, and bind it to its place.
+
+        Args:
+            tenant: whose value it is.
+            field: its column.
+            row_id: the identity of its row, which must not change later.
+            plaintext: text (encoded as UTF-8) or bytes, at most 1 MiB.
+
+        Raises:
+            OutOfScope: the field is not among the tenant's ``encrypted_fields``.
+            FieldError: one of the classes in :mod:`kilo.fle.errors`.
+        """
+        data = plaintext if type(plaintext) is bytes else bytes_of(tenant, field, plaintext)
+        # Written out rather than called: at this speed each call that is saved shows.
+        ring = self._rings.get(tenant)
+        if ring is None or self._clock() >= ring.fresh_until:
+            ring = self._fresh(tenant, field)
+        return (ring.writers[self.table].get(field) or self._prepare(tenant, field)).write(data, row_id)
+
+    def decrypt(self, tenant: str, field: str, row_id: RowId, value: str) -> str:
+        """Decrypt one value to text; see :meth:`decrypt_bytes`.
+
+        Raises:
+            NotText: bytes were encrypted that are not UTF-8.
+        """
+        return text_of(tenant, field, self.decrypt_bytes(tenant, field, row_id, value))
+
+    def decrypt_bytes(self, tenant: str, field: str, row_id: RowId, value: str) -> bytes:
+        """Decrypt one value of any format.
+
+        Raises:
+            FieldError: one of the classes in :mod:`kilo.fle.errors`; each failure is counted by tenant
+                and reason.
+        """
+        try:
+            raw = to_bytes(value)
+            if len(raw) >= V1_MINIMUM and raw[0] == V1:
+                return self._open_v1(tenant, raw)
+            _, suite = classify(raw)
+            if suite == SUITE_KC_XAES:
+                return self._open_v2(tenant, field, raw, row_id)
+            return self._open_siv(tenant, field, raw)
+        except FieldError as error:
+            problem = error.at(tenant, field)
+        # Raised here, outside of the handler, so that no earlier error's frames hang on it.
+        _FAILURES.labels(tenant if tenant in self._scope else "unknown", problem.reason).inc()
+        raise problem
+
+    def encrypt_column(
+        self, tenant: str, field: str, row_ids: Sequence[RowId], plaintexts: Sequence[str | bytes]
+    ) -> list[str]:
+        """Encrypt a column of values, one a row; as :meth:`encrypt`, and faster than one by one."""
+        if len(row_ids) != len(plaintexts):
+            msg = f"{len(row_ids)} row ids for {len(plaintexts)} values"
+            raise ValueError(msg)
+        if not plaintexts:
+            return []
+        datas = [bytes_of(tenant, field, each) for each in plaintexts]
+        writer = self._writer(tenant, field)
+        key = writer.key
+        key.take(len(datas), self.keyring.extend)
+        for size in map(len, datas):
+            if size > TICKET_BYTES:
+                self._take_large(key, tenant, field, size)
+        sealed = key.seal_many(datas, writer.place, row_ids)
+        return [b2a_base64(raw, newline=False).decode("ascii") for raw in sealed]
+
+    def decrypt_column(
+        self, tenant: str, field: str, row_ids: Sequence[RowId], values: Sequence[str]
+    ) -> list[str]:
+        """Decrypt a column of values to text; see :meth:`decrypt_column_bytes`."""
+        return [
+            text_of(tenant, field, each) for each in self.decrypt_column_bytes(tenant, field, row_ids, values)
+        ]
+
+    def decrypt_column_bytes(
+        self, tenant: str, field: str, row_ids: Sequence[RowId], values: Sequence[str]
+    ) -> list[bytes]:
+        """Decrypt a column of values, one a row; the first that fails raises as :meth:`decrypt` does.
+
+        Columns under one key are decrypted together, and those that were encrypted together fastest.
+        """
+        if len(row_ids) != len(values):
+            msg = f"{len(row_ids)} row ids for {len(values)} values"
+            raise ValueError(msg)
+        try:
+            raws = [to_bytes(value) for value in values]
+            kinds = {classify(raw) for raw in raws}
+            if kinds == {(V1, 0)} and len(keys := self.keyring.v1_readers(tenant)) == 1:
+                opened = keys[0].open_many(raws)
+                raise_by(self.keyring.ring(tenant).uses.decrypts, len(opened) - 1)
+                return opened
+            heads = {raw[:V2_HEADER] for raw in raws}
+            if kinds == {(V2, SUITE_KC_XAES)} and len(heads) == 1:
+                reader = self._reader(tenant, field, heads.pop())
+                opened = reader.key.open_many(raws, reader.place, row_ids)
+                raise_by(reader.uses, len(opened))
+                return opened
+        except (FieldError, CommitmentMismatch, InvalidTag):
+            # One by one, so that the failure is counted and names its own key and reason.
+            pass
+        return [
+            self.decrypt_bytes(tenant, field, row, value) for row, value in zip(row_ids, values, strict=True)
+        ]
+
+    def encrypt_deterministic(self, tenant: str, field: str, plaintext: str | bytes) -> str:
+        """Encrypt so that equal values of a tenant's field are equal (AES-SIV, RFC 5297).
+
+        Whoever sees the column sees which rows are equal and how often each value occurs. The row is not
+        bound: a value can be copied to another row of the same tenant and field.
+        """
+        data = bytes_of(tenant, field, plaintext)
+        key = self._writer(tenant, field).key
+        if len(data) > TICKET_BYTES:
+            self._take_large(key, tenant, field, len(data))
+        key.take(1, self.keyring.extend)
+        if not isinstance(key, XaesKey):
+            raise UnknownSuite(tenant, field, key.key_id, "a key of format v1 has no AES-SIV; rotate to v2")
+        return to_text(
+            key.seal_deterministic(data, associated_data(key.siv_header, tenant, self.table, field))
+        )
+
+    def warm(self, tenants: Iterable[str] | None = None) -> None:
+        """Fetch keys before the first value needs them; by default of all tenants with encrypted fields."""
+        for tenant in tenants if tenants is not None else self._scope:
+            if self._scope.get(tenant):
+                self.keyring.writer(tenant)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(table={self.table!r}, principal={self.keyring.principal!r})"
+
+    def __reduce__(self) -> NoReturn:
+        msg = "a cipher can't be pickled; make one in each process"
+        raise TypeError(msg)
+
+    def _writer(self, tenant: str, field: str) -> Writer:
+        ring = self._rings.get(tenant)
+        if ring is None or self._clock() >= ring.fresh_until:
+            ring = self._fresh(tenant, field)
+        return ring.writers[self.table].get(field) or self._prepare(tenant, field)
+
+    def _fresh(self, tenant: str, field: str) -> Ring:
+        self._check_scope(tenant, field)
+        try:
+            return self.keyring.ring(tenant)
+        except FieldError as error:
+            problem = error.at(tenant, field)
+        raise problem
+
+    def _check_scope(self, tenant: str, field: str) -> None:
+        if tenant not in self._scope:
+            raise UnknownTenant(tenant, field)
+        if field in self._scope[tenant]:
+            return
+        try:
+            kept = field in self.protected_fields(tenant)
+        except FieldError as error:
+            problem = error.at(tenant, field)
+        else:
+            if kept:
+                return
+            problem = OutOfScope(tenant, field)
+        raise problem
+
+    def _take_large(self, key: DataKey, tenant: str, field: str, size: int) -> None:
+        """Count what a large value is beyond its first ticket."""
+        if size > MAXIMUM_PLAINTEXT:
+            raise TooLong(tenant, field)
+        key.take((size - 1) // TICKET_BYTES, self.keyring.extend)
+
+    def _prepare(self, tenant: str, field: str) -> Writer:
+        self._check_scope(tenant, field)
+        try:
+            key, ring = self.keyring.writer(tenant)
+        except FieldError as error:
+            problem = error.at(tenant, field)
+        else:
+            place = associated_data(key.header, tenant, self.table, field)
+            large = partial(self._take_large, key, tenant, field)
+            writer = Writer(key.writer(place, large, self.keyring.extend), key, place)
+            self.keyring.note_scope(tenant, ring.rows.scope, field)
+            ring.writers[self.table][field] = writer
+            return writer
+        raise problem
+
+    def _open_v1(self, tenant: str, raw: bytes) -> bytes:
+        ring = self._rings.get(tenant)
+        if ring is not None and ring.v1 is not None and self._clock() < ring.fresh_until:
+            keys = ring.v1
+            next(ring.uses.decrypts)
+        else:
+            keys = self.keyring.v1_readers(tenant)
+        for key in keys:
+            try:
+                return key.open(raw)
+            except InvalidTag:
+                continue
+        raise NotAuthentic(key_id=keys[0].key_id if len(keys) == 1 else None)
+
+    def _open_v2(self, tenant: str, field: str, raw: bytes, row_id: RowId) -> bytes:
+        reader = self._reader(tenant, field, raw[:V2_HEADER])
+        next(reader.uses)
+        problem: type[FieldError]
+        try:
+            return reader.key.open(raw, reader.place, row_id)
+        except CommitmentMismatch:
+            problem = WrongKey
+        except InvalidTag:
+            problem = NotAuthentic
+        raise problem(key_id=reader.key.key_id)
+
+    def _open_siv(self, tenant: str, field: str, raw: bytes) -> bytes:
+        reader = self._reader(tenant, field, raw[:V2_HEADER])
+        next(reader.uses)
+        try:
+            return reader.key.open_deterministic(raw, reader.place)
+        except InvalidTag:
+            pass
+        raise NotAuthentic(key_id=reader.key.key_id)
+
+    def _reader(self, tenant: str, field: str, head: bytes) -> Reader:
+        ring = self._rings.get(tenant)
+        if ring is not None and self._clock() < ring.fresh_until:
+            found = ring.readers.get((self.table, field, head))
+            if found is not None:
+                return found
+        key, ring = self.keyring.reader(tenant, int.from_bytes(head[2:], "big"))
+        if not isinstance(key, XaesKey):
+            raise WrongKey(key_id=key.key_id)
+        reader = Reader(key, associated_data(head, tenant, self.table, field), ring.uses.decrypts)
+        ring.readers[self.table, field, head] = reader
+        return reader

@@ -1,0 +1,160 @@
+"""``kilo fle keys | coverage | shred``: what keys there are, what lies under them, destroying them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kilo.errors import BadInput, CheckFailed
+from kilo.fle.audit.log import append
+from kilo.fle.audit.notes import load_private_key
+from kilo.fle.commands.common import (
+    AsJson,
+    OutputsFile,
+    actor,
+    as_dicts,
+    cipher,
+    database,
+    read_key_file,
+    show,
+    show_rows,
+    stage,
+)
+from kilo.fle.keytable import DATA
+from kilo.fle.rotation import approval as approvals
+from kilo.fle.rotation.coverage import coverage as count_coverage
+from kilo.fle.rotation.coverage import mismatches, scopes, tables_with
+from kilo.fle.shred import destroy_due, keys_digest
+from kilo.fle.shred import shred as shred_tenant
+
+app = typer.Typer(no_args_is_help=True, help="List keys, import a v1 key, wrap again, destroy what is due.")
+
+TenantArgument = Annotated[str, typer.Argument(metavar="TENANT")]
+_LIST = """
+SELECT k.tenant, k.id, k.purpose, k.version, k.format, k.state, k.messages_reserved, k.message_limit,
+       coalesce(string_agg(w.kms_key, ' ' ORDER BY w.kms_key), '') AS kms_keys, k.destroy_after::text
+FROM fle_keys k LEFT JOIN fle_wraps w ON w.key_id = k.id
+WHERE %(tenant)s = '' OR k.tenant = %(tenant)s
+GROUP BY k.id ORDER BY k.tenant, k.purpose, k.version
+"""
+
+
+@app.command("list")
+def list_keys(
+    tenant: Annotated[str, typer.Option(help="Only this tenant's.")] = "", as_json: AsJson = False
+) -> None:
+    """List data and index keys: state, wraps, and messages against their limit.
+
+    \b
+    kilo fle keys list --tenant acme
+    kilo fle keys list --json | jq '.[] | select(.state == "retired")'
+    """
+    with database() as connection:
+        rows = as_dicts(connection.execute(_LIST, {"tenant": tenant}))
+    show_rows("Keys", rows, as_json=as_json)
+
+
+@app.command("import")
+def import_key(
+    tenant: TenantArgument,
+    key_file: Annotated[Path, typer.Option(help="The v1 key: a file of 32 raw bytes.")],
+    outputs: OutputsFile = None,
+) -> None:
+    """Bring in a tenant's v1 key, wrapped by its KMS key; values in v1 are then readable and rotatable.
+
+    \b
+    kilo fle keys import acme --key-file key.bin
+    """
+    found = cipher(stage(outputs), "")
+    before = found.keyring.table.read(tenant).active(DATA)
+    state = "retiring" if before else "active"
+    key_id = found.keyring.create(tenant, DATA, state, bytearray(read_key_file(key_file)))
+    with database() as connection:
+        append(
+            connection, actor(), "import", f"tenant/{tenant}", {"key": key_id, "format": 1, "state": state}
+        )
+    typer.echo(f"{tenant}: v1 key imported as key {key_id} ({state})")
+
+
+@app.command()
+def rewrap(tenant: TenantArgument, outputs: OutputsFile = None) -> None:
+    """Wrap every key of TENANT again, under the KMS keys of the stage's outputs as they are now.
+
+    For a KEK rotation, a new KMS key, or a second one. Encrypted values do not change.
+
+    \b
+    kilo fle keys rewrap acme
+    """
+    found = cipher(stage(outputs), "").keyring
+    changed = found.rewrap(tenant)
+    with database() as connection:
+        append(connection, actor(), "rewrap", f"tenant/{tenant}", {"keys": changed})
+    typer.echo(f"{tenant}: {len(changed)} keys wrapped again")
+
+
+@app.command("destroy-due")
+def destroy(as_json: AsJson = False) -> None:
+    """Destroy the keys that were retired and whose waiting period is over.
+
+    \b
+    kilo fle keys destroy-due --json
+    """
+    with database() as connection:
+        ids = destroy_due(connection, actor())
+    show({"destroyed": ids}, as_json=as_json)
+
+
+def coverage(outputs: OutputsFile = None, as_json: AsJson = False) -> None:
+    """Count values by tenant and field: plain, v1, and v2 by key; and say where the configuration differs.
+
+    A field that left the configuration without a release stays encrypted, and one that came in without an
+    adoption has values that readers refuse: each is an error that names the command which mends it.
+
+    \b
+    kilo fle coverage
+    kilo fle coverage --json | jq '.[] | select(.under == "plain")'
+    """
+    found = stage(outputs)
+    with database() as connection:
+        lying = scopes(connection)
+        rows = count_coverage(
+            connection, tables_with(found.field_encryption.tables, lying), list(found.tenants)
+        )
+    show_rows("Coverage", [asdict(row) for row in rows], as_json=as_json)
+    if wrong := mismatches(found, lying, rows):
+        raise CheckFailed("\n".join(wrong))
+
+
+def shred(
+    tenant: TenantArgument,
+    confirm: Annotated[str, typer.Option(help="TENANT again: none of its values can be read afterwards.")],
+    approver: Annotated[
+        list[str], typer.Option(metavar="NAME=KEYFILE", help="Twice: two people and their keys.")
+    ],
+    outputs: OutputsFile = None,
+) -> None:
+    """Destroy every data and index key of TENANT for good, with evidence in the audit log.
+
+    \b
+    kilo fle shred acme --confirm acme --approver bo=bo.pem --approver cy=cy.pem
+    """
+    if confirm != tenant:
+        msg = f"--confirm: give the tenant's name, {tenant}"
+        raise BadInput(msg)
+    found = stage(outputs)
+    with database() as connection:
+        digest = keys_digest(connection, tenant)
+        signed = [_approval(found, each, digest) for each in approver]
+        ids = shred_tenant(connection, found, tenant, signed)
+    typer.echo(f"{tenant}: {len(ids)} keys destroyed; now let an administrator delete its KMS key")
+
+
+def _approval(outputs: approvals.StackOutputs, text: str, digest: str) -> approvals.Approval:
+    name, separator, path = text.partition("=")
+    if not separator:
+        msg = f"--approver: {text!r} is not NAME=KEYFILE"
+        raise BadInput(msg)
+    return approvals.sign(outputs, "shred", digest, name, load_private_key(Path(path)))

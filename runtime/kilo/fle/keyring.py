@@ -1,0 +1,377 @@
+"""The key ring: data keys in memory, bounded by age, messages and bytes, apart by tenant and principal.
+
+A tenant's keys are fetched together: its rows from the key table, and from KMS each key that is used.
+One thread fetches, the others of that tenant wait for it. Keys are fresh for ``max_age_seconds``; then
+they are fetched again, and so a key that was revoked or disabled in KMS stops within that time. Where
+KMS or the table does not answer, and only then, they serve ``outage_seconds`` longer. A refusal is
+remembered for ``negative_seconds``. A forked child starts with an empty ring.
+
+Left out: a cache that processes share. It would be one more place where keys lie.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import NoReturn
+
+from kilo.contract import KeyReference
+from kilo.fle.datakey import TICKET_BYTES, DataKey, GcmKey, XaesKey, data_key, derive_index_key
+from kilo.fle.errors import (
+    Downgraded,
+    FieldError,
+    KeyDestroyed,
+    KeyTableUnavailable,
+    KmsThrottled,
+    KmsUnavailable,
+    UnknownKey,
+    WrongTenant,
+)
+from kilo.fle.keymaking import KeyMaking
+from kilo.fle.keytable import DATA, INDEX, KeyRow, KeyTable
+from kilo.fle.kms import KmsClients, context_of
+from kilo.fle.refusals import Refusals
+from kilo.fle.ring import CacheLimits, Ring
+from kilo.fle.usage import uses_of
+
+_log = logging.getLogger(__name__)
+_PASSING = (KmsUnavailable, KmsThrottled, KeyTableUnavailable)
+_LOOK_SECONDS = 1.0
+_READABLE = ("active", "retiring", "pending")
+_keyrings: weakref.WeakSet[Keyring] = weakref.WeakSet()
+
+
+class Keyring(KeyMaking):
+    """Data keys by tenant for one principal.
+
+    Args:
+        table: the key table.
+        kms: KMS clients under the principal's credentials.
+        references: the KMS keys that wrap a tenant's data keys; the first is tried first.
+        principal: whose credentials ``kms`` carries. Rings are never shared between principals.
+        limits: the cache's bounds.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        table: KeyTable,
+        kms: KmsClients,
+        references: Mapping[str, tuple[KeyReference, ...]],
+        *,
+        principal: str = "default",
+        limits: CacheLimits | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        super().__init__(table, kms, references)
+        self.principal = principal
+        self.limits = limits or CacheLimits()
+        self.clock = clock
+        self.rings: OrderedDict[str, Ring] = OrderedDict()
+        self._start_empty()
+        _keyrings.add(self)
+
+    def _start_empty(self) -> None:
+        # The same dictionary goes on, since ciphers hold it.
+        self.rings.clear()
+        self.refusals = Refusals(self.limits.max_tenants, self.clock)
+        self._locks: dict[str, threading.RLock] = {}
+        self._guard = threading.Lock()
+        self._local = threading.local()
+
+    def __repr__(self) -> str:
+        return f"Keyring(principal={self.principal!r}, tenants={len(self.rings)})"
+
+    def __reduce__(self) -> NoReturn:
+        msg = "a key ring can't be pickled"
+        raise TypeError(msg)
+
+    def clear(self) -> None:
+        """Forget every key; the next use fetches again."""
+        self._start_empty()
+
+    def ring(self, tenant: str) -> Ring:
+        """The tenant's keys, fetched when there are none or they are no longer fresh."""
+        ring = self.rings.get(tenant)
+        if ring is not None and self.clock() < ring.fresh_until:
+            return ring
+        lock = self._lock(tenant)
+        if not lock.acquire(blocking=False):
+            # Another thread is fetching: what it replaces serves meanwhile, if an outage would let it serve.
+            if ring is not None and self.clock() < ring.serve_until:
+                return ring
+            self._may_block()
+            lock.acquire()
+        try:
+            return self._refresh(tenant)
+        finally:
+            lock.release()
+
+    def _refresh(self, tenant: str) -> Ring:
+        self._may_block()
+        ring = self.rings.get(tenant)
+        now = self.clock()
+        if ring is not None and now < ring.fresh_until:
+            return ring
+        if ring is None:
+            self.refusals.check(tenant, 0)
+        try:
+            fetched = self._fetch(tenant, ring)
+        except _PASSING as error:
+            if ring is not None and now < ring.serve_until:
+                ring.fresh_until = min(now + self.limits.retry_seconds, ring.serve_until)
+                ring.outage = error
+                return ring
+            self.rings.pop(tenant, None)
+            self.refusals.remember(tenant, 0, error, seconds=1)
+            raise
+        except FieldError as error:
+            self.rings.pop(tenant, None)
+            self.refusals.remember(tenant, 0, error, seconds=self.limits.negative_seconds)
+            raise
+        with self._guard:
+            self.rings[tenant] = fetched
+            self.rings.move_to_end(tenant)
+            while len(self.rings) > self.limits.max_tenants:
+                self._locks.pop(self.rings.popitem(last=False)[0], None)
+        return fetched
+
+    def writer(self, tenant: str) -> tuple[GcmKey | XaesKey, Ring]:
+        """The key that encrypts for ``tenant``; a tenant's first key is made here."""
+        ring = self.ring(tenant)
+        if ring.writer is not None:
+            return ring.writer, ring
+        with self._holding(tenant):
+            if ring.writer is None:
+                ring = self._with_active(tenant, ring, DATA)
+                active = ring.rows.active(DATA)
+                if active is None:
+                    raise UnknownKey(tenant)
+                ring.writer = self._data_key(ring, active)
+        return ring.writer, ring
+
+    def reader(self, tenant: str, key_id: int) -> tuple[GcmKey | XaesKey, Ring]:
+        """The tenant's key ``key_id``, for decryption."""
+        ring = self.ring(tenant)
+        found = ring.keys.get(key_id)
+        if found is not None:
+            return found, ring
+        owner: str | None = None
+        with self._holding(tenant):
+            row = _row(ring, key_id)
+            if row is None:
+                # Made by a rotation since, or no key of this tenant: a forged value must not cost a fetch.
+                self.refusals.check(tenant, key_id)
+                self._may_block()
+                owner = self.table.owner(key_id)
+                if owner == tenant:
+                    ring = self._again(tenant)
+                    row = _row(ring, key_id)
+            if row is None:
+                passing = ring.outage if owner == tenant else None
+                kind = type(passing) if passing else UnknownKey if owner is None else WrongTenant
+                problem = kind(tenant, key_id=key_id, detail=passing.detail if passing else "")
+                self.refusals.remember(
+                    tenant, key_id, problem, seconds=1 if passing else self.limits.negative_seconds
+                )
+                raise problem
+            return self._data_key(ring, row), ring
+
+    def v1_readers(self, tenant: str) -> list[GcmKey]:
+        """The tenant's readable keys of format 1, newest first; a v1 value names no key."""
+        ring = self.ring(tenant)
+        next(ring.uses.decrypts)
+        if ring.v1 is not None:
+            return ring.v1
+        rows = [row for row in reversed(ring.rows.keys) if row.format == 1 and row.purpose == DATA]
+        usable = [row for row in rows if row.state in _READABLE and row.version >= ring.rows.minimum_version]
+        if not usable:
+            raise (
+                Downgraded(tenant)
+                if rows
+                else UnknownKey(tenant, detail="the tenant has no key of format v1")
+            )
+        with self._holding(tenant):
+            keys = [self._data_key(ring, row) for row in usable]
+        ring.v1 = [key for key in keys if isinstance(key, GcmKey)]
+        return ring.v1
+
+    def index_keys(self, tenant: str, table: str, field: str) -> list[tuple[int, bytes]]:
+        """The field's index keys with their versions, the active one first."""
+        ring = self.ring(tenant)
+        found = ring.index_keys.get((table, field))
+        if found is not None:
+            return found
+        with self._holding(tenant):
+            ring = self._with_active(tenant, ring, INDEX)
+            rows = [row for row in ring.rows.keys if row.purpose == INDEX and row.state in _READABLE]
+            rows.sort(key=lambda row: (row.state != "active", -row.version))
+            for row in rows:
+                if row.id not in ring.index:
+                    ring.index[row.id] = self._unwrap(row)
+            found = [
+                (row.version, derive_index_key(ring.index[row.id], tenant, table, field)) for row in rows
+            ]
+            ring.index_keys[table, field] = found
+        return found
+
+    def search_keys(self, tenant: str) -> list[XaesKey]:
+        """The tenant's readable data keys of format 2, the active one first, none older than a second ago.
+
+        So a value under a key that a rotation has just made is found: the key table is asked for further keys
+        once a second. While it does not answer, the keys in memory serve.
+        """
+        with self._holding(tenant):
+            ring = self._with_active(tenant, self.ring(tenant), DATA)
+            if self.clock() - ring.looked_at >= _LOOK_SECONDS:
+                self._may_block()
+                with suppress(KeyTableUnavailable):
+                    if self.table.read(tenant) != ring.rows:
+                        ring = self._again(tenant)
+                    ring.looked_at = self.clock()
+            rows = [
+                row
+                for row in ring.rows.keys
+                if row.purpose == DATA and row.state in _READABLE and row.version >= ring.rows.minimum_version
+            ]
+            rows.sort(key=lambda row: (row.state != "active", -row.version))
+            keys = [self._data_key(ring, row) for row in rows if row.format != 1]
+        return [key for key in keys if isinstance(key, XaesKey)]
+
+    def extend(self, key: DataKey, ticket: int) -> None:
+        """Reserve messages for ``key`` until ``ticket`` is covered."""
+        # Before the key's lock, which another thread may hold while it asks the key table.
+        self._may_block()
+        key.extend(ticket, self.reserve)
+
+    def reserve(self, key: DataKey) -> int:
+        """Reserve a block of messages for ``key``; past the cache's own limit, the next use fetches again."""
+        most = min(self.limits.max_messages, self.limits.max_bytes // TICKET_BYTES)
+        granted = self.table.reserve(key.key_id, max(1, min(self.limits.reserve_messages, most)))
+        with self._guard:
+            ring = self.rings.get(key.tenant)
+            if ring is not None:
+                ring.messages += granted
+                if ring.messages > most:
+                    ring.fresh_until = self.clock()
+        return granted
+
+    def rewrap(self, tenant: str) -> list[int]:
+        """Wrap every key of ``tenant`` anew under its KMS keys of now; returns their ids."""
+        done: list[int] = []
+        for row in self.table.read(tenant).keys:
+            if not row.wraps:
+                continue
+            secret = self._unwrap(row)
+            try:
+                self.table.replace_wraps(row.id, self.make_wraps(tenant, row.purpose, secret)(row.id))
+            finally:
+                secret[:] = bytes(len(secret))
+            done.append(row.id)
+        self.clear()
+        return done
+
+    def _with_active(self, tenant: str, ring: Ring, purpose: str) -> Ring:
+        if ring.rows.active(purpose) is not None:
+            return ring
+        self.create(tenant, purpose, "active")
+        return self._again(tenant)
+
+    def _again(self, tenant: str) -> Ring:
+        current = self.rings.get(tenant)
+        if current is not None:
+            current.fresh_until = self.clock()
+        return self.ring(tenant)
+
+    def _fetch(self, tenant: str, old: Ring | None) -> Ring:
+        """Read the tenant's rows and unwrap anew each key that was in use, which finds revocations."""
+        self._references(tenant)
+        rows = self.table.read(tenant)
+        if rows.shredded:
+            raise KeyDestroyed(tenant, detail="the tenant was shredded")
+        ring = Ring(rows, uses_of(tenant), self.clock(), self.limits)
+        if old is None:
+            return ring
+        in_use = set(old.keys) | set(old.index)
+        for row in rows.keys:
+            if row.id not in in_use or row.state not in _READABLE:
+                continue
+            secret = self._unwrap(row)
+            if row.purpose == INDEX:
+                ring.index[row.id] = secret
+                continue
+            # The cipher itself goes on: it holds the same key and the messages reserved for it.
+            ring.keys[row.id] = old.keys[row.id]
+            secret[:] = bytes(len(secret))
+        active = rows.active(DATA)
+        ring.writer = ring.keys.get(active.id) if active else None
+        return ring
+
+    def _data_key(self, ring: Ring, row: KeyRow) -> GcmKey | XaesKey:
+        known = ring.keys.get(row.id)
+        if known is not None:
+            return known
+        if row.state == "destroyed":
+            raise KeyDestroyed(row.tenant, key_id=row.id)
+        if row.state not in _READABLE or row.version < ring.rows.minimum_version:
+            raise Downgraded(row.tenant, key_id=row.id)
+        secret = self._unwrap(row)
+        try:
+            ring.keys[row.id] = key = data_key(row, secret)
+        finally:
+            secret[:] = bytes(len(secret))
+        return key
+
+    def _unwrap(self, row: KeyRow) -> bytearray:
+        self._may_block()
+        if not row.wraps:
+            raise KeyDestroyed(row.tenant, key_id=row.id)
+        self.refusals.check(row.tenant, row.id)
+        next(uses_of(row.tenant).fetches)
+        context = context_of(row.tenant, row.purpose, row.id)
+        problem: FieldError | None = None
+        for wrap in row.wraps:
+            try:
+                return self.kms.of(wrap.provider).unwrap(wrap.kms_key, wrap.wrapped, context)
+            except FieldError as error:
+                # A passing fault of one KMS must not hide behind another's refusal, nor the reverse.
+                problem = error if problem is None or isinstance(error, _PASSING) else problem
+        problem = type(problem or UnknownKey())(row.tenant, "", row.id, problem.detail if problem else "")
+        passing = isinstance(problem, _PASSING)
+        self.refusals.remember(
+            row.tenant, row.id, problem, seconds=1 if passing else self.limits.negative_seconds
+        )
+        raise problem
+
+    def _lock(self, tenant: str) -> threading.RLock:
+        with self._guard:
+            return self._locks.setdefault(tenant, threading.RLock())
+
+    @contextmanager
+    def _holding(self, tenant: str) -> Generator[None]:
+        lock = self._lock(tenant)
+        if not lock.acquire(blocking=False):
+            self._may_block()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _row(ring: Ring, key_id: int) -> KeyRow | None:
+    return next((row for row in ring.rows.keys if row.id == key_id), None)
+
+
+def _forget_in_child() -> None:
+    for keyring in list(_keyrings):
+        keyring.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,23 @@
+"""Text to bytes and back. A codec's error holds the whole value, so ours is raised outside of its handler."""
+
+from __future__ import annotations
+
+from kilo.fle.errors import NotText
+
+
+def bytes_of(tenant: str, field: str, plaintext: str | bytes) -> bytes:
+    """Encode text as UTF-8; raises :class:`NotText` for lone surrogates."""
+    try:
+        return plaintext.encode() if isinstance(plaintext, str) else bytes(plaintext)
+    except UnicodeEncodeError:
+        pass
+    raise NotText(tenant, field)
+
+
+def text_of(tenant: str, field: str, data: bytes) -> str:
+    """Decode UTF-8; raises :class:`NotText`."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        pass
+    raise NotText(tenant, field)

@@ -1,0 +1,371 @@
+"""What each dashboard shows: a page a capability, a panel a question, a query a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kilo.observe import foreign, metrics
+
+TENANT = 'tenant=~"$tenant"'
+"""Narrows a query to the tenants that the viewer chose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A graph: its unit is Grafana's, its queries stand by their legends."""
+
+    title: str
+    unit: str
+    queries: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A dashboard; with ``tenants`` the viewer chooses among them."""
+
+    file: str
+    title: str
+    panels: Sequence[Panel]
+    tenants: bool = False
+
+
+def _rate(metric: str, by: str = "", matcher: str = "") -> str:
+    selector = f"{metric}{{{matcher}}}" if matcher else metric
+    return f"sum by ({by}) (rate({selector}[5m]))" if by else f"sum(rate({selector}[5m]))"
+
+
+def _quantile(quantile: float, histogram: str, by: str = "") -> str:
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({quantile}, sum by ({labels}) (rate({histogram}_bucket[5m])))"
+
+
+def _since(timestamp: str, by: str) -> str:
+    return f"time() - max by ({by}) ({timestamp})" if by else f"time() - max({timestamp})"
+
+
+def _largest(metric: str, by: str, matcher: str = "") -> str:
+    return f"max by ({by}) ({metric}{{{matcher}}})" if matcher else f"max by ({by}) ({metric})"
+
+
+def _hit_ratio(tenants: str) -> str:
+    cache = metrics.FLE_DATA_KEY_CACHE.name
+    hits = _rate(cache, "tenant", f'{tenants}, result="hit"')
+    return f"{hits} / {_rate(cache, 'tenant', tenants)}"
+
+
+_DELIVERY = metrics.CONSUMER_DELIVERY_LATENCY.name
+_DURATION = "tenant:request_duration_milliseconds"
+_DRIFT = metrics.MIRROR_DRIFT.name
+_REQUESTS = foreign.GATEWAY_REQUESTS.name
+
+PAGES = (
+    Page(
+        "outbox",
+        "Outbox",
+        [
+            Panel(
+                "How long does the oldest event wait?", "s", {"age": f"max({metrics.OUTBOX_OLDEST_AGE.name})"}
+            ),
+            Panel("How many wait?", "short", {"rows": f"max({metrics.OUTBOX_ROWS_WAITING.name})"}),
+            Panel(
+                "How many leave?", "ops", {"{{publisher}}": _rate(metrics.OUTBOX_PUBLISHED.name, "publisher")}
+            ),
+            Panel(
+                "What goes wrong?",
+                "ops",
+                {
+                    "publish errors": _rate(metrics.OUTBOX_PUBLISH_ERRORS.name),
+                    "duplicates suppressed": _rate(metrics.OUTBOX_DUPLICATES_SUPPRESSED.name),
+                    "reconciled": _rate(metrics.OUTBOX_RECONCILED.name),
+                },
+            ),
+            Panel("Is anything lost?", "short", {"events": f"max({metrics.OUTBOX_LOST.name})"}),
+            Panel(
+                "What holds it back?",
+                "s",
+                {"oldest transaction": f"max({metrics.OUTBOX_WATERMARK_AGE.name})"},
+            ),
+            Panel(
+                "How much waits to be cleaned up?",
+                "short",
+                {"dead tuples": f"max({metrics.OUTBOX_DEAD_TUPLES.name})"},
+            ),
+            Panel(
+                "Is any aggregate stuck?",
+                "short",
+                {"aggregates": f"max({metrics.OUTBOX_STUCK_AGGREGATES.name})"},
+            ),
+        ],
+    ),
+    Page(
+        "change-capture",
+        "Change capture",
+        [
+            Panel(
+                "How much goes by CDC?",
+                "ops",
+                {"events": _rate(metrics.OUTBOX_PUBLISHED.name, "", 'publisher="cdc"')},
+            ),
+            Panel(
+                "Does a connector stream?",
+                "short",
+                {"{{slot}}": _largest(metrics.REPLICATION_SLOT_ACTIVE.name, "slot")},
+            ),
+            Panel(
+                "How much WAL is retained?",
+                "bytes",
+                {
+                    "{{slot}}": _largest(metrics.REPLICATION_SLOT_LAG.name, "slot"),
+                    "limit": f"max({metrics.REPLICATION_SLOT_LIMIT.name}) > 0",
+                },
+            ),
+            Panel(
+                "How late do consumers get it?",
+                "s",
+                {
+                    f"p{share} {{{{publisher}}}}": _quantile(share / 100, _DELIVERY, "publisher")
+                    for share in (50, 99)
+                },
+            ),
+        ],
+    ),
+    Page(
+        "dead-letters",
+        "Consumers and dead letters",
+        [
+            Panel(
+                "What becomes of deliveries?",
+                "ops",
+                {"{{outcome}}": _rate(metrics.CONSUMER_EVENTS.name, "outcome")},
+            ),
+            Panel(
+                "How many are pending?", "short", {"events": f"max({metrics.CONSUMER_EVENTS_PENDING.name})"}
+            ),
+            Panel(
+                "What is parked?",
+                "ops",
+                {"{{kind}} {{tenant}}": _rate(metrics.DEAD_LETTERS.name, "kind, tenant")},
+            ),
+            Panel(
+                "What waits for a decision?",
+                "short",
+                {"{{kind}} {{tenant}}": f"sum by (kind, tenant) ({metrics.DEAD_LETTERS_WAITING.name})"},
+            ),
+            Panel(
+                "What is replayed?", "ops", {"{{kind}}": _rate(metrics.DEAD_LETTERS_REPLAYED.name, "kind")}
+            ),
+            Panel(
+                "How long do handlers take?",
+                "s",
+                {"p99 {{kind}}": _quantile(0.99, metrics.CONSUMER_HANDLER_DURATION.name, "kind")},
+            ),
+        ],
+    ),
+    Page(
+        "field-encryption",
+        "Field encryption",
+        [
+            Panel(
+                "How much lies encrypted?",
+                "percentunit",
+                {"{{tenant}} {{field}}": f"min by (tenant, field) ({metrics.FLE_COVERAGE.name}{{{TENANT}}})"},
+            ),
+            Panel(
+                "How far is the rotation?",
+                "short",
+                {
+                    "{{tenant}} remaining": _largest(
+                        metrics.FLE_ROTATION_ROWS_REMAINING.name, "tenant", TENANT
+                    )
+                },
+            ),
+            Panel(
+                "When was the last rotation?",
+                "s",
+                {"{{tenant}}": _since(metrics.FLE_ROTATION_LAST_SUCCESS.name, "tenant")},
+            ),
+            Panel(
+                "What waits for a checkpoint, or for destruction?",
+                "s",
+                {
+                    "entries of the audit log": f"max({metrics.FLE_AUDIT_UNSIGNED_AGE.name})",
+                    "keys that are due": f"max({metrics.FLE_DESTRUCTION_OVERDUE.name})",
+                },
+            ),
+            Panel(
+                "What can't be read?",
+                "ops",
+                {"{{tenant}} {{reason}}": _rate(metrics.FLE_DECRYPT_FAILURES.name, "tenant, reason", TENANT)},
+            ),
+            Panel(
+                "How much work is it?",
+                "ops",
+                {"{{tenant}} {{operation}}": _rate(metrics.FLE_OPERATIONS.name, "tenant, operation", TENANT)},
+            ),
+            Panel(
+                "How often is the KMS asked?",
+                "ops",
+                {"{{tenant}} {{operation}}": _rate(metrics.FLE_KMS_CALLS.name, "tenant, operation", TENANT)},
+            ),
+        ],
+        tenants=True,
+    ),
+    Page(
+        "registry-mirror",
+        "Registry mirror",
+        [
+            Panel(
+                "How far behind is the secondary?",
+                "s",
+                {"{{repository}}": _largest(metrics.MIRROR_LAG.name, "repository")},
+            ),
+            Panel("How long does a push take?", "s", {"p99": _quantile(0.99, metrics.MIRROR_DURATION.name)}),
+            Panel(
+                "Where do they differ?",
+                "short",
+                {"{{repository}} {{finding}}": f"max by (repository, finding) ({_DRIFT}) > 0"},
+            ),
+            Panel(
+                "What is copied?", "Bps", {"{{repository}}": _rate(metrics.MIRROR_BYTES.name, "repository")}
+            ),
+            Panel(
+                "What becomes of pushes?",
+                "ops",
+                {"{{outcome}}": _rate(metrics.MIRROR_COPIES.name, "outcome")},
+            ),
+            Panel("How many pushes are parked?", "short", {"parked": f"max({metrics.MIRROR_PARKED.name})"}),
+            Panel(
+                "When was all compared?", "s", {"age": _since(metrics.MIRROR_COMPARED_LAST_SUCCESS.name, "")}
+            ),
+        ],
+    ),
+    Page(
+        "backups",
+        "Backups",
+        [
+            Panel(
+                "How old is the newest backup?",
+                "s",
+                {"{{store}}": _since(metrics.BACKUP_LAST_SUCCESS.name, "store")},
+            ),
+            Panel(
+                "How old is the last proven restore?",
+                "s",
+                {"{{store}}": _since(metrics.BACKUP_LAST_VERIFIED.name, "store")},
+            ),
+            Panel("How large is it?", "bytes", {"{{store}}": _largest(metrics.BACKUP_SIZE.name, "store")}),
+            Panel("How long does it take?", "s", {"backup": f"max({metrics.BACKUP_DURATION.name})"}),
+            Panel(
+                "How soon would we be back?",
+                "s",
+                {
+                    "recovery time {{store}}": _largest(metrics.BACKUP_DRILL_RECOVERY_TIME.name, "store"),
+                    "recovery point {{store}}": _largest(metrics.BACKUP_DRILL_RECOVERY_POINT.name, "store"),
+                },
+            ),
+        ],
+    ),
+    Page(
+        "tenant-ramp",
+        "Tenant ramp and shedding",
+        [
+            Panel(
+                "Which version serves?",
+                "reqps",
+                {"{{tenant}} {{version}}": f"tenant_version:requests:rate5m{{{TENANT}}}"},
+            ),
+            Panel(
+                "Which version fails?",
+                "percentunit",
+                {"{{tenant}} {{version}}": f"tenant_version:error_ratio:rate5m{{{TENANT}}}"},
+            ),
+            Panel(
+                "Who is refused?", "percentunit", {"{{tenant}}": f"tenant:throttled_ratio:rate5m{{{TENANT}}}"}
+            ),
+            Panel(
+                "Who is near the limit?",
+                "percentunit",
+                {"{{tenant}}": f"tenant:limit_utilisation:ratio_rate5m{{{TENANT}}}"},
+            ),
+            Panel(
+                "What does the gateway shed?",
+                "ops",
+                {"requests": _rate(foreign.ENVOY_CONCURRENCY_BLOCKED.name)},
+            ),
+            Panel(
+                "How many retries?",
+                "ops",
+                {"{{envoy_cluster_name}}": _rate(foreign.ENVOY_RETRIES.name, "envoy_cluster_name")},
+            ),
+        ],
+        tenants=True,
+    ),
+    Page(
+        "tenant-objectives",
+        "Tenant objectives",
+        [
+            Panel(
+                "How much budget is left?",
+                "percentunit",
+                {"{{tenant}}": f"tenant:availability_budget_remaining:ratio_30d{{{TENANT}}}"},
+            ),
+            Panel("How many requests?", "reqps", {"{{tenant}}": f"tenant:requests:rate5m{{{TENANT}}}"}),
+            Panel("How many fail?", "percentunit", {"{{tenant}}": f"tenant:error_ratio:rate5m{{{TENANT}}}"}),
+            Panel(
+                "How many are too slow?",
+                "percentunit",
+                {"{{tenant}}": f"tenant:slow_ratio:rate5m{{{TENANT}}}"},
+            ),
+            Panel(
+                "How long do they take?",
+                "ms",
+                {f"p{share} {{{{tenant}}}}": f"{_DURATION}:p{share}_5m{{{TENANT}}}" for share in (50, 99)},
+            ),
+            Panel(
+                "What fires?",
+                "short",
+                {"{{alertname}} {{tenant}}": f'{foreign.ALERTS.name}{{alertstate="firing", {TENANT}}}'},
+            ),
+        ],
+        tenants=True,
+    ),
+    Page(
+        "usage",
+        "Usage",
+        [
+            Panel(
+                "What do tenants ask?",
+                "reqps",
+                {"{{tenant}} {{status}}": _rate(_REQUESTS, "tenant, status", TENANT)},
+            ),
+            Panel(
+                "How much do they send?",
+                "Bps",
+                {"{{tenant}}": _rate(foreign.GATEWAY_RECEIVED_BYTES.name, "tenant", TENANT)},
+            ),
+            Panel(
+                "How much do they get?",
+                "Bps",
+                {"{{tenant}}": _rate(foreign.GATEWAY_SENT_BYTES.name, "tenant", TENANT)},
+            ),
+            Panel(
+                "How many events?",
+                "ops",
+                {"{{tenant}} {{outcome}}": _rate(metrics.INGEST_EVENTS.name, "tenant, outcome", TENANT)},
+            ),
+            Panel(
+                "How often is the data key cached?",
+                "percentunit",
+                {"{{tenant}}": _hit_ratio(TENANT)},
+            ),
+            Panel(
+                "Who sends too many spans?",
+                "ops",
+                {"{{tenant}}": _rate(metrics.SAMPLING_OVERFLOW_SPANS.name, "tenant", TENANT)},
+            ),
+        ],
+        tenants=True,
+    ),
+)
+"""Every dashboard."""

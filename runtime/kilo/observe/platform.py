@@ -1,0 +1,365 @@
+"""Alerts on the platform's own parts: outbox, change capture, encryption, mirror, backups, gateway, sampling.
+
+Each threshold stands beside its alert, with the reason where the number does not speak for itself.
+A part that has gone silent alerts as well: an absent series compares as nothing, so what must
+always report has an ``absent()`` of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kilo.observe import foreign, metrics
+from kilo.observe.alerts import Alert
+
+_GIBIBYTE = 2**30
+_DAY_SECONDS = 86_400
+
+
+def outbox_alerts() -> list[Alert]:
+    """Alert on events that wait, are lost or can't be published."""
+    age, watermark = metrics.OUTBOX_OLDEST_AGE.name, metrics.OUTBOX_WATERMARK_AGE.name
+    reconciled = metrics.OUTBOX_RECONCILE_LAST_SUCCESS.name
+    return [
+        Alert(
+            "OutboxLag",
+            f"max({age}) > 60",
+            "page",
+            "The oldest event has waited in the outbox for {{ $value | humanizeDuration }}",
+            "2m",
+        ),
+        Alert(
+            "OutboxWorkerDown",
+            f"absent({metrics.OUTBOX_ROWS_WAITING.name})",
+            "page",
+            "No outbox worker reports",
+            "3m",
+        ),
+        Alert(
+            "OutboxWatermarkHeld",
+            f"max({watermark}) > 300",
+            "ticket",
+            "A transaction open for {{ $value | humanizeDuration }} holds back the outbox and its clean-up",
+            "5m",
+        ),
+        Alert(
+            "OutboxPublishErrors",
+            f"sum(rate({metrics.OUTBOX_PUBLISH_ERRORS.name}[5m])) > 0",
+            "ticket",
+            "The bus has refused publishes for ten minutes",
+            "10m",
+        ),
+        Alert(
+            "OutboxStuckAggregate",
+            f"max({metrics.OUTBOX_STUCK_AGGREGATES.name}) > 0",
+            "ticket",
+            "{{ $value }} aggregates wait behind an event that can't be published",
+            "5m",
+        ),
+        Alert(
+            "OutboxEventsLost",
+            f"max({metrics.OUTBOX_LOST.name}) > 0",
+            "page",
+            "{{ $value }} events are marked as published and are not on the bus",
+        ),
+        Alert(
+            "OutboxReconcilerStale",
+            f"time() - max({reconciled}) > 900",
+            "ticket",
+            "Outbox and stream were last compared {{ $value | humanizeDuration }} ago",
+            "5m",
+        ),
+    ]
+
+
+def capture_alerts() -> list[Alert]:
+    """Alert on a connector that is down and on WAL that piles up behind it."""
+    lag, limit = metrics.REPLICATION_SLOT_LAG.name, metrics.REPLICATION_SLOT_LIMIT.name
+    return [
+        Alert(
+            "CdcConnectorDown",
+            f"max by (slot) ({metrics.REPLICATION_SLOT_ACTIVE.name}) == 0",
+            "page",
+            "No connector streams from the replication slot {{ $labels.slot }}",
+            "3m",
+        ),
+        Alert(
+            "SlotWalRetention",
+            f"max by (slot) ({lag}) > {_GIBIBYTE}",
+            "ticket",
+            "The replication slot {{ $labels.slot }} retains {{ $value | humanize1024 }}B of WAL",
+            "5m",
+        ),
+        # Beyond its limit PostgreSQL drops the slot, and events not yet streamed go with it.
+        Alert(
+            "SlotNearLoss",
+            f"max by (slot) ({lag}) > on () group_left () (0.5 * max({limit}) > 0)",
+            "page",
+            "The replication slot {{ $labels.slot }} has used half of the WAL it may retain",
+            "1m",
+        ),
+    ]
+
+
+def consumer_alerts() -> list[Alert]:
+    """Alert on consumers that stand still and on dead letters."""
+    return [
+        Alert(
+            "ConsumerStalled",
+            f"max({metrics.CONSUMER_EVENTS_PENDING.name}) > 0 "
+            f"unless on () sum(rate({metrics.CONSUMER_EVENTS.name}[5m])) > 0",
+            "page",
+            "{{ $value }} events are pending and no consumer takes any",
+            "5m",
+        ),
+        Alert(
+            "DeadLetters",
+            f"sum by (kind, tenant) (increase({metrics.DEAD_LETTERS.name}[10m])) > 0",
+            "ticket",
+            "Events of kind {{ $labels.kind }} of {{ $labels.tenant }} were parked as dead letters",
+        ),
+        Alert(
+            "DeadLettersWaiting",
+            f"sum by (kind, tenant) ({metrics.DEAD_LETTERS_WAITING.name}) > 0",
+            "ticket",
+            "Dead letters of {{ $labels.tenant }} ({{ $labels.kind }}) have waited for a day",
+            "1d",
+        ),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionRhythm:
+    """The longest time between two checkpoints, and between two looks for keys to destroy."""
+
+    checkpoint_seconds: int = 3600
+    destruction_seconds: int = _DAY_SECONDS
+
+
+HOURLY = EncryptionRhythm()
+
+
+def encryption_alerts(rhythm: EncryptionRhythm) -> list[Alert]:
+    """Alert on fields that can't be read, on fields that should lie encrypted and don't, on work not done."""
+    return [
+        Alert(
+            "FleDecryptFailures",
+            f"sum by (tenant, reason) (increase({metrics.FLE_DECRYPT_FAILURES.name}[10m])) > 0",
+            "page",
+            "Fields of {{ $labels.tenant }} could not be decrypted: {{ $labels.reason }}",
+        ),
+        Alert(
+            "TenantKeyDisabled",
+            f'max by (tenant) ({metrics.FLE_KMS_KEY_STATE.name}{{state=~"disabled|gone"}}) == 1',
+            "page",
+            "The KMS key of {{ $labels.tenant }} is disabled or gone: its fields can't be read",
+        ),
+        # While it waits, deletion can still be cancelled; afterwards nothing brings the data back.
+        Alert(
+            "TenantKeyDeletionScheduled",
+            f'max by (tenant) ({metrics.FLE_KMS_KEY_STATE.name}{{state="pending-deletion"}}) == 1',
+            "page",
+            "The KMS key of {{ $labels.tenant }} is scheduled for deletion",
+        ),
+        Alert(
+            "FleCoverageIncomplete",
+            f"min by (tenant, field) ({metrics.FLE_COVERAGE.name}) < 1",
+            "ticket",
+            "Of {{ $labels.tenant }}'s {{ $labels.field }}, {{ $value | humanizePercentage }} lies encrypted",
+            "1h",
+        ),
+        # Encrypted without being configured so, or plain though configured to be encrypted.
+        Alert(
+            "FleScopeMismatch",
+            f"max({metrics.FLE_SCOPE_MISMATCHES.name}) > 0",
+            "ticket",
+            "{{ $value }} fields lie otherwise than the stage's configuration says",
+            "1h",
+        ),
+        # Until it is signed, whoever owns the database can rewrite an entry unseen. An hour's grace.
+        Alert(
+            "FleCheckpointOverdue",
+            f"max({metrics.FLE_AUDIT_UNSIGNED_AGE.name}) > {rhythm.checkpoint_seconds + 3600}",
+            "ticket",
+            "An entry of the audit log has waited for a checkpoint for {{ $value | humanizeDuration }}",
+        ),
+        # A day's grace.
+        Alert(
+            "FleDestructionOverdue",
+            f"max({metrics.FLE_DESTRUCTION_OVERDUE.name}) > {rhythm.destruction_seconds + _DAY_SECONDS}",
+            "ticket",
+            "A retired key should have been destroyed {{ $value | humanizeDuration }} ago",
+        ),
+    ]
+
+
+def registry_alerts() -> list[Alert]:
+    """Alert on a secondary registry that is behind or not the same."""
+    drift = metrics.MIRROR_DRIFT.name
+    return [
+        # The goal is five minutes from push to mirrored.
+        Alert(
+            "MirrorLag",
+            f"max by (repository) ({metrics.MIRROR_LAG.name}) > 300",
+            "ticket",
+            "A push to {{ $labels.repository }} has not been mirrored for {{ $value | humanizeDuration }}",
+        ),
+        Alert(
+            "MirrorDrift",
+            f'max by (repository, finding) ({drift}{{finding=~"drift|missing|missing_attestation"}}) > 0',
+            "ticket",
+            "{{ $labels.repository }} differs between the registries: {{ $labels.finding }}",
+            "10m",
+        ),
+        Alert(
+            "MirrorUnreachable",
+            f'max by (repository) ({drift}{{finding="unreachable"}}) > 0',
+            "ticket",
+            "{{ $labels.repository }} could not be compared: a registry does not answer",
+            "15m",
+        ),
+        Alert(
+            "MirrorQuarantined",
+            f'max by (repository) ({drift}{{finding="quarantined"}}) > 0',
+            "ticket",
+            "{{ $labels.repository }} has images that are not signed as required, and are not mirrored",
+            "15m",
+        ),
+        Alert(
+            "MirrorPushesParked",
+            f"max({metrics.MIRROR_PARKED.name}) > 0",
+            "ticket",
+            "{{ $value }} pushes could not be mirrored and are parked in the dead-letter queue",
+        ),
+        Alert(
+            "MirrorNotCompared",
+            f"time() - max({metrics.MIRROR_COMPARED_LAST_SUCCESS.name}) > 10800",
+            "ticket",
+            "The registries were last compared in full {{ $value | humanizeDuration }} ago",
+            # A worker that has just started has compared nothing yet.
+            "15m",
+        ),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRhythm:
+    """The longest time between two backups, and between two restore drills, that a stage plans for."""
+
+    backup_seconds: int = _DAY_SECONDS
+    drill_seconds: int = 7 * _DAY_SECONDS
+
+
+DAILY = BackupRhythm()
+
+
+def backup_alerts(rhythm: BackupRhythm) -> list[Alert]:
+    """Alert on backups that are missed, failed, slow, unverified or smaller than usual."""
+    success, failure = metrics.BACKUP_LAST_SUCCESS.name, metrics.BACKUP_LAST_FAILURE.name
+    verified, duration, size = (
+        metrics.BACKUP_LAST_VERIFIED.name,
+        metrics.BACKUP_DURATION.name,
+        metrics.BACKUP_SIZE.name,
+    )
+    return [
+        # Two hours' grace. A store without any backup has the time 0, which is long ago.
+        Alert(
+            "BackupMissed",
+            f"time() - max by (store) ({success}) > {rhythm.backup_seconds + 2 * 3600}",
+            "page",
+            "The {{ $labels.store }} store has had no whole backup for {{ $value | humanizeDuration }}",
+        ),
+        # Whoever watches the stores is gone, and the other alerts on backups are blind.
+        Alert(
+            "BackupsUnwatched",
+            f"absent({success})",
+            "page",
+            "Nothing reports on the backups",
+            lasting="15m",
+        ),
+        Alert(
+            "BackupFailed",
+            f"max by (store) ({failure}) > max by (store) ({success})",
+            "ticket",
+            "The last backup to the {{ $labels.store }} store failed",
+        ),
+        Alert(
+            "BackupSlow",
+            f"max({duration}) > 600 and max({duration}) > 2 * max(avg_over_time({duration}[7d]))",
+            "ticket",
+            "The last backup took {{ $value | humanizeDuration }}, twice the usual",
+        ),
+        # A day's grace.
+        Alert(
+            "BackupUnverified",
+            f"time() - max by (store) ({verified}) > {rhythm.drill_seconds + _DAY_SECONDS}",
+            "ticket",
+            "No restore from the {{ $labels.store }} store was proven for {{ $value | humanizeDuration }}",
+        ),
+        Alert(
+            "BackupShrunk",
+            f"min by (store) ({size}) < 0.7 * max by (store) (max_over_time({size}[7d]))",
+            "ticket",
+            "The last backup in the {{ $labels.store }} store is far smaller than those before it",
+        ),
+    ]
+
+
+def gateway_alerts() -> list[Alert]:
+    """Alert on a gateway that is down, sheds load or refuses its configuration."""
+    rejected = (
+        foreign.ENVOY_ROUTES_REJECTED,
+        foreign.ENVOY_CLUSTERS_REJECTED,
+        foreign.ENVOY_LIMITS_REJECTED,
+        foreign.ENVOY_RUNTIME_REJECTED,
+    )
+    blocked, closed = foreign.ENVOY_CONCURRENCY_BLOCKED.name, foreign.ENVOY_OVERLOAD_CLOSED.name
+    return [
+        Alert("GatewayDown", f"absent({foreign.ENVOY_LIVE.name} == 1)", "page", "No gateway is alive", "2m"),
+        Alert(
+            "GatewayConfigRejected",
+            " or ".join(f"sum(increase({series.name}[15m])) > 0" for series in rejected),
+            "page",
+            "A gateway refused its new configuration and runs on with the old one",
+        ),
+        Alert(
+            "GatewayShedding",
+            f"sum(rate({blocked}[5m])) > 0 or sum(rate({closed}[5m])) > 0",
+            "ticket",
+            "The gateway sheds {{ $value | humanize }} requests a second to protect latency",
+            "10m",
+        ),
+        Alert(
+            "RetryBudgetSpent",
+            f"sum by (envoy_cluster_name) (rate({foreign.ENVOY_RETRIES_REFUSED.name}[5m])) > 0",
+            "ticket",
+            "Retries to {{ $labels.envoy_cluster_name }} are held back by their budget",
+            "10m",
+        ),
+    ]
+
+
+def sampling_alerts() -> list[Alert]:
+    """Alert on tenants whose spans exceed their allowance."""
+    return [
+        Alert(
+            "SamplingGuardTripped",
+            f"max by (tenant, attribute) ({metrics.SAMPLING_GUARD_TRIPPED.name}) == 1",
+            "ticket",
+            "{{ $labels.tenant }} is over its span allowance because of {{ $labels.attribute }}",
+            "5m",
+        ),
+    ]
+
+
+def process_alerts() -> list[Alert]:
+    """Alert on any scraped process that no longer answers."""
+    return [
+        Alert(
+            "TargetDown",
+            f"{foreign.UP.name} == 0",
+            "ticket",
+            "{{ $labels.job }} at {{ $labels.instance }} does not answer its metrics endpoint",
+            "5m",
+        ),
+    ]

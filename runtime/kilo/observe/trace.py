@@ -1,0 +1,93 @@
+"""``kilo trace``: an event's whole life, from what the platform itself has stored."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kilo.environment import database_url
+from kilo.errors import CheckFailed, Unreachable
+
+_STEPS = """
+SELECT received_at, 'ingest', 'stored', kind || ' of ' || aggregate || ' ' || aggregate_id, NULL
+FROM events WHERE fingerprint = %(f)s
+UNION ALL
+SELECT created_at, 'outbox', 'written', 'row ' || id || ', goes by ' || publisher, traceparent
+FROM outbox WHERE fingerprint = %(f)s
+UNION ALL
+SELECT dequeued_at, publisher, 'published', 'acknowledged by the bus', traceparent
+FROM outbox WHERE fingerprint = %(f)s AND dequeued_at IS NOT NULL
+UNION ALL
+SELECT received_at, 'consumer ' || consumer, 'handled',
+       CASE duplicates WHEN 0 THEN 'by ' || publisher
+                       ELSE 'by ' || publisher || ', ' || duplicates || ' duplicates suppressed' END, NULL
+FROM inbox WHERE fingerprint = %(f)s
+UNION ALL
+SELECT first_at, 'consumer ' || consumer, 'set aside', error, traceparent
+FROM dead_letters WHERE fingerprint = %(f)s
+UNION ALL
+SELECT last_at, 'dead letter ' || id, state, attempts || ' attempts, ' || replays || ' replays', traceparent
+FROM dead_letters WHERE fingerprint = %(f)s AND (last_at > first_at OR state <> 'parked')
+UNION ALL
+SELECT e.edited_at, 'dead letter ' || d.id, 'edited', 'by ' || e.edited_by, NULL
+FROM dead_letter_edits e JOIN dead_letters d ON d.id = e.dead_letter_id WHERE d.fingerprint = %(f)s
+ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of an event's life."""
+
+    at: datetime
+    where: str
+    what: str
+    details: str
+    traceparent: str | None
+
+
+def life_of(connection: psycopg.Connection[Any], fingerprint: str) -> list[Step]:
+    """The steps of the event with ``fingerprint``, oldest first."""
+    rows = connection.execute(_STEPS, {"f": fingerprint}).fetchall()
+    return [Step(*row) for row in rows]
+
+
+def trace(
+    fingerprint: Annotated[str, typer.Argument(help="TENANT/KEY, as ingest answered it.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Follow one event through every part: when it was stored, published, handled, set aside, replayed.
+
+    Reads the database of DATABASE_URL.
+
+    Example:  kilo trace acme/order-42
+    """
+    try:
+        with psycopg.connect(database_url(), connect_timeout=10) as connection:
+            steps = life_of(connection, fingerprint)
+    except psycopg.OperationalError as error:
+        msg = f"the database does not answer: {str(error).splitlines()[0]}"
+        raise Unreachable(msg) from error
+    if not steps:
+        msg = f"no event {fingerprint!r}: a fingerprint is TENANT/KEY, and is kept as long as its rows are"
+        raise CheckFailed(msg)
+    if as_json:
+        typer.echo(json.dumps([asdict(step) for step in steps], default=str, indent=2))
+        return
+    table = Table("at", "after", "where", "what", "details", title=fingerprint)
+    for step in steps:
+        after = (step.at - steps[0].at).total_seconds()
+        table.add_row(
+            step.at.isoformat(timespec="milliseconds"), f"{after:.3f} s", step.where, step.what, step.details
+        )
+    console = Console()
+    console.print(table)
+    known = next((step.traceparent for step in steps if step.traceparent), None)
+    console.print(f"traceparent {known or 'none'}", highlight=False)

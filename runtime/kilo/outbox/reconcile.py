@@ -1,0 +1,395 @@
+"""The reconciler: proves that every row that was published is in the stream, and mends it when not.
+
+It reads the stream twice. At its end, to mark the rows that change capture has delivered. And a while
+behind, to compare: a row counts as delivered only when the stream still holds its event after the bus has
+synced it to disk (``LAG_SECONDS``, three times the bus's sync interval), so that what a power cut took
+from the bus is found missing. Rows are kept for days, so what is missing is published again, with a new
+message id since the bus may still know the old one, and with the same fingerprint.
+
+What is compared is told apart without comparing clocks: database, bus and this process may each have
+another. Every few seconds the reconciler notes the database's time and the stream's end; a while later,
+by its own stopwatch, rows that the database had marked until then are looked for up to that end. A row is
+marked after its event was stored, so it lies there.
+
+A row of change capture that does not arrive is lost only when its slot has confirmed more WAL than there
+was when the row was seen, or when the slot is gone. Until then the connector is merely slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import psycopg
+from prometheus_client import REGISTRY
+from psycopg import AsyncConnection
+
+from kilo.bus import Bus, BusError, Message, Received, encode_headers, event_headers, same_history
+from kilo.contract import StackOutputs
+from kilo.observe.metrics import OUTBOX_LOST, OUTBOX_RECONCILE_LAST_SUCCESS, OUTBOX_RECONCILED
+from kilo.outbox.published import outbox_published
+from kilo.service import Health
+
+_log = logging.getLogger(__name__)
+_published = outbox_published("cdc")
+_lost = OUTBOX_LOST.create(REGISTRY)
+_reconciled = OUTBOX_RECONCILED.create(REGISTRY)
+_success = OUTBOX_RECONCILE_LAST_SUCCESS.create(REGISTRY)
+
+LAG_SECONDS = 30.0
+_MARGIN_SECONDS = 5.0
+"""How long a mark may take to be committed."""
+_CYCLE_SECONDS = 1.0
+_COMPARE_SECONDS = 5.0
+_KEEP_SECONDS = 600.0
+_KEEP_MOST = 2_000_000
+"""Events remembered at most, about 200 MB. What is forgotten and still needed is published once too often."""
+_BATCH = 2000
+_MISSING_MOST = 50_000
+"""Rows mended in one comparison, at most; the next goes on from there."""
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
+
+_ROWS = (
+    "SELECT id, created_at, fingerprint, aggregate, aggregate_id, kind, tenant, traceparent, payload::text"
+    " FROM outbox WHERE id = ANY(%s) ORDER BY id"
+)
+_MARK = (
+    "UPDATE outbox SET dequeued_at = now() WHERE fingerprint = ANY(%s) AND created_at BETWEEN %s AND %s"
+    " AND dequeued_at IS NULL AND publisher = 'cdc'"
+)
+
+
+@dataclass(slots=True)
+class _Progress:
+    marked: int
+    marked_stored_at: float | None
+    resume: int
+    verified_until: datetime
+
+
+class _Horizon(NamedTuple):
+    """A moment, by each clock: what had happened until then."""
+
+    noted_at: float
+    """By this process's stopwatch."""
+    database_time: datetime
+    stream_end: int
+
+
+class Reconciler:
+    """One reconciler of a stage; further copies stand by.
+
+    Args:
+        database_url: with the worker role's credentials.
+        connect_bus: connects to the bus; called again whenever the connection is lost.
+        outputs: the stage's.
+        health: told whether the parts that are needed answer.
+        lag_seconds: how far behind the comparison is, at least; longer than the bus's sync interval.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        connect_bus: Callable[[], Awaitable[Bus]],
+        outputs: StackOutputs,
+        health: Health | None = None,
+        lag_seconds: float = LAG_SECONDS,
+    ) -> None:
+        self._url = database_url
+        self._connect_bus = connect_bus
+        self._outputs = outputs
+        self._health = health or Health()
+        self._lag = lag_seconds
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until ``stopping`` is set; parts that are away are waited for."""
+        pause = 0.2
+        while not stopping.is_set():
+            try:
+                await self._session(stopping)
+                pause = 0.2
+            except (psycopg.OperationalError, psycopg.InterfaceError, BusError, TimeoutError) as error:
+                part = "bus" if isinstance(error, BusError) else "database"
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                self._health.broken(part, reason)
+                _log.warning("starting again in %.1f s: %s: %s", pause, part, reason)
+                await _wait(stopping, pause * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+                pause = min(2 * pause, 5.0)
+
+    async def _session(self, stopping: asyncio.Event) -> None:
+        async with await AsyncConnection.connect(
+            self._url, autocommit=True, connect_timeout=5, application_name="kilo-outbox-reconciler"
+        ) as connection:
+            self._health.fine("database")
+            buses = [await self._connect_bus() for _ in range(3)]
+            self._health.fine("bus")
+            try:
+                while not await _lead(connection):
+                    await _wait(stopping, _CYCLE_SECONDS)
+                    if stopping.is_set():
+                        return
+                await _Comparison(connection, buses, self._outputs, self._lag).run(stopping)
+            finally:
+                for bus in buses:
+                    await bus.close()
+
+
+class _Comparison:
+    """The work of the copy that leads, while database and bus answer."""
+
+    def __init__(
+        self, connection: AsyncConnection[Any], buses: Sequence[Bus], outputs: StackOutputs, lag: float
+    ) -> None:
+        self._connection = connection
+        self._publisher, self._at_end, self._behind = buses
+        self._stream = outputs.bus.stream
+        self._prefix = outputs.bus.subject_prefix
+        self._slot = outputs.outbox.replication_slot
+        self._lag = lag
+        self._seen: set[int] = set()
+        self._order: deque[tuple[float, int, int]] = deque()
+        self._held_back: list[Received] = []
+        self._read_until = 0
+        self._horizons: deque[_Horizon] = deque()
+        self._suspects: list[tuple[int, str]] = []
+        self._suspected_at = 0.0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        progress = await self._load()
+        self._read_until = progress.resume
+        ends = self._at_end.read(self._stream, progress.marked, _BATCH)
+        behind = self._behind.read(self._stream, progress.resume, _BATCH)
+        compare_at = 0.0
+        while not stopping.is_set():
+            await self._mark_captured(ends, progress)
+            if time.monotonic() >= compare_at:
+                await self._compare(behind, progress)
+                compare_at = time.monotonic() + _COMPARE_SECONDS
+            await _wait(stopping, _CYCLE_SECONDS)
+
+    async def _compare(self, behind: Any, progress: _Progress) -> None:
+        horizon = await self._horizon()
+        missing: list[int] = []
+        if horizon:
+            await self._remember(behind, horizon.stream_end)
+            missing = await self._missing(progress, horizon.database_time)
+        missing += await self._never_captured()
+        _lost.set(len(missing))
+        if missing:
+            await self._publish(missing)
+        await self._save(progress, len(missing))
+        _success.set_to_current_time()
+
+    async def _load(self) -> _Progress:
+        cursor = await self._connection.execute(
+            "INSERT INTO outbox_reconciler (stream, verified_until) VALUES (%s, now() - interval '1 hour')"
+            " ON CONFLICT (stream) DO UPDATE SET stream = excluded.stream"
+            " RETURNING marked, marked_stored_at, resume, verified_until",
+            (self._stream,),
+        )
+        row = await cursor.fetchone()
+        assert row is not None  # noqa: S101  RETURNING of an upsert has one row
+        progress = _Progress(*row)
+        if not await same_history(
+            self._publisher, self._stream, progress.marked, progress.marked_stored_at
+        ) or progress.resume > await self._publisher.last_position(self._stream):
+            _log.warning(
+                "stream %s is not the one of which %d was read: comparing everything that the outbox holds",
+                self._stream,
+                progress.marked,
+            )
+            return _Progress(0, None, 0, _LONG_AGO)
+        return progress
+
+    async def _mark_captured(self, ends: Any, progress: _Progress) -> None:
+        """Mark rows that change capture has delivered, up to the stream's present end."""
+        newest = await self._publisher.last_position(self._stream)
+        if newest < progress.marked:
+            msg = f"stream {self._stream} ends at {newest}, and was read up to {progress.marked}"
+            raise BusError(msg)
+        while progress.marked < newest:
+            batch: Sequence[Received] = await anext(ends)
+            if not batch:
+                return
+            captured = [
+                (each.headers["fingerprint"], datetime.fromisoformat(each.headers["created-at"]))
+                for each in batch
+                if each.headers.get("publisher") == "cdc"
+                and {"fingerprint", "created-at"} <= each.headers.keys()
+            ]
+            if captured:
+                times = [created_at for _, created_at in captured]
+                marked = await self._connection.execute(
+                    _MARK,
+                    ([fingerprint for fingerprint, _ in captured], min(times), max(times)),
+                    prepare=True,
+                )
+                _published.inc(marked.rowcount)
+            progress.marked = batch[-1].position
+            progress.marked_stored_at = batch[-1].stored_at
+
+    async def _horizon(self) -> _Horizon | None:
+        """Note the present moment, and return the newest one that lies long enough ago, if there is any."""
+        cursor = await self._connection.execute("SELECT clock_timestamp()")
+        row = await cursor.fetchone()
+        assert row is not None  # noqa: S101  a SELECT without FROM has one row
+        # The stream's end comes after the time: what was marked until then has been stored by now.
+        end = await self._publisher.last_position(self._stream)
+        self._horizons.append(_Horizon(time.monotonic(), row[0], end))
+        found: _Horizon | None = None
+        while self._horizons and self._horizons[0].noted_at <= time.monotonic() - self._lag:
+            found = self._horizons.popleft()
+        return found
+
+    async def _remember(self, behind: Any, end: int) -> None:
+        """Remember what the stream holds up to the position ``end``."""
+        while self._read_until < end:
+            batch, self._held_back = self._held_back or list(await anext(behind)), []
+            if not batch:
+                break
+            ripe = [each for each in batch if each.position <= end]
+            self._held_back = batch[len(ripe) :]
+            for each in ripe:
+                key = hash(each.headers.get("fingerprint", ""))
+                self._seen.add(key)
+                self._order.append((each.stored_at, key, each.position))
+            self._read_until = ripe[-1].position if ripe else end
+        newest = self._order[-1][0] if self._order else 0.0
+        while self._order and (self._order[0][0] < newest - _KEEP_SECONDS or len(self._order) > _KEEP_MOST):
+            self._seen.discard(self._order.popleft()[1])
+
+    async def _missing(self, progress: _Progress, database_time: datetime) -> list[int]:
+        """Rows that were marked before ``database_time`` and that the stream does not hold."""
+        until = database_time - timedelta(seconds=_MARGIN_SECONDS)
+        if until <= progress.verified_until:
+            # The database's clock was set back, as by a failover: what is marked from here on is older.
+            progress.verified_until = until
+            return []
+        missing: list[int] = []
+        last = progress.verified_until
+        async with self._connection.transaction(), self._connection.cursor(name="marked") as cursor:
+            await cursor.execute(
+                "SELECT id, fingerprint, dequeued_at FROM outbox WHERE dequeued_at > %s AND dequeued_at <= %s"
+                " ORDER BY dequeued_at",
+                (progress.verified_until, until),
+            )
+            async for row_id, fingerprint, dequeued_at in cursor:
+                # Rows that were marked together are looked at together.
+                if len(missing) >= _MISSING_MOST and dequeued_at > last:
+                    until = last
+                    break
+                last = dequeued_at
+                if hash(fingerprint) not in self._seen:
+                    missing.append(row_id)
+        progress.verified_until = until
+        return missing
+
+    async def _never_captured(self) -> list[int]:
+        """Rows of change capture that will not come any more."""
+        if time.monotonic() - self._suspected_at < _MARGIN_SECONDS:
+            return []
+        cursor = await self._connection.execute(
+            "SELECT confirmed_flush_lsn::text, wal_status FROM pg_replication_slots WHERE slot_name = %s"
+            " AND database = current_database()",
+            (self._slot,),
+        )
+        slot = await cursor.fetchone()
+        gone = slot is None or slot[1] == "lost"
+        lost: list[int] = []
+        if self._suspects and (gone or await self._confirmed(slot, self._suspects[0][1])):
+            cursor = await self._connection.execute(
+                "SELECT id FROM outbox WHERE id = ANY(%s) AND dequeued_at IS NULL",
+                ([row_id for row_id, _ in self._suspects],),
+            )
+            lost = [row[0] for row in await cursor.fetchall()]
+            self._suspects = []
+        if not self._suspects:
+            cursor = await self._connection.execute(
+                "SELECT id, pg_current_wal_lsn()::text FROM outbox WHERE dequeued_at IS NULL"
+                " AND publisher = 'cdc' AND created_at < now() - %s * interval '1 s' ORDER BY id LIMIT 10000",
+                (self._lag,),
+            )
+            self._suspects = [(row[0], row[1]) for row in await cursor.fetchall()]
+        self._suspected_at = time.monotonic()
+        return lost
+
+    async def _confirmed(self, slot: Any, position: str) -> bool:
+        cursor = await self._connection.execute("SELECT %s::pg_lsn > %s::pg_lsn", (slot[0], position))
+        row = await cursor.fetchone()
+        return bool(row and row[0])
+
+    async def _publish(self, missing: Sequence[int]) -> None:
+        """Publish these rows again and mark them; oldest first, so that order is kept among them."""
+        ids = sorted(missing)
+        for start in range(0, len(ids), _BATCH):
+            cursor = await self._connection.execute(_ROWS, (ids[start : start + _BATCH],))
+            part = await cursor.fetchall()
+            receipts = await self._publisher.publish([self._message(row) for row in part])
+            stored = [
+                row for row, receipt in zip(part, receipts, strict=True) if receipt.position is not None
+            ]
+            if stored:
+                times = [row[1] for row in stored]
+                await self._connection.execute(
+                    "UPDATE outbox SET dequeued_at = now() WHERE id = ANY(%s)"
+                    " AND created_at BETWEEN %s AND %s",
+                    ([row[0] for row in stored], min(times), max(times)),
+                )
+            _reconciled.inc(len(stored))
+            _log.warning("published %d events again that the stream did not hold", len(stored))
+            if len(stored) < len(part):
+                msg = "the bus does not take events that are missing"
+                raise BusError(msg)
+
+    def _message(self, row: Any) -> Message:
+        _, created_at, fingerprint, aggregate, aggregate_id, kind, tenant, traceparent, payload = row
+        headers = event_headers(
+            message_id=f"{fingerprint}#{uuid.uuid4().hex[:12]}",
+            fingerprint=fingerprint,
+            kind=kind,
+            tenant=tenant,
+            aggregate_id=aggregate_id,
+            created_at=created_at,
+            publisher="worker",
+            traceparent=traceparent,
+        )
+        return Message(f"{self._prefix}.{aggregate}", aggregate_id, encode_headers(headers), payload.encode())
+
+    async def _save(self, progress: _Progress, republished: int) -> None:
+        if self._order:
+            progress.resume = max(progress.resume, self._order[0][2] - 1)
+        await self._connection.execute(
+            "UPDATE outbox_reconciler SET marked = %s, marked_stored_at = %s, resume = %s,"
+            " verified_until = %s, republished = republished + %s, compared_at = now() WHERE stream = %s",
+            (
+                progress.marked,
+                progress.marked_stored_at,
+                progress.resume,
+                progress.verified_until,
+                republished,
+                self._stream,
+            ),
+        )
+
+
+async def _lead(connection: AsyncConnection[Any]) -> bool:
+    cursor = await connection.execute("SELECT pg_try_advisory_lock(hashtextextended('outbox-reconciler', 0))")
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
+__all__ = ["LAG_SECONDS", "Reconciler"]

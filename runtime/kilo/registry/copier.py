@@ -1,0 +1,271 @@
+"""Copying a graph: blobs, then manifests from the leaves up, then referrers, and the tag last.
+
+What the destination holds is not sent again, and a blob that several images share is sent once
+however many threads want it. Where the destination has no referrers API, the copier keeps the
+fallback tags there, as a pushing client must.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from kilo.registry.blobs import CHUNK_BYTES, copy_blob, has_blob
+from kilo.registry.errors import Rejected
+from kilo.registry.graph import Graph, Node, RepositoryView, fallback_tag, referrers_index
+from kilo.registry.manifest import Descriptor, Manifest
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_REQUESTS_AT_ONCE = 8
+"""Of one image, for its manifests; each registry's connections are bounded by its transport."""
+
+
+@dataclass(slots=True)
+class Copied:
+    """What a copy had to send."""
+
+    manifests: int = 0
+    blobs: int = 0
+    sent_bytes: int = 0
+    tags: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.manifests or self.blobs or self.tags)
+
+    def add(self, other: Copied) -> None:
+        """Add another copy's counts to these."""
+        self.manifests += other.manifests
+        self.blobs += other.blobs
+        self.sent_bytes += other.sent_bytes
+        self.tags += other.tags
+
+
+class BlobPool:
+    """Copies blobs in parallel, each destination's blob once. One for all repositories of a run."""
+
+    def __init__(self, workers: int = 4, *, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="blob")
+        self._chunk_bytes = chunk_bytes
+        self._lock = threading.Lock()
+        self._copies: dict[tuple[str, str], Future[int]] = {}
+        self._held_by: dict[tuple[str, str], str] = {}
+
+    def copy(
+        self, source: RepositoryView, destination: RepositoryView, blob: Descriptor
+    ) -> tuple[Future[int], bool]:
+        """Have the blob at the destination.
+
+        Returns:
+            A future of the bytes that were sent, and whether this call is the one that sends them.
+        """
+        key = (destination.repository.name, blob.digest)
+        with self._lock:
+            running = self._copies.get(key)
+            if running is None or (running.done() and running.exception()):
+                running = self._executor.submit(self._ensure, source, destination, blob)
+                self._copies[key] = running
+                return running, True
+            return running, False
+
+    def close(self) -> None:
+        """Wait for what is under way and start nothing more."""
+        self._executor.shutdown(cancel_futures=True)
+
+    def _ensure(self, source: RepositoryView, destination: RepositoryView, blob: Descriptor) -> int:
+        target = destination.repository
+        sent = 0
+        shelf = (target.transport.base_url, blob.digest)
+        if not has_blob(target, blob.digest):
+            holder = self._held_by.get(shelf)
+            mount_from = holder if holder != target.path else None
+            sent = copy_blob(
+                source.repository, target, blob, mount_from=mount_from, chunk_bytes=self._chunk_bytes
+            )
+        self._held_by[shelf] = target.path
+        return sent
+
+
+class GraphLocks:
+    """Lets one copy at a time work on a manifest of a destination, for all copies of a process.
+
+    Events of one push come together, and their graphs share manifests. Two that extend the same fallback tag
+    would lose what the other listed, and a registry on a file system writes its links in place: one that is
+    written again is empty for a moment, and an index that names it is refused then.
+    """
+
+    def __init__(self) -> None:
+        # So many that two graphs seldom wait for each other without need, and no more with time.
+        self._locks = [threading.Lock() for _ in range(4096)]
+
+    @contextmanager
+    def held(self, destination: str, digests: Iterable[str]) -> Generator[None]:
+        """Hold the locks of these manifests of a destination; always in one order, so that none deadlock."""
+        places = {hash((destination, digest)) % len(self._locks) for digest in digests}
+        with ExitStack() as stack:
+            for place in sorted(places):
+                stack.enter_context(self._locks[place])
+            yield
+
+
+class GraphCopier:
+    """Copies graphs from one repository to another. Thread-safe where :class:`GraphLocks` are held."""
+
+    def __init__(self, source: RepositoryView, destination: RepositoryView, blobs: BlobPool) -> None:
+        self.source = source
+        self.destination = destination
+        self._blobs = blobs
+        self._held: set[str] = set()
+
+    def copy(
+        self,
+        graph: Graph,
+        *,
+        tag: str | None = None,
+        destination_digest: str | None = None,
+        deep: bool = False,
+    ) -> Copied:
+        """Copy what the destination lacks of ``graph`` and point ``tag`` at its root.
+
+        ``destination_digest`` is what the tag already points at there. Where that is the root, its
+        children are taken to be there too, since a tag moves last, and only referrers are looked
+        at; with ``deep`` nothing is taken for granted, down to the blobs.
+
+        Raises:
+            NotFound: the source lacks a part of its own graph.
+            Untrustworthy: the source sent something else than its digest says.
+            Rejected: the destination refused a part, such as a tag that may not move.
+            RegistryDown, AccessDenied: a side can't be used.
+        """
+        copied = Copied()
+        trusted = self._trusted(graph) if graph.root == destination_digest and not deep else frozenset[str]()
+        doubtful = [node for node in graph.nodes.values() if node.digest not in trusted]
+        held = _at_once(lambda node: self._destination_has(node.digest), doubtful)
+        missing = {node.digest: node for node, there in zip(doubtful, held, strict=True) if not there}
+        self._copy_blobs(doubtful if deep else list(missing.values()), copied)
+        for generation in graph.generations():
+            due = [
+                node
+                for node in generation
+                if node.digest in missing
+                and (node.digest != graph.root or tag is None or node.referrers or node.tags)
+            ]
+            _at_once(lambda node: self.destination.repository.put_manifest(self._manifest(node)), due)
+            copied.manifests += len(due)
+        subjects = [node for node in graph.nodes.values() if node.referrers]
+        copied.tags += sum(_at_once(lambda node: self._list_referrers(graph, node), subjects))
+        for name, digest in graph.cosign_tags.items():
+            self._point(name, graph.nodes[digest], copied)
+        if tag is not None and destination_digest != graph.root:
+            self.destination.repository.put_manifest(self._manifest(graph.nodes[graph.root]), tag)
+            copied.tags += 1
+        self._held.update(graph.nodes)
+        return copied
+
+    def lacks(self, graph: Graph, *, tag: str | None, destination_digest: str | None) -> bool:
+        """Whether :meth:`copy` would have to write anything. Raises as it does."""
+        if tag is not None and destination_digest != graph.root:
+            return True
+        trusted = self._trusted(graph) if graph.root == destination_digest else frozenset[str]()
+        return (
+            any(not self._destination_has(digest) for digest in graph.nodes if digest not in trusted)
+            or any(self._unlisted(node) for node in graph.nodes.values())
+            or any(not self._points(name, digest) for name, digest in graph.cosign_tags.items())
+        )
+
+    def _trusted(self, graph: Graph) -> frozenset[str]:
+        """What the destination need not be asked for one by one, given that its tag points at the root."""
+        found: set[str] = set()
+        waiting = [graph.root]
+        while waiting:
+            node = graph.nodes[waiting.pop()]
+            found.add(node.digest)
+            if node.manifest is not None:
+                waiting += [child.digest for child in node.manifest.children if child.digest in graph.nodes]
+            if node.referrers:
+                listed = {entry.digest for entry in self.destination.referrers(node.digest)}
+                waiting += [entry.digest for entry in node.referrers if entry.digest in listed]
+        return frozenset(found)
+
+    def _destination_has(self, digest: str) -> bool:
+        if digest not in self._held and self.destination.repository.resolve(digest) is not None:
+            self._held.add(digest)
+        return digest in self._held
+
+    def _copy_blobs(self, nodes: Sequence[Node], copied: Copied) -> None:
+        wanted = {
+            blob.digest: blob for manifest in _at_once(self._manifest, nodes) for blob in manifest.blobs
+        }
+        copies = [self._blobs.copy(self.source, self.destination, blob) for blob in wanted.values()]
+        wait([copy for copy, _ in copies])
+        for copy, own in copies:
+            sent = copy.result()
+            if own and sent:
+                copied.blobs += 1
+                copied.sent_bytes += sent
+
+    def _list_referrers(self, graph: Graph, node: Node) -> bool:
+        """See to it that the destination lists the node's referrers; says whether a tag moved for it."""
+        fresh = self._unlisted(node)
+        if not fresh:
+            return False
+        listed = self.destination.referrers(node.digest)
+        if self.destination.has_referrers_api:
+            # The registry lists them by itself; what was listed before the push is out of date.
+            self.destination.forget_referrers(node.digest)
+            return False
+        # From the manifests themselves: a source's list may leave artifact types out.
+        added = [self._manifest(graph.nodes[entry.digest]).descriptor() for entry in fresh]
+        self._attach(referrers_index((*listed, *added)), fallback_tag(node.digest))
+        self.destination.forget_referrers(node.digest)
+        return True
+
+    def _unlisted(self, node: Node) -> list[Descriptor]:
+        """The node's referrers that the destination does not list."""
+        if not node.referrers:
+            return []
+        listed = {entry.digest for entry in self.destination.referrers(node.digest)}
+        return [entry for entry in node.referrers if entry.digest not in listed]
+
+    def _point(self, tag: str, node: Node, copied: Copied) -> None:
+        if not self._points(tag, node.digest):
+            self._attach(self._manifest(node), tag)
+            copied.tags += 1
+
+    def _points(self, tag: str, digest: str) -> bool:
+        if tag not in self.destination.tags:
+            return False
+        found = self.destination.repository.resolve(tag)
+        return found is not None and found[0] == digest
+
+    def _attach(self, manifest: Manifest, tag: str) -> None:
+        """Point a tag that is made of a digest, and so must move as more is attached to that digest."""
+        try:
+            self.destination.repository.put_manifest(manifest, tag)
+        except Rejected as error:
+            if tag not in self.destination.tags:
+                raise
+            msg = (
+                f"{error}; without the referrers API a tag must move when more is attached to an image, and "
+                "this registry's tags can't: attach everything before the image is first mirrored"
+            )
+            raise Rejected(msg) from error
+        self.destination.add_tag(tag)
+
+    def _manifest(self, node: Node) -> Manifest:
+        if node.manifest is None:
+            node.manifest = self.source.read(node.digest)
+        return node.manifest
+
+
+def _at_once(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Call ``function`` with each item, several at a time: a registry's answer is mostly waiting."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(_REQUESTS_AT_ONCE, len(items)), thread_name_prefix="manifest") as executor:
+        return list(executor.map(function, items))

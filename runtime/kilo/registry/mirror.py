@@ -1,0 +1,257 @@
+"""The mirror worker: push events from the queue, each copied whole to the secondary registry.
+
+A message is deleted only when its push is in the secondary; while a copy runs its visibility is
+extended, and after a failure it comes back by itself, until the queue's redrive policy parks it.
+Delivery is at least once and copying is idempotent, so two workers, or one that was killed, do no
+harm. Events are best effort at the source, which is why the sweep exists beside this.
+
+The lag that is exported counts from the push, not from its event's arrival: the age of the oldest
+push seen and not yet mirrored, and a histogram of those that were. A push that is not signed as
+required is no lag: it is counted as quarantined.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from prometheus_client import CollectorRegistry
+
+from kilo.contract import RegistriesOutputs
+from kilo.errors import BadInput
+from kilo.observe import metrics
+from kilo.registry.drift import Kind
+from kilo.registry.events import PushEvent
+from kilo.registry.reference import Reference
+from kilo.registry.sync import Synchronizer, TagResult
+
+VISIBILITY_SECONDS = 120
+RETRY_SECONDS = 20
+LONGEST_RETRY_SECONDS = 900
+_LONG_POLL_SECONDS = 10
+_QUEUE_BACK_OFF_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class MirrorMetrics:
+    """The mirror's instruments."""
+
+    def __init__(self, registry: CollectorRegistry, repositories: tuple[str, ...]) -> None:
+        self.lag = metrics.MIRROR_LAG.create(registry)
+        self.duration = metrics.MIRROR_DURATION.create(registry)
+        self.copies = metrics.MIRROR_COPIES.create(registry)
+        self.sent_bytes = metrics.MIRROR_BYTES.create(registry)
+        self.drift = metrics.MIRROR_DRIFT.create(registry)
+        self.parked = metrics.MIRROR_PARKED.create(registry)
+        self.compared_all = metrics.MIRROR_COMPARED_LAST_SUCCESS.create(registry)
+        self._lock = threading.Lock()
+        self._waiting: dict[str, dict[tuple[str, str | None], float]] = {name: {} for name in repositories}
+        for name in repositories:
+            self.lag.labels(name).set_function(lambda name=name: self._oldest_age(name))
+
+    def seen(self, repository: str, event: PushEvent) -> None:
+        """Count a push as waiting from the moment it was made."""
+        with self._lock:
+            key = (event.detail.digest, event.detail.tag)
+            self._waiting.setdefault(repository, {}).setdefault(key, event.time.timestamp())
+
+    def mirrored(self, repository: str, event: PushEvent, result: TagResult) -> None:
+        """Count a push that is whole in the secondary."""
+        with self._lock:
+            self._waiting.get(repository, {}).pop((event.detail.digest, event.detail.tag), None)
+        self.duration.labels(repository).observe(max(0.0, time.time() - event.time.timestamp()))
+        self.sent_bytes.labels(repository).inc(result.copied.sent_bytes)
+
+    def decided(self, repository: str, event: PushEvent) -> None:
+        """Stop counting a push that is not to be copied: its image is not signed as required."""
+        with self._lock:
+            self._waiting.get(repository, {}).pop((event.detail.digest, event.detail.tag), None)
+
+    def settle(self, repository: str, is_settled: Callable[[str, str | None], bool]) -> None:
+        """Stop counting pushes that somebody else brought over: another worker, the sweep, a person.
+
+        ``is_settled`` is asked with the digest and tag of each push that counts as waiting.
+        """
+        with self._lock:
+            waiting = list(self._waiting.get(repository, {}))
+        for digest, tag in waiting:
+            if is_settled(digest, tag):
+                with self._lock:
+                    self._waiting[repository].pop((digest, tag), None)
+
+    def compared(self, repository: str, counts: Mapping[Kind, int], quarantined: int) -> None:
+        """Export what a comparison found."""
+        for kind in Kind:
+            self.drift.labels(repository, kind.label).set(counts.get(kind, 0))
+        self.drift.labels(repository, "quarantined").set(quarantined)
+
+    def _oldest_age(self, repository: str) -> float:
+        with self._lock:
+            oldest = min(self._waiting[repository].values(), default=None)
+        return max(0.0, time.time() - oldest) if oldest is not None else 0.0
+
+
+class Sides:
+    """Which repository of the primary is which of the secondary."""
+
+    def __init__(self, outputs: RegistriesOutputs) -> None:
+        self._primary, self._secondary = outputs.primary.url, outputs.secondary.url
+        self._path = outputs.primary.url.partition("/")[2]
+        self.repositories = outputs.repositories
+
+    def pair(self, name: str) -> tuple[Reference, Reference]:
+        """Both sides' references of the repository ``name``, which is without the registry's prefix."""
+        return Reference.parse(f"{self._primary}/{name}"), Reference.parse(f"{self._secondary}/{name}")
+
+    def name_of(self, registry_path: str) -> str:
+        """The name of the repository that an event calls by its path in the registry.
+
+        Raises:
+            BadInput: no mirrored repository has that path.
+        """
+        name = registry_path.removeprefix(f"{self._path}/") if self._path else registry_path
+        if name not in self.repositories:
+            msg = f"push event: detail.repository-name: {registry_path!r} is not mirrored"
+            raise BadInput(msg)
+        return name
+
+
+class Mirror:
+    """Drains the push queue."""
+
+    def __init__(
+        self,
+        outputs: RegistriesOutputs,
+        synchronizer: Synchronizer,
+        instruments: MirrorMetrics,
+        *,
+        jobs: int = 4,
+    ) -> None:
+        self._sides = Sides(outputs)
+        self._queue_url = outputs.push_queue_url
+        self._synchronizer = synchronizer
+        self._metrics = instruments
+        self._jobs = jobs
+        self._queue: Any = boto3.client(
+            "sqs",
+            region_name=outputs.primary.location,
+            config=Config(retries={"mode": "standard", "max_attempts": 3}, max_pool_connections=jobs + 2),
+        )
+        self._under_way: dict[str, Future[None]] = {}
+        self.ready = False
+
+    def run(self, stopping: threading.Event) -> None:
+        """Work until ``stopping`` is set; what is under way then is finished first."""
+        with ThreadPoolExecutor(self._jobs, thread_name_prefix="push") as executor:
+            while not stopping.is_set():
+                self._under_way = {key: work for key, work in self._under_way.items() if not work.done()}
+                free = self._jobs - len(self._under_way)
+                if free == 0:
+                    stopping.wait(0.05)
+                    continue
+                for message in self._receive(min(free, 10), stopping):
+                    handle = message["ReceiptHandle"]
+                    self._under_way[handle] = executor.submit(self._work, message)
+
+    def _receive(self, count: int, stopping: threading.Event) -> list[dict[str, Any]]:
+        try:
+            answer = self._queue.receive_message(
+                QueueUrl=self._queue_url,
+                MaxNumberOfMessages=count,
+                WaitTimeSeconds=1 if self._under_way else _LONG_POLL_SECONDS,
+                MessageSystemAttributeNames=["ApproximateReceiveCount"],
+                VisibilityTimeout=VISIBILITY_SECONDS,
+            )
+        except (BotoCoreError, ClientError) as error:
+            self.ready = False
+            log.warning("push queue: %s", error)
+            stopping.wait(_QUEUE_BACK_OFF_SECONDS)
+            return []
+        self.ready = True
+        return answer.get("Messages", [])
+
+    def _work(self, message: dict[str, Any]) -> None:
+        handle = message["ReceiptHandle"]
+        try:
+            event = PushEvent.parse(message["Body"])
+            done = not event.is_push or self._mirror(event, self._keeper(handle))
+        except BadInput as error:
+            # Left in the queue: its redrive policy parks it where a person will look.
+            log.error("%s", error)  # noqa: TRY400 - the line says it all
+            return
+        except Exception:
+            log.exception("push event %s", message.get("MessageId"))
+            return
+        try:
+            if done:
+                self._queue.delete_message(QueueUrl=self._queue_url, ReceiptHandle=handle)
+            else:
+                # Sooner than the visibility that a copy under way needs, so that the goal can still be met.
+                self._queue.change_message_visibility(
+                    QueueUrl=self._queue_url, ReceiptHandle=handle, VisibilityTimeout=_retry_seconds(message)
+                )
+        except (BotoCoreError, ClientError) as error:
+            log.warning("push queue: handled, but it will come again: %s", error)
+
+    def _mirror(self, event: PushEvent, keep: Callable[[], None]) -> bool:
+        name = self._sides.name_of(event.detail.repository)
+        self._metrics.seen(name, event)
+        source, destination = self._sides.pair(name)
+        stop = threading.Event()
+        keeper = threading.Thread(target=_repeat, args=(keep, VISIBILITY_SECONDS / 3, stop), daemon=True)
+        keeper.start()
+        try:
+            result = self._synchronizer.sync_push(source, destination, event.detail.digest, event.detail.tag)
+        finally:
+            stop.set()
+        self._metrics.copies.labels(name, result.outcome).inc()
+        fields = (
+            result.outcome,
+            name,
+            event.detail.tag or event.detail.digest,
+            time.time() - event.time.timestamp(),
+        )
+        if result.outcome in {"quarantined", "deferred"}:
+            self._metrics.decided(name, event)
+        if result.error is not None:
+            log.warning("%s %s %s after %.1f s: %s", *fields, result.error)
+            return False
+        if result.outcome == "deferred":
+            log.info("%s %s %s after %.1f s", *fields)
+            return True
+        self._metrics.mirrored(name, event, result)
+        log.info("%s %s %s after %.1f s", *fields)
+        return True
+
+    def _keeper(self, handle: str) -> Callable[[], None]:
+        def extend() -> None:
+            self._queue.change_message_visibility(
+                QueueUrl=self._queue_url, ReceiptHandle=handle, VisibilityTimeout=VISIBILITY_SECONDS
+            )
+
+        return extend
+
+
+def _retry_seconds(message: dict[str, Any]) -> int:
+    """Until a message comes back: soon at first, so that the goal can still be met, then ever later.
+
+    With ten deliveries an outage of an hour parks nothing.
+    """
+    deliveries = int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
+    return min(RETRY_SECONDS * 2 ** min(deliveries - 1, 10), LONGEST_RETRY_SECONDS)
+
+
+def _repeat(action: Callable[[], None], seconds: float, stop: threading.Event) -> None:
+    while not stop.wait(seconds):
+        try:
+            action()
+        except (BotoCoreError, ClientError) as error:
+            log.warning("push queue: visibility not extended: %s", error)

@@ -1,0 +1,146 @@
+"""What every long-running process of the platform has: health, metrics and an orderly end.
+
+``/livez`` says that the process runs, ``/readyz`` whether it can work (503 with the reasons when not) and
+``/metrics`` is Prometheus text. They are on the process's own port. SIGTERM and SIGINT set ``stopping``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import resource
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from kilo.environment import bind_address
+from kilo.errors import Unreachable
+
+
+class Health:
+    """Why the process is not ready, by part; ready when there is no reason."""
+
+    def __init__(self, *parts: str) -> None:
+        self._reasons = dict.fromkeys(parts, "starting")
+
+    def fine(self, part: str) -> None:
+        """``part`` works."""
+        self._reasons.pop(part, None)
+
+    def broken(self, part: str, reason: str) -> None:
+        """``part`` does not work."""
+        self._reasons[part] = reason
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """What is broken, and why."""
+        return dict(self._reasons)
+
+
+def health_routes(health: Health) -> list[Route]:
+    """The routes ``/livez``, ``/readyz`` and ``/metrics``."""
+
+    async def livez(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_request: Request) -> Response:
+        reasons = health.reasons
+        text = "".join(f"{part}: {reason}\n" for part, reason in reasons.items())
+        return PlainTextResponse(text or "ok\n", status_code=503 if reasons else 200)
+
+    async def metrics(_request: Request) -> Response:
+        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+    return [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+def server(app: Starlette, port: int, grace_seconds: int = 20) -> uvicorn.Server:
+    """An HTTP server for ``app`` on this process's address, without signal handlers of its own."""
+    config = uvicorn.Config(
+        app,
+        host=bind_address(),
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=grace_seconds,
+        lifespan="off",
+    )
+    made = uvicorn.Server(config)
+    made.install_signal_handlers = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
+    return made
+
+
+def spare_garbage_collection() -> None:
+    """Let the collector look at what is new, and rarely, in a process whose batches are many small objects.
+
+    By default it runs every 700 of them: a quarter of the worker's own time. Nothing in a batch is cyclic,
+    so what a batch held is freed when it ends all the same.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def stopping_event() -> asyncio.Event:
+    """An event that SIGTERM or SIGINT sets."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def serve_until_stopped(
+    app: Starlette,
+    port: int,
+    stopping: asyncio.Event,
+    work: Sequence[Callable[[], asyncio.Future[None]]] = (),
+) -> None:
+    """Serve ``app`` and run ``work`` until ``stopping`` is set; work ends by itself when it sees it.
+
+    Raises:
+        Unreachable: the port can't be listened on.
+        Exception: whatever one of ``work`` raised; the others are stopped first.
+    """
+    no_core_dumps()
+    http = server(app, port)
+    serving = asyncio.ensure_future(_serve(http, port))
+    working = [each() for each in work]
+    stopped = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait([serving, stopped, *working], return_when=asyncio.FIRST_COMPLETED)
+    stopping.set()
+    results = await asyncio.gather(*working, return_exceptions=True)
+    http.should_exit = True
+    results += await asyncio.gather(serving, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _serve(http: uvicorn.Server, port: int) -> None:
+    try:
+        await http.serve()
+    except SystemExit as error:
+        msg = f"can't listen on {bind_address()}:{port}"
+        raise Unreachable(msg) from error
+
+
+def no_core_dumps() -> None:
+    """Leave no image of this process's memory on a disk: keys and plain values lie in it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def start_logging() -> None:
+    """Log to standard error, one line an entry, warnings of libraries and everything of the platform's."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    logging.getLogger("kilo").setLevel(logging.INFO)

@@ -1,0 +1,119 @@
+"""Sends events over HTTP as a careful client does: again with the same key until there is an answer.
+
+A refusal (4xx) is an answer. A 429 is waited for as long as it says, and a server that is away or
+fails is tried again until the time is up: the idempotency key makes that safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from kilo.tour.events import Event
+
+CONCURRENCY = 16
+_TOO_MANY_REQUESTS = 429
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one event: acknowledged with a fingerprint, or refused with a reason."""
+
+    event: Event
+    fingerprint: str | None = None
+    refusal: str | None = None
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the platform has taken it over."""
+        return self.fingerprint is not None
+
+
+async def send_all(
+    url: str,
+    tenant_header: str,
+    events: Sequence[Event],
+    *,
+    timeout_seconds: float,
+    answered: Callable[[Answer], None] = lambda _: None,
+) -> list[Answer]:
+    """Send every event and return the answers in the events' order.
+
+    Events of one aggregate are sent one after the other, others side by side.
+
+    Args:
+        url: of the gateway.
+        tenant_header: names the tenant of a request.
+        events: to send.
+        timeout_seconds: after which what has no answer is given up.
+        answered: called with each answer as it comes.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    lanes: dict[object, list[int]] = {}
+    for index, event in enumerate(events):
+        lanes.setdefault(_lane(event), []).append(index)
+    answers: dict[int, Answer] = {}
+    slots = asyncio.Semaphore(CONCURRENCY)
+    limits = httpx.Limits(max_connections=CONCURRENCY)
+    async with httpx.AsyncClient(base_url=url, timeout=10, limits=limits) as client:
+
+        async def run(lane: list[int]) -> None:
+            for index in lane:
+                answers[index] = await _send(client, slots, tenant_header, events[index], deadline)
+                answered(answers[index])
+
+        await asyncio.gather(*(run(lane) for lane in lanes.values()))
+    return [answers[index] for index in range(len(events))]
+
+
+def _lane(event: Event) -> object:
+    content: Any = event.content()
+    return event.tenant, str(content.get("aggregate")), str(content.get("aggregate_id"))
+
+
+async def _send(
+    client: httpx.AsyncClient, slots: asyncio.Semaphore, tenant_header: str, event: Event, deadline: float
+) -> Answer:
+    headers = {
+        tenant_header: event.tenant,
+        "idempotency-key": event.idempotency_key,
+        "content-type": "application/json",
+    }
+    pause = _FIRST_PAUSE_SECONDS
+    problem = "no answer"
+    while time.monotonic() < deadline:
+        wait = pause * (0.5 + random.random())  # noqa: S311  spreads clients, hides nothing
+        try:
+            # Not held while it pauses: events that are refused again and again must not stop all others.
+            async with slots:
+                response = await client.post("/v1/events", content=event.body.encode(), headers=headers)
+        except httpx.HTTPError as error:
+            problem = f"no answer ({type(error).__name__})"
+        else:
+            if response.is_success:
+                return Answer(event, fingerprint=str(response.json()["fingerprint"]))
+            problem = _problem(response)
+            if response.status_code == _TOO_MANY_REQUESTS:
+                wait = max(wait, float(response.headers.get("retry-after", 0)))
+            elif response.is_client_error:
+                return Answer(event, refusal=problem)
+        await asyncio.sleep(min(wait, max(0.0, deadline - time.monotonic())))
+        pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+    return Answer(event, refusal=problem)
+
+
+def _problem(response: httpx.Response) -> str:
+    """The title and detail of a problem (RFC 9457), or the status where it is none."""
+    try:
+        body: Any = response.json()
+        return f"{response.status_code} {body.get('title', '')}: {body.get('detail', '')}"
+    except (ValueError, AttributeError):
+        return f"HTTP {response.status_code}"

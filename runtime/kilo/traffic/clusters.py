@@ -1,0 +1,60 @@
+"""Clusters: one for each version and tier, so that a tier's retries and queues starve no other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kilo.tenancy import Tenant
+from kilo.traffic.routes import METADATA, cluster_name
+from kilo.traffic.settings import GatewaySettings, Upstream
+from kilo.traffic.xds import Json, discovery, duration, typed
+
+
+def render_clusters(tenants: Sequence[Tenant], settings: GatewaySettings) -> Json:
+    """Render the CDS file."""
+    versions = {"stable": settings.stable, "next": settings.next}
+    tiers = sorted({tenant.tier for tenant in tenants})
+    return discovery(
+        *(
+            typed("envoy.config.cluster.v3.Cluster", **_cluster(version, tier, upstream, settings))
+            for version, upstream in versions.items()
+            if upstream is not None
+            for tier in tiers
+        )
+    )
+
+
+def _cluster(version: str, tier: str, upstream: Upstream, settings: GatewaySettings) -> Json:
+    name = cluster_name(version, tier)
+    address = {"socket_address": {"address": upstream.host, "port_value": upstream.port}}
+    return {
+        "name": name,
+        "type": "STRICT_DNS",
+        "dns_lookup_family": "V4_PREFERRED",
+        "connect_timeout": "1s",
+        "lb_policy": "LEAST_REQUEST",
+        "metadata": {"filter_metadata": {METADATA: {"version": version}}},
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_connections": settings.max_concurrent_requests,
+                    "max_pending_requests": settings.max_concurrent_requests,
+                    "max_requests": settings.max_concurrent_requests,
+                    # A share of the requests in flight, not a count: retries can't multiply an outage.
+                    "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 3},
+                    "track_remaining": True,
+                }
+            ]
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                common_http_protocol_options={"idle_timeout": duration(settings.upstream_idle_timeout_ms)},
+                explicit_http_config={"http_protocol_options": {}},
+            )
+        },
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }

@@ -1,0 +1,220 @@
+"""Listeners: the entrance for tenants, and the small one for operations.
+
+The operations listener lets through four GET paths of Envoy's admin interface (``/livez``,
+``/readyz``, ``/metrics``, ``/config_dump``) and nothing else. The admin interface itself, which can stop the
+process, listens on an abstract Unix socket that only the pod reaches.
+
+The listeners bind to the pod's own address. Configuration files know no environment, so they are
+given on the command line, where Kubernetes expands ``$(POD_IP)``; all that changes while the
+gateway runs (routes, clusters, limits) is in files, and no such change touches a listener.
+"""
+
+from __future__ import annotations
+
+from kilo.traffic.limits import LIMITS, LIMITS_TYPE
+from kilo.traffic.problems import render_local_replies
+from kilo.traffic.routes import METADATA, ROUTES
+from kilo.traffic.settings import GatewaySettings
+from kilo.traffic.xds import Json, file_source, typed
+
+ROUTES_FILE = "routes.json"
+LIMITS_FILE = "limits.json"
+SHEDDING_KEY = "gateway.shedding_enabled"
+ADMIN_CLUSTER = "admin"
+_MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_STATISTICS = "envoy.extensions.access_loggers.stats.v3.Config"
+_SCOPE: Json = {"stats_scope": {"prefix": "gateway"}}
+# The field is mandatory; a key that no runtime layer sets leaves the default.
+_NO_RUNTIME = {"runtime_key": "gateway.unused"}
+_TENANT = f"%METADATA(ROUTE:{METADATA}:tenant)%"
+_VERSION = f"%METADATA(CLUSTER:{METADATA}:version)%"
+
+
+def render_listeners(settings: GatewaySettings, target_latency_ms: int, bind: str) -> list[Json]:
+    """Render both listeners, bound to ``bind``.
+
+    ``target_latency_ms`` is the latency that adaptive concurrency defends: above it, fewer requests
+    are let through.
+    """
+    return [
+        _listener("tenants", bind, settings.listener_port, _tenants_manager(settings, target_latency_ms)),
+        # Probes and metrics answer under overload too: then they matter most.
+        {
+            **_listener("operations", bind, settings.operations_port, _operations_manager()),
+            "bypass_overload_manager": True,
+            "ignore_global_conn_limit": True,
+        },
+    ]
+
+
+def _listener(name: str, bind: str, port: int, manager: Json) -> Json:
+    return {
+        "name": name,
+        "address": {"socket_address": {"address": bind, "port_value": port}},
+        # A request is retried from its buffered body: beyond this size it is not retried.
+        "per_connection_buffer_limit_bytes": 1_048_576,
+        "filter_chains": [
+            {
+                "filters": [
+                    {
+                        "name": "http",
+                        "typed_config": typed(_MANAGER, stat_prefix=name, **manager),
+                    }
+                ]
+            }
+        ],
+    }
+
+
+def _tenants_manager(settings: GatewaySettings, target_latency_ms: int) -> Json:
+    return {
+        "rds": {"route_config_name": ROUTES, "config_source": file_source(ROUTES_FILE)},
+        # Clients are outside: what they send in x-envoy-* headers must not change timeouts or retries.
+        "use_remote_address": True,
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "stream_idle_timeout": "60s",
+        "request_headers_timeout": "10s",
+        "common_http_protocol_options": {
+            "idle_timeout": "60s",
+            "headers_with_underscores_action": "REJECT_REQUEST",
+        },
+        "local_reply_config": render_local_replies(),
+        "access_log": [_access_log(), *_statistics()],
+        "http_filters": [
+            {
+                "name": LIMITS,
+                "config_discovery": {
+                    "config_source": file_source(LIMITS_FILE),
+                    "type_urls": [f"type.googleapis.com/{LIMITS_TYPE}"],
+                },
+            },
+            # Behind the limits: what they refuse at once must not pass for a fast answer.
+            {
+                "name": "adaptive-concurrency",
+                "typed_config": typed(
+                    "envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency",
+                    **_adaptive_concurrency(settings, target_latency_ms),
+                ),
+            },
+            _router(),
+        ],
+    }
+
+
+def _adaptive_concurrency(settings: GatewaySettings, target_latency_ms: int) -> Json:
+    return {
+        "enabled": {"default_value": True, "runtime_key": SHEDDING_KEY},
+        "concurrency_limit_exceeded_status": {"code": 429},
+        "gradient_controller_config": {
+            "sample_aggregate_percentile": {"value": 90},
+            "concurrency_limit_params": {
+                "max_concurrency_limit": settings.max_concurrent_requests,
+                "concurrency_update_interval": "0.100s",
+            },
+            # A fixed target: measuring one would close the gateway to a few requests every minute.
+            "min_rtt_calc_params": {
+                "fixed_value": f"{target_latency_ms / 1000:.3f}s",
+                "min_concurrency": settings.min_concurrent_requests,
+            },
+        },
+    }
+
+
+def _operations_manager() -> Json:
+    def admin(path: str, rewrite: str | None = None) -> Json:
+        route: Json = {"cluster": ADMIN_CLUSTER, "timeout": "5s"}
+        if rewrite is not None:
+            route["prefix_rewrite"] = rewrite
+        return {"match": {**_get(path)}, "route": route}
+
+    return {
+        "route_config": {
+            "name": "operations",
+            "virtual_hosts": [
+                {
+                    "name": "operations",
+                    "domains": ["*"],
+                    "routes": [
+                        {
+                            "match": _get("/livez"),
+                            "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
+                        },
+                        admin("/readyz", "/ready"),
+                        admin("/metrics", "/stats/prometheus"),
+                        admin("/config_dump"),
+                    ],
+                }
+            ],
+        },
+        "normalize_path": True,
+        "http_filters": [_router()],
+    }
+
+
+def _get(path: str) -> Json:
+    return {"path": path, "headers": [{"name": ":method", "string_match": {"exact": "GET"}}]}
+
+
+def _router() -> Json:
+    return {
+        "name": "router",
+        "typed_config": typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True),
+    }
+
+
+def _access_log() -> Json:
+    return {
+        "name": "stdout",
+        "typed_config": typed(
+            "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+            log_format={
+                "json_format": {
+                    "time": "%START_TIME%",
+                    "tenant": _TENANT,
+                    "version": _VERSION,
+                    "method": "%REQUEST_HEADER(:METHOD)%",
+                    # Without the query, which may hold what must not be logged.
+                    "path": "%PATH(NQ):256%",
+                    "status": "%RESPONSE_CODE%",
+                    "details": "%RESPONSE_CODE_DETAILS%",
+                    "flags": "%RESPONSE_FLAGS%",
+                    "duration_ms": "%DURATION%",
+                    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+                    "bytes_received": "%BYTES_RECEIVED%",
+                    "bytes_sent": "%BYTES_SENT%",
+                    "request_id": "%REQUEST_HEADER(X-REQUEST-ID):64%",
+                    "traceparent": "%REQUEST_HEADER(TRACEPARENT):64%",
+                }
+            },
+        ),
+    }
+
+
+def _statistics() -> list[Json]:
+    """Count requests by tenant, version and status, whoever answered: the gateway or a service."""
+    tags = [{"name": "tenant", "value_format": _TENANT}, {"name": "version", "value_format": _VERSION}]
+    status = {"name": "status", "value_format": "%RESPONSE_CODE%"}
+    counters = [
+        {"stat": {"name": "requests_total", "tags": [*tags, status]}, "value_fixed": 1},
+        {"stat": {"name": "received_bytes_total", "tags": tags[:1]}, "value_format": "%BYTES_RECEIVED%"},
+        {"stat": {"name": "sent_bytes_total", "tags": tags[:1]}, "value_format": "%BYTES_SENT%"},
+    ]
+    durations = {
+        "stat": {"name": "request_duration_milliseconds", "tags": tags},
+        "unit": "Milliseconds",
+        "value_format": "%DURATION%",
+    }
+    # A refusal is quick: counted among the answers, it would hide that those have become slow.
+    served = {
+        "status_code_filter": {"comparison": {"op": "NE", "value": {"default_value": 429, **_NO_RUNTIME}}}
+    }
+    return [
+        {"name": "counters", "typed_config": typed(_STATISTICS, **_SCOPE, counters=counters)},
+        {
+            "name": "durations",
+            "filter": served,
+            "typed_config": typed(_STATISTICS, **_SCOPE, histograms=[durations]),
+        },
+    ]

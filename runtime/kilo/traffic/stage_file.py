@@ -1,0 +1,51 @@
+"""Reads the tenants of a stage from its ``Pulumi.<stage>.yaml``, for checks that need no program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from kilo.errors import BadInput
+from kilo.tenancy import Tenant, TenantEntry, TierName, TierPolicy
+
+
+class _Tenancy(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tenants: list[TenantEntry]
+    tiers: dict[TierName, TierPolicy]
+
+
+def load_tenants(path: Path) -> list[Tenant]:
+    """Read ``kilo:tenants`` and ``kilo:tiers`` of a stage's file.
+
+    Raises:
+        BadInput: the file can't be read, is not YAML, or has an invalid tenant or tier.
+    """
+    try:
+        document: Any = YAML(typ="safe").load(path)
+    except OSError as error:
+        msg = f"{path}: can't be read ({error.strerror}); name a stage's file, such as Pulumi.dev.yaml"
+        raise BadInput(msg) from error
+    except YAMLError as error:
+        msg = f"{path}: not YAML: {error}"
+        raise BadInput(msg) from error
+    config = document.get("config") if isinstance(document, dict) else None
+    settings = config if isinstance(config, dict) else {}
+    found = {name: settings[f"kilo:{name}"] for name in ("tenants", "tiers") if f"kilo:{name}" in settings}
+    try:
+        tenancy = _Tenancy.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        msg = f"{path}: config.kilo:{place}: {first['msg']}"
+        raise BadInput(msg) from error
+    for number, entry in enumerate(tenancy.tenants):
+        if entry.tier not in tenancy.tiers:
+            msg = f"{path}: config.kilo:tenants.{number}.tier: {entry.tier} is not among kilo:tiers"
+            raise BadInput(msg)
+    return [entry.resolve(tenancy.tiers[entry.tier]) for entry in tenancy.tenants]
