@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from infra.configuration import read_stage_file
-from kilo.automation import find_project
 from kilo.errors import BadInput
+from kilo.project import find_project
 
 
 def check(

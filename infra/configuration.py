@@ -75,7 +75,8 @@ def parse(config: Mapping[str, object], stage: str, file: str) -> Settings:
     try:
         settings = Settings.model_validate(document)
     except ValidationError as error:
-        raise BadInput("\n".join(_line(file, details) for details in _own_mistakes(error))) from error
+        lines = (_line(file, details, config) for details in _own_mistakes(error))
+        raise BadInput("\n".join(lines)) from error
     broken = violations(settings)
     if broken:
         raise BadInput("\n".join(f"{file}: {PROJECT}:{path}: {message}" for path, message in broken))
@@ -98,7 +99,11 @@ def read_stage_file(path: Path) -> Settings:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path.name}:{mark.line + 1}" if mark else path.name
-        msg = f"{place}: not YAML: {getattr(error, 'problem', None) or error}"
+        problem = str(getattr(error, "problem", None) or error)
+        # ruamel's own words go on with the values, which may be long, or not for every eye.
+        duplicate = re.match(r'found duplicate key "([^"]*)"', problem)
+        what = f"{duplicate[1]} stands here a second time; keep one" if duplicate else f"not YAML: {problem}"
+        msg = f"{place}: {what}"
         raise BadInput(msg) from error
     config = document.get("config") if isinstance(document, dict) else None
     if not isinstance(config, dict):
@@ -141,8 +146,16 @@ def _own_mistakes(error: ValidationError) -> list[ErrorDetails]:
     ]
 
 
-def _line(file: str, details: ErrorDetails) -> str:
-    return f"{file}: {_path(details['loc'])}: {_message(details)}"
+def _line(file: str, details: ErrorDetails, config: Mapping[str, object]) -> str:
+    path = _path(details["loc"])
+    return f"{file}: {path}: {_message(details)}{_misspelt(path, details, config)}"
+
+
+def _misspelt(path: str, details: ErrorDetails, config: Mapping[str, object]) -> str:
+    """What stands in the file in the place of a missing key: other namespaces are not ours to refuse."""
+    given = [key for key in config if key.partition(":")[0] != PROJECT and key not in PROVIDER_KEYS]
+    close = get_close_matches(path, given, n=1, cutoff=0.8) if details["type"] == "missing" else []
+    return f"; the file has '{close[0]}', is that what it was to be?" if close else ""
 
 
 def _path(location: Sequence[int | str]) -> str:

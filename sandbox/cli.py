@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kilo.errors import BadInput, CheckFailed
+from kilo.errors import BadInput, CheckFailed, Unreachable
+from kilo.project import find_project
 from sandbox import daemon, stage
 from sandbox.doctor import examine
 from sandbox.engine.environment import UNSET, shell
@@ -49,7 +50,7 @@ def up(
         msg = "--json prints the tour's count, and --no-tour leaves it out: give one of them"
         raise BadInput(msg)
     started = time.monotonic()
-    project = stage.find_project()
+    project = find_project()
     # Before anything starts. The engine would say the same later, and end with the same code for any failure.
     _kilo(project, "check", "--stage", stage.STAGE, quiet=True)
     opened = stage.open_stage(project)
@@ -97,7 +98,7 @@ def down(
 
       kilo down --destroy  let the engine destroy the stage first, then remove the data
     """
-    project = stage.find_project()
+    project = find_project()
     if destroy:
         kept = stage.open_stage(project).destroy()
         if kept:
@@ -122,7 +123,7 @@ def status(as_json: JsonOption = False) -> None:
 
       kilo status --json | jq '.[] | select(.state != "running")'
     """
-    project = stage.find_project()
+    project = find_project()
     endpoints = daemon.running(project)
     found = parts(project, endpoints) if endpoints else []
     if as_json:
@@ -162,7 +163,7 @@ def logs(
 
       kilo logs daemon        what the sandbox itself does
     """
-    project = stage.find_project()
+    project = find_project()
     files = log_files(project, name)
     if not files:
         known = ", ".join(sorted(log_files(project, ""))) or "none yet; `kilo up` starts the parts"
@@ -179,21 +180,32 @@ def logs(
 
 
 def env(
+    start: Annotated[
+        bool, typer.Option("--start", help="Start the sandbox's servers when they do not run.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print an object; null is a variable to unset.")
     ] = False,
 ) -> None:
     """Print the environment in which plain `pulumi` works on the sandbox.
 
-    It holds the URL of the sandbox's database with its password: evaluate it, and keep it out of logs.
+    The sandbox has to run: `kilo up` leaves it running, and --start starts its servers alone, without
+    deploying a stage. What is printed holds the URL of the sandbox's database with its password: evaluate it,
+    and keep it out of logs.
 
     Examples:
 
       eval "$(kilo env)"
 
+      eval "$(kilo env --start)"
+
       pulumi preview -s dev
     """
-    opened = stage.open_stage(stage.find_project())
+    project = find_project()
+    if not start and daemon.running(project) is None:
+        msg = "the sandbox is not running: `kilo up` starts it, `kilo env --start` its servers alone"
+        raise Unreachable(msg)
+    opened = stage.open_stage(project)
     variables = dict(opened.variables)
     unset = dict.fromkeys(UNSET)
     typer.echo(json.dumps(unset | variables, indent=2) if as_json else shell(variables))

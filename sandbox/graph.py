@@ -9,8 +9,8 @@ import typer
 
 from kilo.changes.diagram import mermaid, read_state, svg
 from kilo.errors import BadInput
+from kilo.project import find_project
 from sandbox.rehearsal import Rehearsal
-from sandbox.stage import find_project
 
 
 def graph(

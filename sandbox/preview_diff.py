@@ -22,8 +22,8 @@ import typer
 from kilo.changes.comment import render_comment, render_json
 from kilo.changes.preview import Preview, parse_events
 from kilo.errors import BadInput, CheckFailed
+from kilo.project import find_project
 from sandbox.rehearsal import Rehearsal
-from sandbox.stage import find_project
 from sandbox.stages import stages
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from kilo.environment import OUTPUTS_VARIABLE
-from kilo.errors import BadInput, CheckFailed
+from kilo.errors import CheckFailed
 from sandbox import daemon, toolchain
 from sandbox.backing import write_atomically
 from sandbox.engine import environment
@@ -117,20 +117,6 @@ def close(project: Path) -> bool:
     """
     environment_file(project).unlink(missing_ok=True)
     return daemon.stop(project)
-
-
-def find_project() -> Path:
-    """The folder of ``Pulumi.yaml`` at or above the working directory.
-
-    Raises:
-        BadInput: there is none.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "Pulumi.yaml").is_file():
-            return folder
-    msg = f"{here}: no Pulumi.yaml here or above; run this inside a checkout of the project"
-    raise BadInput(msg)
 
 
 def open_stage(project: Path) -> Stage:

@@ -14,9 +14,9 @@ from rich.table import Table
 from infra.check import stage_file
 from infra.tenants.offboard import Step, walk
 from infra.tenants.stage_file import StageFile
-from kilo.automation import find_project
 from kilo.environment import database_url
 from kilo.errors import BadInput
+from kilo.project import find_project
 
 app = typer.Typer(no_args_is_help=True, help="The tenants of a stage.")
 

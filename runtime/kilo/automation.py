@@ -18,22 +18,7 @@ from pydantic import ValidationError
 from kilo.contract import CONTRACT_VERSION, StackOutputs
 from kilo.errors import BadInput, CheckFailed, Unreachable
 
-PROJECT_FILE = "Pulumi.yaml"
 _TIMEOUT_SECONDS = 60
-
-
-def find_project(start: Path | None = None) -> Path:
-    """Find the folder of ``Pulumi.yaml``, at or above ``start`` (the current folder).
-
-    Raises:
-        BadInput: there is none.
-    """
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / PROJECT_FILE).is_file():
-            return folder
-    msg = f"{here}: no {PROJECT_FILE} here or above; change into the project's folder"
-    raise BadInput(msg)
 
 
 def read_outputs(stage: str, project: Path) -> StackOutputs:

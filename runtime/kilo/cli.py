@@ -15,13 +15,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points, version
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
 
 from kilo.environment import OUTPUTS_VARIABLE
 from kilo.errors import BadInput, ExitCode, KiloError
+from kilo.project import locate_project
 
 _EPILOG = (
     "Exit codes: 0 fine, 1 the check said no, 2 wrong use or bad input, 3 a part could not be reached. "
@@ -87,7 +87,7 @@ _EXTRA_OF_MODULE = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; no traceback is shown for a :class:`KiloError`."""
-    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    given = _as_options(list(sys.argv[1:] if arguments is None else arguments))
     output = _duplicate_output()
     adopt_environment()
     try:
@@ -114,28 +114,35 @@ def adopt_environment() -> None:
     """
     if OUTPUTS_VARIABLE in os.environ:
         return
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "Pulumi.yaml").is_file():
-            home = folder / ".kilo"
-            with suppress(OSError, ValueError):
-                os.environ.update(json.loads((home / "environment.json").read_bytes()))
-                # The stage's own engine and database programs, whatever the machine has.
-                os.environ["PATH"] = f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
-            return
+    project = locate_project()
+    if project is not None:
+        home = project / ".kilo"
+        with suppress(OSError, ValueError):
+            os.environ.update(json.loads((home / "environment.json").read_bytes()))
+            # The stage's own engine and database programs, whatever the machine has.
+            os.environ["PATH"] = f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
 def build(called: str | None) -> typer.Typer:
     """The application with the called command loaded and only names and summaries of the others.
 
     Raises:
-        BadInput: the called command needs an extra that is not installed.
+        BadInput: the called command needs an extra that is not installed, or a checkout of the platform.
     """
     app = typer.Typer(
-        name="kilo", epilog=_EPILOG, no_args_is_help=True, context_settings={"max_content_width": 110}
+        name="kilo",
+        epilog=_EPILOG,
+        no_args_is_help=True,
+        context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
     installed = {point.name: point for point in entry_points(group="kilo.commands")}
+    if called in HELP and called not in installed:
+        msg = (
+            f"kilo {called} belongs to the platform, and this is the SDK alone: run it in a checkout of the "
+            f"platform's repository (make environment, then .venv/bin/kilo {called})"
+        )
+        raise BadInput(msg)
     for name in [*(name for name in HELP if name in installed), *sorted(installed.keys() - HELP.keys())]:
         text = HELP.get(name, Help("Other", ""))
         if name != called:
@@ -157,7 +164,8 @@ def _print_version(wanted: bool) -> None:
 
 def _root(
     show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+        bool,
+        typer.Option("--version", "-V", help="Print the version.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
     """A multi-tenant, multi-cloud platform: its dev stage on this machine, its services, its evidence."""
@@ -165,6 +173,19 @@ def _root(
 
 def _not_loaded() -> None:
     """Stands in for a command that is not the called one."""
+
+
+def _as_options(arguments: list[str]) -> list[str]:
+    """``kilo help COMMAND`` and ``kilo version``, which people try first, as the options that they mean."""
+    match arguments:
+        case [] | ["help"]:
+            return ["--help"]
+        case ["help", *command]:
+            return [*command, "--help"]
+        case ["version"]:
+            return ["--version"]
+        case _:
+            return arguments
 
 
 def _called(arguments: Sequence[str]) -> str | None:

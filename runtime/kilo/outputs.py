@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from kilo.automation import find_project, read_outputs
+from kilo.automation import read_outputs
 from kilo.contract import StackOutputs
+from kilo.project import find_project
 
 PREFIX = "KILO"
 

@@ -15,10 +15,11 @@ import pulumi
 import pytest
 from ruamel.yaml import YAML
 
-from kilo.automation import find_project, read_outputs
+from kilo.automation import read_outputs
 from kilo.contract import StackOutputs, load_outputs
 from kilo.errors import BadInput, CheckFailed, Unreachable
 from kilo.outputs import Format, render
+from kilo.project import find_project
 from tests.components.recorder import record
 from tests.infra.test_program import program
 

@@ -460,8 +460,17 @@ def test_a_file_without_settings_says_where_they_belong(tmp_path: Path) -> None:
 def test_a_duplicate_key_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "Pulumi.dev.yaml"
     file.write_text("config:\n  kilo:protect: true\n  kilo:protect: false\n", encoding="utf-8")
-    with pytest.raises(BadInput, match=r"Pulumi.dev.yaml:3: .*duplicate key"):
+    with pytest.raises(
+        BadInput, match=r"Pulumi.dev.yaml:3: kilo:protect stands here a second time; keep one"
+    ):
         read_stage_file(file)
+
+
+@pytest.mark.parametrize(("right", "wrong"), [("kilo:tenants", "kio:tenants"), ("aws:region", "aws:regoin")])
+def test_a_misspelt_key_of_another_namespace_is_pointed_at(config: Config, right: str, wrong: str) -> None:
+    config[wrong] = config.pop(right)
+    with pytest.raises(BadInput, match=f"{right}: missing.*the file has '{wrong}'"):
+        parse(config, "dev", "Pulumi.dev.yaml")
 
 
 def test_an_omitted_setting_comes_from_the_tier(config: Config) -> None:

@@ -58,7 +58,7 @@ def test_every_command_s_help_has_an_example(point: EntryPoint) -> None:
 
 def test_help_lists_every_command_and_imports_none() -> None:
     code = (
-        "import sys; from runtime import cli; code = cli.main(['--help']); "
+        "import sys; from kilo import cli; code = cli.main(['--help']); "
         "loaded = {name.partition('.')[0] for name in sys.modules}; "
         "print(sorted(loaded & {'sandbox', 'boto3', 'psycopg', 'pulumi', 'nats'})); sys.exit(code)"
     )
@@ -78,8 +78,9 @@ def test_command_loads_and_explains_itself(name: str, capsys: pytest.CaptureFixt
     assert f"kilo {name}" in capsys.readouterr().out
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--version"]) == 0
+@pytest.mark.parametrize("asked", ["--version", "-V", "version"])
+def test_version(asked: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([asked]) == 0
     assert capsys.readouterr().out == f"kilo {importlib.metadata.version('kilo')}\n"
 
 
@@ -126,6 +127,35 @@ def test_wrong_use_is_one_line_and_says_where_help_is(
 ) -> None:
     assert cli.main(arguments) == 2
     assert capsys.readouterr() == ("", f"kilo: error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("asked", "same_as"),
+    [
+        ([], ["--help"]),
+        (["-h"], ["--help"]),
+        (["help"], ["--help"]),
+        (["help", "outputs"], ["outputs", "--help"]),
+        (["outputs", "-h"], ["outputs", "--help"]),
+        (["help", "dlq", "replay"], ["dlq", "replay", "--help"]),
+    ],
+)
+def test_help_is_found_by_every_usual_word(
+    asked: list[str], same_as: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(same_as) == 0
+    expected = capsys.readouterr().out
+    assert cli.main(asked) == 0
+    assert capsys.readouterr().out == expected
+    assert "Usage: kilo" in expected
+
+
+@pytest.mark.usefixtures("misbehaving")
+def test_command_of_the_platform_says_that_the_sdk_lacks_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["up"]) == 2
+    said = capsys.readouterr().err
+    assert "kilo up belongs to the platform" in said
+    assert "in a checkout" in said
 
 
 @pytest.mark.usefixtures("misbehaving")
