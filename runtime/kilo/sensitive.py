@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from kilo.fle.formats import is_encrypted
+from kilo.outbox import strict_json
+
 TABLE = "events"
 """What values are bound to besides the row: the table that ingest stores them in."""
 
@@ -46,6 +49,29 @@ async def reveal(cipher: PayloadCipher, tenant: str, fingerprint: str, payload: 
     return await _each(
         payload, fields, "", lambda at, f, v: cipher.reveal_value(tenant, f, fingerprint + at, v)
     )
+
+
+async def is_same(
+    cipher: PayloadCipher, tenant: str, fingerprint: str, stored: Any, given: Mapping[str, Any]
+) -> bool:
+    """Whether the payload ``stored``, encrypted as it was when it was stored, is the plain one ``given``.
+
+    Which fields are encrypted may have changed in between: a value that is stored as it was given is the
+    same, whether or not its field is encrypted by now.
+
+    Raises:
+        FieldError: an encrypted value can't be decrypted now.
+    """
+    fields = await cipher.protected_fields(tenant) | await cipher.revealed_fields(tenant)
+    plain = {(at, field): holder[field] for holder, field, at in places(fields, given)}
+
+    async def shown(at: str, field: str, value: str) -> object:
+        if plain.get((at, field)) == value or not is_encrypted(value):
+            return value
+        return await cipher.reveal_value(tenant, field, fingerprint + at, value)
+
+    revealed = await _each(stored, fields, "", shown)
+    return strict_json.canonical(revealed) == strict_json.canonical(given)
 
 
 def without(fields: frozenset[str], value: Any) -> Any:

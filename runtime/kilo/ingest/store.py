@@ -15,7 +15,7 @@ from kilo.ingest.problem import Problem, refused
 from kilo.ingest.request import KEY_HEADER, IncomingEvent
 from kilo.outbox import Event, FingerprintConflict, enqueue_async, strict_json
 from kilo.outbox.enqueue import content_digest
-from kilo.sensitive import PayloadCipher, hide, reveal, without
+from kilo.sensitive import PayloadCipher, hide, is_same, without
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 4
@@ -26,6 +26,9 @@ _INSERT_EVENT = (
     " ON CONFLICT (fingerprint) DO UPDATE SET tenant = excluded.tenant, aggregate = excluded.aggregate,"
     " aggregate_id = excluded.aggregate_id, kind = excluded.kind, payload = excluded.payload,"
     " received_at = excluded.received_at"
+)
+_SELECT_EVENT = (
+    "SELECT tenant, aggregate, aggregate_id, kind, payload::text FROM events WHERE fingerprint = %s"
 )
 
 _AGAIN = {"retry-after": "1"}
@@ -65,8 +68,11 @@ class EventStore:
             try:
                 new = await self._write(row)
                 break
-            except FingerprintConflict as error:
-                raise _reused() from error
+            except FingerprintConflict:
+                # The digest says so, which leaves out what was sensitive at that time: the content decides.
+                if not await self._is_stored(event):
+                    raise _reused() from None
+                return False
             except (
                 psycopg.errors.DeadlockDetected,
                 psycopg.errors.SerializationFailure,
@@ -83,8 +89,9 @@ class EventStore:
                 raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, msg, headers=_AGAIN) from error
         else:
             new = False
-        if not new:
-            await self._check_same(event, fields)
+        # Equal digests leave out what is sensitive.
+        if not new and fields and await self._is_stored(event) is False:
+            raise _reused()
         return new
 
     async def _write(self, row: Event) -> bool:
@@ -98,25 +105,23 @@ class EventStore:
             )
         return True
 
-    async def _check_same(self, event: IncomingEvent, fields: frozenset[str]) -> None:
-        """Compare the sensitive part too, which the digest leaves out."""
-        if not fields:
-            return
+    async def _is_stored(self, event: IncomingEvent) -> bool | None:
+        """Whether what is stored under the event's key is this event; none when nothing is."""
         try:
             async with self._pool.connection() as connection:
-                cursor = await connection.execute(
-                    "SELECT payload::text FROM events WHERE fingerprint = %s", (event.fingerprint,)
-                )
-                found = await cursor.fetchone()
-            if found is None:
-                return
-            stored = strict_json.parse(found[0])
-            plain = await reveal(self._cipher, event.tenant, event.fingerprint, stored)
+                cursor = await connection.execute(_SELECT_EVENT, (event.fingerprint,))
+                row = await cursor.fetchone()
+            if row is None:
+                return None
+            *place, payload = row
+            if place != [event.tenant, event.aggregate, event.aggregate_id, event.kind]:
+                return False
+            return await is_same(
+                self._cipher, event.tenant, event.fingerprint, strict_json.parse(payload), event.payload
+            )
         except (FieldError, psycopg.OperationalError, PoolTimeout) as error:
             msg = "the key is known, but its event can't be compared now; try again"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, msg, headers=_AGAIN) from error
-        if strict_json.canonical(plain) != strict_json.canonical(event.payload):
-            raise _reused()
 
 
 def _digest(event: IncomingEvent, fields: frozenset[str]) -> bytes:
