@@ -17,7 +17,16 @@ import gc
 import pulumi
 import pulumi_aws as aws
 
-from components.backup_schedule import (
+from components.clouds.backup_vault import BackupVault, BackupVaultArgs, Replica
+from components.clouds.cloud_identity import CloudIdentity, CloudIdentityArgs
+from components.clouds.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY, KeyUser
+from components.clouds.mirrored_registry import MirroredRegistry, MirroredRegistryArgs
+from components.clouds.s3_locked_bucket import S3LockedBucket, S3LockedBucketArgs
+from components.clouds.tenant_keys import TenantKeys, TenantKeysArgs
+from components.observability.monitoring import Monitoring, MonitoringArgs
+from components.pods.runtime_pod import RuntimePlace
+from components.pods.stage_namespace import StageNamespace, StageNamespaceArgs
+from components.processes.backup_schedule import (
     BACKUP,
     COMPLETION,
     DRILL,
@@ -25,30 +34,21 @@ from components.backup_schedule import (
     BackupSchedule,
     BackupScheduleArgs,
 )
-from components.backup_vault import BackupVault, BackupVaultArgs, Replica
-from components.change_capture import ChangeCapture, ChangeCaptureArgs
-from components.cloud_identity import CloudIdentity, CloudIdentityArgs
-from components.consumer import Consumer, ConsumerArgs
-from components.database_roles import DatabaseRoles, DatabaseRolesArgs
-from components.encryption_schedule import (
+from components.processes.change_capture import ChangeCapture, ChangeCaptureArgs
+from components.processes.consumer import Consumer, ConsumerArgs
+from components.processes.database_roles import DatabaseRoles, DatabaseRolesArgs
+from components.processes.encryption_schedule import (
     CHECKPOINT,
     Checkpoints,
     EncryptionSchedule,
     EncryptionScheduleArgs,
 )
-from components.ingest import Ingest, IngestArgs
-from components.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY, KeyUser
-from components.message_bus import ExistingBus, ExistingBusArgs, MessageBus, MessageBusArgs
-from components.mirrored_registry import MirroredRegistry, MirroredRegistryArgs
-from components.monitoring import Monitoring, MonitoringArgs
-from components.outbox import Outbox, OutboxArgs
-from components.preview_environment import PreviewEnvironment, PreviewEnvironmentArgs
-from components.registry_mirror import SWEEP, RegistryMirror, RegistryMirrorArgs
-from components.runtime_pod import RuntimePlace
-from components.s3_locked_bucket import S3LockedBucket, S3LockedBucketArgs
-from components.stage_namespace import StageNamespace, StageNamespaceArgs
-from components.tenant_gateway import TenantGateway, TenantGatewayArgs
-from components.tenant_keys import TenantKeys, TenantKeysArgs
+from components.processes.ingest import Ingest, IngestArgs
+from components.processes.message_bus import ExistingBus, ExistingBusArgs, MessageBus, MessageBusArgs
+from components.processes.outbox import Outbox, OutboxArgs
+from components.processes.preview_environment import PreviewEnvironment, PreviewEnvironmentArgs
+from components.processes.registry_mirror import SWEEP, RegistryMirror, RegistryMirrorArgs
+from components.processes.tenant_gateway import TenantGateway, TenantGatewayArgs
 from infra import names, rendering
 from infra.configuration import from_engine
 from infra.outputs import checksum, database_port, export, outputs_document, outputs_json

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.ingest import NEXT_SUFFIX
+from components.processes.ingest import NEXT_SUFFIX
 
 BUS = "nats"
 KAFKA = "kafka"

@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 import pulumi
 
-from components.backup_vault import BackupVault
-from components.database_role import ROLES, secret_of
-from components.mirrored_registry import MirroredRegistry
-from components.s3_locked_bucket import S3LockedBucket
-from components.tenant_gateway import gateway_url
-from components.tenant_keys import TenantKeys
+from components.clouds.backup_vault import BackupVault
+from components.clouds.mirrored_registry import MirroredRegistry
+from components.clouds.s3_locked_bucket import S3LockedBucket
+from components.clouds.tenant_keys import TenantKeys
+from components.pods.database_role import ROLES, secret_of
+from components.processes.tenant_gateway import gateway_url
 from infra import names
 from infra.rendering import bus_outputs, outbox_outputs
 from infra.settings import Settings

@@ -12,12 +12,12 @@ from typing import Any
 from croniter import croniter
 
 import kilo
-from components.access import To
-from components.change_capture import OFFSETS_FILE
-from components.ingest import PORT as INGEST_PORT
-from components.key_policy import DECRYPT, ENCRYPT, KeyUser
-from components.labels import service_host
-from components.message_bus import DATA_DIRECTORY, bus_url, member_host
+from components.clouds.key_policy import DECRYPT, ENCRYPT, KeyUser
+from components.pods.access import To
+from components.pods.labels import service_host
+from components.processes.change_capture import OFFSETS_FILE
+from components.processes.ingest import PORT as INGEST_PORT
+from components.processes.message_bus import DATA_DIRECTORY, bus_url, member_host
 from infra import names
 from infra.settings import Settings
 from kilo.bus.config import CLIENT_PORT, ROUTE_PORT, render_nats_config

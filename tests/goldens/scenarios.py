@@ -48,16 +48,18 @@ SCENARIOS: Mapping[str, Edit] = {
     "bus-retention-shortened": _replaced(_FILE, "retention_days: 7 }", "retention_days: 2 }"),
     "key-administrators": _replaced(_FILE, "      - arn:aws:iam::210987654321:role/deployer\n", ""),
     "key-replaced": _replaced(
-        "components/tenant_keys.py",
+        "components/clouds/tenant_keys.py",
         "        key = aws.kms.Key(\n            name,",
         '        key = aws.kms.Key(\n            f"{name}-anew",',
     ),
     "component-renamed": _replaced("infra/__main__.py", '        "audit",\n', '        "audit-log",\n'),
     "image-bump": _replaced(_FILE, "kilo:0.1.0", "kilo:0.2.0"),
     "replicas": _replaced(_FILE, "kilo:ingest: { replicas: 2 }", "kilo:ingest: { replicas: 3 }"),
-    "database-password-replaced": _replaced("components/database_roles.py", "length=40", "length=48"),
+    "database-password-replaced": _replaced(
+        "components/processes/database_roles.py", "length=40", "length=48"
+    ),
     "policy-broken": _replaced(
-        "components/pod.py", "read_only_root_filesystem=True", "read_only_root_filesystem=False"
+        "components/pods/pod.py", "read_only_root_filesystem=True", "read_only_root_filesystem=False"
     ),
     "protection-off": _replaced(_FILE, "config:\n", "config:\n  kilo:protect: false\n"),
 }

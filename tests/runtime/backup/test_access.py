@@ -18,7 +18,7 @@ import urllib3
 from botocore.exceptions import ClientError
 from prometheus_client import CollectorRegistry
 
-from components.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY
+from components.clouds.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY
 from kilo.backup.catalogue import read_catalogue, unwrap_data_key
 from kilo.backup.drill import drill, keep_evidence
 from kilo.backup.exporter import Exporter
@@ -32,8 +32,8 @@ from kilo.contract import StackOutputs
 from kilo.errors import CheckFailed
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.moto import MotoServer
+from tests.components.clouds.test_stores import vault
 from tests.components.recorder import Recording
-from tests.components.test_stores import vault
 from tests.runtime.backup.conftest import REGION, make_signing_key, stage_outputs
 
 BUCKET = "kilo-primary"

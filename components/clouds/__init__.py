@@ -1,0 +1,1 @@
+"""What lies in the clouds: identities, keys, registries and locked buckets."""

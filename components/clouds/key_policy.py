@@ -1,0 +1,120 @@
+"""KMS key policies that keep administration and use in different hands.
+
+The policy is the only source of access: it names no account root, so no IAM policy elsewhere can
+widen it. Administrators can't encrypt or decrypt; users can't change, disable or delete. The
+principal that deploys must be one of the administrators, or KMS refuses the policy.
+
+Resource ``*`` means the key itself here; a key policy knows nothing else.
+https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from components.clouds.iam import policy_json
+
+ADMINISTER = (
+    "kms:CancelKeyDeletion",
+    "kms:CreateAlias",
+    "kms:DeleteAlias",
+    "kms:DescribeKey",
+    "kms:DisableKey",
+    "kms:EnableKey",
+    "kms:EnableKeyRotation",
+    "kms:GetKeyPolicy",
+    "kms:GetKeyRotationStatus",
+    "kms:ListKeyPolicies",
+    "kms:ListKeyRotations",
+    "kms:ListResourceTags",
+    "kms:PutKeyPolicy",
+    "kms:RotateKeyOnDemand",
+    "kms:ScheduleKeyDeletion",
+    "kms:TagResource",
+    "kms:UntagResource",
+    "kms:UpdateAlias",
+    "kms:UpdateKeyDescription",
+)
+ENCRYPT = ("kms:Encrypt",)
+DECRYPT = ("kms:Decrypt",)
+SIGN = ("kms:Sign",)
+VERIFY = ("kms:GetPublicKey",)
+
+
+@dataclass(frozen=True)
+class KeyUser:
+    """A principal that uses a key, and the actions it needs for that."""
+
+    sid: str
+    principal_arn: pulumi.Input[str]
+    actions: Sequence[str]
+    tenants: frozenset[str] | None = None
+    """The tenants whose data it may reach with these actions; ``None`` is all of them."""
+
+
+def key_policy(
+    administrators: Sequence[str],
+    users: Sequence[KeyUser],
+    encryption_context: Mapping[str, str | Sequence[str] | None],
+) -> pulumi.Output[str]:
+    """The policy of one key: who administers it, and who uses it under which encryption context.
+
+    A value of the context is what it must be, or the list of what it may be, or ``None`` when it must only
+    be there. ``tenants`` of a user narrows the context's ``tenant``; a user that reaches none gets nothing.
+    """
+    statements: list[dict[str, Any]] = [
+        {
+            "Sid": "Administer",
+            "Effect": "Allow",
+            "Principal": {"AWS": list(administrators)},
+            "Action": list(ADMINISTER),
+            "Resource": "*",
+        }
+    ]
+    for user in users:
+        context = dict(encryption_context)
+        if user.tenants is not None and "tenant" in context:
+            reached = _narrowed(context["tenant"], user.tenants)
+            if not reached:
+                continue
+            context["tenant"] = reached
+        use: dict[str, Any] = {
+            "Sid": f"{user.sid}Uses",
+            "Effect": "Allow",
+            "Principal": {"AWS": user.principal_arn},
+            "Action": list(user.actions),
+            "Resource": "*",
+        }
+        # Signing takes no encryption context.
+        statements.append({**use, "Condition": _condition(context)} if context else use)
+        # DescribeKey takes no encryption context.
+        statements.append(
+            {
+                "Sid": f"{user.sid}Describes",
+                "Effect": "Allow",
+                "Principal": {"AWS": user.principal_arn},
+                "Action": ["kms:DescribeKey"],
+                "Resource": "*",
+            }
+        )
+    return policy_json(statements)
+
+
+def _narrowed(allowed: str | Sequence[str] | None, tenants: frozenset[str]) -> str | list[str]:
+    if allowed is None:
+        return sorted(tenants)
+    if isinstance(allowed, str):
+        return allowed if allowed in tenants else ""
+    return sorted(tenants & set(allowed))
+
+
+def _condition(context: Mapping[str, str | Sequence[str] | None]) -> dict[str, dict[str, Any]]:
+    named = {f"kms:EncryptionContext:{name}": value for name, value in context.items()}
+    equal = {name: value for name, value in named.items() if value is not None}
+    # Whatever the value, an empty or a missing context is refused.
+    there = {name: "false" for name, value in named.items() if value is None}
+    return {**({"StringEquals": equal} if equal else {}), **({"Null": there} if there else {})}

@@ -1,0 +1,1 @@
+"""What is seen of the platform: scrape targets, rules, alert routes and dashboards."""

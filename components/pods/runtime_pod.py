@@ -1,0 +1,126 @@
+"""The pod of a platform process: the runtime image, its outputs file, its health port.
+
+Every process reads the stack's outputs from a file, its database URL from the Secret of its own
+role, and answers ``/livez``, ``/readyz`` and ``/metrics`` on one port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import pulumi
+
+from components.clouds.cloud_identity import CloudIdentity
+from components.pods.access import CLOUD_APIS, AccessArgs, From, To
+from components.pods.database_role import URL_KEY, DatabaseRole, secret_of
+from components.pods.pod import (
+    GOOGLE_CREDENTIALS_CONFIG_MAP,
+    GOOGLE_CREDENTIALS_DIRECTORY,
+    ConfigFiles,
+    HttpCheck,
+    PodArgs,
+    Scratch,
+    SecretKey,
+)
+from components.pods.stage_namespace import OUTPUTS_CONFIG_MAP, OUTPUTS_FILE
+from kilo.contract import OUTPUTS_MOUNT
+from kilo.environment import OUTPUTS_VARIABLE
+
+HTTP = "http"
+CHECKSUM = "kilo.dev/outputs-checksum"
+TENANTS_CHECKSUM = "kilo.dev/tenants-checksum"
+
+
+@dataclass(frozen=True)
+class RuntimePlace:
+    """What all the platform's processes of a stage have in common."""
+
+    namespace: str
+    image: str
+    aws_region: str
+    google_project: str
+    outputs_checksum: pulumi.Output[str]
+    """Of the outputs without the tenants: pods which read them once are replaced when it changes."""
+    tenants_checksum: pulumi.Output[str]
+    """Of the tenants: what works for every tenant alike needs no new pod for one more."""
+    database_network: str
+    database_port: pulumi.Input[int]
+    monitoring_namespace: str
+
+    def with_image(self, image: str) -> RuntimePlace:
+        """The same place for another version."""
+        return replace(self, image=image)
+
+
+@dataclass(frozen=True)
+class Process:
+    """One kind of process: its command line and what it needs."""
+
+    arguments: Sequence[pulumi.Input[str]]
+    cpu_millicores: int
+    memory_mebibytes: int
+    port: int | None = None
+    """Its health port; also given as ``--port``. ``None`` for work that runs to its end."""
+    database_role: DatabaseRole | None = None
+    secrets: Mapping[str, SecretKey] = field(default_factory=dict[str, SecretKey])
+    identity: CloudIdentity | None = None
+    reads_tenants: bool = False
+    """Whether it reads the tenants in the outputs."""
+    annotations: Mapping[str, str] = field(default_factory=dict[str, str])
+    """On the pods: a change of one replaces them."""
+    scratch: Sequence[Scratch] = (Scratch("/tmp", 64),)  # noqa: S108  the pod's own
+    stop_seconds: int = 30
+
+
+def database_exit(place: RuntimePlace) -> To:
+    """What a process that uses the database connects to."""
+    return To(port=place.database_port, network=place.database_network)
+
+
+def runtime_pod(place: RuntimePlace, process: Process) -> PodArgs:
+    """The pod of ``process``."""
+    files = [ConfigFiles(OUTPUTS_CONFIG_MAP, OUTPUTS_MOUNT.removesuffix(f"/{OUTPUTS_FILE}"))]
+    if process.identity and process.identity.google_identity_provider:
+        files.append(ConfigFiles(GOOGLE_CREDENTIALS_CONFIG_MAP, GOOGLE_CREDENTIALS_DIRECTORY))
+    environment = {OUTPUTS_VARIABLE: OUTPUTS_MOUNT}
+    if process.identity and process.identity.google_identity_provider:
+        environment["GOOGLE_CLOUD_PROJECT"] = place.google_project
+    secrets = dict(process.secrets)
+    if process.database_role:
+        secrets[URL_KEY] = SecretKey(secret_of(process.database_role), URL_KEY)
+    serves = process.port is not None
+    annotations: dict[str, pulumi.Input[str]] = {**process.annotations, CHECKSUM: place.outputs_checksum}
+    if process.reads_tenants:
+        annotations[TENANTS_CHECKSUM] = place.tenants_checksum
+    return PodArgs(
+        image=place.image,
+        arguments=[*process.arguments, "--port", str(process.port)] if serves else process.arguments,
+        environment=environment,
+        secrets=secrets,
+        files=files,
+        scratch=process.scratch,
+        ports={HTTP: process.port} if process.port is not None else {},
+        alive=HttpCheck("/livez", HTTP) if serves else None,
+        ready=HttpCheck("/readyz", HTTP) if serves else None,
+        cpu_millicores=process.cpu_millicores,
+        memory_mebibytes=process.memory_mebibytes,
+        stop_seconds=process.stop_seconds,
+        identity=process.identity,
+        aws_region=place.aws_region,
+        annotations=annotations,
+    )
+
+
+def runtime_access(
+    place: RuntimePlace, process: Process, *, ingress: Sequence[From] = (), egress: Sequence[To] = ()
+) -> AccessArgs:
+    """The network of ``process``: what it is asked for here, and what its settings imply."""
+    entrances, exits = list(ingress), list(egress)
+    if process.port is not None:
+        entrances.append(From(port=process.port, namespace=place.monitoring_namespace))
+    if process.database_role:
+        exits.append(database_exit(place))
+    if process.identity:
+        exits.append(CLOUD_APIS)
+    return AccessArgs(namespace=place.namespace, identity=process.identity, ingress=entrances, egress=exits)

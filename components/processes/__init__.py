@@ -1,0 +1,1 @@
+"""The platform's processes: each says what runs, with which rights, and what it reaches."""

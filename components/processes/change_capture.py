@@ -1,0 +1,119 @@
+"""Debezium Server: carries the aggregates chosen for CDC from the write-ahead log to the bus.
+
+One pod, never two: a replication slot has one reader. Its offsets lie on a disk of their own and
+survive it. Debezium ends when the bus goes away, with exit code 0; Kubernetes starts it again. It can also
+stand still and call itself alive, so a sidecar that sees the slot answers its liveness probe.
+The publication and the slot belong to the database's schema, not to Debezium.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_kubernetes import core, meta
+
+from components.pods.access import AccessArgs, From, To
+from components.pods.database_role import secret_of
+from components.pods.labels import labels
+from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
+from components.pods.runtime_pod import Process, RuntimePlace, database_exit, runtime_pod
+from components.pods.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
+from kilo.cdc.properties import CONNECTOR_PATH
+
+PORT = 10_085
+WATCH_PORT = 10_087
+WATCH = "watch"
+LIVENESS_PATH = "/q/health/live"
+MEMORY_MEBIBYTES = 1_024
+CONFIG_DIRECTORY = "/debezium/config"
+CONFIG_FILE = "application.properties"
+DATA_DIRECTORY = "/debezium/data"
+OFFSETS_FILE = f"{DATA_DIRECTORY}/offsets.dat"
+DATABASE_VARIABLES = {
+    "DATABASE_HOST": "host",
+    "DATABASE_PORT": "port",
+    "DATABASE_NAME": "dbname",
+    "DATABASE_USER": "username",
+    "DATABASE_PASSWORD": "password",
+}
+
+
+@dataclass(frozen=True)
+class ChangeCaptureArgs:
+    """Where it runs, what it reads, and the bus."""
+
+    place: RuntimePlace
+    image: str
+    properties: str
+    """``application.properties``; secrets stand in it as ``${DATABASE_PASSWORD}`` and the like."""
+    bus: Sequence[To]
+    storage_class: str | None
+
+
+class ChangeCapture(pulumi.ComponentResource):
+    """Debezium Server with its configuration and offsets."""
+
+    def __init__(
+        self, name: str, args: ChangeCaptureArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("kilo:events:ChangeCapture", name, {}, opts)
+        config_map = f"{name}-config"
+        config = core.v1.ConfigMap(
+            config_map,
+            metadata=meta.v1.ObjectMetaArgs(
+                name=config_map, namespace=args.place.namespace, labels=labels(name)
+            ),
+            data={CONFIG_FILE: args.properties},
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        secret = secret_of("cdc")
+        watch = Process(
+            arguments=["cdc", "watch", "--connector", f"http://$(POD_IP):{PORT}{LIVENESS_PATH}"],
+            port=WATCH_PORT,
+            database_role="cdc",
+            cpu_millicores=20,
+            memory_mebibytes=128,
+        )
+        StatefulWorkload(
+            name,
+            StatefulWorkloadArgs(
+                access=AccessArgs(
+                    namespace=args.place.namespace,
+                    ingress=[From(port=WATCH_PORT, namespace=args.place.monitoring_namespace)],
+                    egress=[*args.bus, database_exit(args.place)],
+                ),
+                pod=PodArgs(
+                    image=args.image,
+                    arguments=[],
+                    environment={
+                        "QUARKUS_HTTP_HOST": "$(POD_IP)",
+                        "QUARKUS_HTTP_PORT": str(PORT),
+                        # Half of the pod's memory; the other half is for threads, buffers and code.
+                        "JAVA_OPTS": f"-Xmx{MEMORY_MEBIBYTES // 2}m -XX:+UseSerialGC",
+                    },
+                    secrets={
+                        variable: SecretKey(secret, key) for variable, key in DATABASE_VARIABLES.items()
+                    },
+                    files=[ConfigFiles(config_map, CONFIG_DIRECTORY)],
+                    scratch=[Scratch("/tmp", 128)],  # noqa: S108  the pod's own
+                    ports={"health": PORT},
+                    started=HttpCheck(LIVENESS_PATH, "health"),
+                    alive=HttpCheck(CONNECTOR_PATH, WATCH_PORT),
+                    ready=HttpCheck("/q/health/ready", "health"),
+                    start_seconds=120,
+                    cpu_millicores=500,
+                    memory_mebibytes=MEMORY_MEBIBYTES,
+                    annotations={
+                        "kilo.dev/config-checksum": hashlib.sha256(args.properties.encode()).hexdigest()
+                    },
+                    sidecars={WATCH: runtime_pod(args.place, watch)},
+                ),
+                replicas=1,
+                disk=Disk(DATA_DIRECTORY, size_gibibytes=1, storage_class=args.storage_class),
+            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[config]),
+        )
+        self.register_outputs({})

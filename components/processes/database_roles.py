@@ -1,0 +1,128 @@
+"""The database's roles, each with only what its process needs, and the schema.
+
+The administrator's URL is given to one Job, which migrates the schema and makes the roles. Every
+process gets the URL of its own role, in a Secret of its own; passwords are made here and seen
+nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+import pulumi
+import pulumi_random as random
+from pulumi_kubernetes import core, meta
+
+from components.pods.database_role import ROLES, URL_KEY, DatabaseRole, secret_of, user_of
+from components.pods.labels import labels
+from components.pods.pod import SecretKey
+from components.pods.runtime_pod import Process, RuntimePlace, database_exit, runtime_access, runtime_pod
+from components.pods.task import Task, TaskArgs
+
+ADMIN_SECRET = "database-admin"  # noqa: S105  a Secret's name
+
+
+def password_variable(role: DatabaseRole) -> str:
+    """The environment variable in which the migration finds ``role``'s password."""
+    return f"{user_of(role).upper()}_PASSWORD"
+
+
+@dataclass(frozen=True)
+class DatabaseRolesArgs:
+    """The database, and the image that migrates it."""
+
+    place: RuntimePlace
+    admin_url: pulumi.Output[str]
+    """Secret: ``postgresql://user:password@host:port/name?options``."""
+    schema_checksum: str
+    """Changes with the schema, so that the migration runs again, whatever its image is called."""
+
+
+class DatabaseRoles(pulumi.ComponentResource):
+    """Passwords, Secrets and the migration Job."""
+
+    def __init__(
+        self, name: str, args: DatabaseRolesArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("kilo:data:DatabaseRoles", name, {}, opts)
+        self._name, self._args = name, args
+        passwords: dict[DatabaseRole, random.RandomPassword] = {role: self._password(role) for role in ROLES}
+        for role, password in passwords.items():
+            self._secret(role, secret_of(role), _role_secret(args.admin_url, role, password.result))
+        admin = self._secret(
+            "admin",
+            ADMIN_SECRET,
+            {
+                URL_KEY: args.admin_url,
+                **{password_variable(role): password.result for role, password in passwords.items()},
+            },
+        )
+        variables = [URL_KEY, *(password_variable(role) for role in ROLES)]
+        migrate = Process(
+            arguments=["db", "migrate"],
+            secrets={variable: SecretKey(ADMIN_SECRET, variable) for variable in variables},
+            annotations={"kilo.dev/schema-checksum": args.schema_checksum},
+            cpu_millicores=100,
+            memory_mebibytes=256,
+        )
+        Task(
+            "schema",
+            TaskArgs(
+                access=runtime_access(args.place, migrate, egress=[database_exit(args.place)]),
+                pod=runtime_pod(args.place, migrate),
+            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[admin]),
+        )
+        self.register_outputs({"secrets": {role: secret_of(role) for role in ROLES}})
+
+    def _password(self, role: DatabaseRole) -> random.RandomPassword:
+        return random.RandomPassword(
+            f"{self._name}-{role}", length=40, special=False, opts=pulumi.ResourceOptions(parent=self)
+        )
+
+    def _secret(self, name: str, secret: str, data: dict[str, pulumi.Output[str]]) -> core.v1.Secret:
+        return core.v1.Secret(
+            f"{self._name}-{name}",
+            metadata=meta.v1.ObjectMetaArgs(
+                name=secret, namespace=self._args.place.namespace, labels=labels(secret)
+            ),
+            type="Opaque",
+            string_data=data,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+
+def _role_secret(
+    admin_url: pulumi.Output[str], role: DatabaseRole, password: pulumi.Output[str]
+) -> dict[str, pulumi.Output[str]]:
+    """The URL for processes that take one, and its parts for those that don't (Debezium)."""
+
+    def part(name: str) -> pulumi.Output[str]:
+        return admin_url.apply(lambda url: _parts(url)[name])
+
+    return {
+        URL_KEY: pulumi.Output.all(admin_url, password).apply(
+            lambda both: _url_for(both[0], user_of(role), both[1])
+        ),
+        "host": part("host"),
+        "port": part("port"),
+        "dbname": part("dbname"),
+        "username": pulumi.Output.from_input(user_of(role)),
+        "password": password,
+    }
+
+
+def _url_for(admin_url: str, user: str, password: str) -> str:
+    split = urlsplit(admin_url)
+    host = split.netloc.rpartition("@")[2]
+    return urlunsplit(split._replace(netloc=f"{user}:{password}@{host}"))
+
+
+def _parts(url: str) -> dict[str, str]:
+    split = urlsplit(url)
+    return {
+        "host": split.hostname or "",
+        "port": str(split.port or 5432),
+        "dbname": split.path.removeprefix("/"),
+    }

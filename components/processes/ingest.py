@@ -1,0 +1,65 @@
+"""The service that takes events over HTTP and writes them with their outbox row in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+
+from components.clouds.cloud_identity import CloudIdentity
+from components.pods.access import From
+from components.pods.runtime_pod import HTTP, Process, RuntimePlace, runtime_access, runtime_pod
+from components.pods.workload import Workload, WorkloadArgs
+
+PORT = 10_081
+NEXT_SUFFIX = "-next"
+
+
+@dataclass(frozen=True)
+class IngestArgs:
+    """Where it runs, how many, for whom, and the version under trial if there is one."""
+
+    place: RuntimePlace
+    replicas: int
+    identity: CloudIdentity
+    gateway: str
+    """The workload that may connect."""
+    next_image: str | None = None
+
+
+class Ingest(pulumi.ComponentResource):
+    """The ingest service, and its next version beside it during a ramp."""
+
+    workloads: tuple[str, ...]
+    """The workloads that the gateway connects to."""
+
+    def __init__(self, name: str, args: IngestArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("kilo:events:Ingest", name, {}, opts)
+        self._run(name, args, args.place)
+        self.workloads = (name,)
+        if args.next_image:
+            trial = f"{name}{NEXT_SUFFIX}"
+            self._run(trial, args, args.place.with_image(args.next_image))
+            self.workloads = (name, trial)
+        self.register_outputs({"workloads": list(self.workloads)})
+
+    def _run(self, name: str, args: IngestArgs, place: RuntimePlace) -> None:
+        process = Process(
+            arguments=["ingest", "serve"],
+            port=PORT,
+            database_role="ingest",
+            identity=args.identity,
+            reads_tenants=True,
+            cpu_millicores=250,
+            memory_mebibytes=384,
+        )
+        Workload(
+            name,
+            WorkloadArgs(
+                access=runtime_access(place, process, ingress=[From(port=PORT, workload=args.gateway)]),
+                pod=runtime_pod(place, process),
+                replicas=args.replicas,
+                service_ports={HTTP: PORT},
+            ),
+            opts=pulumi.ResourceOptions(parent=self),
+        )

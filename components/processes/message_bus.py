@@ -1,0 +1,150 @@
+"""The bus: NATS JetStream, a cluster of members with a disk each, or a Kafka that is there already.
+
+Either with the streams that are declared on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_kubernetes import core, meta
+
+from components.pods.access import AccessArgs, From, To
+from components.pods.labels import labels, service_host
+from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch
+from components.pods.runtime_pod import Process, RuntimePlace, runtime_access, runtime_pod
+from components.pods.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs, headless
+from components.pods.task import Task, TaskArgs
+from kilo.bus.config import CLIENT_PORT, MONITOR_PORT, ROUTE_PORT
+
+CONFIG_DIRECTORY = "/etc/nats"
+CONFIG_FILE = "nats.conf"
+DATA_DIRECTORY = "/data"
+STREAMS_TASK = "bus-streams"
+
+
+def bus_url(name: str, namespace: str) -> str:
+    """The URL by which the bus ``name`` is reached."""
+    return f"nats://{service_host(name, namespace)}:{CLIENT_PORT}"
+
+
+def member_host(name: str, index: int, namespace: str) -> str:
+    """The full name of one member of the bus ``name``, counted from 0."""
+    return f"{name}-{index}.{service_host(headless(name), namespace)}"
+
+
+@dataclass(frozen=True)
+class MessageBusArgs:
+    """The members, their disks, their configuration file and their clients."""
+
+    place: RuntimePlace
+    image: str
+    replicas: int
+    storage_gibibytes: int
+    storage_class: str | None
+    config: str
+    """``nats.conf`` for a server that is given its address and name by flags."""
+    streams_arguments: Sequence[str]
+    """The command line that declares the streams."""
+    clients: Sequence[str]
+    """The workloads that may connect."""
+
+
+class MessageBus(pulumi.ComponentResource):
+    """NATS and its streams."""
+
+    def __init__(self, name: str, args: MessageBusArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("kilo:events:MessageBus", name, {}, opts)
+        place = args.place
+        config_map = f"{name}-config"
+        config = core.v1.ConfigMap(
+            config_map,
+            metadata=meta.v1.ObjectMetaArgs(name=config_map, namespace=place.namespace, labels=labels(name)),
+            data={CONFIG_FILE: args.config},
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        servers = StatefulWorkload(
+            name,
+            StatefulWorkloadArgs(
+                access=AccessArgs(
+                    namespace=place.namespace,
+                    ingress=[
+                        *(
+                            From(port=CLIENT_PORT, workload=client)
+                            for client in (*args.clients, STREAMS_TASK)
+                        ),
+                        From(port=ROUTE_PORT, workload=name),
+                        From(port=MONITOR_PORT, namespace=place.monitoring_namespace),
+                    ],
+                    egress=[To(port=ROUTE_PORT, workload=name)],
+                ),
+                pod=PodArgs(
+                    image=args.image,
+                    command=["nats-server"],
+                    arguments=[
+                        "--config",
+                        f"{CONFIG_DIRECTORY}/{CONFIG_FILE}",
+                        "--addr",
+                        "$(POD_IP)",
+                        "--name",
+                        "$(POD_NAME)",
+                    ],
+                    files=[ConfigFiles(config_map, CONFIG_DIRECTORY)],
+                    scratch=[Scratch("/tmp", 64)],  # noqa: S108  the pod's own
+                    ports={"client": CLIENT_PORT, "route": ROUTE_PORT, "monitor": MONITOR_PORT},
+                    alive=HttpCheck("/healthz?js-server-only=true", "monitor"),
+                    ready=HttpCheck("/healthz", "monitor"),
+                    cpu_millicores=500,
+                    memory_mebibytes=1_024,
+                    # A member hands its leaderships over before it stops.
+                    stop_seconds=60,
+                    annotations={
+                        "kilo.dev/config-checksum": hashlib.sha256(args.config.encode()).hexdigest()
+                    },
+                ),
+                replicas=args.replicas,
+                disk=Disk(DATA_DIRECTORY, args.storage_gibibytes, args.storage_class),
+                service_ports={"client": CLIENT_PORT},
+            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[config]),
+        )
+        _declare_streams(
+            place,
+            args.streams_arguments,
+            [To(port=CLIENT_PORT, workload=name)],
+            pulumi.ResourceOptions(parent=self, depends_on=[servers]),
+        )
+        self.register_outputs({"url": bus_url(name, place.namespace)})
+
+
+@dataclass(frozen=True)
+class ExistingBusArgs:
+    """Where it is and what is declared on it."""
+
+    place: RuntimePlace
+    bus: Sequence[To]
+    streams_arguments: Sequence[str]
+    """The command line that declares the streams."""
+
+
+class ExistingBus(pulumi.ComponentResource):
+    """The streams on a bus that others run, such as a Kafka."""
+
+    def __init__(self, name: str, args: ExistingBusArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("kilo:events:ExistingBus", name, {}, opts)
+        _declare_streams(args.place, args.streams_arguments, args.bus, pulumi.ResourceOptions(parent=self))
+        self.register_outputs({})
+
+
+def _declare_streams(
+    place: RuntimePlace, arguments: Sequence[str], bus: Sequence[To], opts: pulumi.ResourceOptions
+) -> None:
+    streams = Process(arguments=arguments, cpu_millicores=50, memory_mebibytes=128)
+    Task(
+        STREAMS_TASK,
+        TaskArgs(access=runtime_access(place, streams, egress=bus), pod=runtime_pod(place, streams)),
+        opts=opts,
+    )

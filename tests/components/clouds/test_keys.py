@@ -1,0 +1,175 @@
+"""Tenants' keys: who administers, who uses, under which context, and that they are kept."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from components.clouds.key_policy import DECRYPT, ENCRYPT, KeyUser
+from components.clouds.tenant_keys import TenantKeys, TenantKeysArgs
+from tests.components.recorder import Recording, record
+
+ADMINISTRATOR = "arn:aws:iam::123456789012:role/key-administrator"
+INGEST = "arn:aws:iam::123456789012:role/ingest"
+CONSUMER = "arn:aws:iam::123456789012:role/consumer"
+KEY = "aws:kms/key:Key"
+ALIAS = "aws:kms/alias:Alias"
+
+
+def keys(*, protect: bool = True, tenants: tuple[str, ...] = ("acme", "globex")) -> Recording:
+    return record(
+        lambda: TenantKeys(
+            "tenant-keys",
+            TenantKeysArgs(
+                tenants=tenants,
+                alias_prefix="alias/kilo/dev/tenant",
+                administrators=[ADMINISTRATOR],
+                users=[
+                    KeyUser("Ingest", INGEST, [*ENCRYPT, *DECRYPT]),
+                    KeyUser("Consumer", CONSUMER, DECRYPT),
+                ],
+                deletion_window_days=30,
+                protect=protect,
+                tags={"project": "kilo"},
+            ),
+        )
+    )
+
+
+def statements(recording: Recording, tenant: str) -> dict[str, dict[str, Any]]:
+    policy = json.loads(recording.one(KEY, f"tenant-keys-{tenant}").inputs["policy"])
+    return {statement["Sid"]: statement for statement in policy["Statement"]}
+
+
+def test_each_tenant_has_one_key_and_one_alias() -> None:
+    recording = keys()
+    # Registrations arrive in any order.
+    assert sorted(key.inputs["tags"]["tenant"] for key in recording.of(KEY)) == ["acme", "globex"]
+    alias = recording.one(ALIAS, "tenant-keys-acme")
+    assert alias.inputs["name"] == "alias/kilo/dev/tenant/acme"
+    assert alias.inputs["targetKeyId"] == "tenant-keys-acme-key-id"
+
+
+def test_keys_rotate_every_year_and_wait_before_they_go() -> None:
+    key = keys().one(KEY, "tenant-keys-acme")
+    assert key.inputs["enableKeyRotation"] is True
+    assert key.inputs["rotationPeriodInDays"] == 365
+    assert key.inputs["deletionWindowInDays"] == 30
+
+
+def test_keys_and_aliases_are_protected_and_stay_in_the_cloud() -> None:
+    recording = keys()
+    for resource in [*recording.of(KEY), *recording.of(ALIAS)]:
+        assert resource.protect
+        assert resource.retain_on_delete
+
+
+def test_a_throw_away_stage_can_let_go_of_keys() -> None:
+    recording = keys(protect=False)
+    for resource in [*recording.of(KEY), *recording.of(ALIAS)]:
+        assert not resource.protect
+        assert not resource.retain_on_delete
+
+
+def test_a_key_is_used_only_with_its_own_tenant_in_the_context() -> None:
+    recording = keys()
+    for tenant in ("acme", "globex"):
+        for sid in ("IngestUses", "ConsumerUses"):
+            condition = statements(recording, tenant)[sid]["Condition"]
+            assert condition == {"StringEquals": {"kms:EncryptionContext:tenant": tenant}}
+
+
+def test_administrators_cannot_use_and_users_cannot_administer() -> None:
+    found = statements(keys(), "acme")
+    assert found["Administer"]["Principal"] == {"AWS": [ADMINISTRATOR]}
+    cryptographic = {
+        "kms:Encrypt",
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
+        "kms:ReEncryptTo",
+        "kms:CreateGrant",
+    }
+    assert not cryptographic & set(found["Administer"]["Action"])
+    for sid in ("IngestUses", "ConsumerUses", "IngestDescribes", "ConsumerDescribes"):
+        assert set(found[sid]["Action"]) <= {"kms:Encrypt", "kms:Decrypt", "kms:DescribeKey"}
+
+
+def test_who_only_reads_can_only_decrypt() -> None:
+    assert statements(keys(), "acme")["ConsumerUses"]["Action"] == ["kms:Decrypt"]
+
+
+def test_the_account_root_is_not_named_so_that_no_iam_policy_widens_a_key() -> None:
+    for statement in statements(keys(), "acme").values():
+        assert ":root" not in json.dumps(statement["Principal"])
+
+
+def test_keys_belong_to_their_component() -> None:
+    recording = keys()
+    component = recording.one("kilo:security:TenantKeys")
+    assert {resource.parent for resource in recording.resources if resource.custom} == {component.urn}
+
+
+@pytest.mark.parametrize("tenant", ["acme", "globex"])
+def test_another_tenant_changes_nothing_of_those_that_are_there(tenant: str) -> None:
+    before, after = keys(), keys(tenants=("acme", "globex", "initech"))
+    name = f"tenant-keys-{tenant}"
+    assert after.one(KEY, name) == before.one(KEY, name)
+    assert len(after.of(KEY)) == len(before.of(KEY)) + 1
+
+
+def granted(user: KeyUser, *, sharing: tuple[str, ...] = ()) -> Recording:
+    return record(
+        lambda: TenantKeys(
+            "tenant-keys",
+            TenantKeysArgs(
+                tenants=("acme", "globex"),
+                alias_prefix="alias/kilo/dev/tenant",
+                administrators=[ADMINISTRATOR],
+                users=[user],
+                deletion_window_days=30,
+                protect=True,
+                tags={"project": "kilo"},
+                sharing=sharing,
+            ),
+        )
+    )
+
+
+def policy(recording: Recording, name: str) -> dict[str, dict[str, Any]]:
+    found = json.loads(recording.one(KEY, name).inputs["policy"])
+    return {statement["Sid"]: statement for statement in found["Statement"]}
+
+
+def test_a_user_of_some_tenants_has_no_part_in_the_keys_of_others() -> None:
+    recording = granted(KeyUser("Support", CONSUMER, DECRYPT, frozenset({"acme"})))
+    assert set(policy(recording, "tenant-keys-acme")) == {"Administer", "SupportUses", "SupportDescribes"}
+    assert set(policy(recording, "tenant-keys-globex")) == {"Administer"}
+
+
+def test_tenants_that_share_have_one_key_that_asks_for_a_tenant() -> None:
+    recording = granted(KeyUser("Ingest", INGEST, ENCRYPT), sharing=("small", "tiny"))
+    assert len(recording.of(KEY)) == 3
+    alias = recording.one(ALIAS, "tenant-keys--shared")
+    assert alias.inputs["name"] == "alias/kilo/dev/tenant-shared"
+    assert (alias.protect, alias.retain_on_delete) == (True, True)
+    use = policy(recording, "tenant-keys--shared")["IngestUses"]
+    assert use["Condition"] == {"Null": {"kms:EncryptionContext:tenant": "false"}}
+    assert policy(recording, "tenant-keys-acme")["IngestUses"]["Condition"] == {
+        "StringEquals": {"kms:EncryptionContext:tenant": "acme"}
+    }
+
+
+def test_a_user_of_some_tenants_opens_only_theirs_under_a_shared_key() -> None:
+    recording = granted(KeyUser("Support", CONSUMER, DECRYPT, frozenset({"tiny"})), sharing=("small", "tiny"))
+    assert policy(recording, "tenant-keys--shared")["SupportUses"]["Condition"] == {
+        "StringEquals": {"kms:EncryptionContext:tenant": ["tiny"]}
+    }
+
+
+def test_ten_thousand_tenants_that_share_cost_one_key_and_a_policy_that_kms_takes() -> None:
+    sharing = tuple(f"tenant-{number}" for number in range(10_000))
+    recording = granted(KeyUser("Ingest", INGEST, ENCRYPT), sharing=sharing)
+    assert len(recording.of(KEY)) == 3
+    assert len(recording.one(KEY, "tenant-keys--shared").inputs["policy"]) < 32_768
