@@ -14,20 +14,20 @@ from kilo.outbox.enqueue import (
     Enqueued,
     Event,
     FingerprintConflict,
+    content_fingerprint,
     enqueue,
     enqueue_async,
     enqueue_many,
     enqueue_many_async,
-    fingerprint_of,
 )
 
 __all__ = [
     "Enqueued",
     "Event",
     "FingerprintConflict",
+    "content_fingerprint",
     "enqueue",
     "enqueue_async",
     "enqueue_many",
     "enqueue_many_async",
-    "fingerprint_of",
 ]

@@ -7,11 +7,16 @@ in the database's trigger, so what is here is an INSERT, and SQL of another lang
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 
 from kilo.errors import BadInput
 from kilo.outbox import strict_json
@@ -33,21 +38,40 @@ _INSERT = (
     " content_digest) VALUES (%s, %s, %s, %s, %s::jsonb, %s, %s, %s) RETURNING id"
 )
 _OUTBOX_CONTENT = "outbox_fingerprint_content"
+_RULES = {
+    "tenant": "tenant: a DNS label of at most 40 characters",
+    "aggregate": "aggregate: one token of lower-case letters, digits, - and _, beginning with a letter,"
+    " at most 63 characters",
+    "aggregate_id": "aggregate_id: 1 to 200 printable ASCII characters without spaces",
+    "kind": "kind: lower-case letters, digits, ., - and _, beginning with a letter, at most 127 characters",
+    "fingerprint": "fingerprint: 1 to 255 printable ASCII characters without spaces",
+    "traceparent": "traceparent: as W3C Trace Context has it",
+}
 _CONSTRAINTS = {
-    "outbox_aggregate_is_a_subject_token": "aggregate: one token of lower-case letters, digits, - and _,"
-    " beginning with a letter, at most 63 characters",
-    "outbox_aggregate_id_is_printable": "aggregate_id: 1 to 200 printable ASCII characters without spaces",
-    "outbox_kind_is_a_name": "kind: lower-case letters, digits, ., - and _, beginning with a letter, at most"
-    " 127 characters",
-    "outbox_fingerprint_is_printable": "fingerprint: 1 to 255 printable ASCII characters without spaces",
-    "outbox_tenant_is_a_label": "tenant: a DNS label of at most 40 characters",
-    "outbox_traceparent_is_w3c": "traceparent: as W3C Trace Context has it",
+    "outbox_tenant_is_a_label": _RULES["tenant"],
+    "outbox_aggregate_is_a_subject_token": _RULES["aggregate"],
+    "outbox_aggregate_id_is_printable": _RULES["aggregate_id"],
+    "outbox_kind_is_a_name": _RULES["kind"],
+    "outbox_fingerprint_is_printable": _RULES["fingerprint"],
+    "outbox_traceparent_is_w3c": _RULES["traceparent"],
     "outbox_payload_within_limit": "payload: at most 1 MiB of JSON",
 }
 
 
 class FingerprintConflict(BadInput):
     """The fingerprint was used before, for another content. The transaction can only be rolled back."""
+
+
+Payload = Mapping[str, Any] | list[Any] | tuple[Any, ...] | str
+"""A JSON value as Python has it (see :func:`kilo.outbox.strict_json.check`), or JSON text."""
+
+
+def new_fingerprint() -> str:
+    """A fingerprint that no other event has: a UUIDv7 (RFC 9562, section 5.7)."""
+    milliseconds = time.time_ns() // 1_000_000 & (1 << 48) - 1
+    version, variant = 7 << 76, 2 << 62
+    noise = secrets.randbits(12) << 64 | secrets.randbits(62)
+    return str(UUID(int=milliseconds << 80 | version | variant | noise))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +84,9 @@ class Event:
         aggregate_id: which thing. Events of one aggregate and id are delivered in order.
         kind: what happened, such as ``order.paid``.
         payload: a JSON value as Python has it, or JSON text.
-        fingerprint: the idempotency key, unique over all tenants; derived when not given.
+        fingerprint: the idempotency key. Without one the event gets its own, so that it is written once for
+            each ``Event`` that is made: a retry that makes it anew writes it again. Give the key of the
+            request or the message that you answer to where there is one, or :func:`content_fingerprint`.
         traceparent: of the trace that this belongs to (W3C Trace Context).
         content_digest: what equal content means, when ``payload`` holds ciphertext, which differs every
             time; by default a SHA-256 over everything but the trace.
@@ -70,8 +96,8 @@ class Event:
     aggregate: str
     aggregate_id: str
     kind: str
-    payload: Mapping[str, Any] | Sequence[Any] | str
-    fingerprint: str | None = None
+    payload: Payload
+    fingerprint: str = field(default_factory=new_fingerprint)
     traceparent: str | None = None
     content_digest: bytes | None = None
 
@@ -94,11 +120,18 @@ def content_digest(tenant: str, aggregate: str, aggregate_id: str, kind: str, pa
     return hashlib.sha256(strict_json.canonical([tenant, aggregate, aggregate_id, kind, payload])).digest()
 
 
-def fingerprint_of(event: Event) -> str:
-    """The event's fingerprint: the given one, or ``TENANT/sha256-HEX`` of its content."""
-    if event.fingerprint is not None:
-        return event.fingerprint
-    return f"{event.tenant}/sha256-{_digest(event).hex()}"
+def content_fingerprint(tenant: str, aggregate: str, aggregate_id: str, kind: str, payload: Payload) -> str:
+    """``TENANT/sha256-HEX`` of an event's content, as ``Event(…, fingerprint=content_fingerprint(…))``.
+
+    **Warning**: equal content is then one event for as long as fingerprints are kept (days). A switch that
+    goes on, off and on again announces the second "on" to nobody. Use it only where the content names the
+    one occurrence, such as by a payment's number.
+
+    Raises:
+        BadInput: the payload is not what the outbox takes.
+    """
+    digest = content_digest(tenant, aggregate, aggregate_id, kind, _checked(payload))
+    return f"{tenant}/sha256-{digest.hex()}"
 
 
 def enqueue(connection: psycopg.Connection[Any], event: Event) -> Enqueued:
@@ -106,25 +139,36 @@ def enqueue(connection: psycopg.Connection[Any], event: Event) -> Enqueued:
 
     Raises:
         FingerprintConflict: its fingerprint was used for another content.
-        BadInput: a field is not what the outbox takes; the message names it.
+        BadInput: a field is not what the outbox takes, and the message names it; or the connection commits
+            each statement by itself.
         psycopg.Error: the database refuses or can't be reached.
     """
-    fingerprint, values = values_of(event)
+    _check_transaction(connection)
+    values = values_of(event)
     try:
-        row = connection.execute(_INSERT, values).fetchone()
+        with connection.cursor(row_factory=tuple_row) as cursor:
+            row = cursor.execute(_INSERT, values).fetchone()
     except psycopg.IntegrityError as error:
-        raise _explained(error, fingerprint) from error
-    return Enqueued(fingerprint, row[0] if row else None)
+        if (problem := _explained(error)) is None:
+            raise
+    else:
+        return Enqueued(event.fingerprint, row[0] if row else None)
+    raise problem
 
 
 async def enqueue_async(connection: psycopg.AsyncConnection[Any], event: Event) -> Enqueued:
     """As :func:`enqueue`, for asyncio."""
-    fingerprint, values = values_of(event)
+    _check_transaction(connection)
+    values = values_of(event)
     try:
-        row = await (await connection.execute(_INSERT, values)).fetchone()
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            row = await (await cursor.execute(_INSERT, values)).fetchone()
     except psycopg.IntegrityError as error:
-        raise _explained(error, fingerprint) from error
-    return Enqueued(fingerprint, row[0] if row else None)
+        if (problem := _explained(error)) is None:
+            raise
+    else:
+        return Enqueued(event.fingerprint, row[0] if row else None)
+    raise problem
 
 
 def enqueue_many(connection: psycopg.Connection[Any], events: Iterable[Event]) -> list[Enqueued]:
@@ -137,85 +181,132 @@ def enqueue_many(connection: psycopg.Connection[Any], events: Iterable[Event]) -
     Raises:
         As :func:`enqueue`.
     """
-    ordered, values = _many(events)
-    with connection.cursor() as cursor:
-        try:
+    _check_transaction(connection)
+    ordered, values = _in_lock_order(events)
+    if not values:
+        return []
+    ids: list[int | None] = []
+    try:
+        with connection.cursor(row_factory=tuple_row) as cursor:
             cursor.executemany(_INSERT, values, returning=True)
-        except psycopg.IntegrityError as error:
-            raise _explained(error, "one of the given") from error
-        ids: list[int | None] = []
-        while True:
-            row = cursor.fetchone()
-            ids.append(row[0] if row else None)
-            if not cursor.nextset():
-                break
-    return _in_given_order(ordered, ids)
+            while True:
+                row = cursor.fetchone()
+                ids.append(row[0] if row else None)
+                if not cursor.nextset():
+                    break
+    except psycopg.IntegrityError as error:
+        if (problem := _explained(error)) is None:
+            raise
+    else:
+        return _in_given_order(ordered, ids)
+    raise problem
 
 
 async def enqueue_many_async(
     connection: psycopg.AsyncConnection[Any], events: Iterable[Event]
 ) -> list[Enqueued]:
     """As :func:`enqueue_many`, for asyncio."""
-    ordered, values = _many(events)
-    async with connection.cursor() as cursor:
-        try:
+    _check_transaction(connection)
+    ordered, values = _in_lock_order(events)
+    if not values:
+        return []
+    ids: list[int | None] = []
+    try:
+        async with connection.cursor(row_factory=tuple_row) as cursor:
             await cursor.executemany(_INSERT, values, returning=True)
-        except psycopg.IntegrityError as error:
-            raise _explained(error, "one of the given") from error
-        ids: list[int | None] = []
-        while True:
-            row = await cursor.fetchone()
-            ids.append(row[0] if row else None)
-            if not cursor.nextset():
-                break
-    return _in_given_order(ordered, ids)
+            while True:
+                row = await cursor.fetchone()
+                ids.append(row[0] if row else None)
+                if not cursor.nextset():
+                    break
+    except psycopg.IntegrityError as error:
+        if (problem := _explained(error)) is None:
+            raise
+    else:
+        return _in_given_order(ordered, ids)
+    raise problem
 
 
-def _many(events: Iterable[Event]) -> tuple[list[tuple[int, str]], list[tuple[Any, ...]]]:
-    # Everyone takes the aggregates' locks in the same order, so that two bulk writers can't deadlock.
-    numbered = sorted(enumerate(events), key=lambda each: (each[1].aggregate, each[1].aggregate_id))
-    prepared = [(number, *values_of(event)) for number, event in numbered]
-    return [(number, fingerprint) for number, fingerprint, _ in prepared], [values for *_, values in prepared]
+def lock_order(event: Event) -> tuple[str, str, str]:
+    """By what every bulk writer sorts, so that two of them can't deadlock over the aggregates' locks."""
+    return event.tenant, event.aggregate, event.aggregate_id
+
+
+def _check_transaction(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    # In the middle of a pipeline the driver does not know; there, and only there, it is ACTIVE.
+    if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
+        msg = (
+            "the connection is in autocommit mode and in no transaction: the event would be kept when the"
+            " change that it announces is not; write both in `with connection.transaction():`"
+        )
+        raise BadInput(msg)
+
+
+def _in_lock_order(events: Iterable[Event]) -> tuple[list[tuple[int, str]], list[tuple[Any, ...]]]:
+    numbered = list(enumerate(events))
+    # Checked before they are sorted, which compares what may not be text.
+    values = {number: values_of(event) for number, event in numbered}
+    numbered.sort(key=lambda each: lock_order(each[1]))
+    return (
+        [(number, event.fingerprint) for number, event in numbered],
+        [values[number] for number, _ in numbered],
+    )
 
 
 def _in_given_order(ordered: list[tuple[int, str]], ids: list[int | None]) -> list[Enqueued]:
     results = [Enqueued("", None)] * len(ordered)
-    for (number, fingerprint), row_id in zip(ordered, ids, strict=False):
+    for (number, fingerprint), row_id in zip(ordered, ids, strict=True):
         results[number] = Enqueued(fingerprint, row_id)
     return results
 
 
-def values_of(event: Event) -> tuple[str, tuple[Any, ...]]:
-    """The event's fingerprint, and its values for :data:`COLUMNS`.
+def values_of(event: Event) -> tuple[Any, ...]:
+    """The event's values for :data:`COLUMNS`.
 
     Raises:
-        BadInput: the payload is not what the outbox takes.
+        BadInput: a field is not what the outbox takes; the message names it.
     """
-    payload = event.payload if isinstance(event.payload, str) else strict_json.write(event.payload)
-    fingerprint = fingerprint_of(event)
-    return fingerprint, (
+    for name, rule in _RULES.items():
+        value = getattr(event, name)
+        if value is None and name == "traceparent":
+            continue
+        if not isinstance(value, str):
+            msg = f"{rule}; not {type(value).__name__}"
+            raise BadInput(msg)
+        # The rest of the rule is the database's; these would not get there, or not as what they are.
+        if not (value.isascii() and value.isprintable()):
+            raise BadInput(rule)
+    payload = _checked(event.payload)
+    return (
         event.tenant,
         event.aggregate,
         event.aggregate_id,
         event.kind,
-        payload,
-        fingerprint,
+        event.payload if isinstance(event.payload, str) else strict_json.write(payload),
+        event.fingerprint,
         event.traceparent,
-        event.content_digest or _digest(event),
+        event.content_digest
+        or content_digest(event.tenant, event.aggregate, event.aggregate_id, event.kind, payload),
     )
 
 
-def _digest(event: Event) -> bytes:
+def _checked(payload: Payload) -> Any:
+    """The payload's value, once it is known that every consumer can read it."""
     try:
-        payload = strict_json.parse(event.payload) if isinstance(event.payload, str) else event.payload
+        if isinstance(payload, str):
+            return strict_json.parse(payload)
+        value = dict(payload) if isinstance(payload, Mapping) else payload
+        strict_json.check(value)
     except strict_json.NotStrict as error:
         msg = f"payload{error.pointer}: {error.problem}"
-        raise BadInput(msg) from error
-    return content_digest(event.tenant, event.aggregate, event.aggregate_id, event.kind, payload)
+    else:
+        return value
+    raise BadInput(msg)
 
 
-def _explained(error: psycopg.IntegrityError, fingerprint: str) -> Exception:
-    return explained(error.diag.constraint_name or "", error.diag.message_primary or fingerprint) or error
+def _explained(error: psycopg.IntegrityError) -> Exception | None:
+    # Raised outside of the handler: the database's error has a DETAIL with the whole row, payload included.
+    return explained(error.diag.constraint_name or "", error.diag.message_primary or "")
 
 
 def explained(constraint: str, message: str) -> Exception | None:

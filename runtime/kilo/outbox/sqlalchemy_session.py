@@ -2,7 +2,7 @@
 
 ::
 
-    outbox_session.install(Session)   # a session class, a sessionmaker, or nothing for all sessions
+    outbox_session.install(Session)   # a class, a sessionmaker, a scoped_session; nothing for all sessions
 
     with Session() as session:
         order.pay()
@@ -10,23 +10,26 @@
         session.commit()
 
 What is recorded is written when the session commits, after its last flush: in one go, with the aggregates'
-locks taken in one order and held for a moment only. A rollback, of a savepoint too, forgets what was
-recorded within. :func:`enqueue` writes at once and says what became of it.
+locks taken in one order and held for a moment only. What ends the transaction otherwise (a rollback, of a
+savepoint too, ``close()``, an error) forgets what was recorded within. :func:`enqueue` writes at once and
+says what became of it.
 
-For an ``AsyncSession``, install on its ``sync_session_class`` (``Session`` by default).
+For an ``AsyncSession``, install on its ``sync_session_class`` (``Session`` by default). Each function takes
+a ``scoped_session`` or an ``async_scoped_session`` too, as Flask's extension gives one.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
 
 from kilo.errors import BadInput
-from kilo.outbox.enqueue import COLUMNS, Enqueued, Event, explained, values_of
+from kilo.outbox.enqueue import COLUMNS, Enqueued, Event, explained, lock_order, values_of
 
 _KEY = "kilo_outbox"
 _INSERT = text(
@@ -36,79 +39,146 @@ _INSERT = text(
 )
 _INSERT_MANY = text(_INSERT.text.removesuffix(" RETURNING id"))
 
-_Recorded = list[tuple[SessionTransaction | None, Event]]
+AnySession = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
 
 
-def install(sessions: type[Session] | sessionmaker[Any] = Session) -> None:
+@dataclass(slots=True)
+class _Recorded:
+    """What a session is to write when it commits."""
+
+    events: list[tuple[SessionTransaction | None, Event]] = field(default_factory=list)
+    """With the transaction or savepoint that each belongs to."""
+    committing: bool = False
+    """Whether they were written: what another hook records now is written at once."""
+
+
+def install(sessions: type[Session] | sessionmaker[Any] | scoped_session[Any] = Session) -> None:
     """Have ``sessions`` write what was recorded when they commit; safe to call again."""
-    for name, listener in (("before_commit", _write), ("after_soft_rollback", _forget)):
+    for name, listener in (
+        ("before_commit", _write),
+        ("after_commit", _hand_to_parent),
+        ("after_transaction_end", _forget),
+    ):
         if not event.contains(sessions, name, listener):
             event.listen(sessions, name, listener)
 
 
-def record(session: Session | AsyncSession, one: Event) -> str:
+def record(session: AnySession, one: Event) -> str:
     """Have ``one`` written when ``session`` commits; returns its fingerprint.
 
     Raises:
-        BadInput: the payload is not what the outbox takes, or the hook is not installed on this session.
+        BadInput: a field is not what the outbox takes, or the hook is not installed on this session.
     """
-    plain = session.sync_session if isinstance(session, AsyncSession) else session
+    plain = _plain(session)
     if not _installed(plain):
         msg = "the session does not write what is recorded: call kilo.outbox.sqlalchemy_session.install()"
         raise BadInput(msg)
-    fingerprint, _ = values_of(one)
+    values_of(one)
     within = plain.get_nested_transaction() or plain.get_transaction() or plain.begin()
-    recorded: _Recorded = plain.info.setdefault(_KEY, [])
-    recorded.append((within, one))
-    return fingerprint
+    recorded = _recorded(plain)
+    if recorded.committing:
+        _insert(plain, [one])
+    else:
+        recorded.events.append((within, one))
+    return one.fingerprint
 
 
-def enqueue(session: Session, one: Event) -> Enqueued:
+def enqueue(session: Session | scoped_session[Any], one: Event) -> Enqueued:
     """Write ``one`` now, in the transaction of ``session``.
 
     Raises:
         FingerprintConflict: its fingerprint was used for another content.
-        BadInput: a field is not what the outbox takes; the message names it.
+        BadInput: a field is not what the outbox takes, and the message names it; or the session's connection
+            commits each statement by itself.
     """
-    session.flush()
-    return _enqueue(session.connection(), one)
+    plain = _plain(session)
+    plain.flush()
+    return _enqueue(plain.connection(), one)
 
 
-async def enqueue_async(session: AsyncSession, one: Event) -> Enqueued:
+async def enqueue_async(session: AsyncSession | async_scoped_session[Any], one: Event) -> Enqueued:
     """As :func:`enqueue`, for asyncio; the events' locks are held until the transaction ends."""
     await session.flush()
     return await (await session.connection()).run_sync(_enqueue, one)
 
 
+def _plain(session: AnySession) -> Session:
+    one: Session | AsyncSession
+    one = session() if isinstance(session, scoped_session | async_scoped_session) else session
+    return one.sync_session if isinstance(one, AsyncSession) else one
+
+
+def _recorded(session: Session) -> _Recorded:
+    return session.info.setdefault(_KEY, _Recorded())
+
+
 def _enqueue(connection: Connection, one: Event) -> Enqueued:
-    fingerprint, values = values_of(one)
+    _check_transaction(connection)
+    values = values_of(one)
     try:
         row = connection.execute(_INSERT, dict(zip(COLUMNS, values, strict=True))).first()
     except IntegrityError as error:
-        raise _explained(error, fingerprint) from error
-    return Enqueued(fingerprint, row[0] if row else None)
+        if (problem := _explained(error)) is None:
+            raise
+    else:
+        return Enqueued(one.fingerprint, row[0] if row else None)
+    raise problem
 
 
 def _write(session: Session) -> None:
     # A savepoint's release is a commit too; the events go with the transaction around it.
+    recorded = _recorded(session)
     if session.in_nested_transaction():
         return
-    recorded: _Recorded = session.info.pop(_KEY, [])
-    if not recorded:
-        return
+    # First the flush, whose hooks record too.
     session.flush()
-    # Everyone takes the aggregates' locks in the same order, so that two sessions can't deadlock.
-    events = sorted((one for _, one in recorded), key=lambda each: (each.aggregate, each.aggregate_id))
-    rows: list[dict[str, Any]] = [dict(zip(COLUMNS, values_of(one)[1], strict=True)) for one in events]
+    _insert(session, [one for _, one in recorded.events])
+    recorded.events.clear()
+    recorded.committing = True
+
+
+def _insert(session: Session, events: list[Event]) -> None:
+    if not events:
+        return
+    rows: list[dict[str, Any]] = [
+        dict(zip(COLUMNS, values_of(one), strict=True)) for one in sorted(events, key=lock_order)
+    ]
+    connection = session.connection()
+    _check_transaction(connection)
     try:
-        session.connection().execute(_INSERT_MANY, rows)
+        connection.execute(_INSERT_MANY, rows)
     except IntegrityError as error:
-        raise _explained(error, "one of the recorded") from error
+        if (problem := _explained(error)) is None:
+            raise
+    else:
+        return
+    raise problem
+
+
+def _check_transaction(connection: Connection) -> None:
+    # Every driver has it, and to ask for the isolation level is a round trip.
+    if getattr(connection.connection, "autocommit", False):
+        msg = (
+            "the session's connection is in AUTOCOMMIT: the event would be kept when the change that it"
+            " announces is not; give the session an engine with another isolation level"
+        )
+        raise BadInput(msg)
+
+
+def _hand_to_parent(session: Session) -> None:
+    """What was recorded in a savepoint that is released goes on with the transaction around it."""
+    ended = session.get_nested_transaction()
+    if ended is None:
+        return
+    recorded = _recorded(session)
+    recorded.events = [(ended.parent if within is ended else within, one) for within, one in recorded.events]
 
 
 def _forget(session: Session, ended: SessionTransaction) -> None:
-    recorded: _Recorded = session.info.get(_KEY, [])
-    session.info[_KEY] = [(within, one) for within, one in recorded if ended not in _with_parents(within)]
+    recorded = _recorded(session)
+    recorded.events = [each for each in recorded.events if ended not in _with_parents(each[0])]
+    if ended.parent is None:
+        recorded.committing = False
 
 
 def _with_parents(transaction: SessionTransaction | None) -> list[SessionTransaction]:
@@ -125,12 +195,11 @@ def _installed(session: Session) -> bool:
     )
 
 
-def _explained(error: IntegrityError, fingerprint: str) -> Exception:
+def _explained(error: IntegrityError) -> Exception | None:
     origin: Any = error.orig
     diagnosis = getattr(origin, "diag", None)
     # asyncpg has it on the exception that SQLAlchemy's own stands for.
-    constraint = getattr(diagnosis, "constraint_name", None) or getattr(
-        getattr(origin, "__cause__", None), "constraint_name", None
-    )
-    message = getattr(diagnosis, "message_primary", None) or fingerprint
-    return explained(constraint or "", message) or error
+    cause = getattr(origin, "__cause__", None)
+    constraint = getattr(diagnosis, "constraint_name", None) or getattr(cause, "constraint_name", None)
+    message = getattr(diagnosis, "message_primary", None) or getattr(cause, "message", None)
+    return explained(constraint or "", message or "")

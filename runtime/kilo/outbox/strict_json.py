@@ -10,13 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from decimal import Decimal
+from math import isfinite
 from typing import Any, NoReturn
 
 import rfc8785
 
 _DEEPEST = 100
 _LONGEST_NUMBER = 400
-"""Digits of a number, exponent applied: jsonb would write 1e9999 out in full."""
+"""Digits of a number as jsonb writes it out: 1e3 has four, and so has 0.001."""
+
+_TOO_LARGE = 10**_LONGEST_NUMBER
+_MOST_VALUES = 1 << 20
+"""A payload of the largest size has fewer; a list that holds itself many times over has more."""
 
 _EXACT = 2**53
 
@@ -47,19 +52,19 @@ def parse(text: str | bytes) -> Any:
         value = _DECODER.decode(decoded)
     except UnicodeDecodeError as error:
         problem = f"not UTF-8 at byte {error.start}"
-        raise NotStrict(problem) from error
     except json.JSONDecodeError as error:
         problem = f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        raise NotStrict(problem) from error
-    except RecursionError as error:
+    except RecursionError:
         problem = f"nested deeper than {_DEEPEST}"
-        raise NotStrict(problem) from error
-    _check(value)
-    return value
+    else:
+        check(value)
+        return value
+    # Outside of the handlers: the library's errors hold the whole document, and must not hang on ours.
+    raise NotStrict(problem)
 
 
 def write(value: Any) -> str:
-    """Write what :func:`parse` read, numbers as they were."""
+    """Write what :func:`parse` read or :func:`check` let pass, numbers as they were."""
     return "".join(_pieces(value))
 
 
@@ -82,7 +87,9 @@ def _canonical(value: Any) -> str:
         return json.dumps(value)
     if isinstance(value, str):
         return _string(value)
-    return _number(value if isinstance(value, Decimal) else Decimal(str(value)))
+    if isinstance(value, int):
+        return _number(Decimal(int(value)))
+    return _number(value if isinstance(value, Decimal) else Decimal(repr(float(value))))
 
 
 def _number(number: Decimal) -> str:
@@ -113,6 +120,9 @@ def _pieces(value: Any) -> Iterator[str]:
         yield "]" if value else "[]"
     elif isinstance(value, Decimal):
         yield str(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        # An enumeration's member by its number.
+        yield str(int(value))
     else:
         yield json.dumps(value, ensure_ascii=False, allow_nan=False)
 
@@ -133,18 +143,25 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > _LONGEST_NUMBER:
+    if len(digits) - digits.startswith("-") > _LONGEST_NUMBER:
         problem = f"a number has more than {_LONGEST_NUMBER} digits"
         raise NotStrict(problem)
     return int(digits)
 
 
 def _fraction(text: str) -> Decimal:
-    number = Decimal(text) if len(text) <= _LONGEST_NUMBER else None
-    if number is None or abs(number.adjusted()) > _LONGEST_NUMBER:
-        problem = f"the number {text[:20]}… has more than {_LONGEST_NUMBER} digits"
+    # A sign, a point and an exponent come on top of the digits.
+    number = Decimal(text) if len(text) <= _LONGEST_NUMBER + 32 else None
+    if number is None or not _is_short(number):
+        problem = f"a number has more than {_LONGEST_NUMBER} digits"
         raise NotStrict(problem)
     return number
+
+
+def _is_short(number: Decimal) -> bool:
+    exponent = number.as_tuple().exponent
+    # An infinity or no number has a letter for it.
+    return isinstance(exponent, int) and max(number.adjusted(), 0) + max(-exponent, 0) < _LONGEST_NUMBER
 
 
 def _constant(name: str) -> NoReturn:
@@ -152,22 +169,59 @@ def _constant(name: str) -> NoReturn:
     raise NotStrict(problem)
 
 
-def _check(document: Any) -> None:
+def check(document: Any) -> None:
+    """See that :func:`parse` would read again what :func:`write` makes of ``document``.
+
+    Objects are ``dict``, arrays ``list`` or ``tuple``, numbers ``int``, ``float`` or ``Decimal``.
+
+    Raises:
+        NotStrict: it would not, with the place and without the value.
+    """
     waiting: list[tuple[Any, str, int]] = [(document, "", 0)]
+    left = _MOST_VALUES
     while waiting:
         value, pointer, depth = waiting.pop()
+        left -= 1
         if depth > _DEEPEST:
             problem = f"nested deeper than {_DEEPEST}"
             raise NotStrict(problem, pointer[:200])
+        if left < 0:
+            problem = f"more than {_MOST_VALUES} values"
+            raise NotStrict(problem)
         if isinstance(value, str):
             _check_text(value, pointer)
         elif isinstance(value, dict):
             for name, each in value.items():
+                if not isinstance(name, str):
+                    problem = f"a key is {_a(name)}; JSON's keys are text"
+                    raise NotStrict(problem, pointer)
                 _check_text(name, pointer)
                 step = name.replace("~", "~0").replace("/", "~1")
                 waiting.append((each, f"{pointer}/{step}", depth + 1))
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple):
             waiting.extend((each, f"{pointer}/{n}", depth + 1) for n, each in enumerate(value))
+        elif value is not None and not isinstance(value, bool):
+            _check_number(value, pointer)
+
+
+def _check_number(value: Any, pointer: str) -> None:
+    if isinstance(value, int):
+        kept = abs(value) < _TOO_LARGE
+    elif isinstance(value, float):
+        kept = isfinite(value)
+    elif isinstance(value, Decimal):
+        kept = _is_short(value)
+    else:
+        problem = f"{_a(value)} is not JSON; give text (dates as ISO 8601), a number, a list or a dict"
+        raise NotStrict(problem, pointer)
+    if not kept:
+        problem = f"a number is not finite, or has more than {_LONGEST_NUMBER} digits"
+        raise NotStrict(problem, pointer)
+
+
+def _a(value: Any) -> str:
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
 def _check_text(text: str, pointer: str) -> None:
@@ -178,7 +232,10 @@ def _check_text(text: str, pointer: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         problem = f"holds half a surrogate pair at character {error.start}"
-        raise NotStrict(problem, pointer) from error
+    else:
+        return
+    # Outside of the handler: the codec's error holds the text.
+    raise NotStrict(problem, pointer)
 
 
 # Made once: ``json.loads`` makes a decoder a call for what is not its default.

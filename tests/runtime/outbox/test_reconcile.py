@@ -199,7 +199,8 @@ def _marked(url: str) -> int:
 async def test_rows_that_change_capture_delivered_are_marked(database_url: str, bus: BusServer) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         apply_capture(connection, bus.outputs.outbox)
-        enqueue(connection, Event("acme", "payment", "1", "payment.made", {}, "acme/p1"))
+        with connection.transaction():
+            enqueue(connection, Event("acme", "payment", "1", "payment.made", {}, "acme/p1"))
         row = connection.execute("SELECT created_at FROM outbox").fetchone()
     assert row is not None
     headers = event_headers(
@@ -223,7 +224,8 @@ async def test_rows_that_change_capture_delivered_are_marked(database_url: str, 
 async def test_rows_whose_slot_was_lost_are_published_again(database_url: str, bus: BusServer) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         apply_capture(connection, bus.outputs.outbox)
-        enqueue(connection, Event("acme", "payment", "1", "payment.made", {}, "acme/p1"))
+        with connection.transaction():
+            enqueue(connection, Event("acme", "payment", "1", "payment.made", {}, "acme/p1"))
     _drop_slot(database_url)
     async with reconciling(database_url, bus):
         (found,) = await bus.wait(lambda found: len(found) >= 1)
@@ -234,7 +236,8 @@ async def test_rows_whose_slot_was_lost_are_published_again(database_url: str, b
 async def test_a_slow_connector_is_not_taken_for_a_loss(database_url: str, bus: BusServer) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         apply_capture(connection, bus.outputs.outbox)
-        enqueue(connection, Event("acme", "payment", "1", "payment.made", {}, "acme/p1"))
+        with connection.transaction():
+            enqueue(connection, Event("acme", "payment", "1", "payment.made", {}, "acme/p1"))
     async with reconciling(database_url, bus):
         await asyncio.sleep(13)
     _drop_slot(database_url)
