@@ -302,17 +302,17 @@ def test_what_is_accepted_reads_back_the_same(database_url: str) -> None:
 
 
 async def test_the_connections_row_factory_does_not_matter(database_url: str) -> None:
-    with psycopg.connect(database_url, row_factory=dict_row) as connection:
+    with psycopg.Connection[Any].connect(database_url, row_factory=dict_row) as connection:
         assert not enqueue(connection, an_event()).duplicate
         assert [each.duplicate for each in enqueue_many(connection, [an_event(), an_event("k2")])] == [
             True,
             False,
         ]
         assert enqueue_many(connection, []) == []
-    async with await psycopg.AsyncConnection.connect(database_url, row_factory=dict_row) as connection:
-        assert (await enqueue_async(connection, an_event())).duplicate
-        assert [each.duplicate for each in await enqueue_many_async(connection, [an_event("k3")])] == [False]
-        assert await enqueue_many_async(connection, []) == []
+    async with await psycopg.AsyncConnection[Any].connect(database_url, row_factory=dict_row) as other:
+        assert (await enqueue_async(other, an_event())).duplicate
+        assert [each.duplicate for each in await enqueue_many_async(other, [an_event("k3")])] == [False]
+        assert await enqueue_many_async(other, []) == []
 
 
 async def test_a_connection_that_commits_each_statement_is_refused(database_url: str) -> None:
@@ -331,13 +331,13 @@ async def test_a_connection_that_commits_each_statement_is_refused(database_url:
             enqueue(connection, an_event("a"))
         with connection.pipeline(), connection.transaction():
             enqueue_many(connection, [an_event("b")])
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other:
         with pytest.raises(BadInput, match=said):
-            await enqueue_async(connection, an_event())
+            await enqueue_async(other, an_event())
         with pytest.raises(BadInput, match=said):
-            await enqueue_many_async(connection, [an_event()])
-        async with connection.transaction():
-            await enqueue_async(connection, an_event("c"))
+            await enqueue_many_async(other, [an_event()])
+        async with other.transaction():
+            await enqueue_async(other, an_event("c"))
     assert [row[1] for row in rows(database_url)] == ["acme/a", "acme/b", "acme/c"]
 
 
