@@ -8,6 +8,7 @@ every number exact: whole numbers as ``int``, others as ``Decimal``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from math import isfinite
@@ -57,7 +58,15 @@ def parse(text: str | bytes) -> Any:
     except RecursionError:
         problem = f"nested deeper than {_DEEPEST}"
     else:
-        check(value)
+        # Bytes of UTF-8 without escapes hold neither U+0000 nor half a pair, and what has few brackets and
+        # commas is neither deep nor many values: looking at each is for the rest.
+        if (
+            isinstance(text, str)
+            or "\\u" in decoded
+            or decoded.count("{") + decoded.count("[") > _DEEPEST
+            or decoded.count(",") > _MOST_VALUES - 2 * _DEEPEST
+        ):
+            check(value)
         return value
     # Outside of the handlers: the library's errors hold the whole document, and must not hang on ours.
     raise NotStrict(problem)
@@ -65,7 +74,10 @@ def parse(text: str | bytes) -> Any:
 
 def write(value: Any) -> str:
     """Write what :func:`parse` read or :func:`check` let pass, numbers as they were."""
-    return "".join(_pieces(value))
+    try:
+        return _WRITER.encode(value)
+    except _NotPlain:
+        return "".join(_pieces(value))
 
 
 def canonical(value: Any) -> bytes:
@@ -73,7 +85,13 @@ def canonical(value: Any) -> bytes:
 
     RFC 8785 leaves numbers open that a double does not hold; here they are their exact decimal digits.
     """
-    return _canonical(value).encode()
+    try:
+        text = _CANONICAL_WRITER.encode(value)
+    except _NotPlain:
+        return _canonical(value).encode()
+    # The writer in C sorts names by code points and writes integers in full and floats as Python does: where
+    # that could differ from RFC 8785, the text is made by the book.
+    return (_canonical(value) if _NOT_BY_THE_BOOK.search(text) else text).encode()
 
 
 def _canonical(value: Any) -> str:
@@ -137,8 +155,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         # The reader does not say where it is: the key itself must do.
-        problem = f"the key {twice!r} stands twice in one object"
-        raise NotStrict(problem, f"/…/{twice}")
+        problem = f"the key {twice[:80]!r} stands twice in one object"
+        raise NotStrict(problem, f"/…/{twice[:80]}")
     return found
 
 
@@ -238,7 +256,25 @@ def _check_text(text: str, pointer: str) -> None:
     raise NotStrict(problem, pointer)
 
 
+class _NotPlain(Exception):
+    """A value that the writer in C does not write as it was."""
+
+
+def _refuse(value: Any) -> NoReturn:
+    raise _NotPlain(type(value).__name__)
+
+
 # Made once: ``json.loads`` makes a decoder a call for what is not its default.
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_whole, parse_float=_fraction, parse_constant=_constant
 )
+_WRITER = json.JSONEncoder(ensure_ascii=False, default=_refuse, check_circular=False, allow_nan=False)
+_CANONICAL_WRITER = json.JSONEncoder(
+    ensure_ascii=False,
+    default=_refuse,
+    check_circular=False,
+    allow_nan=False,
+    sort_keys=True,
+    separators=(",", ":"),
+)
+_NOT_BY_THE_BOOK = re.compile(r"[\ud800-\U0010ffff]|[0-9]{16}|[0-9](?:\.|e[-+])")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 import rfc8785
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kilo.outbox import strict_json
 from kilo.outbox.strict_json import NotStrict, canonical, parse, write
 
 VALUES = st.recursive(
@@ -94,3 +96,31 @@ def test_the_canonical_form_keeps_every_digit_of_a_number(number: Decimal | int)
     exact = Decimal(number)
     assert Decimal(canonical([exact])[1:-1].decode()) == exact
     assert canonical([exact]) == canonical([parse(write(exact))])
+
+
+_TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False, allow_infinity=False) | _TEXTS
+    | st.integers(min_value=10**14, max_value=10**24)
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXTS, inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(_VALUES)
+def test_what_is_written_in_c_is_what_is_written_by_the_book(value: Any) -> None:
+    by_the_book = strict_json._canonical(value).encode()  # pyright: ignore[reportPrivateUsage]
+    assert strict_json.canonical(value) == by_the_book
+    pieces = "".join(strict_json._pieces(value))  # pyright: ignore[reportPrivateUsage]
+    assert strict_json.write(value) == pieces
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": "\\u0000"}', '{"\\ud800": 1}', "[" * 102 + "]" * 102, '{"a":' * 102 + "1" + "}" * 102]
+)
+def test_bytes_are_looked_at_as_closely_as_text(text: str) -> None:
+    for each in (text, text.encode()):
+        with pytest.raises(strict_json.NotStrict):
+            strict_json.parse(each)
