@@ -1,50 +1,75 @@
-"""The stack's outputs, put together from the settings and the cloud's answers.
+"""Outputs: what services may know, which is what the stack exports.
 
-What is exported is :class:`~kilo.contract.StackOutputs`, whole and nothing else. Values that are
-known before anything is made come from the settings, so that a preview shows them.
+Takes the settings and the clouds; exports :class:`~kilo.contract.StackOutputs`, whole and nothing else, and
+gives it as :class:`Outputs` to the pods. Values that are known before anything is made come from the
+settings, so that a preview shows them.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import pulumi
 
 from components.clouds.backup_vault import BackupVault
-from components.clouds.mirrored_registry import MirroredRegistry
-from components.clouds.s3_locked_bucket import S3LockedBucket
-from components.clouds.tenant_keys import TenantKeys
 from components.pods.database_role import ROLES, secret_of
+from components.processes.message_bus import bus_url
 from components.processes.tenant_gateway import gateway_url
 from infra import names
-from infra.rendering import bus_outputs, outbox_outputs
+from infra.clouds import Clouds
 from infra.settings import Settings
-from kilo.contract import CONTRACT_VERSION, EncryptedTable, FieldEncryptionOutputs, StackOutputs
+from kilo.contract import (
+    CONTRACT_VERSION,
+    BusOutputs,
+    EncryptedTable,
+    FieldEncryptionOutputs,
+    OutboxOutputs,
+    StackOutputs,
+)
 from kilo.sensitive import TABLE as EVENTS
 
 DEFAULT_POSTGRESQL_PORT = 5_432
 
 
-def database_port(url: pulumi.Output[str]) -> pulumi.Output[int]:
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs as pods get them, and what tells that they changed."""
+
+    json: pulumi.Output[str]
+    """The file that services read."""
+    checksum: pulumi.Output[str]
+    """Of all but the tenants."""
+    tenants_checksum: pulumi.Output[str]
+    database_port: pulumi.Output[int]
+
+
+def export_outputs(settings: Settings, clouds: Clouds) -> Outputs:
+    """Export every field of the contract, and nothing else."""
+    document = _document(settings, clouds)
+    for field in StackOutputs.model_fields:
+        pulumi.export(field, document[field])
+    return Outputs(
+        json=_file(document),
+        checksum=_checksum({**document, "tenants": None}),
+        tenants_checksum=_checksum(document["tenants"]),
+        database_port=_database_port(clouds.database_url),
+    )
+
+
+def _database_port(url: pulumi.Output[str]) -> pulumi.Output[int]:
     """The port of a database URL. A port is no secret, so neither is what this returns."""
     return pulumi.Output.unsecret(url.apply(lambda value: urlsplit(value).port or DEFAULT_POSTGRESQL_PORT))
 
 
-def outputs_document(
-    settings: Settings,
-    *,
-    database_url: pulumi.Output[str],
-    keys: TenantKeys,
-    registry: MirroredRegistry,
-    vault: BackupVault,
-    audit: S3LockedBucket,
-) -> dict[str, Any]:
+def _document(settings: Settings, clouds: Clouds) -> dict[str, Any]:
     """The outputs as the contract has them, with outputs of resources as leaves."""
-    host = pulumi.Output.unsecret(database_url.apply(lambda value: urlsplit(value).hostname or ""))
+    keys, registry, vault, audit = clouds.keys, clouds.registry, clouds.vault, clouds.audit
+    host = pulumi.Output.unsecret(clouds.database_url.apply(lambda value: urlsplit(value).hostname or ""))
     database = pulumi.Output.unsecret(
-        database_url.apply(lambda value: urlsplit(value).path.removeprefix("/"))
+        clouds.database_url.apply(lambda value: urlsplit(value).path.removeprefix("/"))
     )
     backups = settings.backups
     return {
@@ -66,7 +91,7 @@ def outputs_document(
         },
         "database": {
             "host": host,
-            "port": database_port(database_url),
+            "port": _database_port(clouds.database_url),
             "name": database,
             "role_secrets": {role: secret_of(role) for role in ROLES},
         },
@@ -118,12 +143,45 @@ def outputs_document(
             "lock_mode": settings.audit.lock_mode,
             "retention_days": settings.audit.lock_days,
         },
-        "field_encryption": field_encryption_outputs(settings).model_dump(mode="json"),
+        "field_encryption": _field_encryption_outputs(settings).model_dump(mode="json"),
         "monitoring": {"prometheus_url": settings.monitoring.prometheus_url},
     }
 
 
-def field_encryption_outputs(settings: Settings) -> FieldEncryptionOutputs:
+def bus_outputs(settings: Settings) -> BusOutputs:
+    """Where the bus is and what is declared on it."""
+    if kafka := settings.bus.kafka:
+        prefix = "events"
+        return BusOutputs(
+            url=f"kafka://{','.join(kafka.brokers)}",
+            # A stream is the topic that events are published to.
+            stream=prefix,
+            subject_prefix=prefix,
+            heartbeat_stream=f"heartbeat.{prefix}",
+            duplicate_window_seconds=settings.bus.duplicate_window_seconds,
+        )
+    return BusOutputs(
+        url=bus_url(names.BUS, settings.namespace),
+        stream="EVENTS",
+        subject_prefix="events",
+        heartbeat_stream="HEARTBEATS",
+        duplicate_window_seconds=settings.bus.duplicate_window_seconds,
+    )
+
+
+def outbox_outputs(settings: Settings) -> OutboxOutputs:
+    """What the outbox is called in the database, and who publishes what."""
+    return OutboxOutputs(
+        table="outbox",
+        cdc_aggregates=settings.outbox.cdc_aggregates,
+        publication="outbox_cdc",
+        replication_slot="outbox_cdc",
+        payload_limit_bytes=settings.outbox.payload_limit_bytes,
+        fingerprint_window_days=settings.outbox.fingerprint_window_days,
+    )
+
+
+def _field_encryption_outputs(settings: Settings) -> FieldEncryptionOutputs:
     """Field encryption as configured, with what the platform itself knows: its own table, and its bus.
 
     Rotation must reach every value: one that it left behind could not be read once the old key is gone.
@@ -166,7 +224,7 @@ def _replica(settings: Settings, vault: BackupVault) -> dict[str, Any]:
     }
 
 
-def outputs_json(document: dict[str, Any]) -> pulumi.Output[str]:
+def _file(document: dict[str, Any]) -> pulumi.Output[str]:
     """The document as the file that services read, once all of it is known.
 
     Raises:
@@ -177,13 +235,7 @@ def outputs_json(document: dict[str, Any]) -> pulumi.Output[str]:
     )
 
 
-def checksum(part: Any) -> pulumi.Output[str]:
+def _checksum(part: Any) -> pulumi.Output[str]:
     """SHA-256 of a part of the document, in hexadecimal; known before the deployment if all of it is."""
     text = pulumi.Output.json_dumps(part, sort_keys=True)
     return text.apply(lambda known: hashlib.sha256(known.encode()).hexdigest())
-
-
-def export(document: dict[str, Any]) -> None:
-    """Export every field of the contract, and nothing else."""
-    for field in StackOutputs.model_fields:
-        pulumi.export(field, document[field])

@@ -33,7 +33,7 @@ TENANTS_CHECKSUM = "kilo.dev/tenants-checksum"
 
 
 @dataclass(frozen=True)
-class RuntimePlace:
+class RuntimeContext:
     """What all the platform's processes of a stage have in common."""
 
     namespace: str
@@ -48,8 +48,8 @@ class RuntimePlace:
     database_port: pulumi.Input[int]
     monitoring_namespace: str
 
-    def with_image(self, image: str) -> RuntimePlace:
-        """The same place for another version."""
+    def with_image(self, image: str) -> RuntimeContext:
+        """The same context with another version."""
         return replace(self, image=image)
 
 
@@ -73,28 +73,28 @@ class Process:
     stop_seconds: int = 30
 
 
-def database_exit(place: RuntimePlace) -> To:
+def database_exit(context: RuntimeContext) -> To:
     """What a process that uses the database connects to."""
-    return To(port=place.database_port, network=place.database_network)
+    return To(port=context.database_port, network=context.database_network)
 
 
-def runtime_pod(place: RuntimePlace, process: Process) -> PodArgs:
+def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
     """The pod of ``process``."""
     files = [ConfigFiles(OUTPUTS_CONFIG_MAP, OUTPUTS_MOUNT.removesuffix(f"/{OUTPUTS_FILE}"))]
     if process.identity and process.identity.google_identity_provider:
         files.append(ConfigFiles(GOOGLE_CREDENTIALS_CONFIG_MAP, GOOGLE_CREDENTIALS_DIRECTORY))
     environment = {OUTPUTS_VARIABLE: OUTPUTS_MOUNT}
     if process.identity and process.identity.google_identity_provider:
-        environment["GOOGLE_CLOUD_PROJECT"] = place.google_project
+        environment["GOOGLE_CLOUD_PROJECT"] = context.google_project
     secrets = dict(process.secrets)
     if process.database_role:
         secrets[URL_KEY] = SecretKey(secret_of(process.database_role), URL_KEY)
     serves = process.port is not None
-    annotations: dict[str, pulumi.Input[str]] = {**process.annotations, CHECKSUM: place.outputs_checksum}
+    annotations: dict[str, pulumi.Input[str]] = {**process.annotations, CHECKSUM: context.outputs_checksum}
     if process.reads_tenants:
-        annotations[TENANTS_CHECKSUM] = place.tenants_checksum
+        annotations[TENANTS_CHECKSUM] = context.tenants_checksum
     return PodArgs(
-        image=place.image,
+        image=context.image,
         arguments=[*process.arguments, "--port", str(process.port)] if serves else process.arguments,
         environment=environment,
         secrets=secrets,
@@ -107,20 +107,20 @@ def runtime_pod(place: RuntimePlace, process: Process) -> PodArgs:
         memory_mebibytes=process.memory_mebibytes,
         stop_seconds=process.stop_seconds,
         identity=process.identity,
-        aws_region=place.aws_region,
+        aws_region=context.aws_region,
         annotations=annotations,
     )
 
 
 def runtime_access(
-    place: RuntimePlace, process: Process, *, ingress: Sequence[From] = (), egress: Sequence[To] = ()
+    context: RuntimeContext, process: Process, *, ingress: Sequence[From] = (), egress: Sequence[To] = ()
 ) -> AccessArgs:
     """The network of ``process``: what it is asked for here, and what its settings imply."""
     entrances, exits = list(ingress), list(egress)
     if process.port is not None:
-        entrances.append(From(port=process.port, namespace=place.monitoring_namespace))
+        entrances.append(From(port=process.port, namespace=context.monitoring_namespace))
     if process.database_role:
-        exits.append(database_exit(place))
+        exits.append(database_exit(context))
     if process.identity:
         exits.append(CLOUD_APIS)
-    return AccessArgs(namespace=place.namespace, identity=process.identity, ingress=entrances, egress=exits)
+    return AccessArgs(namespace=context.namespace, identity=process.identity, ingress=entrances, egress=exits)

@@ -10,7 +10,7 @@ import pulumi
 
 from components.clouds.cloud_identity import CloudIdentity
 from components.pods.pod import Scratch
-from components.pods.runtime_pod import Process, RuntimePlace, runtime_access, runtime_pod
+from components.pods.runtime_pod import Process, RuntimeContext, runtime_access, runtime_pod
 from components.pods.scheduled_task import ScheduledTask, ScheduledTaskArgs
 from components.pods.workload import Workload, WorkloadArgs
 
@@ -25,7 +25,7 @@ PORT = 10_087
 class BackupScheduleArgs:
     """Where it runs, when, as whom, and the room that a drill restores into."""
 
-    place: RuntimePlace
+    context: RuntimeContext
     writer: CloudIdentity
     completer: CloudIdentity
     restorer: CloudIdentity
@@ -73,8 +73,8 @@ class BackupSchedule(pulumi.ComponentResource):
             ScheduledTask(
                 task,
                 ScheduledTaskArgs(
-                    access=runtime_access(args.place, process),
-                    pod=runtime_pod(args.place, process),
+                    access=runtime_access(args.context, process),
+                    pod=runtime_pod(args.context, process),
                     schedule=schedule,
                     deadline_seconds=6 * 3_600,
                 ),
@@ -90,8 +90,8 @@ class BackupSchedule(pulumi.ComponentResource):
         Workload(
             WATCH,
             WorkloadArgs(
-                access=runtime_access(args.place, exporter),
-                pod=runtime_pod(args.place, exporter),
+                access=runtime_access(args.context, exporter),
+                pod=runtime_pod(args.context, exporter),
                 replicas=1,
             ),
             opts=child,

@@ -19,7 +19,7 @@ from components.pods.access import AccessArgs, From, To
 from components.pods.database_role import secret_of
 from components.pods.labels import labels
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
-from components.pods.runtime_pod import Process, RuntimePlace, database_exit, runtime_pod
+from components.pods.runtime_pod import Process, RuntimeContext, database_exit, runtime_pod
 from components.pods.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
 from kilo.cdc.properties import CONNECTOR_PATH
 
@@ -45,7 +45,7 @@ DATABASE_VARIABLES = {
 class ChangeCaptureArgs:
     """Where it runs, what it reads, and the bus."""
 
-    place: RuntimePlace
+    context: RuntimeContext
     image: str
     properties: str
     """``application.properties``; secrets stand in it as ``${DATABASE_PASSWORD}`` and the like."""
@@ -64,7 +64,7 @@ class ChangeCapture(pulumi.ComponentResource):
         config = core.v1.ConfigMap(
             config_map,
             metadata=meta.v1.ObjectMetaArgs(
-                name=config_map, namespace=args.place.namespace, labels=labels(name)
+                name=config_map, namespace=args.context.namespace, labels=labels(name)
             ),
             data={CONFIG_FILE: args.properties},
             opts=pulumi.ResourceOptions(parent=self),
@@ -81,9 +81,9 @@ class ChangeCapture(pulumi.ComponentResource):
             name,
             StatefulWorkloadArgs(
                 access=AccessArgs(
-                    namespace=args.place.namespace,
-                    ingress=[From(port=WATCH_PORT, namespace=args.place.monitoring_namespace)],
-                    egress=[*args.bus, database_exit(args.place)],
+                    namespace=args.context.namespace,
+                    ingress=[From(port=WATCH_PORT, namespace=args.context.monitoring_namespace)],
+                    egress=[*args.bus, database_exit(args.context)],
                 ),
                 pod=PodArgs(
                     image=args.image,
@@ -109,7 +109,7 @@ class ChangeCapture(pulumi.ComponentResource):
                     annotations={
                         "kilo.dev/config-checksum": hashlib.sha256(args.properties.encode()).hexdigest()
                     },
-                    sidecars={WATCH: runtime_pod(args.place, watch)},
+                    sidecars={WATCH: runtime_pod(args.context, watch)},
                 ),
                 replicas=1,
                 disk=Disk(DATA_DIRECTORY, size_gibibytes=1, storage_class=args.storage_class),

@@ -9,7 +9,7 @@ import pulumi
 
 from components.clouds.cloud_identity import CloudIdentity
 from components.pods.access import To
-from components.pods.runtime_pod import Process, RuntimePlace, runtime_access, runtime_pod
+from components.pods.runtime_pod import Process, RuntimeContext, runtime_access, runtime_pod
 from components.pods.workload import Workload, WorkloadArgs
 
 PORT = 10_083
@@ -19,7 +19,7 @@ PORT = 10_083
 class ConsumerArgs:
     """Where it runs, how many, for whom, and the bus."""
 
-    place: RuntimePlace
+    context: RuntimeContext
     replicas: int
     identity: CloudIdentity
     bus: Sequence[To]
@@ -42,8 +42,8 @@ class Consumer(pulumi.ComponentResource):
         Workload(
             name,
             WorkloadArgs(
-                access=runtime_access(args.place, process, egress=args.bus),
-                pod=runtime_pod(args.place, process),
+                access=runtime_access(args.context, process, egress=args.bus),
+                pod=runtime_pod(args.context, process),
                 replicas=args.replicas,
             ),
             opts=pulumi.ResourceOptions(parent=self),

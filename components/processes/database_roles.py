@@ -17,7 +17,7 @@ from pulumi_kubernetes import core, meta
 from components.pods.database_role import ROLES, URL_KEY, DatabaseRole, secret_of, user_of
 from components.pods.labels import labels
 from components.pods.pod import SecretKey
-from components.pods.runtime_pod import Process, RuntimePlace, database_exit, runtime_access, runtime_pod
+from components.pods.runtime_pod import Process, RuntimeContext, database_exit, runtime_access, runtime_pod
 from components.pods.task import Task, TaskArgs
 
 ADMIN_SECRET = "database-admin"  # noqa: S105  a Secret's name
@@ -32,7 +32,7 @@ def password_variable(role: DatabaseRole) -> str:
 class DatabaseRolesArgs:
     """The database, and the image that migrates it."""
 
-    place: RuntimePlace
+    context: RuntimeContext
     admin_url: pulumi.Output[str]
     """Secret: ``postgresql://user:password@host:port/name?options``."""
     schema_checksum: str
@@ -69,8 +69,8 @@ class DatabaseRoles(pulumi.ComponentResource):
         Task(
             "schema",
             TaskArgs(
-                access=runtime_access(args.place, migrate, egress=[database_exit(args.place)]),
-                pod=runtime_pod(args.place, migrate),
+                access=runtime_access(args.context, migrate, egress=[database_exit(args.context)]),
+                pod=runtime_pod(args.context, migrate),
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[admin]),
         )
@@ -85,7 +85,7 @@ class DatabaseRoles(pulumi.ComponentResource):
         return core.v1.Secret(
             f"{self._name}-{name}",
             metadata=meta.v1.ObjectMetaArgs(
-                name=secret, namespace=self._args.place.namespace, labels=labels(secret)
+                name=secret, namespace=self._args.context.namespace, labels=labels(secret)
             ),
             type="Opaque",
             string_data=data,

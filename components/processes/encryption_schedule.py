@@ -14,7 +14,7 @@ from components.clouds.cloud_identity import CloudIdentity
 from components.clouds.iam import Statement
 from components.clouds.s3_locked_bucket import S3LockedBucket
 from components.pods.pod import SecretKey
-from components.pods.runtime_pod import Process, RuntimePlace, runtime_access, runtime_pod
+from components.pods.runtime_pod import Process, RuntimeContext, runtime_access, runtime_pod
 from components.pods.scheduled_task import ScheduledTask, ScheduledTaskArgs
 from kilo.contract import AUDIT_PREFIX
 from kilo.environment import AUDIT_KEY_VARIABLE
@@ -40,7 +40,7 @@ class Checkpoints:
 class EncryptionScheduleArgs:
     """Where both run, and when. Without ``checkpoints`` nothing is signed on a schedule."""
 
-    place: RuntimePlace
+    context: RuntimeContext
     destruction_schedule: str
     checkpoints: Checkpoints | None = None
 
@@ -58,7 +58,7 @@ class EncryptionSchedule(pulumi.ComponentResource):
             cpu_millicores=50,
             memory_mebibytes=128,
         )
-        self._task(DESTRUCTION, args.place, destruction, args.destruction_schedule)
+        self._task(DESTRUCTION, args.context, destruction, args.destruction_schedule)
         if signing := args.checkpoints:
             allow_checkpoints(signing.identity, signing.bucket)
             checkpoint = Process(
@@ -69,15 +69,15 @@ class EncryptionSchedule(pulumi.ComponentResource):
                 cpu_millicores=100,
                 memory_mebibytes=256,
             )
-            self._task(CHECKPOINT, args.place, checkpoint, signing.schedule)
+            self._task(CHECKPOINT, args.context, checkpoint, signing.schedule)
         self.register_outputs({})
 
-    def _task(self, name: str, place: RuntimePlace, process: Process, schedule: str) -> None:
+    def _task(self, name: str, context: RuntimeContext, process: Process, schedule: str) -> None:
         ScheduledTask(
             name,
             ScheduledTaskArgs(
-                access=runtime_access(place, process),
-                pod=runtime_pod(place, process),
+                access=runtime_access(context, process),
+                pod=runtime_pod(context, process),
                 schedule=schedule,
                 deadline_seconds=600,
             ),

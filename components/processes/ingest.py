@@ -8,7 +8,7 @@ import pulumi
 
 from components.clouds.cloud_identity import CloudIdentity
 from components.pods.access import From
-from components.pods.runtime_pod import HTTP, Process, RuntimePlace, runtime_access, runtime_pod
+from components.pods.runtime_pod import HTTP, Process, RuntimeContext, runtime_access, runtime_pod
 from components.pods.workload import Workload, WorkloadArgs
 
 PORT = 10_081
@@ -19,7 +19,7 @@ NEXT_SUFFIX = "-next"
 class IngestArgs:
     """Where it runs, how many, for whom, and the version under trial if there is one."""
 
-    place: RuntimePlace
+    context: RuntimeContext
     replicas: int
     identity: CloudIdentity
     gateway: str
@@ -35,15 +35,15 @@ class Ingest(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: IngestArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("kilo:events:Ingest", name, {}, opts)
-        self._run(name, args, args.place)
+        self._run(name, args, args.context)
         self.workloads = (name,)
         if args.next_image:
             trial = f"{name}{NEXT_SUFFIX}"
-            self._run(trial, args, args.place.with_image(args.next_image))
+            self._run(trial, args, args.context.with_image(args.next_image))
             self.workloads = (name, trial)
         self.register_outputs({"workloads": list(self.workloads)})
 
-    def _run(self, name: str, args: IngestArgs, place: RuntimePlace) -> None:
+    def _run(self, name: str, args: IngestArgs, context: RuntimeContext) -> None:
         process = Process(
             arguments=["ingest", "serve"],
             port=PORT,
@@ -56,8 +56,8 @@ class Ingest(pulumi.ComponentResource):
         Workload(
             name,
             WorkloadArgs(
-                access=runtime_access(place, process, ingress=[From(port=PORT, workload=args.gateway)]),
-                pod=runtime_pod(place, process),
+                access=runtime_access(context, process, ingress=[From(port=PORT, workload=args.gateway)]),
+                pod=runtime_pod(context, process),
                 replicas=args.replicas,
                 service_ports={HTTP: PORT},
             ),

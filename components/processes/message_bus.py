@@ -15,7 +15,7 @@ from pulumi_kubernetes import core, meta
 from components.pods.access import AccessArgs, From, To
 from components.pods.labels import labels, service_host
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch
-from components.pods.runtime_pod import Process, RuntimePlace, runtime_access, runtime_pod
+from components.pods.runtime_pod import Process, RuntimeContext, runtime_access, runtime_pod
 from components.pods.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs, headless
 from components.pods.task import Task, TaskArgs
 from kilo.bus.config import CLIENT_PORT, MONITOR_PORT, ROUTE_PORT
@@ -40,7 +40,7 @@ def member_host(name: str, index: int, namespace: str) -> str:
 class MessageBusArgs:
     """The members, their disks, their configuration file and their clients."""
 
-    place: RuntimePlace
+    context: RuntimeContext
     image: str
     replicas: int
     storage_gibibytes: int
@@ -58,11 +58,13 @@ class MessageBus(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: MessageBusArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("kilo:events:MessageBus", name, {}, opts)
-        place = args.place
+        context = args.context
         config_map = f"{name}-config"
         config = core.v1.ConfigMap(
             config_map,
-            metadata=meta.v1.ObjectMetaArgs(name=config_map, namespace=place.namespace, labels=labels(name)),
+            metadata=meta.v1.ObjectMetaArgs(
+                name=config_map, namespace=context.namespace, labels=labels(name)
+            ),
             data={CONFIG_FILE: args.config},
             opts=pulumi.ResourceOptions(parent=self),
         )
@@ -70,14 +72,14 @@ class MessageBus(pulumi.ComponentResource):
             name,
             StatefulWorkloadArgs(
                 access=AccessArgs(
-                    namespace=place.namespace,
+                    namespace=context.namespace,
                     ingress=[
                         *(
                             From(port=CLIENT_PORT, workload=client)
                             for client in (*args.clients, STREAMS_TASK)
                         ),
                         From(port=ROUTE_PORT, workload=name),
-                        From(port=MONITOR_PORT, namespace=place.monitoring_namespace),
+                        From(port=MONITOR_PORT, namespace=context.monitoring_namespace),
                     ],
                     egress=[To(port=ROUTE_PORT, workload=name)],
                 ),
@@ -112,19 +114,19 @@ class MessageBus(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[config]),
         )
         _declare_streams(
-            place,
+            context,
             args.streams_arguments,
             [To(port=CLIENT_PORT, workload=name)],
             pulumi.ResourceOptions(parent=self, depends_on=[servers]),
         )
-        self.register_outputs({"url": bus_url(name, place.namespace)})
+        self.register_outputs({"url": bus_url(name, context.namespace)})
 
 
 @dataclass(frozen=True)
 class ExistingBusArgs:
     """Where it is and what is declared on it."""
 
-    place: RuntimePlace
+    context: RuntimeContext
     bus: Sequence[To]
     streams_arguments: Sequence[str]
     """The command line that declares the streams."""
@@ -135,16 +137,16 @@ class ExistingBus(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ExistingBusArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("kilo:events:ExistingBus", name, {}, opts)
-        _declare_streams(args.place, args.streams_arguments, args.bus, pulumi.ResourceOptions(parent=self))
+        _declare_streams(args.context, args.streams_arguments, args.bus, pulumi.ResourceOptions(parent=self))
         self.register_outputs({})
 
 
 def _declare_streams(
-    place: RuntimePlace, arguments: Sequence[str], bus: Sequence[To], opts: pulumi.ResourceOptions
+    context: RuntimeContext, arguments: Sequence[str], bus: Sequence[To], opts: pulumi.ResourceOptions
 ) -> None:
     streams = Process(arguments=arguments, cpu_millicores=50, memory_mebibytes=128)
     Task(
         STREAMS_TASK,
-        TaskArgs(access=runtime_access(place, streams, egress=bus), pod=runtime_pod(place, streams)),
+        TaskArgs(access=runtime_access(context, streams, egress=bus), pod=runtime_pod(context, streams)),
         opts=opts,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components.pods.access import To
-from components.pods.runtime_pod import Process, RuntimePlace, runtime_access, runtime_pod
+from components.pods.runtime_pod import Process, RuntimeContext, runtime_access, runtime_pod
 from components.pods.workload import Workload, WorkloadArgs
 
 WORKER_PORT = 10_082
@@ -19,7 +19,7 @@ RECONCILER_PORT = 10_086
 class OutboxArgs:
     """Where it runs, how many workers share the work, and the bus."""
 
-    place: RuntimePlace
+    context: RuntimeContext
     workers: int
     bus: Sequence[To]
 
@@ -40,8 +40,8 @@ class Outbox(pulumi.ComponentResource):
         Workload(
             name,
             WorkloadArgs(
-                access=runtime_access(args.place, process, egress=args.bus),
-                pod=runtime_pod(args.place, process),
+                access=runtime_access(args.context, process, egress=args.bus),
+                pod=runtime_pod(args.context, process),
                 replicas=replicas,
             ),
             opts=pulumi.ResourceOptions(parent=self),

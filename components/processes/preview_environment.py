@@ -38,13 +38,13 @@ class PreviewEnvironment(pulumi.ComponentResource):
         self, name: str, args: PreviewEnvironmentArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("kilo:preview:PreviewEnvironment", name, {}, opts)
-        place = f"preview-{name}"
+        environment = f"preview-{name}"
         namespace = core.v1.Namespace(
-            place,
+            environment,
             metadata=meta.v1.ObjectMetaArgs(
-                name=place,
+                name=environment,
                 labels={
-                    **labels(place),
+                    **labels(environment),
                     "kilo.dev/expires-on": args.expires_on,
                     "pod-security.kubernetes.io/enforce": "restricted",
                 },
@@ -53,8 +53,10 @@ class PreviewEnvironment(pulumi.ComponentResource):
         )
         inside = pulumi.ResourceOptions(parent=self, depends_on=[namespace])
         core.v1.ResourceQuota(
-            place,
-            metadata=meta.v1.ObjectMetaArgs(name="ceiling", namespace=place, labels=labels(place)),
+            environment,
+            metadata=meta.v1.ObjectMetaArgs(
+                name="ceiling", namespace=environment, labels=labels(environment)
+            ),
             spec=core.v1.ResourceQuotaSpecArgs(
                 # Twice what it runs with: a rolling update has both versions for a moment.
                 hard={
@@ -66,17 +68,19 @@ class PreviewEnvironment(pulumi.ComponentResource):
             opts=inside,
         )
         networking.v1.NetworkPolicy(
-            place,
-            metadata=meta.v1.ObjectMetaArgs(name="deny-by-default", namespace=place, labels=labels(place)),
+            environment,
+            metadata=meta.v1.ObjectMetaArgs(
+                name="deny-by-default", namespace=environment, labels=labels(environment)
+            ),
             spec=networking.v1.NetworkPolicySpecArgs(
                 pod_selector=meta.v1.LabelSelectorArgs(), policy_types=["Ingress", "Egress"]
             ),
             opts=inside,
         )
         workload = Workload(
-            place,
+            environment,
             WorkloadArgs(
-                access=AccessArgs(namespace=place, ingress=[From(port=args.port, anywhere=True)]),
+                access=AccessArgs(namespace=environment, ingress=[From(port=args.port, anywhere=True)]),
                 pod=PodArgs(
                     image=args.image,
                     arguments=[],

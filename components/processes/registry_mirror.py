@@ -8,7 +8,7 @@ import pulumi
 
 from components.clouds.cloud_identity import CloudIdentity
 from components.pods.pod import Scratch
-from components.pods.runtime_pod import Process, RuntimePlace, runtime_access, runtime_pod
+from components.pods.runtime_pod import Process, RuntimeContext, runtime_access, runtime_pod
 from components.pods.scheduled_task import ScheduledTask, ScheduledTaskArgs
 from components.pods.workload import Workload, WorkloadArgs
 
@@ -21,7 +21,7 @@ _SCRATCH = (Scratch("/tmp", 256),)  # noqa: S108  the pod's own
 class RegistryMirrorArgs:
     """Where it runs, how often it sweeps, and as whom."""
 
-    place: RuntimePlace
+    context: RuntimeContext
     mirror_identity: CloudIdentity
     sweep_identity: CloudIdentity
     sweep_schedule: str
@@ -46,7 +46,7 @@ class RegistryMirror(pulumi.ComponentResource):
         Workload(
             name,
             WorkloadArgs(
-                access=runtime_access(args.place, worker), pod=runtime_pod(args.place, worker), replicas=1
+                access=runtime_access(args.context, worker), pod=runtime_pod(args.context, worker), replicas=1
             ),
             opts=child,
         )
@@ -60,8 +60,8 @@ class RegistryMirror(pulumi.ComponentResource):
         ScheduledTask(
             SWEEP,
             ScheduledTaskArgs(
-                access=runtime_access(args.place, sweep),
-                pod=runtime_pod(args.place, sweep),
+                access=runtime_access(args.context, sweep),
+                pod=runtime_pod(args.context, sweep),
                 schedule=args.sweep_schedule,
                 deadline_seconds=3_600,
             ),

@@ -8,7 +8,7 @@ import pulumi
 
 from components.pods.access import AccessArgs
 from components.pods.pod import HttpCheck, PodArgs
-from components.pods.runtime_pod import RuntimePlace
+from components.pods.runtime_pod import RuntimeContext
 from components.pods.workload import Workload, WorkloadArgs
 from tests.components.recorder import Recording, record
 
@@ -46,8 +46,8 @@ def template(recording: Recording, type_: str = DEPLOYMENT) -> dict[str, Any]:
     return recording.one(type_).inputs["spec"]["template"]
 
 
-def place(checksum: str = "abc", tenants: str = "def") -> RuntimePlace:
-    return RuntimePlace(
+def runtime_context(checksum: str = "abc", tenants: str = "def") -> RuntimeContext:
+    return RuntimeContext(
         namespace="kilo",
         image="registry.example/kilo:0.1.0",
         aws_region="eu-central-1",

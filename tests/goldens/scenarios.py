@@ -52,7 +52,7 @@ SCENARIOS: Mapping[str, Edit] = {
         "        key = aws.kms.Key(\n            name,",
         '        key = aws.kms.Key(\n            f"{name}-anew",',
     ),
-    "component-renamed": _replaced("infra/__main__.py", '        "audit",\n', '        "audit-log",\n'),
+    "component-renamed": _replaced("infra/clouds.py", '            "audit",\n', '            "audit-log",\n'),
     "image-bump": _replaced(_FILE, "kilo:0.1.0", "kilo:0.2.0"),
     "replicas": _replaced(_FILE, "kilo:ingest: { replicas: 2 }", "kilo:ingest: { replicas: 3 }"),
     "database-password-replaced": _replaced(

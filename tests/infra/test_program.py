@@ -337,7 +337,7 @@ def test_a_preview_is_a_namespace_of_its_own() -> None:
 
 
 def test_the_migration_runs_again_when_the_schema_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from infra import rendering
+    from infra.cluster import database
 
     def template() -> Any:
         settings = read_stage_file(ROOT / "Pulumi.dev.yaml")
@@ -348,7 +348,7 @@ def test_the_migration_runs_again_when_the_schema_changes(monkeypatch: pytest.Mo
         )
 
     before = template()
-    monkeypatch.setattr(rendering, "schema_checksum", lambda: "other")
+    monkeypatch.setattr(database, "schema_checksum", lambda: "other")
     assert template() != before
 
 

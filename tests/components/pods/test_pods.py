@@ -12,7 +12,7 @@ from components.pods.stateful_workload import Disk, StatefulWorkload, StatefulWo
 from components.pods.task import Task, TaskArgs
 from components.pods.workload import Workload, WorkloadArgs
 from tests.components.recorder import record
-from tests.components.support import DEPLOYMENT, place, pod, template, workload
+from tests.components.support import DEPLOYMENT, pod, runtime_context, template, workload
 
 POOL = "projects/1/locations/global/workloadIdentityPools/pool/providers/cluster"
 
@@ -151,7 +151,9 @@ def test_a_process_with_google_access_gets_a_token_for_that_audience_and_no_key(
         Workload(
             "mirror",
             WorkloadArgs(
-                access=runtime_access(place(), process), pod=runtime_pod(place(), process), replicas=1
+                access=runtime_access(runtime_context(), process),
+                pod=runtime_pod(runtime_context(), process),
+                replicas=1,
             ),
         )
 
@@ -180,8 +182,8 @@ def test_pods_are_replaced_when_the_outputs_change() -> None:
             lambda: Workload(
                 "ingest",
                 WorkloadArgs(
-                    access=runtime_access(place(), process),
-                    pod=runtime_pod(place(checksum, tenants), process),
+                    access=runtime_access(runtime_context(), process),
+                    pod=runtime_pod(runtime_context(checksum, tenants), process),
                     replicas=1,
                 ),
             )

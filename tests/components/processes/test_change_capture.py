@@ -6,7 +6,7 @@ from components.pods.access import To
 from components.processes.change_capture import PORT, ChangeCapture, ChangeCaptureArgs
 from kilo.cdc.properties import CONNECTOR_PATH
 from tests.components.recorder import record
-from tests.components.support import place, template
+from tests.components.support import runtime_context, template
 
 
 def test_the_connector_is_alive_as_long_as_its_sidecar_says_so() -> None:
@@ -14,7 +14,7 @@ def test_the_connector_is_alive_as_long_as_its_sidecar_says_so() -> None:
         lambda: ChangeCapture(
             "debezium",
             ChangeCaptureArgs(
-                place=place(),
+                context=runtime_context(),
                 image="quay.io/debezium/server:3.6.0.Final",
                 properties="",
                 bus=[To(port=4222, workload="nats")],

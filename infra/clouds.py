@@ -1,0 +1,156 @@
+"""Clouds: keys, registries and vaults, and who may use them.
+
+Takes the settings and the identities; gives :class:`Clouds`. The database is given by URL, so all that
+is taken from the cloud of it is that URL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+from components.clouds.backup_vault import BackupVault, BackupVaultArgs, Replica
+from components.clouds.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY, KeyUser
+from components.clouds.mirrored_registry import MirroredRegistry, MirroredRegistryArgs
+from components.clouds.s3_locked_bucket import S3LockedBucket, S3LockedBucketArgs
+from components.clouds.tenant_keys import TenantKeys, TenantKeysArgs
+from infra.identities import Identities
+from infra.settings import Settings
+
+
+@dataclass(frozen=True)
+class Clouds:
+    """What lies in the clouds."""
+
+    keys: TenantKeys
+    registry: MirroredRegistry
+    vault: BackupVault
+    audit: S3LockedBucket
+    database_url: pulumi.Output[str]
+    """A secret, with the administrator's password in it."""
+
+
+def create_clouds(settings: Settings, identities: Identities) -> Clouds:
+    """Register what lies in the clouds, and let each identity do there what it must and no more."""
+    tags = {"project": "kilo", "stage": settings.stage}
+    return Clouds(
+        keys=_tenant_keys(settings, identities, tags),
+        registry=_registry(settings, identities, tags),
+        vault=_vault(settings, identities, tags),
+        audit=S3LockedBucket(
+            "audit",
+            S3LockedBucketArgs(
+                bucket=settings.audit.bucket,
+                lock_mode=settings.audit.lock_mode,
+                lock_days=settings.audit.lock_days,
+                keep_days=None,
+                protect=settings.protect,
+                tags=tags,
+            ),
+        ),
+        database_url=pulumi.Output.secret(
+            aws.secretsmanager.get_secret_version_output(
+                secret_id=settings.database.url_secret_id
+            ).secret_string
+        ),
+    )
+
+
+def _tenant_keys(settings: Settings, identities: Identities, tags: dict[str, str]) -> TenantKeys:
+    tenants = settings.resolved_tenants
+    return TenantKeys(
+        "tenant-keys",
+        TenantKeysArgs(
+            tenants=[tenant.id for tenant in tenants if tenant.kms_key == "own"],
+            sharing=[tenant.id for tenant in tenants if tenant.kms_key == "shared"],
+            alias_prefix=f"alias/kilo/{settings.stage}/tenant",
+            administrators=settings.aws.key_administrators,
+            users=[
+                KeyUser("Ingest", identities.ingest.role_arn, [*ENCRYPT, *DECRYPT]),
+                KeyUser("Consumer", identities.consumer.role_arn, DECRYPT),
+                *_further_key_users(settings),
+            ],
+            deletion_window_days=settings.key_deletion_window_days,
+            protect=settings.protect,
+            tags=tags,
+        ),
+    )
+
+
+def _further_key_users(settings: Settings) -> list[KeyUser]:
+    """Who uses tenants' keys besides the platform's own processes."""
+    actions = {"encrypt": ENCRYPT, "decrypt": DECRYPT}
+    return [
+        KeyUser(
+            user.name,
+            user.role_arn,
+            [action for each in ("encrypt", "decrypt") if each in user.can for action in actions[each]],
+            None if user.tenants is None else frozenset(user.tenants),
+        )
+        for user in settings.aws.key_users
+    ]
+
+
+def _registry(settings: Settings, identities: Identities, tags: dict[str, str]) -> MirroredRegistry:
+    registry = MirroredRegistry(
+        "registry",
+        MirroredRegistryArgs(
+            stage=settings.stage,
+            repositories=settings.registry.repositories,
+            google_project=settings.gcp.project,
+            google_location=settings.gcp.region,
+            protect=settings.protect,
+            tags=tags,
+            replica_regions=settings.registry.replica_regions,
+            deployed_images=[preview.image for preview in settings.previews],
+        ),
+    )
+    registry.allow_mirroring(identities.mirror, from_events=True)
+    registry.allow_mirroring(identities.sweep, from_events=False)
+    return registry
+
+
+def _vault(settings: Settings, identities: Identities, tags: dict[str, str]) -> BackupVault:
+    stage, backups = settings.stage, settings.backups
+    vault = BackupVault(
+        "backups",
+        BackupVaultArgs(
+            primary_bucket=backups.primary.bucket,
+            primary_lock_mode=backups.primary.lock_mode,
+            secondary_bucket=backups.secondary.bucket,
+            secondary_location=settings.gcp.region,
+            secondary_locked=backups.secondary.locked,
+            lock_days=backups.lock_days,
+            keep_days=backups.keep_days,
+            key_alias=f"alias/kilo/{stage}/backup",
+            key_administrators=settings.aws.key_administrators,
+            key_users=[
+                KeyUser("Backup", identities.backup.role_arn, ENCRYPT),
+                KeyUser("Drill", identities.drill.role_arn, DECRYPT),
+            ],
+            key_deletion_window_days=settings.key_deletion_window_days,
+            key_context={"purpose": "backup"},
+            signing_key_alias=f"alias/kilo/{stage}/backup-signing",
+            signing_key_users=[
+                KeyUser("Backup", identities.backup.role_arn, SIGN),
+                KeyUser("Completion", identities.completion.role_arn, VERIFY),
+                KeyUser("Drill", identities.drill.role_arn, VERIFY),
+                KeyUser("Exporter", identities.watch.role_arn, VERIFY),
+            ],
+            protect=settings.protect,
+            tags=tags,
+            replica=backups.replica
+            and Replica(
+                backups.replica.region,
+                backups.replica.bucket,
+                role_name=f"kilo-{stage}-backup-replication",
+            ),
+        ),
+    )
+    vault.allow_writing(identities.backup)
+    vault.allow_completing(identities.completion)
+    vault.allow_drilling(identities.drill)
+    vault.allow_watching(identities.watch)
+    return vault

@@ -1,0 +1,54 @@
+"""Cluster: the stage's namespace and the platform's own processes.
+
+Takes the settings, the identities, the clouds and the outputs; gives the namespace, in which all of it
+stands. Each module here is one part of the picture, with the renderings of its config files.
+"""
+
+from __future__ import annotations
+
+import pulumi
+
+from components.pods.runtime_pod import RuntimeContext
+from components.pods.stage_namespace import StageNamespace, StageNamespaceArgs
+from infra.clouds import Clouds
+from infra.cluster.bus import create_bus
+from infra.cluster.database import create_database
+from infra.cluster.events import create_events
+from infra.cluster.gateway import create_gateway
+from infra.cluster.schedules import create_schedules
+from infra.identities import Identities
+from infra.outputs import Outputs
+from infra.settings import Settings
+
+
+def create_cluster(
+    settings: Settings, identities: Identities, clouds: Clouds, outputs: Outputs
+) -> StageNamespace:
+    """Register the namespace and all that runs in it."""
+    namespace = StageNamespace(
+        "namespace",
+        StageNamespaceArgs(
+            namespace=settings.namespace,
+            outputs_json=outputs.json,
+            google_identity_provider=settings.gcp.workload_identity_provider,
+        ),
+    )
+    context = RuntimeContext(
+        namespace=settings.namespace,
+        image=settings.images.runtime,
+        aws_region=settings.aws.region,
+        google_project=settings.gcp.project,
+        outputs_checksum=outputs.checksum,
+        tenants_checksum=outputs.tenants_checksum,
+        database_network=settings.database.network,
+        database_port=outputs.database_port,
+        monitoring_namespace=settings.monitoring.namespace,
+    )
+    inside = pulumi.ResourceOptions(depends_on=[namespace])
+    bus = create_bus(settings, context, inside)
+    database = create_database(context, clouds.database_url, inside)
+    ready = pulumi.ResourceOptions(depends_on=[namespace, bus, database])
+    ingest = create_events(settings, context, identities, ready)
+    create_gateway(settings, ingest.workloads, inside)
+    create_schedules(settings, context, identities, clouds, inside=inside, ready=ready)
+    return namespace

@@ -1,0 +1,75 @@
+"""The message bus: NATS JetStream deployed with the stage, or a Kafka that is there already."""
+
+from __future__ import annotations
+
+import pulumi
+
+from components.pods.access import To
+from components.pods.runtime_pod import RuntimeContext
+from components.processes.message_bus import (
+    DATA_DIRECTORY,
+    ExistingBus,
+    ExistingBusArgs,
+    MessageBus,
+    MessageBusArgs,
+    member_host,
+)
+from infra import names
+from infra.settings import Settings
+from kilo.bus.config import CLIENT_PORT, ROUTE_PORT, render_nats_config
+
+
+def create_bus(
+    settings: Settings, context: RuntimeContext, opts: pulumi.ResourceOptions
+) -> MessageBus | ExistingBus:
+    """Register the bus with its streams."""
+    bus = settings.bus
+    if bus.kafka:
+        return ExistingBus(
+            names.KAFKA, ExistingBusArgs(context, bus_egress(settings), _streams_arguments(settings)), opts
+        )
+    return MessageBus(
+        names.BUS,
+        MessageBusArgs(
+            context=context,
+            image=settings.images.nats,
+            replicas=bus.replicas,
+            storage_gibibytes=bus.storage_gib,
+            storage_class=bus.storage_class,
+            config=_nats_config(settings),
+            streams_arguments=_streams_arguments(settings),
+            clients=names.BUS_CLIENTS,
+        ),
+        opts,
+    )
+
+
+def bus_egress(settings: Settings) -> list[To]:
+    """What a client of the bus connects to."""
+    kafka = settings.bus.kafka
+    if kafka is None:
+        return [To(port=CLIENT_PORT, workload=names.BUS)]
+    ports = sorted({int(broker.rpartition(":")[2]) for broker in kafka.brokers})
+    return [To(port=port, network=kafka.network) for port in ports]
+
+
+def _nats_config(settings: Settings) -> str:
+    """``nats.conf``. A single member has nobody to route to."""
+    bus = settings.bus
+    members = [member_host(names.BUS, index, settings.namespace) for index in range(bus.replicas)]
+    return render_nats_config(
+        store_directory=DATA_DIRECTORY,
+        storage_gibibytes=bus.storage_gib,
+        cluster_name=f"kilo-{settings.stage}",
+        routes=[f"nats-route://{host}:{ROUTE_PORT}" for host in members] if bus.replicas > 1 else [],
+    )
+
+
+def _streams_arguments(settings: Settings) -> list[str]:
+    """The command line that declares the streams."""
+    bus = settings.bus
+    limits = {"replicas": bus.replicas, "retention-days": bus.retention_days}
+    if bus.kafka is None:
+        # The rest of the disk is for heartbeats and the server's own bookkeeping.
+        limits["max-gibibytes"] = max(1, bus.storage_gib * 3 // 4)
+    return ["bus", "apply", *(f"--{name}={value}" for name, value in limits.items())]

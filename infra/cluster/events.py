@@ -1,0 +1,69 @@
+"""The way of an event: ingest writes it with its outbox row, the worker or change capture publishes it, and a
+consumer has its effect.
+"""
+
+from __future__ import annotations
+
+import pulumi
+
+from components.pods.runtime_pod import RuntimeContext
+from components.processes.change_capture import OFFSETS_FILE, ChangeCapture, ChangeCaptureArgs
+from components.processes.consumer import Consumer, ConsumerArgs
+from components.processes.ingest import Ingest, IngestArgs
+from components.processes.outbox import Outbox, OutboxArgs
+from infra import names
+from infra.cluster.bus import bus_egress
+from infra.identities import Identities
+from infra.outputs import bus_outputs, outbox_outputs
+from infra.settings import Settings
+from kilo.cdc.properties import ConnectorSettings, render_properties
+
+
+def create_events(
+    settings: Settings, context: RuntimeContext, identities: Identities, opts: pulumi.ResourceOptions
+) -> Ingest:
+    """Register ingest, both publishers and the consumer; ingest is what the gateway leads to."""
+    egress = bus_egress(settings)
+    ingest = Ingest(
+        names.INGEST,
+        IngestArgs(
+            context=context,
+            replicas=settings.ingest.replicas,
+            identity=identities.ingest,
+            gateway=names.GATEWAY,
+            next_image=settings.ingest.next_image,
+        ),
+        opts,
+    )
+    Outbox(names.OUTBOX, OutboxArgs(context=context, workers=settings.outbox.workers, bus=egress), opts)
+    ChangeCapture(
+        names.CHANGE_CAPTURE,
+        ChangeCaptureArgs(
+            context=context,
+            image=settings.images.debezium,
+            properties=_debezium_properties(settings),
+            bus=egress,
+            storage_class=settings.bus.storage_class,
+        ),
+        opts,
+    )
+    Consumer(
+        names.CONSUMER,
+        ConsumerArgs(
+            context=context,
+            replicas=settings.consumer.replicas,
+            identity=identities.consumer,
+            bus=egress,
+        ),
+        opts,
+    )
+    return ingest
+
+
+def _debezium_properties(settings: Settings) -> str:
+    """``application.properties``."""
+    return render_properties(
+        ConnectorSettings(
+            bus=bus_outputs(settings), outbox=outbox_outputs(settings), offsets_file=OFFSETS_FILE
+        )
+    )

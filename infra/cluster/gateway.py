@@ -1,0 +1,46 @@
+"""The entrance: Envoy with every tenant's routes, weights and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pulumi
+
+from components.pods.labels import service_host
+from components.processes.ingest import PORT as INGEST_PORT
+from components.processes.tenant_gateway import TenantGateway, TenantGatewayArgs
+from infra import names
+from infra.settings import Settings
+from kilo.traffic.settings import GatewaySettings, Upstream
+
+
+def create_gateway(settings: Settings, upstreams: Sequence[str], opts: pulumi.ResourceOptions) -> None:
+    """Register the gateway of the tenants that accept requests, in front of the workloads ``upstreams``."""
+    TenantGateway(
+        names.GATEWAY,
+        TenantGatewayArgs(
+            namespace=settings.namespace,
+            image=settings.images.envoy,
+            tenants=[tenant for tenant in settings.resolved_tenants if tenant.accepting],
+            settings=_gateway_settings(settings),
+            upstreams=upstreams,
+            monitoring_namespace=settings.monitoring.namespace,
+        ),
+        opts,
+    )
+
+
+def _gateway_settings(settings: Settings) -> GatewaySettings:
+    """What Envoy is rendered from, besides the tenants."""
+
+    def upstream(workload: str) -> Upstream:
+        return Upstream(host=service_host(workload, settings.namespace), port=INGEST_PORT)
+
+    return GatewaySettings(
+        stable=upstream(names.INGEST),
+        next=upstream(names.INGEST_NEXT) if settings.ingest.next_image else None,
+        tenant_header=settings.gateway.tenant_header,
+        replicas=settings.gateway.replicas,
+        limits_enforced=settings.gateway.limits_enforced,
+        shedding_enabled=settings.gateway.shedding_enabled,
+    )

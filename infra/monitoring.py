@@ -1,0 +1,62 @@
+"""What is seen of the stage: rules, dashboards and alert routes.
+
+Takes the settings and the namespace that holds it; gives nothing that another step needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import islice, pairwise
+from typing import Any
+
+import pulumi
+from croniter import croniter
+
+from components.observability.monitoring import Monitoring, MonitoringArgs
+from components.pods.stage_namespace import StageNamespace
+from infra import names
+from infra.settings import Settings
+from kilo.observe.alertmanager import render_routes
+from kilo.observe.dashboards import render_dashboards
+from kilo.observe.platform import BackupRhythm, EncryptionRhythm
+from kilo.observe.rules import render_rules
+
+_RUNS = 750
+"""A month of hourly runs, two years of daily ones."""
+
+
+def create_monitoring(settings: Settings, namespace: StageNamespace) -> None:
+    """Register what Prometheus, Alertmanager and Grafana read of the stage."""
+    alerts = settings.monitoring.alerts
+    Monitoring(
+        "monitoring",
+        MonitoringArgs(
+            namespace=settings.namespace,
+            rules=_alert_rules(settings),
+            dashboards=render_dashboards(),
+            alert_routes=render_routes(alerts.webhook_secret) if alerts else None,
+            gateway=names.GATEWAY,
+        ),
+        pulumi.ResourceOptions(depends_on=[namespace]),
+    )
+
+
+def _alert_rules(settings: Settings) -> Mapping[str, Any]:
+    """The spec of the PrometheusRule."""
+    rhythm = BackupRhythm(
+        backup_seconds=_longest_gap_seconds(settings.backups.schedule),
+        drill_seconds=_longest_gap_seconds(settings.backups.drill_schedule),
+    )
+    encryption = EncryptionRhythm(
+        checkpoint_seconds=_longest_gap_seconds(settings.audit.checkpoint_schedule),
+        destruction_seconds=_longest_gap_seconds(settings.audit.destruction_schedule),
+    )
+    return render_rules(settings.resolved_tenants, backups=rhythm, encryption=encryption)
+
+
+def _longest_gap_seconds(schedule: str) -> int:
+    """The longest time between two runs of a cron schedule of five fields."""
+    runs: Iterator[datetime] = croniter(schedule, datetime(2026, 1, 1, tzinfo=UTC), ret_type=datetime)
+    times = list(islice(runs, _RUNS))
+    return max(int((later - earlier).total_seconds()) for earlier, later in pairwise(times))
