@@ -304,7 +304,9 @@ class FieldCipher(Records):
                 return key.open(raw)
             except InvalidTag:
                 continue
-        raise NotAuthentic(key_id=keys[0].key_id if len(keys) == 1 else None)
+        # The value may be under a key that can't be had now.
+        refused = self.keyring.ring(tenant).v1_refused
+        raise refused or NotAuthentic(key_id=keys[0].key_id if len(keys) == 1 else None)
 
     def _open_v2(self, tenant: str, field: str, raw: bytes, row_id: RowId) -> bytes:
         reader = self._reader(tenant, field, raw[:V2_HEADER])

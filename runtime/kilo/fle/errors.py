@@ -196,6 +196,35 @@ class WrapNotAuthentic(FieldError):
     text = "the wrapped data key was altered, or was wrapped for another tenant or purpose"
 
 
+class ForeignKmsKey(FieldError):
+    """The key has no wrap under a KMS key that the stage's outputs name for the tenant."""
+
+    reason = "foreign-kms-key"
+    text = "the wrapped data key lies under a KMS key that is not the tenant's in the stage's outputs"
+
+
+class KeyRetired(FieldError):
+    """The key was retired while a writer held it; the writer's next use fetches the active one."""
+
+    reason = "key-retired"
+    text = "the data key was retired; try again, which fetches the active one"
+
+
+class SecretInUse(FieldError):
+    """The secret is that of another key already: of another tenant, or of this one."""
+
+    reason = "secret-in-use"
+    text = "the secret is another key's already"
+
+
+class KeyTableDenied(FieldError):
+    """The database refused: the role may not do that to the key table."""
+
+    exit_code = ExitCode.UNREACHABLE
+    reason = "key-table-denied"
+    text = "the database role may not do that to the key table"
+
+
 class KeyTableUnavailable(FieldError):
     """The database with the key table could not be reached."""
 

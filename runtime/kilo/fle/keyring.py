@@ -3,8 +3,9 @@
 A tenant's keys are fetched together: its rows from the key table, and from KMS each key that is used.
 One thread fetches, the others of that tenant wait for it. Keys are fresh for ``max_age_seconds``; then
 they are fetched again, and so a key that was revoked or disabled in KMS stops within that time. Where
-KMS or the table does not answer, and only then, they serve ``outage_seconds`` longer. A refusal is
-remembered for ``negative_seconds``. A forked child starts with an empty ring.
+KMS or the table does not answer, and only then, they serve ``outage_seconds`` longer. Each key by itself: one
+that KMS refuses, or does not answer for, stops none of the others. A refusal is remembered for
+``negative_seconds``. A forked child starts with an empty ring.
 
 Left out: a cache that processes share. It would be one more place where keys lie.
 """
@@ -27,21 +28,23 @@ from kilo.fle.errors import (
     Downgraded,
     FieldError,
     KeyDestroyed,
+    KeyRetired,
+    KeyTableDenied,
     KeyTableUnavailable,
-    KmsThrottled,
-    KmsUnavailable,
+    KmsDenied,
     UnknownKey,
+    WrapNotAuthentic,
     WrongTenant,
 )
 from kilo.fle.keymaking import KeyMaking
 from kilo.fle.keytable import DATA, INDEX, KeyRow, KeyTable
-from kilo.fle.kms import KmsClients, context_of
+from kilo.fle.kms import KmsClients
 from kilo.fle.refusals import Refusals
 from kilo.fle.ring import CacheLimits, Ring
 from kilo.fle.usage import uses_of
+from kilo.fle.wraps import PASSING, secret_digest
 
 _log = logging.getLogger(__name__)
-_PASSING = (KmsUnavailable, KmsThrottled, KeyTableUnavailable)
 _LOOK_SECONDS = 1.0
 _READABLE = ("active", "retiring", "pending")
 _keyrings: weakref.WeakSet[Keyring] = weakref.WeakSet()
@@ -123,9 +126,13 @@ class Keyring(KeyMaking):
             self.refusals.check(tenant, 0)
         try:
             fetched = self._fetch(tenant, ring)
-        except _PASSING as error:
+        except PASSING as error:
             if ring is not None and now < ring.serve_until:
-                ring.fresh_until = min(now + self.limits.retry_seconds, ring.serve_until)
+                if any(now >= until for until in ring.deadlines.values()):
+                    self.rings[tenant] = ring = ring.at(now, self.limits)
+                ring.fresh_until = min(
+                    now + self.limits.retry_seconds, ring.serve_until, *ring.deadlines.values()
+                )
                 ring.outage = error
                 return ring
             self.rings.pop(tenant, None)
@@ -197,10 +204,22 @@ class Keyring(KeyMaking):
                 if rows
                 else UnknownKey(tenant, detail="the tenant has no key of format v1")
             )
+        keys: list[GcmKey] = []
+        problem: FieldError | None = None
         with self._holding(tenant):
-            keys = [self._data_key(ring, row) for row in usable]
-        ring.v1 = [key for key in keys if isinstance(key, GcmKey)]
-        return ring.v1
+            for row in usable:
+                try:
+                    key = self._data_key(ring, row)
+                except FieldError as error:
+                    problem = problem or error
+                else:
+                    keys += [key] if isinstance(key, GcmKey) else []
+        if not keys and problem is not None:
+            raise problem
+        if not isinstance(problem, PASSING):
+            ring.v1 = keys
+        ring.v1_refused = problem
+        return keys
 
     def index_keys(self, tenant: str, table: str, field: str) -> list[tuple[int, bytes]]:
         """The field's index keys with their versions, the active one first."""
@@ -214,7 +233,7 @@ class Keyring(KeyMaking):
             rows.sort(key=lambda row: (row.state != "active", -row.version))
             for row in rows:
                 if row.id not in ring.index:
-                    ring.index[row.id] = self._unwrap(row)
+                    ring.index[row.id] = self._unwrap(ring, row)
             found = [
                 (row.version, derive_index_key(ring.index[row.id], tenant, table, field)) for row in rows
             ]
@@ -251,37 +270,42 @@ class Keyring(KeyMaking):
         key.extend(ticket, self.reserve)
 
     def reserve(self, key: DataKey) -> int:
-        """Reserve a block of messages for ``key``; past the cache's own limit, the next use fetches again."""
+        """Reserve a block of messages for ``key``.
+
+        Past the cache's own limit, and when the key is no longer the active one, the next use fetches again.
+
+        Raises:
+            KeyRetired: a writer that was away for longer than keys serve from memory holds a key of the past.
+        """
         most = min(self.limits.max_messages, self.limits.max_bytes // TICKET_BYTES)
-        granted = self.table.reserve(key.key_id, max(1, min(self.limits.reserve_messages, most)))
+        granted, active = 0, False
+        try:
+            granted, active = self.table.reserve(key.key_id, max(1, min(self.limits.reserve_messages, most)))
+        except KeyRetired as error:
+            problem = error.at(key.tenant, "")
+        else:
+            problem = None
         with self._guard:
             ring = self.rings.get(key.tenant)
             if ring is not None:
                 ring.messages += granted
-                if ring.messages > most:
+                if ring.messages > most or not active:
                     ring.fresh_until = self.clock()
+        if problem is not None:
+            raise problem
         return granted
-
-    def rewrap(self, tenant: str) -> list[int]:
-        """Wrap every key of ``tenant`` anew under its KMS keys of now; returns their ids."""
-        done: list[int] = []
-        for row in self.table.read(tenant).keys:
-            if not row.wraps:
-                continue
-            secret = self._unwrap(row)
-            try:
-                self.table.replace_wraps(row.id, self.make_wraps(tenant, row.purpose, secret)(row.id))
-            finally:
-                secret[:] = bytes(len(secret))
-            done.append(row.id)
-        self.clear()
-        return done
 
     def _with_active(self, tenant: str, ring: Ring, purpose: str) -> Ring:
         if ring.rows.active(purpose) is not None:
             return ring
-        self.create(tenant, purpose, "active")
-        return self._again(tenant)
+        try:
+            self.create(tenant, purpose, "active")
+        except (KmsDenied, KeyTableDenied) as error:
+            detail = f"{error.detail}; it has no {purpose} key yet: `kilo fle keys make` makes it"
+            problem = type(error)(tenant, detail=detail)
+        else:
+            return self._again(tenant)
+        raise problem
 
     def _again(self, tenant: str) -> Ring:
         current = self.rings.get(tenant)
@@ -291,27 +315,43 @@ class Keyring(KeyMaking):
 
     def _fetch(self, tenant: str, old: Ring | None) -> Ring:
         """Read the tenant's rows and unwrap anew each key that was in use, which finds revocations."""
-        self._references(tenant)
+        self.wraps.of_tenant(tenant)
         rows = self.table.read(tenant)
         if rows.shredded:
             raise KeyDestroyed(tenant, detail="the tenant was shredded")
         ring = Ring(rows, uses_of(tenant), self.clock(), self.limits)
         if old is None:
             return ring
+        ring.digests = old.digests
         in_use = set(old.keys) | set(old.index)
         for row in rows.keys:
-            if row.id not in in_use or row.state not in _READABLE:
-                continue
-            secret = self._unwrap(row)
-            if row.purpose == INDEX:
-                ring.index[row.id] = secret
-                continue
-            # The cipher itself goes on: it holds the same key and the messages reserved for it.
-            ring.keys[row.id] = old.keys[row.id]
-            secret[:] = bytes(len(secret))
+            if row.id in in_use and row.state in _READABLE:
+                self._carry_over(row, old, ring)
         active = rows.active(DATA)
         ring.writer = ring.keys.get(active.id) if active else None
         return ring
+
+    def _carry_over(self, row: KeyRow, old: Ring, ring: Ring) -> None:
+        """Take a key from ``old`` when it unwraps to what it was; a refused one fails at its own next use."""
+        try:
+            secret = self._unwrap(old, row)
+        except PASSING as error:
+            until = old.deadlines.get(row.id, old.serve_until)
+            if ring.fetched_at >= until:
+                return
+            secret = bytearray(old.index.get(row.id, b""))
+            ring.deadlines[row.id] = until
+            ring.outage = error
+            ring.fresh_until = min(ring.fresh_until, ring.fetched_at + self.limits.retry_seconds, until)
+        except FieldError as error:
+            _log.warning("%s: a key in use is refused: %s", row.tenant, error)
+            return
+        if row.purpose == INDEX:
+            ring.index[row.id] = secret
+            return
+        # The cipher itself goes on: it holds the same key and the messages reserved for it.
+        ring.keys[row.id] = old.keys[row.id]
+        secret[:] = bytes(len(secret))
 
     def _data_key(self, ring: Ring, row: KeyRow) -> GcmKey | XaesKey:
         known = ring.keys.get(row.id)
@@ -321,33 +361,30 @@ class Keyring(KeyMaking):
             raise KeyDestroyed(row.tenant, key_id=row.id)
         if row.state not in _READABLE or row.version < ring.rows.minimum_version:
             raise Downgraded(row.tenant, key_id=row.id)
-        secret = self._unwrap(row)
+        secret = self._unwrap(ring, row)
         try:
             ring.keys[row.id] = key = data_key(row, secret)
         finally:
             secret[:] = bytes(len(secret))
         return key
 
-    def _unwrap(self, row: KeyRow) -> bytearray:
+    def _unwrap(self, ring: Ring, row: KeyRow) -> bytearray:
+        """The secret of ``row``, which must be the one that ``ring`` has had of this key before."""
         self._may_block()
-        if not row.wraps:
-            raise KeyDestroyed(row.tenant, key_id=row.id)
         self.refusals.check(row.tenant, row.id)
-        next(uses_of(row.tenant).fetches)
-        context = context_of(row.tenant, row.purpose, row.id)
-        problem: FieldError | None = None
-        for wrap in row.wraps:
-            try:
-                return self.kms.of(wrap.provider).unwrap(wrap.kms_key, wrap.wrapped, context)
-            except FieldError as error:
-                # A passing fault of one KMS must not hide behind another's refusal, nor the reverse.
-                problem = error if problem is None or isinstance(error, _PASSING) else problem
-        problem = type(problem or UnknownKey())(row.tenant, "", row.id, problem.detail if problem else "")
-        passing = isinstance(problem, _PASSING)
-        self.refusals.remember(
-            row.tenant, row.id, problem, seconds=1 if passing else self.limits.negative_seconds
-        )
-        raise problem
+        try:
+            secret = self.wraps.unwrap(row)
+            digest = secret_digest(secret)
+            if ring.digests.setdefault(row.id, digest) != digest:
+                secret[:] = bytes(len(secret))
+                detail = "it opens to another secret than it did before"
+                raise WrapNotAuthentic(row.tenant, key_id=row.id, detail=detail)
+        except FieldError as error:
+            passing = isinstance(error, PASSING)
+            seconds = 1 if passing else self.limits.negative_seconds
+            self.refusals.remember(row.tenant, row.id, error, seconds=seconds)
+            raise
+        return secret
 
     def _lock(self, tenant: str) -> threading.RLock:
         with self._guard:

@@ -1,7 +1,7 @@
 """Wrapping data keys with a cloud's KMS.
 
-AWS KMS gets the tenant, purpose and key id as encryption context, Google Cloud KMS as additional
-authenticated data: a wrapped key that is moved to another tenant's row does not unwrap. Endpoints,
+AWS KMS gets the tenant, purpose, key id, version and format as encryption context, Google Cloud KMS as
+additional authenticated data: a wrapped key that is moved to another tenant's row does not unwrap. Endpoints,
 credentials and regions come from the clouds' own standard variables; a key's region from its ARN.
 
 Left out: retries of our own (both SDKs have theirs), and any caching (that is the key ring's).
@@ -281,6 +281,15 @@ class KmsClients:
         return self._gcp
 
 
-def context_of(tenant: str, purpose: str, key_id: int) -> dict[str, str]:
+def context_of(tenant: str, purpose: str, key_id: int, version: int, format_version: int) -> dict[str, str]:
     """What a data key's wrap is bound to; key policies require ``tenant``."""
+    return {
+        **context_without_version(tenant, purpose, key_id),
+        "key-version": str(version),
+        "key-format": str(format_version),
+    }
+
+
+def context_without_version(tenant: str, purpose: str, key_id: int) -> dict[str, str]:
+    """What wraps were bound to before key rows had a digest."""
     return {"tenant": tenant, "purpose": purpose, "key-id": str(key_id)}

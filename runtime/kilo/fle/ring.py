@@ -59,6 +59,9 @@ class Ring:
     """One tenant's keys as they were fetched. Replaced whole, never changed by readers."""
 
     __slots__ = (
+        "deadlines",
+        "digests",
+        "fetched_at",
         "fresh_until",
         "index",
         "index_keys",
@@ -71,6 +74,7 @@ class Ring:
         "serve_until",
         "uses",
         "v1",
+        "v1_refused",
         "writer",
         "writers",
     )
@@ -81,7 +85,11 @@ class Ring:
         self.index: dict[int, bytearray] = {}
         self.index_keys: dict[tuple[str, str], list[tuple[int, bytes]]] = {}
         self.writer: GcmKey | XaesKey | None = None
-        self.looked_at = now
+        self.digests: dict[int, bytes] = {}
+        """Of the secrets that keys were unwrapped to: unwrapping one again must give the same."""
+        self.deadlines: dict[int, float] = {}
+        """How long keys serve that KMS did not answer for at the last fetch."""
+        self.fetched_at = self.looked_at = now
         self.fresh_until = now + limits.max_age_seconds
         self.serve_until = self.fresh_until + limits.outage_seconds
         self.messages = 0
@@ -89,9 +97,22 @@ class Ring:
         """Why the last fetch failed, while these keys serve on."""
         # What a cipher prepares for a field is kept here, so that it never outlives the keys.
         self.v1: list[GcmKey] | None = None
+        self.v1_refused: FieldError | None = None
+        """Why not all of the tenant's keys of format 1 are among them."""
         self.writers: defaultdict[str, dict[str, Writer]] = defaultdict(dict)
         """By table and field: two look-ups by a name are quicker than one by a pair."""
         self.readers: dict[tuple[str, str, bytes], Reader] = {}
+
+    def at(self, now: float, limits: CacheLimits) -> Ring:
+        """What of it still serves at ``now``: the keys whose deadline is not over."""
+        left = Ring(self.rows, self.uses, self.fetched_at, limits)
+        over = {key_id for key_id, until in self.deadlines.items() if now >= until}
+        left.digests, left.messages = self.digests, self.messages
+        left.deadlines = {key_id: until for key_id, until in self.deadlines.items() if key_id not in over}
+        left.keys = {key_id: key for key_id, key in self.keys.items() if key_id not in over}
+        left.index = {key_id: bytearray(root) for key_id, root in self.index.items() if key_id not in over}
+        left.writer = self.writer if self.writer is None or self.writer.key_id not in over else None
+        return left
 
     def __del__(self) -> None:
         for root in self.index.values():

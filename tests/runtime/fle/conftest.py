@@ -140,6 +140,12 @@ class Stage:
         key_id = self.outputs.tenants[tenant].encryption_key.key.rpartition("/")[2]
         del kms_backends[DEFAULT_ACCOUNT_ID][REGION].keys[key_id]
 
+    def past_triggers(self, query: str, *parameters: object) -> None:
+        """As the database's owner, whom no trigger stops."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute("SET session_replication_role = replica")
+            connection.execute(query.encode(), parameters or None)
+
     def sql(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url) as connection:
             cursor = connection.execute(query.encode(), parameters or None)

@@ -150,7 +150,7 @@ def test_a_rotation_from_plan_to_proof_by_commands(kilo: Kilo, stage: Stage) -> 
     assert b"problems: 0" in kilo("audit", "verify", *offline).stdout
     log = kilo.folder / "proof" / "database.jsonl"
     log.write_text(log.read_text().replace('"requester"', '"somebody"', 1))
-    assert b"entry 0: altered" in kilo("audit", "verify", *offline, code=1).stderr
+    assert b"entry 1: altered" in kilo("audit", "verify", *offline, code=1).stderr
     stage.sql("UPDATE fle_keys SET destroy_after = now() WHERE state = 'retired'")
     assert json.loads(kilo("keys", "destroy-due", "--json").stdout) == {"destroyed": [1]}
     assert stage.sql("SELECT key_id FROM fle_wraps") == [(2,)]

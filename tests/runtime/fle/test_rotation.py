@@ -105,7 +105,8 @@ def test_a_rotation_moves_every_value_and_then_refuses_the_old_key(
     )
     assert states == [("retired", True), ("active", None)]
     actions = [row[0] for row in stage.sql("SELECT entry::jsonb ->> 'action' FROM fle_audit ORDER BY seq")]
-    assert actions == ["plan", "approve", "approve", "run", "backfilled", "verify", "finalize"]
+    steps = ["plan", "approve", "approve", "make-key", "run", "backfilled", "verify", "finalize"]
+    assert actions == ["make-key", *steps]
 
 
 def test_rolling_back_brings_every_value_under_the_old_key_again(stage: Stage, rotations: Rotations) -> None:

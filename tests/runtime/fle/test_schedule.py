@@ -99,7 +99,10 @@ def test_due_keys_are_destroyed_by_a_role_of_its_own(stage: Stage, kilo: Kilo) -
     assert kilo("keys", "destroy-due", "--json").stdout == f'{{"destroyed": [{key}]}}\n'.encode()
     assert stage.sql("SELECT state FROM fle_keys WHERE id = %s", key) == [("destroyed",)]
     assert stage.sql("SELECT count(*) FROM fle_wraps WHERE key_id = %s", key) == [(0,)]
-    assert stage.sql("SELECT entry::jsonb ->> 'action' FROM fle_audit") == [("destroy",)]
+    assert stage.sql("SELECT entry::jsonb ->> 'action' FROM fle_audit ORDER BY seq") == [
+        ("make-key",),
+        ("destroy",),
+    ]
     assert kilo("keys", "destroy-due", "--json").stdout == b'{"destroyed": []}\n'
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from kilo.contract import KeyReference
 from kilo.errors import BadInput, CheckFailed
 from kilo.fle.audit.log import append
 from kilo.fle.audit.notes import load_private_key
@@ -23,7 +24,7 @@ from kilo.fle.commands.common import (
     show_rows,
     stage,
 )
-from kilo.fle.keytable import DATA
+from kilo.fle.keytable import DATA, INDEX
 from kilo.fle.rotation import approval as approvals
 from kilo.fle.rotation.coverage import coverage as count_coverage
 from kilo.fle.rotation.coverage import mismatches, scopes, tables_with
@@ -80,19 +81,68 @@ def import_key(
 
 
 @app.command()
-def rewrap(tenant: TenantArgument, outputs: OutputsFile = None) -> None:
+def rewrap(
+    tenant: TenantArgument,
+    from_kms_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A KMS key that was the tenant's before, which the outputs no longer name; repeat it."
+        ),
+    ] = None,
+    outputs: OutputsFile = None,
+) -> None:
     """Wrap every key of TENANT again, under the KMS keys of the stage's outputs as they are now.
 
     For a KEK rotation, a new KMS key, or a second one. Encrypted values do not change.
 
     \b
     kilo fle keys rewrap acme
+    kilo fle keys rewrap acme --from-kms-key arn:aws:kms:eu-central-1:111122223333:key/…
     """
-    found = cipher(stage(outputs), "").keyring
-    changed = found.rewrap(tenant)
+    stage_outputs = stage(outputs)
+    found = cipher(stage_outputs, "").keyring
+    given = stage_outputs.tenants.get(tenant)
+    provider = given.encryption_key.provider if given else "aws"
+    before = [KeyReference(provider=provider, key=each, alias=each) for each in from_kms_key or ()]
+    changed = found.rewrap(tenant, before)
     with database() as connection:
-        append(connection, actor(), "rewrap", f"tenant/{tenant}", {"keys": changed})
+        details = {"keys": changed, "from": list(from_kms_key or ())}
+        append(connection, actor(), "rewrap", f"tenant/{tenant}", details)
     typer.echo(f"{tenant}: {len(changed)} keys wrapped again")
+
+
+@app.command()
+def make(outputs: OutputsFile = None, as_json: AsJson = False) -> None:
+    """Make the data and index keys that tenants with encrypted fields don't have yet.
+
+    `pulumi up` runs it as a Job. It may be run at any time, and twice.
+
+    \b
+    kilo fle keys make
+    """
+    found = stage(outputs)
+    ring = cipher(found, "").keyring
+    made = [
+        {"tenant": tenant, "purpose": purpose, "key": ring.create(tenant, purpose, "active")}
+        for tenant, each in found.tenants.items()
+        if each.encrypted_fields and not (rows := ring.table.read(tenant)).shredded
+        for purpose in (DATA, INDEX)
+        if rows.active(purpose) is None
+    ]
+    show_rows("Made", made, as_json=as_json)
+
+
+@app.command()
+def adopt(tenant: TenantArgument, outputs: OutputsFile = None) -> None:
+    """Bind the keys of TENANT that were made by a version before 0207_fle_key_digests as keys are bound now.
+
+    Run it once for each tenant, when all processes have the new version: older ones can't read the new wraps.
+
+    \b
+    kilo fle keys adopt acme
+    """
+    changed = cipher(stage(outputs), "").keyring.adopt(tenant)
+    typer.echo(f"{tenant}: {len(changed)} keys adopted")
 
 
 @app.command("destroy-due")
