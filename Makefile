@@ -23,9 +23,11 @@ down: ## Stop the dev stage; its data stays under .kilo/
 status: ## Show the dev stage's parts
 	@if [ -x $(KILO) ]; then $(KILO) status; else echo "Nothing runs: the dev stage was never brought up here."; fi
 
-test: check ## Check and run every test (make test TESTS=tests/runtime for some)
+# Half of the time tests wait, for servers to start or to notice; so there are more workers than cores.
+test: check ## Check and run every test (make test TESTS=tests/runtime for some; STRESS=1 under load)
 	@$(KILO) toolchain > /dev/null
-	@.venv/bin/pytest $(TESTS)
+	@$(if $(STRESS),.venv/bin/python -m tests.stress) .venv/bin/pytest $(if $(STRESS),--timeout 1800) \
+		$(if $(TESTS),$(TESTS),--numprocesses 4 --dist worksteal)
 
 # The types of the benchmarks are checked too, so what they measure beside must be installed.
 check: LOCK := bench

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from kilo.contract import StackOutputs
 from sandbox.servers.kafka import KafkaServer
 from sandbox.servers.nats import NatsServer
 from tests.events import declare, make_outputs
+from tests.patience import PATIENCE_SECONDS
 
 
 @dataclass
@@ -32,27 +34,26 @@ class BusServer:
         try:
             newest = await bus.last_position(stream)
             found: list[Received] = []
-            quiet = 0
+            if newest == 0 or await bus.first_position(stream) > newest:
+                return found
+            deadline = time.monotonic() + PATIENCE_SECONDS
             async for batch in bus.read(stream, 0):
                 found += batch
-                # The newest may have been deleted; a reader of Kafka may be quiet at first.
-                quiet += not batch
-                if newest == 0 or (found and (not batch or found[-1].position >= newest)) or quiet > 5:
+                # The newest may have been deleted; a reader of Kafka is quiet at first.
+                if found and (not batch or found[-1].position >= newest):
                     return found
+                assert time.monotonic() < deadline, f"nothing of {newest} messages came"
             return found
         finally:
             await bus.close()
 
     async def wait(self, enough: Callable[[list[Received]], bool]) -> list[Received]:
         """Everything in the event stream once it is ``enough``."""
-        found: list[Received] = []
-        for _ in range(300):
-            found = await self.all()
-            if enough(found):
-                return found
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not enough(found := await self.all()):
+            assert time.monotonic() < deadline, f"{len(found)} messages"
             await asyncio.sleep(0.1)
-        msg = f"{len(found)} messages"
-        raise AssertionError(msg)
+        return found
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 
 import httpx
@@ -15,6 +14,7 @@ from sandbox.servers.moto import MotoServer
 from sandbox.servers.nats import NatsServer
 from sandbox.servers.postgres import PostgresServer
 from tests.events import Platform, make_platform
+from tests.patience import until
 from tests.runtime.conftest import BusServer
 
 
@@ -53,10 +53,10 @@ def post(
 
 
 def wait_for(platform: Platform, count: int, tenant: str = "%") -> None:
-    deadline = time.monotonic() + 60
-    while platform.sql("SELECT count(*) FROM inbox WHERE tenant LIKE %s", tenant)[0][0] < count:
-        assert time.monotonic() < deadline, platform.sql("SELECT fingerprint FROM inbox")
-        time.sleep(0.1)
+    def arrived() -> bool:
+        return platform.sql("SELECT count(*) FROM inbox WHERE tenant LIKE %s", tenant)[0][0] >= count
+
+    until(arrived, f"fewer than {count} events arrived")
 
 
 def test_events_arrive_once_by_the_publisher_that_the_stage_names(platform: Platform) -> None:

@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 
 from kilo.bus import Message, encode_headers, event_headers
 from kilo.consumer import Consumer, Event, Place, Policy
+from tests.patience import eventually
 from tests.runtime.conftest import BusServer
 
 QUICK = Policy(attempts=3, first_pause_seconds=0.05, longest_pause_seconds=0.1, timeout_seconds=0.5)
@@ -86,13 +87,7 @@ class Running:
         await bus.close()
 
     async def until(self, query: str, expected: object) -> None:
-        found: object = None
-        for _ in range(400):
-            found = self.sql(query)
-            if found == expected:
-                return
-            await asyncio.sleep(0.05)
-        assert found == expected, found
+        await eventually(lambda: self.sql(query) == expected, f"{query} never gave {expected}")
 
     @asynccontextmanager
     async def running(self, copies: int = 1) -> AsyncGenerator[None]:

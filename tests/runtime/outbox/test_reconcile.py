@@ -17,8 +17,9 @@ from kilo.outbox import Event, enqueue
 from kilo.outbox.reconcile import Reconciler
 from kilo.outbox.worker import Worker
 from tests.events import declare
+from tests.patience import eventually
 from tests.runtime.conftest import BusServer
-from tests.runtime.outbox.test_worker import eventually, waiting, write
+from tests.runtime.outbox.test_worker import waiting, write
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import pytest
 from kilo.bus import Bus, Message, Receipt, Received
 from kilo.outbox import Event, enqueue
 from kilo.outbox.worker import Worker
+from tests.patience import eventually
 from tests.runtime.conftest import BusServer
 
 
@@ -48,15 +49,6 @@ async def running(url: str, bus: BusServer, count: int = 1) -> AsyncGenerator[li
     yield workers
     stopping.set()
     await asyncio.gather(*tasks)
-
-
-async def eventually(condition: object, *arguments: object, seconds: float = 30) -> None:
-    for _ in range(int(seconds * 20)):
-        if condition(*arguments):  # pyright: ignore[reportCallIssue, reportGeneralTypeIssues]
-            return
-        await asyncio.sleep(0.05)
-    msg = "it never came to be"
-    raise AssertionError(msg)
 
 
 async def test_what_waits_is_published_once_in_order_and_marked(database_url: str, bus: BusServer) -> None:

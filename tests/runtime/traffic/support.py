@@ -21,10 +21,10 @@ import pytest
 from kilo.tenancy import Objective, RateLimit, Tenant
 from kilo.traffic.envoy import BOOTSTRAP_FILE, container_args, render_files
 from kilo.traffic.settings import CONFIG_DIRECTORY, GatewaySettings
+from tests.patience import PATIENCE_SECONDS, until
 
 ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent)) or "envoy"
 ADDRESS = "127.0.0.1"
-DEADLINE_SECONDS = 30
 
 
 def make_tenant(name: str, **changes: Any) -> Tenant:
@@ -44,14 +44,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((ADDRESS, 0))
         return probe.getsockname()[1]
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {DEADLINE_SECONDS} s: {what}")
-        time.sleep(0.02)
 
 
 class UpstreamServer:
@@ -75,7 +67,7 @@ class UpstreamServer:
                 key = self.headers.get("idempotency-key", "")
                 upstream.tries[key] += 1
                 if "x-test-hang" in self.headers:
-                    upstream.release.wait(DEADLINE_SECONDS)
+                    upstream.release.wait(PATIENCE_SECONDS)
                 time.sleep(float(self.headers.get("x-test-delay") or 0))
                 fails = upstream.tries[key] <= int(self.headers.get("x-test-failures") or 0)
                 body = upstream.version.encode()
@@ -152,7 +144,7 @@ class Gateway:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(self._is_ready, f"gateway ready; it said: {self.log.read_text()[-2000:]}")
+        until(self._is_ready, f"gateway ready; it said: {self.log.read_text()[-2000:]}")
 
     def swap(self, tenants: list[Tenant], settings: GatewaySettings | None = None) -> None:
         """Publish other tenants or settings to the running gateway."""

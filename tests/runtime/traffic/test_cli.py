@@ -12,7 +12,8 @@ import pytest
 
 from kilo.tenancy import RateLimit
 from kilo.traffic.active import ActiveTenant, read_active
-from tests.runtime.traffic.support import ENVOY, Gateway, free_port, make_tenant, wait_until
+from tests.patience import until
+from tests.runtime.traffic.support import ENVOY, Gateway, free_port, make_tenant
 
 ROOT = Path(__file__).parents[3]
 KILO = Path(sys.executable).with_name("kilo")
@@ -84,7 +85,7 @@ def test_show_tells_what_is_in_force(make_gateway: Callable[..., Gateway]) -> No
     assert read_active(gateway.operations)[0] == expected
 
     gateway.swap([acme.model_copy(update={"next_weight_percent": 30}), globex])
-    wait_until(lambda: read_active(gateway.operations)[0].next_weight_percent == 30, "weight in force")
+    until(lambda: read_active(gateway.operations)[0].next_weight_percent == 30, "weight in force")
 
     done = kilo("show", gateway.operations, "--json")
     assert done.returncode == 0, done.stderr

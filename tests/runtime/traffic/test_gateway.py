@@ -16,7 +16,8 @@ import pytest
 from kilo.observe.foreign import FOREIGN
 from kilo.tenancy import Objective, RateLimit
 from kilo.traffic.settings import Upstream
-from tests.runtime.traffic.support import ADDRESS, Gateway, UpstreamServer, free_port, make_tenant, wait_until
+from tests.patience import until
+from tests.runtime.traffic.support import ADDRESS, Gateway, UpstreamServer, free_port, make_tenant
 
 MakeGateway = Callable[..., Gateway]
 PROBLEM = "application/problem+json"
@@ -62,9 +63,7 @@ class TestWeights:
         assert versions_by_key(gateway, keys) == at_20
 
         gateway.swap([make_tenant("acme", next_weight_percent=50)])
-        wait_until(
-            lambda: gateway.weights("acme") == {"next-gold": 50, "stable-gold": 50}, "weight 50 active"
-        )
+        until(lambda: gateway.weights("acme") == {"next-gold": 50, "stable-gold": 50}, "weight 50 active")
         at_50 = versions_by_key(gateway, keys)
 
         moved = {key for key in keys if at_20[key] == "next"}
@@ -109,9 +108,9 @@ class TestLimits:
         gateway = make_gateway()
         gateway.start([make_tenant("acme", limit=RateLimit(requests_per_second=1, burst=1))])
         with client(gateway) as http:
-            wait_until(lambda: http.post("/v1/events").status_code == 429, "limit met")
+            until(lambda: http.post("/v1/events").status_code == 429, "limit met")
             gateway.swap([make_tenant("acme", limit=RateLimit(requests_per_second=1, burst=500))])
-            wait_until(
+            until(
                 lambda: {http.post("/v1/events").status_code for _ in range(20)} == {200},
                 "larger burst in force",
             )
@@ -121,9 +120,9 @@ class TestLimits:
         gateway = make_gateway()
         gateway.start([make_tenant("acme", limit=limit)])
         with client(gateway) as http:
-            wait_until(lambda: http.post("/v1/events").status_code == 429, "bucket empty")
+            until(lambda: http.post("/v1/events").status_code == 429, "bucket empty")
             gateway.swap([make_tenant("acme", limit=limit, next_weight_percent=100)])
-            wait_until(lambda: gateway.weights("acme").get("next-gold") == 100, "weight active")
+            until(lambda: gateway.weights("acme").get("next-gold") == 100, "weight active")
             answers = Counter(http.post("/v1/events").status_code for _ in range(100))
         assert answers[429] > 0
 
@@ -132,9 +131,9 @@ class TestLimits:
         gateway = make_gateway()
         gateway.start(tenants)
         with client(gateway) as http:
-            wait_until(lambda: http.post("/v1/events").status_code == 429, "limit met")
+            until(lambda: http.post("/v1/events").status_code == 429, "limit met")
             gateway.swap(tenants, gateway.settings.model_copy(update={"limits_enforced": False}))
-            wait_until(
+            until(
                 lambda: {http.post("/v1/events").status_code for _ in range(20)} == {200},
                 "limits no longer enforced",
             )
@@ -191,7 +190,7 @@ class TestRefusals:
             fresh = tmp_path / "pressure.new"
             fresh.write_text("0.99")
             fresh.rename(pressure)
-            wait_until(lambda: http.post("/v1/events").status_code != 200, "overloaded")
+            until(lambda: http.post("/v1/events").status_code != 200, "overloaded")
             answer = http.post("/v1/events")
             assert httpx.get(f"{gateway.operations}/readyz").status_code == 200
         assert answer.status_code == 429
@@ -306,7 +305,7 @@ class TestSwap:
                     [make_tenant("acme", next_weight_percent=weight), make_tenant(f"tenant-{weight}")]
                 )
                 expected = {"next-gold": weight, "stable-gold": 100 - weight}
-                wait_until(
+                until(
                     lambda expected=expected: gateway.weights("acme") == expected, f"weight {weight} active"
                 )
         finally:
@@ -326,7 +325,7 @@ class TestSwap:
             {**files, "routes.json": files["routes.json"].replace("exact_match_map", "no_such_map")}
         )
         refused = r"^envoy_http_rds_update_rejected\{.*\} [1-9]"
-        wait_until(lambda: re.search(refused, gateway.metrics(), re.M) is not None, "refusal counted")
+        until(lambda: re.search(refused, gateway.metrics(), re.M) is not None, "refusal counted")
         with client(gateway) as http:
             assert http.post("/v1/events").status_code == 200
 
@@ -355,10 +354,10 @@ class TestOperations:
             [make_tenant("acme", limit=RateLimit(requests_per_second=1, burst=1)), make_tenant("globex")]
         )
         with client(gateway) as http:
-            wait_until(lambda: http.post("/v1/events").status_code == 429, "limit met")
+            until(lambda: http.post("/v1/events").status_code == 429, "limit met")
         with client(gateway, "intruder") as http:
             http.post("/v1/events")
-        wait_until(lambda: 'status="403"' in gateway.metrics(), "statistics flushed")
+        until(lambda: 'status="403"' in gateway.metrics(), "statistics flushed")
 
         text = gateway.metrics()
 
@@ -376,9 +375,7 @@ class TestOperations:
         gateway.start([make_tenant("acme")])
         with client(gateway) as http:
             http.post("/v1/events")
-        wait_until(
-            lambda: "envoy_gateway_request_duration_milliseconds_bucket" in gateway.metrics(), "flushed"
-        )
+        until(lambda: "envoy_gateway_request_duration_milliseconds_bucket" in gateway.metrics(), "flushed")
 
         exported: dict[str, set[str]] = {}
         for name, labels in re.findall(r"^(\w+)\{(.*)\} ", gateway.metrics(), re.M):
@@ -396,7 +393,7 @@ class TestOperations:
         with client(gateway) as http:
             http.post("/v1/events")
         series = 'envoy_gateway_request_duration_milliseconds_bucket{tenant="acme",version="stable",le="317"}'
-        wait_until(lambda: series in gateway.metrics(), "histogram with the objective's bucket")
+        until(lambda: series in gateway.metrics(), "histogram with the objective's bucket")
 
     def test_trace_goes_through_unchanged_and_into_the_access_log(
         self, make_gateway: MakeGateway, stable: UpstreamServer
@@ -408,7 +405,7 @@ class TestOperations:
             http.post("/v1/events?token=hidden", headers={"traceparent": traceparent, "tracestate": "kilo=1"})
         assert stable.requests[0]["traceparent"] == traceparent
         assert stable.requests[0]["tracestate"] == "kilo=1"
-        wait_until(lambda: traceparent in gateway.log.read_text(), "access log written")
+        until(lambda: traceparent in gateway.log.read_text(), "access log written")
         line = json.loads(gateway.log.read_text().splitlines()[-1])
         assert (line["tenant"], line["version"], line["status"]) == ("acme", "stable", 200)
         assert (line["traceparent"], line["path"]) == (traceparent, "/v1/events")

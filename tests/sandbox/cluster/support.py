@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +16,6 @@ from sandbox.cluster.objects import Key, Object
 
 NAMESPACE = "shop"
 # How long anything is waited for; no test depends on how long it takes.
-PATIENCE = 60.0
 
 T = TypeVar("T")
 
@@ -104,20 +102,6 @@ async def running(home: Path) -> AsyncGenerator[RunningCluster]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-async def eventually(condition: Callable[[], T | None]) -> T:
-    """What ``condition`` gives once it is true; an assertion error in it counts as not yet."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            if found := condition():
-                return found
-        except AssertionError:
-            if time.monotonic() > deadline:
-                raise
-        assert time.monotonic() < deadline, "it did not come about"
-        await asyncio.sleep(0.02)
 
 
 def named(kind: str, name: str, **sections: Any) -> Object:

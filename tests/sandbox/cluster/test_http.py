@@ -13,7 +13,8 @@ import pytest
 from kilo.errors import Unreachable
 from sandbox.cluster.client import connect
 from sandbox.cluster.http import KubernetesApi
-from tests.sandbox.cluster.support import NAMESPACE, RunningCluster, container, deployment, eventually, named
+from tests.patience import eventually
+from tests.sandbox.cluster.support import NAMESPACE, RunningCluster, container, deployment, named
 
 APPLY = {"content-type": "application/apply-patch+yaml"}
 FOLDER = f"/api/v1/namespaces/{NAMESPACE}"

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from sandbox.cluster.controllers.cronjob import INSTANTIATE, job_from
 from sandbox.cluster.objects import Object, find_condition, owned_by
-from tests.sandbox.cluster.support import NAMESPACE, RunningCluster, eventually, job, key, named
+from tests.patience import eventually
+from tests.sandbox.cluster.support import NAMESPACE, RunningCluster, job, key, named
 
 
 def ended(cluster: RunningCluster, name: str, kind: str) -> Object | None:

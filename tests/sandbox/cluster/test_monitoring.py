@@ -12,7 +12,8 @@ import yaml
 from sandbox import toolchain
 from sandbox.cluster.monitors import render
 from sandbox.cluster.objects import Object
-from tests.sandbox.cluster.support import NAMESPACE, RunningCluster, container, deployment, eventually, named
+from tests.patience import eventually
+from tests.sandbox.cluster.support import NAMESPACE, RunningCluster, container, deployment, named
 
 API = "monitoring.coreos.com/v1"
 METRICS = """

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.cluster.objects import Object, find_condition, holds
+from tests.patience import eventually
 from tests.sandbox.cluster.support import (
     NAMESPACE,
     RunningCluster,
     container,
-    eventually,
     named,
     server,
 )

@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ import pytest
 
 from sandbox.cluster.client import connect
 from sandbox.servers.leftovers import marked
+from tests.patience import until
 from tests.sandbox.cluster.support import (
     NAMESPACE,
-    PATIENCE,
     container,
     deployment,
     job,
@@ -70,14 +69,6 @@ def cluster(home: Path) -> Generator[Client]:
         process.wait()
         process.stdout.close()
         until(lambda: not marked(str(home)))
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
-    return found
 
 
 def available(client: Client, name: str) -> bool:

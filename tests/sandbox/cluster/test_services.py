@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import eventually
 from tests.sandbox.cluster.support import (
     NAMESPACE,
     RunningCluster,
     container,
     deployment,
-    eventually,
     named,
 )
 

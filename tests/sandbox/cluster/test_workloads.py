@@ -10,12 +10,12 @@ from pathlib import Path
 import httpx
 
 from sandbox.cluster.objects import Object, find_condition, labels_of
+from tests.patience import eventually
 from tests.sandbox.cluster.support import (
     NAMESPACE,
     RunningCluster,
     container,
     deployment,
-    eventually,
     named,
     server,
     template,

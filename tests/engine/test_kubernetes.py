@@ -14,10 +14,11 @@ import pytest
 
 from sandbox.cluster.client import connect
 from sandbox.engine.environment import Endpoints
+from tests.engine import test_conformance as suite
+from tests.patience import PATIENCE_SECONDS
 from tests.sandbox.cluster import kubernetes_example
-from tests.sandbox.cluster.support import PATIENCE, SERVER
+from tests.sandbox.cluster.support import SERVER
 from tests.sandbox.cluster.test_restart import cluster as cluster_process
-from tests.sandbox.providers import test_conformance as suite
 from tests.sandbox.providers.examples import Example, raw
 from tests.sandbox.support import STACK, Project
 
@@ -211,7 +212,7 @@ job("import time; time.sleep(5)")
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not api.get("/apis/batch/v1/namespaces/default/jobs/job").is_success:
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -1,0 +1,14 @@
+"""One provider through the real engine; all of them, and all that can happen to them, in ``tests/engine``."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.engine import test_conformance as suite
+
+pytestmark = pytest.mark.parametrize("example", ["aws"], indirect=True)
+
+test_lives_through_create_update_replace_and_destroy = (
+    suite.test_lives_through_create_update_replace_and_destroy
+)
+test_a_secret_is_encrypted_wherever_it_lies = suite.test_a_secret_is_encrypted_wherever_it_lies
