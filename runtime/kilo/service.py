@@ -12,7 +12,8 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
@@ -23,6 +24,7 @@ from starlette.routing import Route
 
 from kilo.environment import bind_address
 from kilo.errors import Unreachable
+from kilo.http_protocol import BoundedHttpProtocol
 
 
 class Health:
@@ -68,6 +70,7 @@ def server(app: Starlette, port: int, grace_seconds: int = 20) -> uvicorn.Server
         app,
         host=bind_address(),
         port=port,
+        http=BoundedHttpProtocol,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=grace_seconds,
@@ -76,6 +79,16 @@ def server(app: Starlette, port: int, grace_seconds: int = 20) -> uvicorn.Server
     made = uvicorn.Server(config)
     made.install_signal_handlers = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
     return made
+
+
+def run_to_end(main: Coroutine[Any, Any, None]) -> None:
+    """Run a process's ``main`` on uvloop's event loop, or on asyncio's own where that is not installed."""
+    try:
+        from uvloop import new_event_loop  # noqa: PLC0415 - there is none for Windows
+    except ImportError:
+        from asyncio import new_event_loop  # noqa: PLC0415
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main)
 
 
 def spare_garbage_collection() -> None:

@@ -16,7 +16,14 @@ from kilo.ingest.app import make_app
 from kilo.ingest.store import EventStore
 from kilo.observe.tracing import export_spans
 from kilo.sensitive import TABLE
-from kilo.service import Health, serve_until_stopped, start_logging, stopping_event
+from kilo.service import (
+    Health,
+    run_to_end,
+    serve_until_stopped,
+    spare_garbage_collection,
+    start_logging,
+    stopping_event,
+)
 
 app = typer.Typer(no_args_is_help=True, help="The HTTP entrance for events.")
 
@@ -44,7 +51,7 @@ def serve(
     url, outputs = database_url(), load_outputs()
     start_logging()
     export_spans("kilo-ingest")
-    asyncio.run(_serve(url, outputs, port))
+    run_to_end(_serve(url, outputs, port))
 
 
 async def _serve(url: str, outputs: StackOutputs, port: int) -> None:
@@ -56,10 +63,11 @@ async def _serve(url: str, outputs: StackOutputs, port: int) -> None:
         max_size=16,
         timeout=5,
         open=False,
-        kwargs={"connect_timeout": 5, "application_name": "kilo-ingest"},
+        kwargs={"connect_timeout": 5, "application_name": "kilo-ingest", "autocommit": True},
         configure=_prepare,
     )
     await pool.open()
+    spare_garbage_collection()
     cipher = AsyncFieldCipher.from_outputs(outputs, url, table=TABLE)
     application = make_app(outputs, EventStore(pool, cipher), health)
     try:
@@ -71,10 +79,12 @@ async def _serve(url: str, outputs: StackOutputs, port: int) -> None:
 
 
 async def _prepare(connection: AsyncConnection[Any]) -> None:
-    # A statement that hangs must not hold a client's request for ever.
-    await connection.set_autocommit(True)
-    await connection.execute("SET statement_timeout = '10s'")
-    await connection.execute("SET idle_in_transaction_session_timeout = '30s'")
+    # A statement that hangs must not hold a client's request for ever; whoever waits for somebody else's
+    # lock is told to come back, and what was to be committed with it goes on.
+    await connection.execute(
+        "SET statement_timeout = '10s'; SET lock_timeout = '250ms';"
+        " SET idle_in_transaction_session_timeout = '30s'"
+    )
 
 
 async def _watch(pool: AsyncConnectionPool[Any], health: Health, stopping: asyncio.Event) -> None:

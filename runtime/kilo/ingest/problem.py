@@ -9,6 +9,9 @@ from typing import Any
 
 from starlette.responses import Response
 
+_MOST_ERRORS = 20
+"""That one answer names: a body of mistakes must not become a larger answer."""
+
 
 class Problem(Exception):
     """A request that is answered with problem details.
@@ -30,8 +33,8 @@ class Problem(Exception):
         super().__init__(detail)
         self.status, self.detail, self.errors, self.headers = status, detail, list(errors), headers
 
-    def response(self) -> Response:
-        """The response."""
+    def document(self) -> dict[str, Any]:
+        """The problem as a JSON object."""
         body: dict[str, Any] = {
             "type": "about:blank",
             "title": self.status.phrase,
@@ -40,8 +43,13 @@ class Problem(Exception):
         }
         if self.errors:
             body["errors"] = self.errors
+        return body
+
+    def response(self) -> Response:
+        """The response."""
         return Response(
-            json.dumps(body, ensure_ascii=False).encode(),
+            # Half a surrogate pair, which a client's text can hold, stays the escape that it was.
+            json.dumps(self.document(), ensure_ascii=False).encode(errors="backslashreplace"),
             status_code=self.status.value,
             media_type="application/problem+json",
             headers=dict(self.headers or {}),
@@ -50,8 +58,11 @@ class Problem(Exception):
 
 def refused(status: HTTPStatus, *errors: Mapping[str, str]) -> Problem:
     """A problem whose detail is made of ``errors``, each with its place."""
-    detail = "; ".join(f"{_place(error)}: {error['detail']}" for error in errors)
-    return Problem(status, detail, errors)
+    named = errors[:_MOST_ERRORS]
+    detail = "; ".join(f"{_place(error)}: {error['detail']}" for error in named)
+    if len(errors) > len(named):
+        detail += f"; and {len(errors) - len(named)} more"
+    return Problem(status, detail, named)
 
 
 def _place(error: Mapping[str, str]) -> str:

@@ -9,8 +9,9 @@ from http import HTTPStatus
 from typing import Any
 
 from kilo.contract import StackOutputs
-from kilo.ingest.problem import Problem, refused
+from kilo.ingest.problem import refused
 from kilo.outbox import strict_json
+from kilo.sensitive import inside
 
 KEY_HEADER = "Idempotency-Key"
 _ENVELOPE_BYTES = 4096
@@ -28,6 +29,9 @@ _FIELDS: Mapping[str, tuple[re.Pattern[str], str]] = {
     ),
 }
 _KEY = re.compile(r"[!-~]{1,200}")
+KEY_RULE = "1 to 200 printable ASCII characters without spaces"
+
+Error = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,19 @@ class IncomingEvent:
     traceparent: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedEvent:
+    """An event, and what the configuration of today refuses of it.
+
+    What an earlier configuration took is answered as it was then when it is sent again.
+    """
+
+    event: IncomingEvent
+    refused: tuple[Error, ...] = ()
+
+
 def body_limit(outputs: StackOutputs) -> int:
-    """The largest body that is read, in bytes."""
+    """The largest body of one event that is read, in bytes."""
     return outputs.outbox.payload_limit_bytes + _ENVELOPE_BYTES
 
 
@@ -63,88 +78,137 @@ def known_tenant(headers: Mapping[str, str], outputs: StackOutputs) -> str:
     return tenant
 
 
-def check(headers: Mapping[str, str], body: bytes, outputs: StackOutputs) -> IncomingEvent:
-    """Check a request.
+def check(headers: Mapping[str, str], body: bytes, outputs: StackOutputs, tenant: str) -> CheckedEvent:
+    """Check a request with one event.
 
     Args:
         headers: by lower-case name.
         body: the request's body, not longer than :func:`body_limit`.
         outputs: the stage's.
+        tenant: whose request it is.
 
     Raises:
         Problem: what to answer when something is wrong.
     """
-    tenant = known_tenant(headers, outputs)
-    key, errors = _key(headers)
+    key, errors = _header_key(headers)
+    document, parsed = parse_object(body)
+    if document is None:
+        raise refused(HTTPStatus.BAD_REQUEST, *errors, *parsed)
+    return check_event(document, tenant, key, outputs, errors=errors)
+
+
+def parse_object(text: bytes, pointer: str = "#") -> tuple[dict[str, Any] | None, list[Error]]:
+    """A JSON object at ``pointer``, or none and why."""
     try:
-        document = strict_json.parse(body)
+        document = strict_json.parse(text)
     except strict_json.NotStrict as error:
-        where = {"pointer": f"#{error.pointer}", "detail": error.problem}
-        raise refused(HTTPStatus.BAD_REQUEST, *errors, where) from error
+        return None, [{"pointer": f"{pointer}{error.pointer}", "detail": error.problem}]
     if not isinstance(document, dict):
-        raise refused(HTTPStatus.BAD_REQUEST, *errors, {"pointer": "#", "detail": "must be a JSON object"})
-    errors += _field_errors(document)
+        return None, [{"pointer": pointer, "detail": "must be a JSON object"}]
+    return document, []
+
+
+def check_event(
+    document: Mapping[str, Any],
+    tenant: str,
+    key: str,
+    outputs: StackOutputs,
+    *,
+    errors: list[Error],
+    pointer: str = "#",
+    traceparent: str | None = None,
+) -> CheckedEvent:
+    """Check one event's fields and payload.
+
+    Args:
+        document: the event as JSON, without its key.
+        tenant: whose event it is.
+        key: its idempotency key; empty when it has none that is right.
+        outputs: the stage's.
+        errors: what was found wrong before.
+        pointer: where in the body the event is.
+        traceparent: of the event itself.
+
+    Raises:
+        Problem: with everything that is wrong.
+    """
+    errors = errors + _field_errors(document, pointer)
     payload = document.get("payload")
-    errors += _payload_errors(payload, outputs, tenant)
+    not_now: list[Error] = []
+    if isinstance(payload, dict):
+        not_now = _payload_errors(payload, outputs, tenant, pointer)
+    else:
+        errors.append({"pointer": f"{pointer}/payload", "detail": "must be a JSON object"})
     if errors:
         status = HTTPStatus.UNPROCESSABLE_ENTITY if key else HTTPStatus.BAD_REQUEST
-        raise refused(status, *errors)
-    return IncomingEvent(
+        raise refused(status, *errors, *not_now)
+    event = IncomingEvent(
         tenant=tenant,
         aggregate=document["aggregate"],
         aggregate_id=document["aggregate_id"],
         kind=document["kind"],
         payload=document["payload"],
-        # Keys are a tenant's own; the fingerprint is unique over all tenants.
+        # Keys are a tenant's own, and every event's fingerprint is to be told from every other's.
         fingerprint=f"{tenant}/{key}",
+        traceparent=traceparent,
     )
+    return CheckedEvent(event, tuple(not_now))
 
 
-def _key(headers: Mapping[str, str]) -> tuple[str, list[dict[str, str]]]:
+def is_key(key: object) -> bool:
+    """Whether ``key`` can be an idempotency key."""
+    return isinstance(key, str) and _KEY.fullmatch(key) is not None
+
+
+def _header_key(headers: Mapping[str, str]) -> tuple[str, list[Error]]:
     key = headers.get(KEY_HEADER.lower(), "")
     # draft-ietf-httpapi-idempotency-key-header has it as a quoted string; most clients send it bare.
     if len(key) > 1 and key.startswith('"') and key.endswith('"'):
         key = key[1:-1]
-    if _KEY.fullmatch(key):
+    if is_key(key):
         return key, []
-    detail = "1 to 200 printable ASCII characters without spaces" if key else "missing; it makes a retry safe"
-    return "", [{"header": KEY_HEADER, "detail": detail}]
+    return "", [{"header": KEY_HEADER, "detail": KEY_RULE if key else "missing; it makes a retry safe"}]
 
 
-def _field_errors(document: Mapping[str, Any]) -> list[dict[str, str]]:
-    errors: list[dict[str, str]] = []
+def _field_errors(document: Mapping[str, Any], place: str) -> list[Error]:
+    errors: list[Error] = []
     for name, (pattern, rule) in _FIELDS.items():
         value = document.get(name)
         if name not in document:
-            errors.append({"pointer": f"#/{name}", "detail": "missing"})
+            errors.append({"pointer": f"{place}/{name}", "detail": "missing"})
         elif not isinstance(value, str) or not pattern.fullmatch(value):
-            errors.append({"pointer": f"#/{name}", "detail": f"must be {rule}"})
+            errors.append({"pointer": f"{place}/{name}", "detail": f"must be {rule}"})
+    if len(document) == len(_FIELDS) + 1 and "payload" in document and not errors:
+        return errors
     known = {*_FIELDS, "payload"}
     errors += [
-        {"pointer": f"#/{name[:80]}", "detail": f"unknown; a body has {', '.join(sorted(known))}"}
+        {"pointer": inside(place, name[:80]), "detail": f"unknown; an event has {', '.join(sorted(known))}"}
         for name in document
         if name not in known
     ]
     return errors
 
 
-def _payload_errors(payload: Any, outputs: StackOutputs, tenant: str) -> list[dict[str, str]]:
-    if not isinstance(payload, dict):
-        return [{"pointer": "#/payload", "detail": "must be a JSON object"}]
+def _payload_errors(payload: dict[str, Any], outputs: StackOutputs, tenant: str, place: str) -> list[Error]:
     limit = outputs.outbox.payload_limit_bytes
     size = len(strict_json.write(payload).encode())
     if size > limit:
-        return [{"pointer": "#/payload", "detail": f"{size} bytes of JSON; at most {limit}"}]
+        return [{"pointer": f"{place}/payload", "detail": f"{size} bytes of JSON; at most {limit}"}]
     encrypted = outputs.tenants[tenant].encrypted_fields
+    if not encrypted:
+        return []
     return [
-        {"pointer": f"#/payload{pointer}/{name}", "detail": "must be text: this field is stored encrypted"}
-        for pointer, part in objects(payload)
+        {
+            "pointer": f"{place}/payload{inside(pointer[:400], name)}",
+            "detail": "must be text: this field is stored encrypted",
+        }
+        for pointer, part in _objects(payload)
         for name in encrypted
         if not isinstance(part.get(name), str | None)
     ]
 
 
-def objects(payload: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _objects(payload: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Every object inside ``payload`` with its JSON pointer, itself first."""
     found: list[tuple[str, dict[str, Any]]] = []
     waiting: list[tuple[str, Any]] = [("", payload)]
@@ -152,10 +216,7 @@ def objects(payload: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         pointer, value = waiting.pop()
         if isinstance(value, dict):
             found.append((pointer, value))
-            waiting += [(f"{pointer}/{name}", each) for name, each in value.items()]
+            waiting += [(inside(pointer, name), each) for name, each in value.items()]
         elif isinstance(value, list):
             waiting += [(f"{pointer}/{n}", each) for n, each in enumerate(value)]
     return found
-
-
-__all__ = ["IncomingEvent", "Problem", "body_limit", "check", "known_tenant", "objects"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -17,16 +16,9 @@ from kilo.ingest.store import EventStore
 from kilo.service import Health
 from tests.events import make_outputs
 from tests.runtime.consumer.support import Plain
+from tests.runtime.ingest.conftest import stored
 
 GOOD = '{"aggregate": "order", "aggregate_id": "42", "kind": "order.created", "payload": {"total": 12}}'
-
-
-@pytest.fixture
-async def client(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with AsyncConnectionPool(database_url, min_size=1, max_size=8, open=False) as pool:
-        app = make_app(make_outputs(), EventStore(pool, Plain()), Health())
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ingest") as made:
-            yield made
 
 
 async def post(
@@ -35,14 +27,6 @@ async def post(
     headers = {"x-tenant-id": tenant, "idempotency-key": key}
     given = {name: value for name, value in headers.items() if value is not None}
     return await client.post("/v1/events", content=body, headers=given)
-
-
-def stored(url: str) -> tuple[int, int]:
-    with psycopg.connect(url) as connection:
-        row = connection.execute(
-            "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM outbox)"
-        ).fetchone()
-    return row or (-1, -1)
 
 
 def with_payload(text: str) -> str:
