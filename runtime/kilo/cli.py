@@ -21,6 +21,7 @@ import typer
 
 from kilo.environment import OUTPUTS_VARIABLE
 from kilo.errors import BadInput, ExitCode, KiloError
+from kilo.extras import MissingExtra, extra_of, requires
 from kilo.project import locate_project
 
 _EPILOG = (
@@ -68,20 +69,6 @@ HELP = {
     "registry": Help(_DATA, "Mirror images and prove that both registries agree."),
     "promote": Help(_DATA, "Check that a promotion runs the same bits everywhere."),
     "backup": Help(_DATA, "Take backups into both stores and drill the restore."),
-}
-
-# Which extra of the distribution brings a module that the plain install lacks.
-_EXTRA_OF_MODULE = {
-    "confluent_kafka": "kafka",
-    "google": "gcp",
-    "opentelemetry": "otel",
-    "pulumi": "infra",
-    "pulumi_aws": "infra",
-    "pulumi_gcp": "infra",
-    "pulumi_kubernetes": "infra",
-    "pulumi_random": "infra",
-    "sigstore": "signatures",
-    "sqlalchemy": "sqlalchemy",
 }
 
 
@@ -197,20 +184,23 @@ def _called(arguments: Sequence[str]) -> str | None:
 
 
 def _load(point: EntryPoint) -> typer.Typer | Callable[..., None]:
+    package = point.module.partition(".")[0]
     try:
-        return point.load()
+        with requires():
+            return point.load()
+    except MissingExtra as error:
+        if package == "kilo":
+            raise
+        raise _incomplete_checkout(error.name) from error
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in {"kilo", "sandbox", "infra", "components"}:
+        missing = (error.name or "").partition(".")[0]
+        if package == "kilo" or missing in {"kilo", "sandbox", "infra", "components"}:
             raise
-        extra = "sandbox" if point.module.startswith("sandbox.") else _EXTRA_OF_MODULE.get(package)
-        if extra is None:
-            raise
-        raise BadInput(_missing_extra(error, extra)) from error
+        raise _incomplete_checkout(error.name) from error
 
 
-def _missing_extra(error: ModuleNotFoundError, extra: str) -> str:
-    return f"the Python package {error.name} is not installed: pip install 'kilo[{extra}]'"
+def _incomplete_checkout(module: str | None) -> BadInput:
+    return BadInput(f"the Python package {module} is not installed: run make environment in the checkout")
 
 
 def _report(error: Exception, *, as_json: bool) -> int:
@@ -220,8 +210,8 @@ def _report(error: Exception, *, as_json: bool) -> int:
             message, code = str(error), error.exit_code
         case typer.TyperException():
             message, code = _usage(error), ExitCode.BAD_INPUT
-        case ModuleNotFoundError() if extra := _EXTRA_OF_MODULE.get((error.name or "").partition(".")[0]):
-            message, code = _missing_extra(error, extra), ExitCode.BAD_INPUT
+        case ModuleNotFoundError() if error.name and (extra := extra_of(error.name)):
+            message, code = str(MissingExtra(error.name, extra)), ExitCode.BAD_INPUT
         case _:
             traceback.print_exception(error)
             message, code = (

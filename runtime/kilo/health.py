@@ -1,4 +1,4 @@
-"""Health and metrics over HTTP for a process that serves nothing else.
+"""Whether a process can work, and HTTP for it where a process serves nothing else.
 
 ``/livez`` answers 200 while the process runs, ``/readyz`` 200 or 503 as the process says, and
 ``/metrics`` the Prometheus text format. On threads of its own, so that a busy main thread can't
@@ -18,6 +18,26 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from kilo.errors import BadInput
 
 ADDRESS_VARIABLE = "POD_IP"
+
+
+class Health:
+    """Why the process is not ready, by part; ready when there is no reason."""
+
+    def __init__(self, *parts: str) -> None:
+        self._reasons = dict.fromkeys(parts, "starting")
+
+    def fine(self, part: str) -> None:
+        """``part`` works."""
+        self._reasons.pop(part, None)
+
+    def broken(self, part: str, reason: str) -> None:
+        """``part`` does not work."""
+        self._reasons[part] = reason
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """What is broken, and why."""
+        return dict(self._reasons)
 
 
 class HealthServer:

@@ -24,27 +24,8 @@ from starlette.routing import Route
 
 from kilo.environment import bind_address
 from kilo.errors import Unreachable
+from kilo.health import Health
 from kilo.http_protocol import BoundedHttpProtocol
-
-
-class Health:
-    """Why the process is not ready, by part; ready when there is no reason."""
-
-    def __init__(self, *parts: str) -> None:
-        self._reasons = dict.fromkeys(parts, "starting")
-
-    def fine(self, part: str) -> None:
-        """``part`` works."""
-        self._reasons.pop(part, None)
-
-    def broken(self, part: str, reason: str) -> None:
-        """``part`` does not work."""
-        self._reasons[part] = reason
-
-    @property
-    def reasons(self) -> dict[str, str]:
-        """What is broken, and why."""
-        return dict(self._reasons)
 
 
 def health_routes(health: Health) -> list[Route]:

@@ -47,6 +47,6 @@ def _inside(package: str, relative: str) -> Path:
 
 def _existing(path: Path, package: str) -> Path:
     if not path.exists():
-        msg = f"{path.name} of the Python package {package} is missing: pip install 'kilo[sandbox]'"
+        msg = f"{path.name} of the Python package {package} is missing: run make environment"
         raise Unreachable(msg)
     return path

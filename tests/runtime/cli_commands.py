@@ -45,8 +45,8 @@ def lost_connection() -> None:
     raise BrokenPipeError(errno.EPIPE, "the server went away")
 
 
-def needs_pulumi() -> None:
-    raise ModuleNotFoundError(name="pulumi_aws.kms")
+def needs_extra() -> None:
+    raise ModuleNotFoundError(name="boto3.session")
 
 
 def answer(code: int) -> None:

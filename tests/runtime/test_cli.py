@@ -27,7 +27,7 @@ def misbehaving(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["group", "check_failed", "bad_input", "unreachable", "interrupted", "defect", "lost_connection"]
     points = [
         EntryPoint(name.replace("_", "-"), f"{module}:{name}", "kilo.commands")
-        for name in [*names, "needs_pulumi", "answer"]
+        for name in [*names, "needs_extra", "answer"]
     ]
     missing = EntryPoint("missing", "sandbox.not_there_either:up", "kilo.commands")
     monkeypatch.setattr(cli, "entry_points", lambda group: [*points, missing])  # pyright: ignore[reportUnknownLambdaType]
@@ -186,9 +186,9 @@ def test_interrupt_and_explicit_codes_pass_through() -> None:
 
 @pytest.mark.usefixtures("misbehaving")
 def test_missing_extra_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["needs-pulumi"]) == 2
+    assert cli.main(["needs-extra"]) == 2
     assert capsys.readouterr().err == (
-        "kilo: error: the Python package pulumi_aws.kms is not installed: pip install 'kilo[infra]'\n"
+        "kilo: error: the Python package boto3.session is not installed: pip install 'kilo[fle]'\n"
     )
 
 
@@ -197,8 +197,20 @@ def test_missing_extra_of_a_command_that_does_not_load(
 ) -> None:
     point = EntryPoint("toolchain", "tests.runtime.cli_needs_extra:command", "kilo.commands")
     monkeypatch.setattr(cli, "entry_points", lambda group: [point])  # pyright: ignore[reportUnknownLambdaType]
+    # The checkout's own commands come with no extra.
     assert cli.main(["toolchain"]) == 2
-    assert "pip install 'kilo[kafka]'" in capsys.readouterr().err
+    assert "confluent_kafka is not installed: run make environment" in capsys.readouterr().err
+
+
+def test_a_command_of_the_sdk_names_the_extra_that_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    point = EntryPoint("promote", "kilo.promotion.cli:app", "kilo.commands")
+    monkeypatch.setattr(cli, "entry_points", lambda group: [point])  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.delitem(sys.modules, "kilo.promotion.cli", raising=False)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert cli.main(["promote"]) == 2
+    assert "rich.console is not installed: pip install 'kilo[platform]'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("misbehaving")

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from kilo.bus.port import Bus
 from kilo.errors import BadInput
+from kilo.extras import requires
 
 
 async def connect(url: str, name: str = "kilo") -> Bus:
@@ -21,12 +22,14 @@ async def connect(url: str, name: str = "kilo") -> Bus:
     """
     scheme = urlsplit(url).scheme
     if scheme in {"nats", "tls"}:
-        from kilo.bus.nats import NatsBus  # noqa: PLC0415
+        with requires("consumer"):
+            from kilo.bus.nats import NatsBus  # noqa: PLC0415
 
         return await NatsBus.connect(url, name)
     if scheme == "kafka":
         # Only the adapter that is used is imported: Kafka's needs an extra.
-        from kilo.bus.kafka import KafkaBus  # noqa: PLC0415
+        with requires("kafka"):
+            from kilo.bus.kafka import KafkaBus  # noqa: PLC0415
 
         return await KafkaBus.connect(url, name)
     msg = f"bus URL {url!r}: scheme {scheme!r} is unknown; use nats://, tls:// or kafka://"

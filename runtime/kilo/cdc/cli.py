@@ -20,7 +20,8 @@ from kilo.cdc.properties import (
 from kilo.cdc.watch import STALLED_SECONDS, ConnectorWatch
 from kilo.contract import load_outputs
 from kilo.environment import database_url
-from kilo.service import Health, health_routes, serve_until_stopped, start_logging, stopping_event
+from kilo.health import Health
+from kilo.service import health_routes, serve_until_stopped, start_logging, stopping_event
 
 app = typer.Typer(no_args_is_help=True, help="Change capture: its configuration, and whether it moves.")
 

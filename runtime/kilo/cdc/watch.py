@@ -18,7 +18,7 @@ import httpx
 import psycopg
 from psycopg import AsyncConnection
 
-from kilo.service import Health
+from kilo.health import Health
 
 _log = logging.getLogger(__name__)
 

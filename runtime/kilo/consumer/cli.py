@@ -16,10 +16,10 @@ from kilo.contract import StackOutputs, load_outputs
 from kilo.environment import database_url
 from kilo.fle import AsyncFieldCipher
 from kilo.fle.upkeep import EncryptionUpkeep
+from kilo.health import Health
 from kilo.observe.tracing import export_spans
 from kilo.sensitive import TABLE
 from kilo.service import (
-    Health,
     health_routes,
     serve_until_stopped,
     spare_garbage_collection,

@@ -38,9 +38,9 @@ from kilo.consumer.policy import Policy
 from kilo.consumer.retries import Retries
 from kilo.consumer.statements import Statements
 from kilo.consumer.sync import SyncHandlers
+from kilo.health import Health
 from kilo.observe.spans import exporting, span
 from kilo.sensitive import PayloadCipher, reveal
-from kilo.service import Health
 
 _log = logging.getLogger(__name__)
 

@@ -12,9 +12,12 @@ happens in a thread. Calls with a key in memory cost microseconds, so neither ne
 alone.
 """
 
-from kilo.fle.aio import AsyncFieldCipher
-from kilo.fle.cipher import FieldCipher
-from kilo.fle.errors import FieldError
-from kilo.fle.ring import CacheLimits
+from kilo.extras import requires
+
+with requires("fle"):
+    from kilo.fle.aio import AsyncFieldCipher
+    from kilo.fle.cipher import FieldCipher
+    from kilo.fle.errors import FieldError
+    from kilo.fle.ring import CacheLimits
 
 __all__ = ["AsyncFieldCipher", "CacheLimits", "FieldCipher", "FieldError"]

@@ -26,6 +26,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kilo.contract import StackOutputs
+from kilo.health import Health
 from kilo.ingest.batch import reader_of
 from kilo.ingest.batch_answer import answer
 from kilo.ingest.commit import GroupCommit
@@ -37,7 +38,7 @@ from kilo.ingest.store import EventStore, Result
 from kilo.observe.metrics import INGEST_EVENTS, INGEST_REQUEST_DURATION, INGEST_REQUESTS
 from kilo.observe.spans import span
 from kilo.observe.tracing import parse_traceparent
-from kilo.service import Health, health_routes
+from kilo.service import health_routes
 
 _log = logging.getLogger(__name__)
 _requests = INGEST_REQUESTS.create(REGISTRY)

@@ -12,12 +12,12 @@ from psycopg_pool import AsyncConnectionPool
 from kilo.contract import StackOutputs, load_outputs
 from kilo.environment import database_url
 from kilo.fle import AsyncFieldCipher
+from kilo.health import Health
 from kilo.ingest.app import make_app
 from kilo.ingest.store import EventStore
 from kilo.observe.tracing import export_spans
 from kilo.sensitive import TABLE
 from kilo.service import (
-    Health,
     run_to_end,
     serve_until_stopped,
     spare_garbage_collection,

@@ -21,12 +21,12 @@ from kilo.bus import connect
 from kilo.contract import StackOutputs, load_outputs
 from kilo.environment import database_url
 from kilo.errors import Unreachable
+from kilo.health import Health
 from kilo.observe.tracing import export_spans
 from kilo.outbox.reconcile import LAG_SECONDS, Reconciler
 from kilo.outbox.upkeep import OutboxState, Upkeep, compact, outbox_state
 from kilo.outbox.worker import BATCH, Worker
 from kilo.service import (
-    Health,
     health_routes,
     serve_until_stopped,
     spare_garbage_collection,

@@ -11,15 +11,16 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
-
-import psycopg
-from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 
 from kilo.errors import BadInput
 from kilo.outbox import strict_json
+
+if TYPE_CHECKING:
+    # Importing the driver takes ten times as long as all of this; whoever gives a connection has it already.
+    import psycopg
+    from psycopg.rows import BaseRowFactory
 
 COLUMNS = (
     "tenant",
@@ -146,9 +147,9 @@ def enqueue(connection: psycopg.Connection[Any], event: Event) -> Enqueued:
     _check_transaction(connection)
     values = values_of(event)
     try:
-        with connection.cursor(row_factory=tuple_row) as cursor:
+        with connection.cursor(row_factory=_tuple_row()) as cursor:
             row = cursor.execute(_INSERT, values).fetchone()
-    except psycopg.IntegrityError as error:
+    except Exception as error:
         if (problem := _explained(error)) is None:
             raise
     else:
@@ -161,9 +162,9 @@ async def enqueue_async(connection: psycopg.AsyncConnection[Any], event: Event) 
     _check_transaction(connection)
     values = values_of(event)
     try:
-        async with connection.cursor(row_factory=tuple_row) as cursor:
+        async with connection.cursor(row_factory=_tuple_row()) as cursor:
             row = await (await cursor.execute(_INSERT, values)).fetchone()
-    except psycopg.IntegrityError as error:
+    except Exception as error:
         if (problem := _explained(error)) is None:
             raise
     else:
@@ -187,14 +188,14 @@ def enqueue_many(connection: psycopg.Connection[Any], events: Iterable[Event]) -
         return []
     ids: list[int | None] = []
     try:
-        with connection.cursor(row_factory=tuple_row) as cursor:
+        with connection.cursor(row_factory=_tuple_row()) as cursor:
             cursor.executemany(_INSERT, values, returning=True)
             while True:
                 row = cursor.fetchone()
                 ids.append(row[0] if row else None)
                 if not cursor.nextset():
                     break
-    except psycopg.IntegrityError as error:
+    except Exception as error:
         if (problem := _explained(error)) is None:
             raise
     else:
@@ -212,14 +213,14 @@ async def enqueue_many_async(
         return []
     ids: list[int | None] = []
     try:
-        async with connection.cursor(row_factory=tuple_row) as cursor:
+        async with connection.cursor(row_factory=_tuple_row()) as cursor:
             await cursor.executemany(_INSERT, values, returning=True)
             while True:
                 row = await cursor.fetchone()
                 ids.append(row[0] if row else None)
                 if not cursor.nextset():
                     break
-    except psycopg.IntegrityError as error:
+    except Exception as error:
         if (problem := _explained(error)) is None:
             raise
     else:
@@ -233,6 +234,8 @@ def lock_order(event: Event) -> tuple[str, str, str]:
 
 
 def _check_transaction(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    from psycopg.pq import TransactionStatus  # noqa: PLC0415  see above
+
     # In the middle of a pipeline the driver does not know; there, and only there, it is ACTIVE.
     if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
         msg = (
@@ -304,7 +307,17 @@ def _checked(payload: Payload) -> Any:
     raise BadInput(msg)
 
 
-def _explained(error: psycopg.IntegrityError) -> Exception | None:
+def _tuple_row() -> BaseRowFactory[tuple[Any, ...]]:
+    from psycopg.rows import tuple_row  # noqa: PLC0415  see above
+
+    return tuple_row
+
+
+def _explained(error: Exception) -> Exception | None:
+    from psycopg import IntegrityError  # noqa: PLC0415  see above
+
+    if not isinstance(error, IntegrityError):
+        return None
     # Raised outside of the handler: the database's error has a DETAIL with the whole row, payload included.
     return explained(error.diag.constraint_name or "", error.diag.message_primary or "")
 

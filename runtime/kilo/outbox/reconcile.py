@@ -35,9 +35,9 @@ from psycopg import AsyncConnection
 
 from kilo.bus import Bus, BusError, Message, Received, encode_headers, event_headers, same_history
 from kilo.contract import StackOutputs
+from kilo.health import Health
 from kilo.observe.metrics import OUTBOX_LOST, OUTBOX_RECONCILE_LAST_SUCCESS, OUTBOX_RECONCILED
 from kilo.outbox.published import outbox_published
-from kilo.service import Health
 
 _log = logging.getLogger(__name__)
 _published = outbox_published("cdc")

@@ -25,6 +25,7 @@ from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
 
 from kilo.bus import Bus, BusError, Message, Receipt
+from kilo.health import Health
 from kilo.observe.metrics import (
     OUTBOX_DUPLICATES_SUPPRESSED,
     OUTBOX_PUBLISH_DURATION,
@@ -34,7 +35,6 @@ from kilo.outbox.published import outbox_published
 from kilo.outbox.reader import OutboxReader, Row
 from kilo.outbox.slots import SlotLeases
 from kilo.outbox.stuck import StuckAggregates
-from kilo.service import Health
 
 _log = logging.getLogger(__name__)
 _published = outbox_published("worker")

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from kilo.cdc.watch import ConnectorWatch, SlotLook, Standstill
-from kilo.service import Health
+from kilo.health import Health
 from sandbox.servers.ports import free_port
 
 WAITS = SlotLook(100, 200, decoding=False)

@@ -1,0 +1,82 @@
+"""Which extra of the distribution brings what the plain install lacks, and errors that name it.
+
+The plain install is what writing events takes (:mod:`kilo.outbox`, :mod:`kilo.contract`). ``fle`` and
+``consumer`` bring what these packages stand on, ``platform`` the command line and the processes that the
+platform runs. The rest are adapters: ``gcp``, ``kafka``, ``otel``, ``sbom``, ``signatures``, ``sqlalchemy``.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from kilo.errors import BadInput
+
+_EXTRAS = {
+    "boto3": "fle",
+    "botocore": "fle",
+    "confluent_kafka": "kafka",
+    "cryptography": "fle",
+    "cyclonedx": "sbom",
+    "google": "gcp",
+    "google_crc32c": "gcp",
+    "httplink": "platform",
+    "httpx": "platform",
+    "nats": "consumer",
+    "opentelemetry": "consumer",
+    "opentelemetry.exporter": "otel",
+    "opentelemetry.sdk": "otel",
+    "prometheus_client": "fle",
+    "psycopg_pool": "platform",
+    "rich": "platform",
+    "ruamel": "platform",
+    "sigstore": "signatures",
+    "spdx_python_model": "sbom",
+    "spdx_tools": "sbom",
+    "sqlalchemy": "sqlalchemy",
+    "starlette": "platform",
+    "typer": "platform",
+    "urllib3": "fle",
+    "uvicorn": "platform",
+}
+
+
+class MissingExtra(BadInput, ModuleNotFoundError):
+    """An import needs a package that only an extra brings."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f"the Python package {module} is not installed: pip install 'kilo[{extra}]'")
+        self.name = module
+
+
+def extra_of(module: str) -> str | None:
+    """The extra that brings ``module``, a dotted name; none when no extra does."""
+    while module:
+        if module in _EXTRAS:
+            return _EXTRAS[module]
+        module = module.rpartition(".")[0]
+    return None
+
+
+class requires:
+    """Around imports that ``extra`` makes possible: what is missing is an error that names the extra.
+
+    Without a name it is the extra that brings the missing package.
+
+    Raises:
+        MissingExtra: a package that an extra brings is missing.
+    """
+
+    def __init__(self, extra: str | None = None) -> None:
+        self._extra = extra
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if not isinstance(error, ModuleNotFoundError) or error.name is None:
+            return
+        extra = extra_of(error.name)
+        if extra is not None:
+            raise MissingExtra(error.name, self._extra or extra) from error
