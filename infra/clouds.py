@@ -68,8 +68,10 @@ def _tenant_keys(settings: Settings, identities: Identities, tags: dict[str, str
             alias_prefix=f"alias/kilo/{settings.stage}/tenant",
             administrators=settings.aws.key_administrators,
             users=[
-                KeyUser("Ingest", identities.ingest.role_arn, [*ENCRYPT, *DECRYPT]),
+                KeyUser("Ingest", identities.ingest.role_arn, DECRYPT),
                 KeyUser("Consumer", identities.consumer.role_arn, DECRYPT),
+                # Who may wrap makes keys: no process that serves requests does.
+                KeyUser("KeyMaking", identities.key_making.role_arn, ENCRYPT),
                 *_further_key_users(settings),
             ],
             deletion_window_days=settings.key_deletion_window_days,

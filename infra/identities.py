@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from components.clouds.cloud_identity import CloudIdentity, CloudIdentityArgs
 from components.processes.backup_schedule import BACKUP, COMPLETION, DRILL, WATCH
 from components.processes.encryption_schedule import CHECKPOINT
+from components.processes.key_making import KEY_MAKING
 from components.processes.registry_mirror import SWEEP
 from infra import names
 from infra.settings import Settings
@@ -22,6 +23,7 @@ class Identities:
 
     ingest: CloudIdentity
     consumer: CloudIdentity
+    key_making: CloudIdentity
     mirror: CloudIdentity
     sweep: CloudIdentity
     backup: CloudIdentity
@@ -50,6 +52,7 @@ def create_identities(settings: Settings) -> Identities:
     return Identities(
         ingest=identity(names.INGEST, names.INGEST_NEXT),
         consumer=identity(names.CONSUMER),
+        key_making=identity(KEY_MAKING),
         mirror=identity(names.MIRROR, google=True),
         sweep=identity(SWEEP, google=True),
         backup=identity(BACKUP, google=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Generator, Sequence
@@ -161,6 +162,21 @@ class Platform:
         process.start()
         return process
 
+    def make_keys(self) -> None:
+        """What the Job of `up` does before ingest starts."""
+        url = f"postgresql://kilo_keymaker:kilo_keymaker-password@127.0.0.1:{self.postgres.port}/{self.database}"
+        subprocess.run(
+            [sys.executable, "-m", "kilo.cli", "fle", "keys", "make"],
+            env={
+                **os.environ,
+                **aws_environment(self.moto.url),
+                "KILO_OUTPUTS": str(self.directory / "outputs.json"),
+                "DATABASE_URL": url,
+            },
+            check=True,
+            timeout=120,
+        )
+
     def start_ingest(self) -> None:
         self.start("ingest", ["ingest", "serve"], "kilo_ingest")
 
@@ -260,6 +276,7 @@ def make_platform(
         apply_capture(connection, outputs.outbox)
     asyncio.run(declare(bus.url, outputs))
     platform = Platform(directory, postgres, bus, moto, outputs, database, database_port or postgres.port)
+    platform.make_keys()
     try:
         yield platform
     finally:

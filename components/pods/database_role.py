@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-DatabaseRole = Literal["ingest", "worker", "consumer", "cdc", "backup", "auditor", "destroyer"]
+DatabaseRole = Literal[
+    "ingest", "worker", "consumer", "cdc", "backup", "auditor", "destroyer", "keymaker", "rotator"
+]
 ROLES: tuple[DatabaseRole, ...] = get_args(DatabaseRole)
 URL_KEY = "DATABASE_URL"
 

@@ -10,6 +10,7 @@ from components.pods.runtime_pod import RuntimeContext
 from components.processes.change_capture import OFFSETS_FILE, ChangeCapture, ChangeCaptureArgs
 from components.processes.consumer import Consumer, ConsumerArgs
 from components.processes.ingest import Ingest, IngestArgs
+from components.processes.key_making import KeyMaking, KeyMakingArgs
 from components.processes.outbox import Outbox, OutboxArgs
 from infra import names
 from infra.cluster.bus import bus_egress
@@ -24,6 +25,7 @@ def create_events(
 ) -> Ingest:
     """Register ingest, both publishers and the consumer; ingest is what the gateway leads to."""
     egress = bus_egress(settings)
+    keys = KeyMaking("key-making", KeyMakingArgs(context=context, identity=identities.key_making), opts)
     ingest = Ingest(
         names.INGEST,
         IngestArgs(
@@ -33,7 +35,7 @@ def create_events(
             gateway=names.GATEWAY,
             next_image=settings.ingest.next_image,
         ),
-        opts,
+        pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[keys])),
     )
     Outbox(names.OUTBOX, OutboxArgs(context=context, workers=settings.outbox.workers, bus=egress), opts)
     ChangeCapture(

@@ -18,6 +18,8 @@ ROLES: Mapping[str, str] = MappingProxyType(
         "kilo_backup": "LOGIN",
         "kilo_auditor": "LOGIN",
         "kilo_destroyer": "LOGIN",
+        "kilo_keymaker": "LOGIN",
+        "kilo_rotator": "LOGIN",
     }
 )
 """Role attributes by role. What a role may touch is granted in the migrations; kilo_cdc also replicates."""

@@ -14,6 +14,7 @@ from tests.components.recorder import Recording, record
 ADMINISTRATOR = "arn:aws:iam::123456789012:role/key-administrator"
 INGEST = "arn:aws:iam::123456789012:role/ingest"
 CONSUMER = "arn:aws:iam::123456789012:role/consumer"
+KEY_MAKING = "arn:aws:iam::123456789012:role/key-making"
 KEY = "aws:kms/key:Key"
 ALIAS = "aws:kms/alias:Alias"
 
@@ -27,8 +28,9 @@ def keys(*, protect: bool = True, tenants: tuple[str, ...] = ("acme", "globex"))
                 alias_prefix="alias/kilo/dev/tenant",
                 administrators=[ADMINISTRATOR],
                 users=[
-                    KeyUser("Ingest", INGEST, [*ENCRYPT, *DECRYPT]),
+                    KeyUser("Ingest", INGEST, DECRYPT),
                     KeyUser("Consumer", CONSUMER, DECRYPT),
+                    KeyUser("KeyMaking", KEY_MAKING, ENCRYPT),
                 ],
                 deletion_window_days=30,
                 protect=protect,
@@ -76,7 +78,7 @@ def test_a_throw_away_stage_can_let_go_of_keys() -> None:
 def test_a_key_is_used_only_with_its_own_tenant_in_the_context() -> None:
     recording = keys()
     for tenant in ("acme", "globex"):
-        for sid in ("IngestUses", "ConsumerUses"):
+        for sid in ("IngestUses", "ConsumerUses", "KeyMakingUses"):
             condition = statements(recording, tenant)[sid]["Condition"]
             assert condition == {"StringEquals": {"kms:EncryptionContext:tenant": tenant}}
 
@@ -96,8 +98,10 @@ def test_administrators_cannot_use_and_users_cannot_administer() -> None:
         assert set(found[sid]["Action"]) <= {"kms:Encrypt", "kms:Decrypt", "kms:DescribeKey"}
 
 
-def test_who_only_reads_can_only_decrypt() -> None:
-    assert statements(keys(), "acme")["ConsumerUses"]["Action"] == ["kms:Decrypt"]
+def test_who_serves_requests_can_only_unwrap_keys_and_who_makes_them_can_only_wrap() -> None:
+    found = statements(keys(), "acme")
+    assert found["IngestUses"]["Action"] == found["ConsumerUses"]["Action"] == ["kms:Decrypt"]
+    assert found["KeyMakingUses"]["Action"] == ["kms:Encrypt"]
 
 
 def test_the_account_root_is_not_named_so_that_no_iam_policy_widens_a_key() -> None:
