@@ -146,6 +146,11 @@ class Gateway:
             )
         until(self._is_ready, f"gateway ready; it said: {self.log.read_text()[-2000:]}")
 
+    @property
+    def pid(self) -> int | None:
+        """Envoy's process id while it runs."""
+        return self._process.pid if self._process else None
+
     def swap(self, tenants: list[Tenant], settings: GatewaySettings | None = None) -> None:
         """Publish other tenants or settings to the running gateway."""
         self.mount(render_files(tenants, settings or self.settings))
