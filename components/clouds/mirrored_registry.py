@@ -1,8 +1,11 @@
 """The artifact registry in both clouds, and the queue of what was pushed to the primary.
 
-Tags can't be moved on either side. Nothing that is tagged expires, apart from ``preview-…`` tags in
-the primary, and of those none that also has a release's tag or that a preview still runs: an image
-that a rule keeps can't be expired by a rule after it
+Tags can't be moved in the primary. Artifact Registry has no referrers API, so what is attached to an image
+later must move the image's fallback tag there, which its immutable tags would forbid with all others. So
+they are mutable, the mirror is the only identity that may write, and it moves no other tag.
+
+Nothing that is tagged expires, apart from ``preview-…`` tags in the primary, and of those none that also has
+a release's tag or that a preview still runs: an image that a rule keeps can't be expired by a rule after it
 (https://docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html). ECR deletes referrers
 (signatures, SBOMs) with their subject, so no rule for untagged manifests is needed, and none could
 spare them.
@@ -28,6 +31,9 @@ from components.clouds.options import keep
 PREVIEW_TAG_PREFIX = "preview-"
 PREVIEW_TAG_DAYS = 30
 RELEASE_TAG_PATTERN = "v*"
+WRITTEN_BY, WRITER = "written-by", "registry-mirror"
+"""The label of a repository that the mirror alone writes; the policy pack lets tags be mutable only there."""
+
 _FOREVER_DAYS = 36_500
 QUEUE_RETENTION_SECONDS = 14 * 86_400
 VISIBILITY_TIMEOUT_SECONDS = 300
@@ -257,7 +263,7 @@ class MirroredRegistry(pulumi.ComponentResource):
             format="DOCKER",
             mode="STANDARD_REPOSITORY",
             description="Mirror of the primary registry",
-            docker_config=gcp.artifactregistry.RepositoryDockerConfigArgs(immutable_tags=True),
+            docker_config=gcp.artifactregistry.RepositoryDockerConfigArgs(immutable_tags=False),
             # KEEP wins over any DELETE that somebody may add: what is mirrored stays.
             cleanup_policies=[
                 gcp.artifactregistry.RepositoryCleanupPolicyArgs(
@@ -266,7 +272,7 @@ class MirroredRegistry(pulumi.ComponentResource):
                     condition=gcp.artifactregistry.RepositoryCleanupPolicyConditionArgs(tag_state="ANY"),
                 )
             ],
-            labels=args.tags,
+            labels={**args.tags, WRITTEN_BY: WRITER},
             opts=keep(self, args.protect),
         )
 

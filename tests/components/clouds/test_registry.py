@@ -55,7 +55,9 @@ def test_a_pushed_tag_stays_what_it_is_on_both_sides() -> None:
         assert repository.inputs["imageTagMutability"] == "IMMUTABLE"
         assert repository.inputs["imageScanningConfiguration"] == {"scanOnPush": True}
     mirror = recording.one("gcp:artifactregistry/repository:Repository").inputs
-    assert mirror["dockerConfig"] == {"immutableTags": True}
+    # Fallback tags must move, and Artifact Registry knows no exceptions; the mirror moves no other tag.
+    assert mirror["dockerConfig"] == {"immutableTags": False}
+    assert mirror["labels"]["written-by"] == "registry-mirror"
     assert mirror["format"] == "DOCKER"
 
 

@@ -125,6 +125,21 @@ SILENT: list[tuple[str, str, dict[str, Any]]] = [
         registries.ARTIFACT_REGISTRY,
         {"format": "DOCKER", "dockerConfig": {"immutableTags": True}},
     ),
+    (
+        "artifact-registry",
+        registries.ARTIFACT_REGISTRY,
+        {"format": "DOCKER", "labels": {"written-by": "registry-mirror"}},
+    ),
+    (
+        "artifact-registry-writers",
+        registries.ARTIFACT_REGISTRY_MEMBER,
+        {"role": "roles/artifactregistry.writer", "member": "serviceAccount:mirror"},
+    ),
+    (
+        "artifact-registry-writers",
+        registries.ARTIFACT_REGISTRY_MEMBER,
+        {"role": "roles/artifactregistry.reader", "member": "group:developers"},
+    ),
     ("workload-hardened", DEPLOYMENT, deployment()),
     ("workload-resources", DEPLOYMENT, deployment()),
     ("workload-probes", DEPLOYMENT, deployment()),
@@ -169,6 +184,18 @@ FIRES: list[tuple[str, str, dict[str, Any], str]] = [
     ("ecr-repository", registries.ECR_REPOSITORY, {**ECR, "imageTagMutability": "MUTABLE"}, "moved"),
     ("ecr-repository", registries.ECR_REPOSITORY, {"imageTagMutability": "IMMUTABLE"}, "not scanned"),
     ("artifact-registry", registries.ARTIFACT_REGISTRY, {"format": "DOCKER"}, "moved"),
+    (
+        "artifact-registry",
+        registries.ARTIFACT_REGISTRY,
+        {"format": "DOCKER", "labels": {"written-by": "somebody"}},
+        "moved",
+    ),
+    (
+        "artifact-registry-writers",
+        registries.ARTIFACT_REGISTRY_MEMBER,
+        {"role": "roles/artifactregistry.repoAdmin", "member": "user:eve@example.com"},
+        "write to a registry",
+    ),
     ("workload-hardened", DEPLOYMENT, deployment(lambda pod: pod.update(hostNetwork=True)), "hostNetwork"),
     (
         "workload-hardened",
