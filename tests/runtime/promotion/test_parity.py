@@ -19,7 +19,6 @@ from kilo.errors import BadInput
 from kilo.promotion import report
 from kilo.promotion.parity import Parity, Place, check_parity, places_of
 from kilo.promotion.plan import images_of
-from kilo.promotion.sbom import components
 from kilo.registry.client import Registries
 from kilo.registry.drift import Kind
 from kilo.registry.reference import Reference
@@ -27,6 +26,7 @@ from kilo.registry.signatures import SignaturePolicy
 from kilo.registry.signers import Signers
 from kilo.registry.sync import Synchronizer
 from tests.events import make_outputs
+from tests.runtime.promotion.test_sbom import package, spdx_2
 from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.proxy import Fault, Proxy
 
@@ -35,8 +35,7 @@ SPDX = "application/spdx+json"
 
 
 def spdx(*packages: tuple[str, str]) -> bytes:
-    listed = [{"name": name, "versionInfo": version} for name, version in packages]
-    return json.dumps({"spdxVersion": "SPDX-2.3", "packages": listed}).encode()
+    return json.dumps(spdx_2([package(name, version) for name, version in packages])).encode()
 
 
 class Signer:
@@ -162,27 +161,6 @@ def test_reports_for_other_tools(pair: tuple[Shelf, Shelf]) -> None:
     assert [entry["ruleId"] for entry in sarif["runs"][0]["results"]] == ["MISSING"]
     assert report.as_annotations(results).startswith("::error title=MISSING x:v1::test/secondary")
     assert json.loads(report.as_json(results))[0]["parity"] is False
-
-
-def test_components_of_both_formats() -> None:
-    cyclonedx = {
-        "bomFormat": "CycloneDX",
-        "components": [{"purl": "pkg:npm/a@1", "components": [{"name": "b", "version": "2"}]}],
-    }
-    assert components(cyclonedx) == {"pkg:npm/a@1", "b@2"}
-    assert components(json.loads(spdx(("a", "1")))) == {"a@1"}
-    assert components({"other": 1}) is None
-
-
-def test_a_component_with_other_contents_is_another_one() -> None:
-    def cyclonedx(*hashes: tuple[str, str]) -> dict[str, object]:
-        listed = [{"alg": algorithm, "content": content} for algorithm, content in hashes]
-        return {"bomFormat": "CycloneDX", "components": [{"name": "a", "version": "1", "hashes": listed}]}
-
-    assert components(cyclonedx(("SHA-256", "aa"), ("SHA-1", "bb"))) == components(
-        cyclonedx(("SHA-1", "BB"), ("SHA-256", "AA"))
-    )
-    assert components(cyclonedx(("SHA-256", "aa"))) != components(cyclonedx(("SHA-256", "cc")))
 
 
 def test_a_malformed_sbom_is_compared_by_its_bytes(pair: tuple[Shelf, Shelf]) -> None:
