@@ -238,7 +238,7 @@ MIRROR_DURATION = HistogramMetric(
 )
 MIRROR_DRIFT = GaugeMetric(
     "registry_mirror_drift",
-    "Last found; finding is drift, missing, missing_attestation, extra, unreachable or quarantined.",
+    "Last found: drift, missing, missing_attestation, extra, unreachable, unreadable, quarantined.",
     ("repository", "finding"),
 )
 MIRROR_COPIES = CounterMetric(
@@ -251,6 +251,11 @@ MIRROR_BYTES = CounterMetric(
 )
 MIRROR_PARKED = GaugeMetric(
     "registry_mirror_parked_pushes", "Pushes in the dead-letter queue, after every delivery failed."
+)
+MIRROR_ERRORS = CounterMetric(
+    "registry_mirror_errors_total",
+    "Failures that the worker survived; loop is queue, push, visibility or comparison.",
+    ("loop",),
 )
 MIRROR_COMPARED_LAST_SUCCESS = GaugeMetric(
     "registry_compared_last_success_timestamp_seconds",

@@ -193,6 +193,10 @@ def encryption_alerts(rhythm: EncryptionRhythm) -> list[Alert]:
     ]
 
 
+_DIFFERENT = "drift|missing|missing_attestation|unreadable"
+"""Findings of a comparison that mean that the secondary can't stand in for the primary."""
+
+
 def registry_alerts() -> list[Alert]:
     """Alert on a secondary registry that is behind or not the same."""
     drift = metrics.MIRROR_DRIFT.name
@@ -206,7 +210,7 @@ def registry_alerts() -> list[Alert]:
         ),
         Alert(
             "MirrorDrift",
-            f'max by (repository, finding) ({drift}{{finding=~"drift|missing|missing_attestation"}}) > 0',
+            f'max by (repository, finding) ({drift}{{finding=~"{_DIFFERENT}"}}) > 0',
             "ticket",
             "{{ $labels.repository }} differs between the registries: {{ $labels.finding }}",
             "10m",
@@ -230,6 +234,12 @@ def registry_alerts() -> list[Alert]:
             f"max({metrics.MIRROR_PARKED.name}) > 0",
             "ticket",
             "{{ $value }} pushes could not be mirrored and are parked in the dead-letter queue",
+        ),
+        Alert(
+            "MirrorErrors",
+            f"sum by (loop) (increase({metrics.MIRROR_ERRORS.name}[30m])) > 2",
+            "ticket",
+            "The mirror worker keeps failing at {{ $labels.loop }}",
         ),
         Alert(
             "MirrorNotCompared",

@@ -6,11 +6,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from kilo.errors import CheckFailed
 from kilo.promotion.sbom import components
 from kilo.registry.client import Registries
-from kilo.registry.errors import NotFound
-from kilo.registry.graph import RepositoryView
+from kilo.registry.errors import NotFound, Unreadable
+from kilo.registry.graph import Problem, RepositoryView, as_check
 from kilo.registry.manifest import Descriptor, Manifest
+from kilo.registry.parsing import parse_json
 from kilo.registry.reference import Reference
 from kilo.registry.signatures import read_blob, read_statements
 from kilo.registry.signers import Signers
@@ -57,34 +59,40 @@ def gather(registries: Registries, reference: Reference, signers: Signers) -> Ev
         msg = f"{repository.place(name)}: no such tag"
         raise NotFound(msg)
     graph = view.graph(*found)
+    problems = list(graph.problems)
     claims: set[Claim] = set()
     sboms: set[tuple[str, str]] = set()
-    for statement in read_statements(view, graph, signers):
+    for statement in read_statements(view, graph, signers, problems.append):
         listed = _components(statement.predicate)
         if listed is not None:
             sboms |= {(statement.subject, component) for component in listed}
         meaning = "components" if listed is not None else _digest(statement.predicate)
         claims.add(Claim(statement.subject, statement.predicate_type, meaning, statement.identity or ""))
-    for node in graph.nodes.values():
-        attached = [referrer.digest for referrer in node.referrers]
-        attached += [graph.cosign_tags[tag] for tag in node.tags if tag.endswith(".sbom")]
-        for digest in attached:
-            for claim, listed in _plain(view, view.read(digest), node.digest):
-                claims.add(claim)
-                sboms |= {(node.digest, component) for component in listed}
+    for subject, name, attached in graph.attachments():
+        if name.endswith((".sig", ".att")):
+            continue
+        try:
+            plain = _plain(view, view.read_node(attached), subject.digest)
+        except (CheckFailed, NotFound) as error:
+            problems.append(Problem(subject.digest, name, as_check(error)))
+            continue
+        for claim, listed in plain:
+            claims.add(claim)
+            sboms |= {(subject.digest, component) for component in listed}
+    # What can't be read is compared by its digest: it is the same everywhere, or it is a difference.
+    claims |= {Claim(problem.subject, "unreadable", problem.name, "unsigned") for problem in problems}
     return Evidence(graph.root, frozenset(claims), frozenset(sboms))
 
 
 def _plain(view: RepositoryView, manifest: Manifest, subject: str) -> list[tuple[Claim, frozenset[str]]]:
     """Referrers that are no signed statements: SBOMs as they are, and artifacts of other kinds."""
-    kind = manifest.descriptor().artifact_type or manifest.media_type
+    kind = manifest.kind
     if "sigstore.bundle" in kind or "cosign" in kind:
         return []
     found: list[tuple[Claim, frozenset[str]]] = []
-    for layer in manifest.document.get("layers") or []:
-        descriptor = Descriptor.parse(layer, manifest.place)
-        listed = _components_of(view, descriptor)
-        meaning = "components" if listed is not None else descriptor.digest
+    for layer in manifest.layers:
+        listed = _components_of(view, layer)
+        meaning = "components" if listed is not None else layer.digest
         found.append((Claim(subject, kind, meaning, "unsigned"), listed or frozenset()))
     return found
 
@@ -93,8 +101,8 @@ def _components_of(view: RepositoryView, descriptor: Descriptor) -> frozenset[st
     if "json" not in descriptor.media_type or descriptor.size > _JSON_LIMIT_BYTES:
         return None
     try:
-        document = json.loads(read_blob(view, descriptor))
-    except ValueError:
+        document = parse_json(read_blob(view, descriptor), descriptor.digest)
+    except Unreadable:
         return None
     return _components(document)
 

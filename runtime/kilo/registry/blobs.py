@@ -22,24 +22,33 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from kilo.registry.client import Repository, require
-from kilo.registry.errors import NotFound, RegistryDown, Rejected, Untrustworthy
+from kilo.errors import KiloError
+from kilo.registry.client import Repository, refusal, require
+from kilo.registry.errors import NotFound, RegistryDown, Rejected, Unreadable, Untrustworthy
+from kilo.registry.headers import content_length, retry_after_seconds
 from kilo.registry.manifest import Descriptor
-from kilo.registry.transport import back_off_seconds, retry_after_seconds
+from kilo.registry.transport import LONGEST_PAUSE_SECONDS, Answer, back_off_seconds
 
 CHUNK_BYTES = 64 * 1024 * 1024
+SLOWEST_BYTES_PER_SECOND = 128 * 1024
+"""A blob that comes or goes more slowly than this, beyond a request's patience, is given up."""
+
 _READ_BYTES = 1024 * 1024
+_PIECE_BYTES = 256 * 1024
 _ATTEMPTS = 3
-_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 
 
 class BlobReader:
     """A blob of the source, read from any offset, its digest computed over each byte once.
 
+    A source that breaks off is asked for the rest, as long as each time brings a mebibyte or the
+    last of three tries does; and in all no longer than the blob's size allows.
+
     Raises, while read:
         Untrustworthy: more or other bytes than the descriptor says.
         NotFound: the source does not hold the blob.
-        RegistryDown: the connection broke time and again.
+        RegistryDown: the connection broke time and again, or the bytes trickle.
     """
 
     def __init__(self, repository: Repository, descriptor: Descriptor) -> None:
@@ -50,31 +59,48 @@ class BlobReader:
         self._position = 0
         self._answer: urllib3.BaseHTTPResponse | None = None
         self._place = f"{repository.name}@{descriptor.digest}"
+        self._deadline = time.monotonic() + longest_seconds(repository, descriptor)
+        self._failures = 0
+        self._progress_from = 0
 
     def read(self, offset: int, length: int) -> Iterator[bytes]:
         """Yield the bytes from ``offset``, ``length`` of them."""
+        end = offset + length
         if self._answer is None or offset != self._position:
-            self._open(offset)
-        assert self._answer is not None  # noqa: S101 - opened above
-        end, failures = offset + length, 0
+            self.close()
+            self._position = offset
         while self._position < end:
             try:
-                piece = self._answer.read(min(_READ_BYTES, end - self._position))
+                if self._answer is None:
+                    self._open(self._position)
+                piece = self._next(end - self._position)
             except HTTPError as error:
-                failures += 1
-                if failures >= _ATTEMPTS:
-                    msg = f"{self._place}: {type(error).__name__} at byte {self._position}, {failures} times"
-                    raise RegistryDown(msg) from error
-                time.sleep(back_off_seconds(failures))
-                self._open(self._position)
+                self._note_failure(error)
                 continue
             if not piece:
                 self.close()
                 msg = f"{self._place}: ends after {self._position} of {self._descriptor.size} bytes"
                 raise Untrustworthy(msg)
             self._count(piece)
-            failures = 0
             yield piece
+
+    def _next(self, wanted: int) -> bytes:
+        if time.monotonic() > self._deadline:
+            msg = f"{self._place}: only {self._position} of {self._descriptor.size} bytes came in time"
+            raise RegistryDown(msg)
+        assert self._answer is not None  # noqa: S101 - opened by the caller
+        return self._answer.read1(min(_PIECE_BYTES, wanted))
+
+    def _note_failure(self, error: HTTPError) -> None:
+        """Give up after three failures without a mebibyte between them, or else wait a moment."""
+        self.close()
+        if self._position - self._progress_from >= _READ_BYTES:
+            self._failures, self._progress_from = 0, self._position
+        self._failures += 1
+        if self._failures >= _ATTEMPTS:
+            msg = f"{self._place}: {type(error).__name__} at byte {self._position}, {self._failures} times"
+            raise RegistryDown(msg) from error
+        time.sleep(back_off_seconds(self._failures))
 
     def _count(self, piece: bytes) -> None:
         fresh = self._position + len(piece) - self._hashed
@@ -93,31 +119,30 @@ class BlobReader:
     def close(self) -> None:
         """Give up the connection to the source."""
         if self._answer is not None:
-            if self._position < self._descriptor.size:
+            if self._answer.length_remaining != 0:
+                # What is left unread would be taken for the next answer's head.
                 self._answer.close()
             self._answer.release_conn()
             self._answer = None
 
     def _open(self, offset: int) -> None:
-        self.close()
-        if self._descriptor.size == 0:
-            offset = 0
-        answer = self._repository.transport.request(
-            "GET",
+        answer = self._repository.transport.open(
             f"/v2/{self._repository.path}/blobs/{self._descriptor.digest}",
             self._repository.pull,
             # go-containerregistry answers 416 to a range without an end.
             headers={"Range": f"bytes={offset}-{self._descriptor.size - 1}"} if offset else {},
-            stream=True,
         )
-        if answer.status not in {200, 206}:
-            answer.read()
-            answer.release_conn()
-            require(answer, {200}, self._place)
-        self._answer, self._position = answer, offset
-        declared = answer.headers.get("Content-Length")
+        if isinstance(answer, Answer):
+            raise refusal(answer, self._place)
+        self._answer = answer
         expected = self._descriptor.size - (offset if answer.status == 206 else 0)
-        if declared is not None and int(declared) != expected:
+        try:
+            declared = content_length(answer.headers.get("Content-Length"), self._place)
+        except Unreadable:
+            answer.close()
+            self._answer = None
+            raise
+        if declared is not None and declared != expected:
             answer.close()
             self._answer = None
             msg = f"{self._place}: {declared} bytes offered where {expected} are due"
@@ -126,9 +151,19 @@ class BlobReader:
             self._skip(offset)
 
     def _skip(self, length: int) -> None:
-        assert self._answer is not None  # noqa: S101 - called with an open answer
+        """Read past what was read before: the source took no notice of the Range."""
         while length:
-            length -= len(self._answer.read(min(_READ_BYTES, length)))
+            piece = self._next(length)
+            if not piece:
+                self.close()
+                msg = f"{self._place}: ends before byte {self._position} where it once went on"
+                raise Untrustworthy(msg)
+            length -= len(piece)
+
+
+def longest_seconds(repository: Repository, descriptor: Descriptor) -> float:
+    """How long the blob may take one way, given a request's patience and the slowest speed."""
+    return repository.transport.patience_seconds + descriptor.size / SLOWEST_BYTES_PER_SECOND
 
 
 class BlobWriter:
@@ -138,6 +173,7 @@ class BlobWriter:
         self._repository = repository
         self._transport = repository.transport
         self._descriptor = descriptor
+        self._deadline = time.monotonic() + longest_seconds(repository, descriptor)
         single = repository.name.partition("/")[0].endswith("-docker.pkg.dev")
         self._chunk_bytes = max(descriptor.size, 1) if single else chunk_bytes
         self._place = f"{repository.name}@{descriptor.digest}"
@@ -153,11 +189,18 @@ class BlobWriter:
             "POST", f"/v2/{self._repository.path}/blobs/uploads/{query}", self._repository.push, body=b""
         )
         require(answer, {201, 202}, self._place)
-        return None if answer.status == 201 else self._transport.url(answer.headers["Location"])
+        if answer.status == 201:
+            return None
+        location = answer.headers.get("Location")
+        if not location:
+            msg = f"{self._place}: the upload was begun, but its Location is not said"
+            raise Rejected(msg)
+        return self._transport.url(location)
 
     def send(self, location: str, reader: BlobReader) -> None:
         """Send the whole blob to the upload at ``location`` and commit it."""
         size = self._descriptor.size
+        self._deadline = time.monotonic() + longest_seconds(self._repository, self._descriptor)
         try:
             if size <= _READ_BYTES:
                 content = b"".join(reader.read(0, size))
@@ -169,12 +212,12 @@ class BlobWriter:
                 location, offset = self._send_chunk(location, offset, reader)
             reader.check()
             self.put(location, b"")
-        except (Untrustworthy, NotFound):
+        except (Untrustworthy, Unreadable, NotFound):
             self._cancel(location)
             raise
 
     def _send_chunk(self, location: str, offset: int, reader: BlobReader) -> tuple[str, int]:
-        deadline = time.monotonic() + self._transport.patience_seconds
+        deadline = min(self._deadline, time.monotonic() + self._transport.patience_seconds)
         for attempt in itertools.count():
             length = min(self._chunk_bytes, self._descriptor.size - offset)
             headers = {
@@ -197,7 +240,8 @@ class BlobWriter:
                 if answer.status == 202:
                     return self._transport.url(answer.headers.get("Location", location)), offset + length
                 trouble = f"HTTP {answer.status}"
-                delay = max(delay, retry_after_seconds(answer.headers.get("Retry-After")) or 0)
+                asked = retry_after_seconds(answer.headers.get("Retry-After")) or 0.0
+                delay = max(delay, min(asked, LONGEST_PAUSE_SECONDS))
                 if answer.status in {404, 410}:
                     msg = f"{self._place}: the upload is gone (HTTP {answer.status})"
                     raise UploadLost(msg)
@@ -208,10 +252,10 @@ class BlobWriter:
                 msg = f"{self._place}: {trouble} at byte {offset}, for {attempt + 1} attempts"
                 raise RegistryDown(msg)
             time.sleep(delay)
-            location, offset = self._progress(location)
+            location, offset = self._progress(location, offset + length)
         raise AssertionError
 
-    def _progress(self, location: str) -> tuple[str, int]:
+    def _progress(self, location: str, sent: int) -> tuple[str, int]:
         """Ask how far the upload got. Without an answer nobody knows what was kept of the broken chunk."""
         answer = self._transport.request("GET", location, self._repository.push)
         if answer.status != 204:
@@ -221,6 +265,9 @@ class BlobWriter:
         location = self._transport.url(answer.headers.get("Location", location))
         # "0-0" stands for an empty upload as well as for one byte; starting over at 0 is right for both.
         reached = int(kept[1]) + 1 if kept and int(kept[1]) > 0 else 0
+        if reached > sent:
+            msg = f"{self._place}: the upload is said to hold {reached} bytes, of {sent} that were sent"
+            raise UploadLost(msg)
         return location, reached
 
     def put(self, location: str, content: bytes) -> None:
@@ -242,7 +289,7 @@ class BlobWriter:
     def _cancel(self, location: str) -> None:
         try:
             self._transport.send("DELETE", location, self._repository.push)
-        except (HTTPError, RegistryDown):
+        except (HTTPError, KiloError):
             return
 
 

@@ -41,6 +41,7 @@ _Repositories = Annotated[
 ]
 _PATIENCE_SECONDS = 30.0
 _REPAIRABLE = frozenset({Kind.DRIFT, Kind.MISSING, Kind.MISSING_ATTESTATION})
+_DIFFERENT = _REPAIRABLE | {Kind.UNREADABLE}
 
 
 @app.command(
@@ -150,7 +151,8 @@ def sweep(jobs: _Jobs = 8, as_json: _Json = False) -> None:
     outputs = load_outputs().registries
     sides = Sides(outputs)
     results: list[TagResult] = []
-    with Synchronizer(jobs=jobs, policy=_policy(Signers.of_outputs(outputs.signers))) as synchronizer:
+    policy = _policy(Signers.of_outputs(outputs.signers))
+    with Synchronizer(jobs=jobs, policy=policy, move_tags=False) as synchronizer:
         for name in sides.repositories:
             results += synchronizer.sync_existing(*sides.pair(name), deep=True)
     _print_results(results, as_json=as_json)
@@ -185,11 +187,14 @@ def mirror(
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    with Synchronizer(jobs=jobs, policy=policy) as synchronizer:
+    with Synchronizer(jobs=jobs, policy=policy, move_tags=False) as synchronizer:
         worker = Mirror(outputs, synchronizer, instruments, jobs=jobs)
-        with HealthServer(port, metrics_registry, lambda: worker.ready):
-            watch = Watch(outputs, instruments, policy)
-            threading.Thread(target=watch.run, args=(compare_every, stopping), daemon=True).start()
+        watch = Watch(outputs, instruments, policy)
+        comparing = threading.Thread(
+            target=watch.run, args=(compare_every, stopping), name="comparison", daemon=True
+        )
+        comparing.start()
+        with HealthServer(port, metrics_registry, lambda: worker.ready and comparing.is_alive()):
             worker.run(stopping)
 
 
@@ -252,19 +257,19 @@ def _print_results(results: Sequence[TagResult], *, as_json: bool) -> None:
 
 
 def _raise_for_results(results: Sequence[TagResult]) -> None:
-    failed = [result for result in results if result.error is not None]
+    failed = [error for result in results if (error := result.first_error) is not None]
     if failed:
-        first = failed[0].error
-        unreachable = all(isinstance(result.error, Unreachable) for result in failed)
+        first = failed[0]
+        unreachable = all(isinstance(error, Unreachable) for error in failed)
         error: Any = Unreachable if unreachable else CheckFailed
-        msg = f"{len(failed)} of {len(results)} not mirrored; the first: {first}"
+        msg = f"{len(failed)} of {len(results)} not mirrored whole; the first: {first}"
         raise error(msg)
 
 
 def _raise_for_comparisons(comparisons: Sequence[Comparison]) -> None:
     kinds = {finding.kind for comparison in comparisons for finding in comparison.findings}
-    if kinds & _REPAIRABLE:
-        msg = "the registries differ"
+    if kinds & _DIFFERENT:
+        msg = "the registries differ" if kinds & _REPAIRABLE else "not all of it could be read"
         raise CheckFailed(msg)
     if Kind.UNREACHABLE in kinds:
         msg = "a registry could not be reached, so not everything was compared"

@@ -7,22 +7,28 @@ it, not by its headers or version.
 
 from __future__ import annotations
 
-import json
-import re
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote
 
-import urllib3
+from kilo.errors import KiloError
+from kilo.registry.errors import NotFound, RegistryDown, Rejected, Unreadable, Untrustworthy
+from kilo.registry.headers import next_page
+from kilo.registry.manifest import SIZE_LIMIT_BYTES, Descriptor, Manifest, digest_of
+from kilo.registry.media import ACCEPTED, OCI_INDEX, known_of_header, normalize
+from kilo.registry.parsing import list_of, parse_object, printable, text_of
+from kilo.registry.reference import DIGEST_PATTERN, TAG_PATTERN, Reference, resolve
+from kilo.registry.transport import Answer, Scope, Transport
 
-from kilo.registry.errors import NotFound, RegistryDown, Rejected, Untrustworthy
-from kilo.registry.manifest import ACCEPTED, OCI_INDEX, SIZE_LIMIT_BYTES, Descriptor, Manifest
-from kilo.registry.reference import DIGEST_PATTERN, Reference, resolve
-from kilo.registry.transport import Scope, Transport
-
-_NEXT_PAGE = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
 _PAGE = 1000
+_PAGES_LIMIT = 10_000
+_LIST_LIMIT_BYTES = 32 * 1024 * 1024
+"""Of one page; Distribution answers with all tags at once, however few are asked for."""
+
+_NO_REFERRERS_API = frozenset({400, 404, 405, 406, 501})
+"""What registries answer to a path that they do not know; only 404 is in the specification."""
 
 
 class Registries:
@@ -48,9 +54,10 @@ class Registries:
         """List the repositories below ``prefix``, by their names after it."""
         repository = self.repository(prefix)
         scope = Scope("", "registry:catalog:*")
+        place = f"{prefix.host}: list of repositories"
         found: list[str] = []
-        for page in repository.pages(f"/v2/_catalog?n={_PAGE}", scope):
-            found += cast("list[str]", page.get("repositories") or [])
+        for page in repository.pages(f"/v2/_catalog?n={_PAGE}", scope, place):
+            found += [name for name in list_of(page, "repositories", place) if isinstance(name, str)]
         start = f"{repository.path}/"
         return sorted(name.removeprefix(start) for name in found if name.startswith(start))
 
@@ -58,6 +65,37 @@ class Registries:
     def requests_sent(self) -> int:
         """Requests sent to all of them so far."""
         return sum(transport.requests_sent for transport in self._transports.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """A repository's tags, and what its list had besides."""
+
+    names: frozenset[str]
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+@dataclass(slots=True)
+class Listing:
+    """Referrers that a list names, and what was wrong with entries that are left out."""
+
+    entries: list[Descriptor] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+
+    def add(self, index: Mapping[str, Any], place: str) -> None:
+        """Take in the entries of an index. Raises Unreadable if it has no array of them."""
+        for entry in list_of(index, "manifests", place):
+            try:
+                self.entries.append(Descriptor.parse(entry, place))
+            except Unreadable as error:
+                self.unreadable.append(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    content: bytes
+    media_type: str
+    algorithm: str
 
 
 class Repository:
@@ -75,45 +113,64 @@ class Repository:
 
         Raises:
             Untrustworthy: its bytes are not what the digest or the registry's header says.
+            Unreadable: it is malformed, too large, or of a type whose references are not known.
             RegistryDown, AccessDenied: see :meth:`Transport.request`.
         """
+        found = self._read_manifest(reference)
+        if found is None:
+            return None
+        return Manifest.parse(found.content, found.media_type, self.place(reference), found.algorithm)
+
+    def _read_manifest(self, reference: str) -> _Content | None:
+        """A manifest's bytes, checked against their digest and not yet parsed."""
         place = self.place(reference)
         answer = self.transport.request(
-            "GET", self._manifest_path(reference), self.pull, headers={"Accept": ACCEPTED}
+            "GET",
+            self._manifest_path(reference),
+            self.pull,
+            headers={"Accept": ACCEPTED},
+            limit_bytes=SIZE_LIMIT_BYTES,
         )
         if answer.status == 404:
             return None
-        self._require(answer, {200}, place)
-        if len(answer.data) > SIZE_LIMIT_BYTES:
-            msg = f"{place}: a manifest of {len(answer.data)} bytes; at most {SIZE_LIMIT_BYTES} are allowed"
-            raise Untrustworthy(msg)
-        by_digest = DIGEST_PATTERN.fullmatch(reference) is not None
+        require(answer, {200}, place)
+        asked = reference if DIGEST_PATTERN.fullmatch(reference) else None
         claimed = answer.headers.get("Docker-Content-Digest")
-        expected = reference if by_digest else claimed
-        algorithm = (
-            expected.partition(":")[0] if expected and DIGEST_PATTERN.fullmatch(expected) else "sha256"
-        )
-        media_type = answer.headers.get("Content-Type", "").partition(";")[0]
-        manifest = Manifest.of(answer.data, media_type, place, algorithm)
-        for source, digest in (("asked for", reference if by_digest else None), ("claimed", claimed)):
-            if digest and digest != manifest.digest:
-                msg = f"{place}: the registry sent {manifest.digest} where {digest} was {source}"
+        algorithm = "sha512" if (asked or claimed or "").startswith("sha512:") else "sha256"
+        found = digest_of(answer.data, algorithm)
+        for source, digest in (("asked for", asked), ("claimed", claimed)):
+            if digest and digest != found:
+                msg = f"{place}: the registry sent {found} where {printable(digest)} was {source}"
                 raise Untrustworthy(msg)
-        return manifest
+        return _Content(answer.data, answer.headers.get("Content-Type", ""), algorithm)
 
     def resolve(self, reference: str) -> tuple[str, str] | None:
-        """Ask for the digest and media type of a tag or digest without its bytes; None when there is none."""
+        """Ask for the digest and media type of a tag or digest without its bytes; None when there is none.
+
+        Raises as :meth:`manifest` does.
+        """
         answer = self.transport.request(
             "HEAD", self._manifest_path(reference), self.pull, headers={"Accept": ACCEPTED}
         )
         if answer.status == 404:
             return None
-        self._require(answer, {200}, self.place(reference))
+        require(answer, {200}, self.place(reference))
         digest = answer.headers.get("Docker-Content-Digest", "")
-        if DIGEST_PATTERN.fullmatch(digest):
-            return digest, answer.headers.get("Content-Type", "").partition(";")[0]
+        media_type = known_of_header(answer.headers.get("Content-Type", ""))
+        if media_type and DIGEST_PATTERN.fullmatch(digest):
+            return digest, media_type
         manifest = self.manifest(reference)
         return (manifest.digest, manifest.media_type) if manifest else None
+
+    def has_manifest(self, digest: str) -> bool:
+        """Whether the repository holds the manifest, of whatever type. Raises as :meth:`resolve` does."""
+        answer = self.transport.request(
+            "HEAD", self._manifest_path(digest), self.pull, headers={"Accept": ACCEPTED}
+        )
+        if answer.status == 404:
+            return False
+        require(answer, {200}, self.place(digest))
+        return True
 
     def put_manifest(self, manifest: Manifest, reference: str | None = None) -> bool:
         """Write ``manifest`` by its digest, or by the tag ``reference``.
@@ -125,6 +182,7 @@ class Repository:
             Rejected: the registry refused it: an immutable tag that points elsewhere, or a child
                 that it does not hold.
         """
+        place = self.place(reference or manifest.digest)
         answer = self.transport.request(
             "PUT",
             self._manifest_path(reference or manifest.digest),
@@ -132,59 +190,89 @@ class Repository:
             headers={"Content-Type": manifest.media_type},
             body=manifest.content,
         )
-        self._require(answer, {201}, self.place(reference or manifest.digest))
+        require(answer, {201}, place)
         claimed = answer.headers.get("Docker-Content-Digest")
         if claimed and claimed != manifest.digest:
-            msg = (
-                f"{self.place(reference or manifest.digest)}: stored as {claimed}, sent as {manifest.digest}"
-            )
+            msg = f"{place}: stored as {printable(claimed)}, sent as {manifest.digest}"
             raise Untrustworthy(msg)
         return "OCI-Subject" in answer.headers
 
-    def tags(self) -> list[str]:
-        """List all tags; empty when the repository does not exist."""
-        found: list[str] = []
-        for page in self.pages(f"/v2/{self.path}/tags/list?n={_PAGE}", self.pull):
-            found += cast("list[str]", page.get("tags") or [])
-        return found
+    def tags(self) -> Tags:
+        """List all tags; none when the repository does not exist.
 
-    def referrers(self, digest: str) -> list[Descriptor] | None:
+        Raises:
+            Unreadable: the list is malformed. An entry that is no tag is in the result.
+        """
+        place = f"{self.name}: list of tags"
+        names: set[str] = set()
+        unreadable: list[Unreadable] = []
+        for page in self.pages(f"/v2/{self.path}/tags/list?n={_PAGE}", self.pull, place):
+            for tag in list_of(page, "tags", place):
+                if isinstance(tag, str) and TAG_PATTERN.fullmatch(tag):
+                    names.add(tag)
+                else:
+                    unreadable.append(Unreadable(f"{place}: {printable(repr(tag))} is no tag"))
+        return Tags(frozenset(names), tuple(unreadable))
+
+    def referrers(self, digest: str) -> Listing | None:
         """List what refers to ``digest``, by the referrers API; None where the registry has none."""
-        found: list[Descriptor] = []
         place = f"{self.name}: referrers of {digest}"
-        for page in self.pages(f"/v2/{self.path}/referrers/{digest}", self.pull, media_type=OCI_INDEX):
+        found = Listing()
+        location = f"/v2/{self.path}/referrers/{digest}"
+        for page in self.pages(location, self.pull, place, OCI_INDEX, absent=_NO_REFERRERS_API):
             if not page:
                 return None
-            found += [Descriptor.parse(entry, place) for entry in page.get("manifests") or ()]
+            found.add(page, place)
         return found
 
+    def referrers_by_tag(self, tag: str) -> Listing:
+        """List what refers to a digest, by its fallback tag; nothing where there is no such tag.
+
+        Raises:
+            Unreadable: the tag's manifest is no list of referrers.
+        """
+        listing = Listing()
+        found = self._read_manifest(tag)
+        if found is not None:
+            place = self.place(tag)
+            document = parse_object(found.content, place)
+            if normalize(text_of(document, "mediaType", place) or found.media_type) != OCI_INDEX:
+                msg = f"{place}: no {OCI_INDEX}, and so no list of referrers"
+                raise Unreadable(msg)
+            listing.add(document, place)
+        return listing
+
     def pages(
-        self, location: str, scope: Scope, media_type: str = "application/json"
+        self,
+        location: str,
+        scope: Scope,
+        place: str,
+        media_type: str = "application/json",
+        *,
+        absent: frozenset[int] = frozenset({404}),
     ) -> Iterator[dict[str, Any]]:
-        """Follow a paged list; one empty page when the path is not found."""
-        seen = {location}
-        while True:
-            answer = self.transport.request("GET", location, scope, headers={"Accept": media_type})
-            if answer.status == 404:
+        """Follow a paged list; one empty page when the first is answered with a status of ``absent``.
+
+        Raises:
+            Unreadable: a page is no JSON object, or the list has no end.
+        """
+        seen: set[str] = set()
+        following: str | None = location
+        while following:
+            answer = self.transport.request(
+                "GET", following, scope, headers={"Accept": media_type}, limit_bytes=_LIST_LIMIT_BYTES
+            )
+            if answer.status in absent and not seen:
                 yield {}
                 return
-            self._require(answer, {200}, f"{self.transport.host}{location}")
-            try:
-                page = json.loads(answer.data)
-            except ValueError:
-                page = None
-            if not isinstance(page, dict):
-                msg = f"{self.transport.host}{location}: the answer is no JSON object"
-                raise Untrustworthy(msg)
-            yield cast("dict[str, Any]", page)
-            following = _NEXT_PAGE.search(answer.headers.get("Link", ""))
-            if not following:
-                return
-            location = following[1]
-            if location in seen:
-                msg = f"{self.transport.host}{location}: the list's pages go in circles"
-                raise Untrustworthy(msg)
-            seen.add(location)
+            require(answer, {200}, place)
+            yield parse_object(answer.data, place)
+            seen.add(following)
+            following = next_page(answer.headers.get("Link"), self.transport.url(following))
+            if following in seen or len(seen) >= _PAGES_LIMIT:
+                wrong = "go in circles" if following in seen else f"are more than {_PAGES_LIMIT}"
+                msg = f"{place}: the list's pages {wrong}"
+                raise Unreadable(msg)
 
     def place(self, reference: str) -> str:
         """Name ``reference`` in this repository, for messages."""
@@ -193,33 +281,29 @@ class Repository:
     def _manifest_path(self, reference: str) -> str:
         return f"/v2/{self.path}/manifests/{quote(reference, safe=':')}"
 
-    def _require(self, answer: urllib3.BaseHTTPResponse, statuses: set[int], place: str) -> None:
-        require(answer, statuses, place)
+
+def require(answer: Answer, statuses: set[int], place: str) -> None:
+    """Raise what :func:`refusal` makes of the answer, unless it has one of ``statuses``."""
+    if answer.status not in statuses:
+        raise refusal(answer, place)
 
 
-def require(answer: urllib3.BaseHTTPResponse, statuses: set[int], place: str) -> None:
-    """Raise unless the answer has one of ``statuses``.
-
-    Raises:
-        NotFound: 404.
-        Rejected: another 4xx; the registry's own words are quoted.
-        RegistryDown: anything else.
-    """
-    if answer.status in statuses:
-        return
-    msg = f"{place}: HTTP {answer.status}{_words(answer.data)}"
+def refusal(answer: Answer, place: str) -> KiloError:
+    """An answer as an error that quotes the registry: NotFound, Rejected for another 4xx, or RegistryDown."""
+    msg = f"{place}: HTTP {answer.status}{_error_message(answer.data)}"
     if answer.status == 404:
-        raise NotFound(msg)
-    if 400 <= answer.status < 500:
-        raise Rejected(msg)
-    raise RegistryDown(msg)
+        return NotFound(msg)
+    return Rejected(msg) if 400 <= answer.status < 500 else RegistryDown(msg)
 
 
-def _words(body: bytes) -> str:
+def _error_message(body: bytes) -> str:
     try:
-        errors = cast("list[Mapping[str, str]]", json.loads(body)["errors"])
-        return ": " + "; ".join(
-            f"{error.get('code', '')} {error.get('message', '')}".strip() for error in errors
-        )
-    except (ValueError, LookupError, TypeError, AttributeError):
+        errors = list_of(parse_object(body, "error"), "errors", "error")
+    except Unreadable:
         return ""
+    said = [
+        " ".join(str(error[name]) for name in ("code", "message") if error.get(name))
+        for error in errors
+        if isinstance(error, dict)
+    ]
+    return f": {printable('; '.join(said))}" if said else ""

@@ -14,13 +14,28 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from kilo.errors import CheckFailed
 from kilo.registry.blobs import CHUNK_BYTES, copy_blob, has_blob
-from kilo.registry.errors import Rejected
-from kilo.registry.graph import Graph, Node, RepositoryView, fallback_tag, referrers_index
+from kilo.registry.errors import NotFound, Rejected
+from kilo.registry.graph import (
+    Graph,
+    Node,
+    Problem,
+    RepositoryView,
+    as_check,
+    digest_of_tag,
+    fallback_tag,
+    misattached,
+    referrers_index,
+    unreadable,
+)
 from kilo.registry.manifest import Descriptor, Manifest
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_LIST_ATTEMPTS = 6
+"""Writes of one list of referrers before it is given up to whoever else writes it."""
 
 _REQUESTS_AT_ONCE = 8
 """Of one image, for its manifests; each registry's connections are bounded by its transport."""
@@ -116,10 +131,18 @@ class GraphLocks:
 class GraphCopier:
     """Copies graphs from one repository to another. Thread-safe where :class:`GraphLocks` are held."""
 
-    def __init__(self, source: RepositoryView, destination: RepositoryView, blobs: BlobPool) -> None:
+    def __init__(
+        self,
+        source: RepositoryView,
+        destination: RepositoryView,
+        blobs: BlobPool,
+        *,
+        move_tags: bool = True,
+    ) -> None:
         self.source = source
         self.destination = destination
         self._blobs = blobs
+        self._move_tags = move_tags
         self._held: set[str] = set()
 
     def copy(
@@ -129,25 +152,30 @@ class GraphCopier:
         tag: str | None = None,
         destination_digest: str | None = None,
         deep: bool = False,
-    ) -> Copied:
+    ) -> tuple[Copied, Graph]:
         """Copy what the destination lacks of ``graph`` and point ``tag`` at its root.
 
         ``destination_digest`` is what the tag already points at there. Where that is the root, its
         children are taken to be there too, since a tag moves last, and only referrers are looked
         at; with ``deep`` nothing is taken for granted, down to the blobs.
 
+        Returns:
+            What was sent, and the graph as it was copied: attachments that can't be copied are left
+            out of it, and are its problems.
+
         Raises:
             NotFound: the source lacks a part of its own graph.
-            Untrustworthy: the source sent something else than its digest says.
-            Rejected: the destination refused a part, such as a tag that may not move.
+            Untrustworthy, Unreadable: the source sent something else than its digest says, or
+                something that can't be read.
+            Rejected: the destination refused a part, or the tag is there and may not move.
             RegistryDown, AccessDenied: a side can't be used.
         """
+        self._require_movable(tag, graph.root, destination_digest)
         copied = Copied()
-        trusted = self._trusted(graph) if graph.root == destination_digest and not deep else frozenset[str]()
-        doubtful = [node for node in graph.nodes.values() if node.digest not in trusted]
-        held = _at_once(lambda node: self._destination_has(node.digest), doubtful)
-        missing = {node.digest: node for node, there in zip(doubtful, held, strict=True) if not there}
-        self._copy_blobs(doubtful if deep else list(missing.values()), copied)
+        doubtful, missing = self._missing(graph, destination_digest, deep=deep)
+        wanted = doubtful if deep else list(missing.values())
+        graph = graph.leave_out(self._unfit(graph, wanted))
+        self._copy_blobs([node for node in wanted if node.digest in graph.nodes], copied)
         for generation in graph.generations():
             due = [
                 node
@@ -165,18 +193,58 @@ class GraphCopier:
             self.destination.repository.put_manifest(self._manifest(graph.nodes[graph.root]), tag)
             copied.tags += 1
         self._held.update(graph.nodes)
-        return copied
+        return copied, graph
 
-    def lacks(self, graph: Graph, *, tag: str | None, destination_digest: str | None) -> bool:
-        """Whether :meth:`copy` would have to write anything. Raises as it does."""
-        if tag is not None and destination_digest != graph.root:
-            return True
-        trusted = self._trusted(graph) if graph.root == destination_digest else frozenset[str]()
-        return (
-            any(not self._destination_has(digest) for digest in graph.nodes if digest not in trusted)
+    def lacks(self, graph: Graph, *, tag: str | None, destination_digest: str | None) -> tuple[bool, Graph]:
+        """Whether :meth:`copy` would have to write anything, and the graph as that would copy it.
+
+        Raises as it does.
+        """
+        self._require_movable(tag, graph.root, destination_digest)
+        _, missing = self._missing(graph, destination_digest, deep=False)
+        graph = graph.leave_out(self._unfit(graph, list(missing.values())))
+        lacking = (
+            (tag is not None and destination_digest != graph.root)
+            or any(digest in graph.nodes for digest in missing)
             or any(self._unlisted(node) for node in graph.nodes.values())
             or any(not self._points(name, digest) for name, digest in graph.cosign_tags.items())
         )
+        return lacking, graph
+
+    def _require_movable(self, tag: str | None, root: str, destination_digest: str | None) -> None:
+        if tag is None or self._move_tags or destination_digest in {None, root} or digest_of_tag(tag):
+            return
+        msg = (
+            f"{self.destination.repository.place(tag)}: is {destination_digest} there and {root} at the "
+            "source; the mirror moves no tag"
+        )
+        raise Rejected(msg)
+
+    def _missing(
+        self, graph: Graph, destination_digest: str | None, *, deep: bool
+    ) -> tuple[list[Node], dict[str, Node]]:
+        """Manifests that the destination was to be asked for, and those of them that it lacks."""
+        trusted = self._trusted(graph) if graph.root == destination_digest and not deep else frozenset[str]()
+        doubtful = [node for node in graph.nodes.values() if node.digest not in trusted]
+        held = _at_once(lambda node: self._destination_has(node.digest), doubtful)
+        return doubtful, {node.digest: node for node, there in zip(doubtful, held, strict=True) if not there}
+
+    def _unfit(self, graph: Graph, nodes: Sequence[Node]) -> list[Problem]:
+        """Read the nodes' manifests; name attachments that can't be copied, raise for the image's own."""
+
+        def read(node: Node) -> CheckFailed | None:
+            try:
+                self.source.read_node(node)
+            except (CheckFailed, NotFound) as error:
+                if node.digest in image:
+                    raise
+                return as_check(error)
+            return None
+
+        image = graph.structure()
+        errors = zip(nodes, _at_once(read, nodes), strict=True)
+        wrong = {node.digest: error for node, error in errors if error is not None}
+        return [*unreadable(graph, wrong), *misattached(graph)]
 
     def _trusted(self, graph: Graph) -> frozenset[str]:
         """What the destination need not be asked for one by one, given that its tag points at the root."""
@@ -185,15 +253,14 @@ class GraphCopier:
         while waiting:
             node = graph.nodes[waiting.pop()]
             found.add(node.digest)
-            if node.manifest is not None:
-                waiting += [child.digest for child in node.manifest.children if child.digest in graph.nodes]
+            waiting += [child.digest for child in node.children if child.digest in graph.nodes]
             if node.referrers:
                 listed = {entry.digest for entry in self.destination.referrers(node.digest)}
                 waiting += [entry.digest for entry in node.referrers if entry.digest in listed]
         return frozenset(found)
 
     def _destination_has(self, digest: str) -> bool:
-        if digest not in self._held and self.destination.repository.resolve(digest) is not None:
+        if digest not in self._held and self.destination.repository.has_manifest(digest):
             self._held.add(digest)
         return digest in self._held
 
@@ -211,19 +278,26 @@ class GraphCopier:
 
     def _list_referrers(self, graph: Graph, node: Node) -> bool:
         """See to it that the destination lists the node's referrers; says whether a tag moved for it."""
-        fresh = self._unlisted(node)
-        if not fresh:
-            return False
-        listed = self.destination.referrers(node.digest)
-        if self.destination.has_referrers_api:
-            # The registry lists them by itself; what was listed before the push is out of date.
+        moved = False
+        for _ in range(_LIST_ATTEMPTS):
+            if not self._unlisted(node):
+                return moved
+            # What was listed before the push is out of date.
             self.destination.forget_referrers(node.digest)
-            return False
-        # From the manifests themselves: a source's list may leave artifact types out.
-        added = [self._manifest(graph.nodes[entry.digest]).descriptor() for entry in fresh]
-        self._attach(referrers_index((*listed, *added)), fallback_tag(node.digest))
-        self.destination.forget_referrers(node.digest)
-        return True
+            if self.destination.has_referrers_api:
+                return False
+            fresh, listed = self._unlisted(node), self.destination.referrers(node.digest)
+            if not fresh:
+                return moved
+            # From the manifests themselves: a source's list may leave artifact types out.
+            added = [self._manifest(graph.nodes[entry.digest]).descriptor() for entry in fresh]
+            self._attach(referrers_index((*listed, *added)), fallback_tag(node.digest))
+            self.destination.forget_referrers(node.digest)
+            # Read back the next time round: without conditional writes, whoever wrote last wins, and the
+            # sweep and the worker write at once.
+            moved = True
+        msg = f"{self.destination.repository.place(fallback_tag(node.digest))}: others keep writing this list"
+        raise Rejected(msg)
 
     def _unlisted(self, node: Node) -> list[Descriptor]:
         """The node's referrers that the destination does not list."""
@@ -252,15 +326,13 @@ class GraphCopier:
                 raise
             msg = (
                 f"{error}; without the referrers API a tag must move when more is attached to an image, and "
-                "this registry's tags can't: attach everything before the image is first mirrored"
+                "this registry's tags can't: make its tags mutable for the mirror alone"
             )
             raise Rejected(msg) from error
         self.destination.add_tag(tag)
 
     def _manifest(self, node: Node) -> Manifest:
-        if node.manifest is None:
-            node.manifest = self.source.read(node.digest)
-        return node.manifest
+        return self.source.read_node(node)
 
 
 def _at_once(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -4,7 +4,8 @@
 tag, or a part of its graph. ``MISSING-ATTESTATION``: the image is whole, but something that refers
 to it (signature, SBOM, provenance) is not there. ``EXTRA``: only the destination has it; reported,
 but no failure, since a source may expire what a mirror keeps. ``UNREACHABLE``: a side did not
-answer, so nothing is known; never mistaken for a difference.
+answer, so nothing is known; never mistaken for a difference. ``UNREADABLE``: a side holds something
+malformed, or of a type whose references are not known, so that nobody can say whether it is whole.
 
 An index is compared with an index and a child with a child. Fallback tags are not compared as
 tags: what they list is, so that a side with the referrers API equals one without.
@@ -13,19 +14,33 @@ tags: what they list is, so that a side with the referrers API equals one withou
 from __future__ import annotations
 
 import fnmatch
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kilo.errors import KiloError, Unreachable
+from kilo.errors import CheckFailed, KiloError, Unreachable
 from kilo.registry.blobs import has_blob
 from kilo.registry.client import Registries
-from kilo.registry.errors import NotFound, Untrustworthy
-from kilo.registry.graph import COSIGN_SUFFIXES, Graph, RepositoryView, digest_of_tag, fallback_tag
+from kilo.registry.errors import NotFound, Untrustworthy, unexpected
+from kilo.registry.graph import (
+    COSIGN_SUFFIXES,
+    Graph,
+    Node,
+    RepositoryView,
+    as_check,
+    digest_of_tag,
+    fallback_tag,
+    misattached,
+    require_kind,
+    unreadable,
+)
 from kilo.registry.manifest import Manifest
 from kilo.registry.reference import Reference
+
+log = logging.getLogger(__name__)
 
 
 class Kind(StrEnum):
@@ -36,6 +51,7 @@ class Kind(StrEnum):
     MISSING_ATTESTATION = "MISSING-ATTESTATION"
     EXTRA = "EXTRA"
     UNREACHABLE = "UNREACHABLE"
+    UNREADABLE = "UNREADABLE"
 
     @property
     def label(self) -> str:
@@ -51,6 +67,8 @@ class Finding:
     repository: str
     tag: str
     detail: str
+    attachment: str = ""
+    """Of a missing attachment: its digest or tag."""
 
     def document(self) -> dict[str, str]:
         """The JSON form."""
@@ -96,8 +114,10 @@ def compare(
     )
     try:
         here, there = _ordinary(comparer.source.tags), _ordinary(comparer.destination.tags)
-    except KiloError as error:
+    except Unreachable as error:
         return Comparison(source.name, 0, (Finding(Kind.UNREACHABLE, source.name, pattern, str(error)),))
+    except KiloError as error:
+        return Comparison(source.name, 0, (Finding(Kind.UNREADABLE, source.name, pattern, str(error)),))
     wanted = pattern if source.tag is None else source.tag
     tags = sorted(tag for tag in here | there if fnmatch.fnmatchcase(tag, wanted))
     if source.tag and not tags:
@@ -105,6 +125,12 @@ def compare(
         raise NotFound(msg)
     with ThreadPoolExecutor(jobs, thread_name_prefix="compare") as executor:
         findings = [finding for found in executor.map(comparer.compare, tags) for finding in found]
+    if source.tag is None:
+        findings += [
+            Finding(Kind.UNREADABLE, source.name, "?", str(error))
+            for view in (comparer.source, comparer.destination)
+            for error in view.unreadable_tags
+        ]
     return Comparison(source.name, len(tags), tuple(findings))
 
 
@@ -122,6 +148,11 @@ class _Comparer:
             return [self._finding(Kind.UNREACHABLE, tag, str(error))]
         except Untrustworthy as error:
             return [self._finding(Kind.DRIFT, tag, str(error))]
+        except KiloError as error:
+            return [self._finding(Kind.UNREADABLE, tag, str(error))]
+        except Exception as error:
+            log.exception("%s", self.source.repository.place(tag))
+            return [self._finding(Kind.UNREADABLE, tag, str(unexpected(error)))]
 
     def _compare(self, tag: str) -> Iterator[Finding]:
         here = self.source.repository.manifest(tag) if tag in self.source.tags else None
@@ -137,34 +168,79 @@ class _Comparer:
             yield from self._compare_graphs(tag, graph)
 
     def _compare_graphs(self, tag: str, graph: Graph) -> Iterator[Finding]:
-        structure = _structure(graph)
+        image = graph.structure()
+        found = {node.digest: self._find(node, image) for node in graph.nodes.values()}
+        # What can't be read at the source is not copied, and is no loss at the destination.
+        lost = [node for node in graph.nodes.values() if found[node.digest] is None]
+        wrong = {node.digest: error for node in lost if (error := self._read(node, image)) is not None}
+        graph = graph.leave_out([*unreadable(graph, wrong), *misattached(graph)])
+        for problem in graph.problems:
+            yield self._finding(Kind.UNREADABLE, tag, str(problem.error))
+        left_out = {problem.name for problem in graph.problems}
         for node in graph.nodes.values():
-            attestation = node.digest not in structure
-            lacking = Kind.MISSING_ATTESTATION if attestation else Kind.MISSING
-            there = self.destination.repository.manifest(node.digest)
-            if there is None:
-                yield self._finding(lacking, tag, f"the destination lacks the manifest {node.digest}")
-                continue
-            for blob in there.blobs if self._blobs else ():
-                if not has_blob(self.destination.repository, blob.digest):
-                    detail = f"the destination lacks the blob {blob.digest} of {node.digest}"
-                    yield self._finding(lacking, tag, detail)
+            yield from self._compare_node(tag, node, found[node.digest], attachment=node.digest not in image)
             listed = {entry.digest for entry in self.destination.referrers(node.digest)}
+            for problem in self.destination.problems(node.digest):
+                yield self._finding(Kind.UNREADABLE, tag, str(problem.error))
             expected = {entry.digest for entry in node.referrers}
             for digest in sorted(expected - listed):
                 detail = f"the destination lists no referrer {digest} of {node.digest}"
-                yield self._finding(Kind.MISSING_ATTESTATION, tag, detail)
-            for digest in sorted(listed - expected):
+                yield self._missing_attachment(tag, detail, digest)
+            for digest in sorted(listed - expected - left_out):
                 detail = f"only the destination lists {digest} as a referrer of {node.digest}"
                 yield self._finding(Kind.EXTRA, tag, detail)
             yield from self._compare_cosign_tags(tag, node.digest, graph)
+
+    def _find(self, node: Node, image: set[str]) -> Manifest | KiloError | None:
+        """The node's manifest there, or what is wrong with it; raises if that is the image's own."""
+        try:
+            there = self.destination.repository.manifest(node.digest)
+            if there is not None:
+                require_kind(node, there)
+        except (CheckFailed, NotFound) as error:
+            if node.digest in image:
+                raise
+            return error
+        return there
+
+    def _read(self, node: Node, image: set[str]) -> CheckFailed | None:
+        """What is wrong with the node's manifest at the source; raises if that is the image's own."""
+        try:
+            self.source.read_node(node)
+        except (CheckFailed, NotFound) as error:
+            if node.digest in image:
+                raise
+            return as_check(error)
+        return None
+
+    def _compare_node(
+        self, tag: str, node: Node, there: Manifest | KiloError | None, *, attachment: bool
+    ) -> Iterator[Finding]:
+        """Compare one manifest and its blobs."""
+        lacking = Kind.MISSING_ATTESTATION if attachment else Kind.MISSING
+        if there is None:
+            detail = f"the destination lacks the manifest {node.digest}"
+            yield Finding(
+                lacking, self.source.repository.name, tag, detail, node.digest if attachment else ""
+            )
+        elif isinstance(there, KiloError):
+            kind = Kind.DRIFT if isinstance(there, Untrustworthy) else Kind.UNREADABLE
+            yield self._finding(kind, tag, str(there))
+        elif self._blobs:
+            for blob in there.blobs:
+                if not has_blob(self.destination.repository, blob.digest):
+                    detail = f"the destination lacks the blob {blob.digest} of {node.digest}"
+                    yield self._finding(lacking, tag, detail)
+
+    def _missing_attachment(self, tag: str, detail: str, name: str) -> Finding:
+        return Finding(Kind.MISSING_ATTESTATION, self.source.repository.name, tag, detail, name)
 
     def _compare_cosign_tags(self, tag: str, digest: str, graph: Graph) -> Iterator[Finding]:
         for name in (fallback_tag(digest) + suffix for suffix in COSIGN_SUFFIXES):
             expected = graph.cosign_tags.get(name)
             found = self.destination.repository.resolve(name) if name in self.destination.tags else None
             if expected and not found:
-                yield self._finding(Kind.MISSING_ATTESTATION, tag, f"the destination lacks the tag {name}")
+                yield self._missing_attachment(tag, f"the destination lacks the tag {name}", name)
             elif expected and found and found[0] != expected:
                 detail = f"{name} is {expected} at the source and {found[0]} at the destination"
                 yield self._finding(Kind.DRIFT, tag, detail)
@@ -177,17 +253,6 @@ class _Comparer:
 
 def _ordinary(tags: Iterable[str]) -> set[str]:
     return {tag for tag in tags if digest_of_tag(tag) is None}
-
-
-def _structure(graph: Graph) -> set[str]:
-    found: set[str] = set()
-    waiting = [graph.root]
-    while waiting:
-        node = graph.nodes[waiting.pop()]
-        found.add(node.digest)
-        if node.manifest is not None:
-            waiting += [child.digest for child in node.manifest.children if child.digest in graph.nodes]
-    return found
 
 
 def _difference(here: Manifest, there: Manifest) -> str:

@@ -12,6 +12,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kilo.errors import BadInput
+from kilo.registry.parsing import printable
+from kilo.registry.reference import DIGEST_PATTERN, TAG_PATTERN
 
 
 class _Detail(BaseModel):
@@ -20,8 +22,8 @@ class _Detail(BaseModel):
     result: str
     action: str = Field(alias="action-type")
     repository: str = Field(alias="repository-name")
-    digest: str = Field(alias="image-digest")
-    tag: str | None = Field(default=None, alias="image-tag")
+    digest: str = Field(alias="image-digest", pattern=rf"^(?:{DIGEST_PATTERN.pattern})$")
+    tag: str | None = Field(default=None, alias="image-tag", pattern=rf"^{TAG_PATTERN.pattern}$")
 
 
 class PushEvent(BaseModel):
@@ -45,7 +47,7 @@ class PushEvent(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "event"
-            msg = f"push event: {place}: {first['msg']}"
+            msg = f"push event: {printable(place)}: {printable(first['msg'])}"
             raise BadInput(msg) from error
 
     @property

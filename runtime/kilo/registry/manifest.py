@@ -1,33 +1,38 @@
 """Manifests and descriptors, as far as a copy needs to understand them.
 
 Formats: OCI image index, manifest and descriptor 1.1
-(https://github.com/opencontainers/image-spec/blob/v1.1.1/spec.md) and Docker's schema 2. The bytes
-are kept as they came: a manifest's digest is of its bytes, so nothing is ever written back from a
-parsed form.
+(https://github.com/opencontainers/image-spec/blob/v1.1.1/spec.md) and Docker's schema 2. A manifest is
+parsed once, where it enters, and what is malformed is refused there. The bytes are kept as they came:
+a manifest's digest is of its bytes, so nothing is ever written back from a parsed form.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Self, cast
 
-from kilo.registry.errors import Untrustworthy
+from kilo.registry import media
+from kilo.registry.errors import Unreadable
+from kilo.registry.media import INDEXES
+from kilo.registry.parsing import (
+    LARGEST_SIZE,
+    list_of,
+    parse_object,
+    printable,
+    refuse,
+    text_of,
+    texts_of,
+)
 from kilo.registry.reference import DIGEST_PATTERN
-
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
-ACCEPTED = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST))
 
 SIZE_LIMIT_BYTES = 4 * 1024 * 1024
 """Registries refuse manifests above 4 MiB, so one that is larger is no manifest."""
 
-_NOT_DISTRIBUTABLE = ("nondistributable", "vnd.docker.image.rootfs.foreign")
+_MEMBERS = frozenset(
+    {"schemaversion", "mediatype", "artifacttype", "config", "layers", "manifests", "subject", "annotations"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +51,31 @@ class Descriptor:
         """Read a descriptor's JSON form.
 
         Raises:
-            Untrustworthy: a required member is missing or malformed.
+            Unreadable: a required member is missing or malformed.
         """
-        members = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+        if not isinstance(document, dict):
+            refuse(place, "a descriptor", document, "an object")
+        members = cast("dict[str, Any]", document)
         digest, size = members.get("digest"), members.get("size")
         if not isinstance(digest, str) or not DIGEST_PATTERN.fullmatch(digest):
-            msg = f"{place}: descriptor with the digest {digest!r}"
-            raise Untrustworthy(msg)
-        if not isinstance(size, int) or size < 0:
-            msg = f"{place}: descriptor of {digest} with the size {size!r}"
-            raise Untrustworthy(msg)
+            refuse(place, "a descriptor's digest", digest, "sha256: or sha512: and hexadecimal digits")
+        if type(size) is not int or not 0 <= size <= LARGEST_SIZE:
+            refuse(place, f"the size of {digest}", size, "a number of bytes")
+        inside = f"{place}: {digest}"
+        platform = members.get("platform")
+        if platform is not None and not isinstance(platform, dict):
+            refuse(inside, "platform", platform, "an object")
         return cls(
-            str(members.get("mediaType", "")),
+            text_of(members, "mediaType", inside),
             digest,
             size,
-            members.get("artifactType"),
-            dict(members.get("annotations") or {}),
-            {key: str(value) for key, value in dict(members.get("platform") or {}).items()},
+            text_of(members, "artifactType", inside) or None,
+            texts_of(members, "annotations", inside),
+            {
+                key: value
+                for key, value in cast("dict[str, object]", platform or {}).items()
+                if isinstance(value, str)
+            },
         )
 
     def document(self) -> dict[str, object]:
@@ -77,71 +90,110 @@ class Descriptor:
     @property
     def distributable(self) -> bool:
         """Whether the registry is expected to hold the bytes."""
-        return not any(word in self.media_type for word in _NOT_DISTRIBUTABLE)
+        return media.is_distributable(self.media_type)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest's bytes with their media type and digest."""
+    """A manifest: its bytes, its digest, and what it names."""
 
     content: bytes = field(repr=False)
     media_type: str
     digest: str
     place: str = field(default="", compare=False)
+    children: tuple[Descriptor, ...] = field(default=(), compare=False)
+    """Manifests that an index names."""
+    config: Descriptor | None = field(default=None, compare=False)
+    layers: tuple[Descriptor, ...] = field(default=(), compare=False)
+    """Also the blobs that a BuildKit cache index names."""
+    subject: Descriptor | None = field(default=None, compare=False)
+    """What the manifest refers to, if it is a referrer."""
+    artifact_type: str | None = field(default=None, compare=False)
+    annotations: dict[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def of(cls, content: bytes, media_type: str, place: str = "", algorithm: str = "sha256") -> Self:
-        """Take ``content`` as a manifest and compute its digest."""
-        return cls(content, media_type, f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}", place)
+    def parse(cls, content: bytes, media_type: str, place: str = "", algorithm: str = "sha256") -> Self:
+        """Read a manifest; ``media_type`` is what the registry calls it.
 
-    @cached_property
-    def document(self) -> dict[str, Any]:
-        """The parsed JSON."""
-        try:
-            parsed = json.loads(self.content)
-        except ValueError:
-            parsed = None
-        if not isinstance(parsed, dict):
-            msg = f"{self.place}: {self.digest} is no JSON object"
-            raise Untrustworthy(msg)
-        return cast("dict[str, Any]", parsed)
-
-    def _descriptors(self, member: str) -> tuple[Descriptor, ...]:
-        return tuple(
-            Descriptor.parse(entry, f"{self.place} {self.digest}")
-            for entry in self.document.get(member) or ()
+        Raises:
+            Unreadable: it is malformed, too large, or of a type whose references are not known.
+        """
+        if len(content) > SIZE_LIMIT_BYTES:
+            msg = f"{place}: a manifest of {len(content)} bytes; at most {SIZE_LIMIT_BYTES} are allowed"
+            raise Unreadable(msg)
+        digest = digest_of(content, algorithm)
+        inside = f"{place} ({digest[:19]}…)"
+        document = parse_object(content, inside)
+        _require_one_meaning(document, inside)
+        found = media.manifest_type(media_type, document, inside)
+        named = tuple(Descriptor.parse(entry, inside) for entry in list_of(document, "manifests", inside))
+        blobs = tuple(Descriptor.parse(entry, inside) for entry in list_of(document, "layers", inside))
+        config, subject = document.get("config"), document.get("subject")
+        return cls(
+            content,
+            found,
+            digest,
+            place,
+            tuple(entry for entry in named if _is_manifest(entry, inside)),
+            None if config is None else Descriptor.parse(config, inside),
+            (*blobs, *(entry for entry in named if media.is_blob_of_index(entry.media_type))),
+            None if subject is None else Descriptor.parse(subject, inside),
+            text_of(document, "artifactType", inside) or None,
+            texts_of(document, "annotations", inside),
         )
 
-    @cached_property
-    def children(self) -> tuple[Descriptor, ...]:
-        """Manifests that an index names."""
-        return self._descriptors("manifests") if self.media_type in INDEXES else ()
+    @property
+    def is_index(self) -> bool:
+        """Whether it names other manifests."""
+        return self.media_type in INDEXES
 
-    @cached_property
+    @property
     def blobs(self) -> tuple[Descriptor, ...]:
         """Configuration and layers that the registry itself must hold."""
-        if self.media_type in INDEXES:
-            return ()
-        config = self.document.get("config")
-        own = (Descriptor.parse(config, f"{self.place} {self.digest}"),) if config else ()
-        return tuple(blob for blob in (*own, *self._descriptors("layers")) if blob.distributable)
+        own = (self.config,) if self.config is not None else ()
+        return tuple(blob for blob in (*own, *self.layers) if blob.distributable)
 
-    @cached_property
-    def subject(self) -> Descriptor | None:
-        """What the manifest refers to, if it is a referrer."""
-        subject = self.document.get("subject")
-        return Descriptor.parse(subject, f"{self.place} {self.digest}") if subject else None
+    @property
+    def kind(self) -> str:
+        """What sort of artifact it is: its artifact type, or else its configuration's media type."""
+        return self.artifact_type or (self.config.media_type if self.config else "") or self.media_type
 
     def descriptor(self) -> Descriptor:
         """The descriptor under which a list of referrers shows this manifest."""
-        config = self.document.get("config")
-        configured = cast("dict[str, str]", config).get("mediaType") if isinstance(config, dict) else None
-        artifact_type = self.document.get("artifactType") or configured
-        annotations = self.document.get("annotations")
+        configured = self.config.media_type if self.config is not None else None
         return Descriptor(
             self.media_type,
             self.digest,
             len(self.content),
-            artifact_type,
-            cast("dict[str, str]", annotations) if isinstance(annotations, dict) else {},
+            self.artifact_type or configured,
+            self.annotations,
         )
+
+
+def digest_of(content: bytes, algorithm: str = "sha256") -> str:
+    """The digest of ``content`` (image-spec, "Digests")."""
+    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+
+
+def _is_manifest(entry: Descriptor, place: str) -> bool:
+    """Whether an index's entry is a manifest, rather than a blob of a build cache."""
+    if media.is_blob_of_index(entry.media_type):
+        return False
+    if media.normalize(entry.media_type) not in media.KNOWN:
+        name = printable(entry.media_type) or "no media type"
+        msg = f"{place}: names {entry.digest} of {name}, whose references are not known"
+        raise Unreadable(msg)
+    return True
+
+
+def _require_one_meaning(document: Mapping[str, object], place: str) -> None:
+    """Go's JSON ignores the case of members, so "Layers" would be read by some and not by others."""
+    for name in document:
+        if name.lower() in _MEMBERS and name not in _EXACT:
+            msg = f"{place}: the member {printable(name)!r} differs only in case from one that has a meaning"
+            raise Unreadable(msg)
+
+
+_EXACT = frozenset(
+    {"schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations"}
+)

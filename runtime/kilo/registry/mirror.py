@@ -3,7 +3,8 @@
 A message is deleted only when its push is in the secondary; while a copy runs its visibility is
 extended, and after a failure it comes back by itself, until the queue's redrive policy parks it.
 Delivery is at least once and copying is idempotent, so two workers, or one that was killed, do no
-harm. Events are best effort at the source, which is why the sweep exists beside this.
+harm. Events are best effort at the source, which is why the sweep exists beside this. No failure ends
+a thread: each is counted by the loop that it struck, and what failed is tried again.
 
 The lag that is exported counts from the push, not from its event's arrival: the age of the oldest
 push seen and not yet mirrored, and a histogram of those that were. A push that is not signed as
@@ -21,7 +22,6 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 from prometheus_client import CollectorRegistry
 
 from kilo.contract import RegistriesOutputs
@@ -30,6 +30,7 @@ from kilo.observe import metrics
 from kilo.registry.drift import Kind
 from kilo.registry.events import PushEvent
 from kilo.registry.reference import Reference
+from kilo.registry.supervision import attempt, repeat
 from kilo.registry.sync import Synchronizer, TagResult
 
 VISIBILITY_SECONDS = 120
@@ -37,6 +38,9 @@ RETRY_SECONDS = 20
 LONGEST_RETRY_SECONDS = 900
 _LONG_POLL_SECONDS = 10
 _QUEUE_BACK_OFF_SECONDS = 5.0
+
+LOOPS = ("queue", "push", "visibility", "comparison")
+"""What can fail and go on; the label of ``registry_mirror_errors_total``."""
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +55,18 @@ class MirrorMetrics:
         self.sent_bytes = metrics.MIRROR_BYTES.create(registry)
         self.drift = metrics.MIRROR_DRIFT.create(registry)
         self.parked = metrics.MIRROR_PARKED.create(registry)
+        self.errors = metrics.MIRROR_ERRORS.create(registry)
+        for loop in LOOPS:
+            self.errors.labels(loop)
         self.compared_all = metrics.MIRROR_COMPARED_LAST_SUCCESS.create(registry)
         self._lock = threading.Lock()
         self._waiting: dict[str, dict[tuple[str, str | None], float]] = {name: {} for name in repositories}
         for name in repositories:
             self.lag.labels(name).set_function(lambda name=name: self._oldest_age(name))
+
+    def failed(self, loop: str) -> None:
+        """Count a failure that ``loop`` survived."""
+        self.errors.labels(loop).inc()
 
     def seen(self, repository: str, event: PushEvent) -> None:
         """Count a push as waiting from the moment it was made."""
@@ -145,68 +156,59 @@ class Mirror:
             region_name=outputs.primary.location,
             config=Config(retries={"mode": "standard", "max_attempts": 3}, max_pool_connections=jobs + 2),
         )
-        self._under_way: dict[str, Future[None]] = {}
+        self._under_way: list[Future[bool]] = []
         self.ready = False
 
     def run(self, stopping: threading.Event) -> None:
         """Work until ``stopping`` is set; what is under way then is finished first."""
         with ThreadPoolExecutor(self._jobs, thread_name_prefix="push") as executor:
             while not stopping.is_set():
-                self._under_way = {key: work for key, work in self._under_way.items() if not work.done()}
-                free = self._jobs - len(self._under_way)
-                if free == 0:
-                    stopping.wait(0.05)
-                    continue
-                for message in self._receive(min(free, 10), stopping):
-                    handle = message["ReceiptHandle"]
-                    self._under_way[handle] = executor.submit(self._work, message)
+                if not attempt("queue", lambda: self._take(executor, stopping), self._metrics.failed):
+                    self.ready = False
+                    stopping.wait(_QUEUE_BACK_OFF_SECONDS)
 
-    def _receive(self, count: int, stopping: threading.Event) -> list[dict[str, Any]]:
-        try:
-            answer = self._queue.receive_message(
-                QueueUrl=self._queue_url,
-                MaxNumberOfMessages=count,
-                WaitTimeSeconds=1 if self._under_way else _LONG_POLL_SECONDS,
-                MessageSystemAttributeNames=["ApproximateReceiveCount"],
-                VisibilityTimeout=VISIBILITY_SECONDS,
-            )
-        except (BotoCoreError, ClientError) as error:
-            self.ready = False
-            log.warning("push queue: %s", error)
-            stopping.wait(_QUEUE_BACK_OFF_SECONDS)
-            return []
+    def _take(self, executor: ThreadPoolExecutor, stopping: threading.Event) -> None:
+        """Take as many messages as there are hands free, and begin their copies."""
+        self._under_way = [work for work in self._under_way if not work.done()]
+        free = self._jobs - len(self._under_way)
+        if free == 0:
+            stopping.wait(0.05)
+            return
+        answer = self._queue.receive_message(
+            QueueUrl=self._queue_url,
+            MaxNumberOfMessages=min(free, 10),
+            WaitTimeSeconds=1 if self._under_way else _LONG_POLL_SECONDS,
+            MessageSystemAttributeNames=["ApproximateReceiveCount"],
+            VisibilityTimeout=VISIBILITY_SECONDS,
+        )
         self.ready = True
-        return answer.get("Messages", [])
+        for message in answer.get("Messages", []):
+            work = executor.submit(
+                attempt, "push", lambda message=message: self._work(message), self._metrics.failed
+            )
+            self._under_way.append(work)
 
     def _work(self, message: dict[str, Any]) -> None:
+        """Mirror one message's push, and delete the message; one that fails comes back by itself."""
         handle = message["ReceiptHandle"]
-        try:
-            event = PushEvent.parse(message["Body"])
-            done = not event.is_push or self._mirror(event, self._keeper(handle))
-        except BadInput as error:
-            # Left in the queue: its redrive policy parks it where a person will look.
-            log.error("%s", error)  # noqa: TRY400 - the line says it all
+        event = PushEvent.parse(message["Body"])
+        if not event.is_push or self._mirror(event, self._keeper(handle)):
+            self._queue.delete_message(QueueUrl=self._queue_url, ReceiptHandle=handle)
             return
-        except Exception:
-            log.exception("push event %s", message.get("MessageId"))
-            return
-        try:
-            if done:
-                self._queue.delete_message(QueueUrl=self._queue_url, ReceiptHandle=handle)
-            else:
-                # Sooner than the visibility that a copy under way needs, so that the goal can still be met.
-                self._queue.change_message_visibility(
-                    QueueUrl=self._queue_url, ReceiptHandle=handle, VisibilityTimeout=_retry_seconds(message)
-                )
-        except (BotoCoreError, ClientError) as error:
-            log.warning("push queue: handled, but it will come again: %s", error)
+        # Sooner than the visibility that a copy under way needs, so that the goal can still be met.
+        self._queue.change_message_visibility(
+            QueueUrl=self._queue_url, ReceiptHandle=handle, VisibilityTimeout=_retry_seconds(message)
+        )
 
     def _mirror(self, event: PushEvent, keep: Callable[[], None]) -> bool:
         name = self._sides.name_of(event.detail.repository)
         self._metrics.seen(name, event)
         source, destination = self._sides.pair(name)
         stop = threading.Event()
-        keeper = threading.Thread(target=_repeat, args=(keep, VISIBILITY_SECONDS / 3, stop), daemon=True)
+        every = VISIBILITY_SECONDS / 3
+        keeper = threading.Thread(
+            target=repeat, args=("visibility", keep, every, stop, self._metrics.failed), daemon=True
+        )
         keeper.start()
         try:
             result = self._synchronizer.sync_push(source, destination, event.detail.digest, event.detail.tag)
@@ -219,6 +221,8 @@ class Mirror:
             event.detail.tag or event.detail.digest,
             time.time() - event.time.timestamp(),
         )
+        for error in result.left_out:
+            log.warning("left out of %s %s: %s", name, event.detail.tag or event.detail.digest, error)
         if result.outcome in {"quarantined", "deferred"}:
             self._metrics.decided(name, event)
         if result.error is not None:
@@ -247,11 +251,3 @@ def _retry_seconds(message: dict[str, Any]) -> int:
     """
     deliveries = int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
     return min(RETRY_SECONDS * 2 ** min(deliveries - 1, 10), LONGEST_RETRY_SECONDS)
-
-
-def _repeat(action: Callable[[], None], seconds: float, stop: threading.Event) -> None:
-    while not stop.wait(seconds):
-        try:
-            action()
-        except (BotoCoreError, ClientError) as error:
-            log.warning("push queue: visibility not extended: %s", error)

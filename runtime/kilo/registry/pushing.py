@@ -32,7 +32,7 @@ def push_manifest(
 ) -> Manifest:
     """Push a manifest by ``tag``, or else by its digest. Raises as :func:`push_blob` does."""
     content = json.dumps(document, separators=(",", ":")).encode()
-    manifest = Manifest.of(content, media_type, repository.name)
+    manifest = Manifest.parse(content, media_type, repository.name)
     repository.put_manifest(manifest, tag)
     return manifest
 
@@ -46,12 +46,12 @@ def attach(repository: Repository, subject: str, referrers: Sequence[Mapping[str
     unlisted: list[Manifest] = []
     for document in referrers:
         content = json.dumps(document, separators=(",", ":")).encode()
-        manifest = Manifest.of(content, str(document["mediaType"]), repository.name)
+        manifest = Manifest.parse(content, str(document["mediaType"]), repository.name)
         pushed.append(manifest)
         if not repository.put_manifest(manifest):
             unlisted.append(manifest)
     if unlisted:
-        held = repository.manifest(fallback_tag(subject))
-        entries = (*(held.children if held else ()), *(manifest.descriptor() for manifest in unlisted))
+        held = repository.referrers_by_tag(fallback_tag(subject))
+        entries = (*held.entries, *(manifest.descriptor() for manifest in unlisted))
         repository.put_manifest(referrers_index(entries), fallback_tag(subject))
     return pushed

@@ -31,12 +31,12 @@ from kilo.errors import BadInput
 
 CONFIGURATION_VARIABLE = "CONTAINERS_REGISTRIES_CONF"
 DIGEST_PATTERN = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+TAG_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 _HOST = re.compile(
     r"(localhost|[a-z0-9.-]*[.][a-z0-9.-]+|[a-z0-9.-]+(?=:)|\[[0-9a-f:.]+\])(:\d{1,5})?", re.IGNORECASE
 )
 _REPOSITORY = re.compile(r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
 
@@ -64,7 +64,7 @@ class Reference:
             wrong = f"{host!r} is no registry host (write one with a dot or a port)"
         elif not _REPOSITORY.fullmatch(repository):
             wrong = f"{repository!r} is no repository name (lower case, digits, separators)"
-        elif ":" in name and not _TAG.fullmatch(tag):
+        elif ":" in name and not TAG_PATTERN.fullmatch(tag):
             wrong = f"{tag!r} is no tag"
         elif "@" in rest and not DIGEST_PATTERN.fullmatch(digest):
             wrong = f"{digest!r} is no digest (sha256: and 64 hexadecimal digits)"

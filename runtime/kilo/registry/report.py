@@ -24,7 +24,7 @@ def show_results(results: Iterable[TagResult]) -> None:
     counts: Counter[str] = Counter()
     for result in results:
         counts[result.outcome] += 1
-        if result.outcome == "present":
+        if result.outcome == "present" and not result.left_out:
             continue
         copied = result.copied
         table.add_row(
@@ -34,7 +34,7 @@ def show_results(results: Iterable[TagResult]) -> None:
             str(copied.manifests + copied.tags),
             str(copied.blobs),
             f"{copied.sent_bytes / 1e6:.1f}",
-            str(result.error or ""),
+            str(result.error or "; ".join(f"left out: {error}" for error in result.left_out)),
         )
     if table.row_count:
         console.print(table)

@@ -1,9 +1,9 @@
-"""HTTP to one registry: one connection pool, one login, and patience with a registry in trouble.
+"""HTTP to one registry: logins, retries, pauses, and a limit on requests at once.
 
-429, 500, 502, 503 and 504 and broken connections are tried again: after ``Retry-After`` where the
-registry says so (RFC 9110, seconds or date), otherwise after a back-off that doubles from half a
-second to 20 seconds, with jitter. A 429 pauses every request to that registry, not just the one it
-answered. All patience with one request together stays below the mirror's five-minute goal.
+429 and 5xx are retried, as are broken connections, after what Retry-After says or else after a
+back-off that doubles. A 429 pauses every request to that registry, not just the one it answered. Every
+wait has a floor and a ceiling, whatever the registry asks for, and all patience with one request
+together stays below the mirror's five-minute goal. A body is read up to a limit and a deadline.
 
 On urllib3 rather than httpx: it costs two thirds of the client CPU a request and a byte, and a
 copy's speed on a small machine is its CPU. Redirects to another host lose the Authorization header,
@@ -12,46 +12,46 @@ as a blob's redirect to an object store must.
 
 from __future__ import annotations
 
-import email.utils
 import itertools
 import json
 import random
-import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, NameResolutionError
+from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError
 
-from kilo.registry.credentials import Login, find_login
-from kilo.registry.errors import AccessDenied, RegistryDown
+from kilo.registry.authorization import Authorizations, Scope, TokenServiceError
+from kilo.registry.errors import AccessDenied, RegistryDown, Unreadable
+from kilo.registry.headers import content_length, retry_after_seconds
+from kilo.registry.parsing import printable
+
+__all__ = ["Answer", "Scope", "TokenServiceError", "Transport", "back_off_seconds"]
 
 PATIENCE_SECONDS = 240.0
 CONNECT_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 60.0
+BODY_LIMIT_BYTES = 4 * 1024 * 1024
+LONGEST_PAUSE_SECONDS = 120.0
+"""However long a registry asks not to be asked again."""
 
+_TOKEN_LIMIT_BYTES = 1024 * 1024
 _FIRST_BACK_OFF_SECONDS = 0.5
 _LONGEST_BACK_OFF_SECONDS = 20.0
+_READ_BYTES = 256 * 1024
 _WORTH_RETRYING = frozenset({429, 500, 502, 503, 504})
-_CHALLENGE_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """What a token is asked for (https://distribution.github.io/distribution/spec/auth/scope/)."""
+class Answer:
+    """An answer with its whole body."""
 
-    repository: str
-    actions: str
-
-    def __str__(self) -> str:
-        return f"repository:{self.repository}:{self.actions}" if self.repository else self.actions
-
-
-class TokenServiceError(HTTPError):
-    """The service that hands out a registry's tokens is in trouble; worth another try."""
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
 
 
 class Transport:
@@ -67,7 +67,6 @@ class Transport:
         self.host = host
         self.base_url = base_url
         self.patience_seconds = patience_seconds
-        self._requests = itertools.count()
         self._pool = urllib3.PoolManager(
             num_pools=4,
             maxsize=connections,
@@ -78,11 +77,9 @@ class Transport:
             timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=READ_TIMEOUT_SECONDS),
             headers={"User-Agent": "kilo"},
         )
+        self.authorizations = Authorizations(host, base_url, self._fetch, _WORTH_RETRYING.__contains__)
         self._slots = threading.BoundedSemaphore(connections)
         self._lock = threading.Lock()
-        self._login_found = False
-        self._login: Login | None = None
-        self._authorizations: dict[Scope, str] = {}
         self._paused_until = 0.0
         self.requests_sent = 0
 
@@ -98,38 +95,54 @@ class Transport:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        stream: bool = False,
-    ) -> urllib3.BaseHTTPResponse:
+        limit_bytes: int = BODY_LIMIT_BYTES,
+    ) -> Answer:
         """Send a request until it is answered for good, and return the answer whatever its status.
-
-        With ``stream`` the answer's body is left to be read and released by the caller.
 
         Raises:
             RegistryDown: no final answer within the patience.
             AccessDenied: 401 or 403 with the best login there is.
+            Unreadable: the answer's body is larger than ``limit_bytes``.
         """
         deadline = time.monotonic() + self.patience_seconds
         for attempt in itertools.count():
             self._wait_while_paused(deadline)
             try:
-                response = self.send(method, location, scope, headers=headers, body=body, stream=stream)
+                answer = self.send(
+                    method, location, scope, headers=headers, body=body, limit_bytes=limit_bytes
+                )
             except HTTPError as error:
                 trouble, asked_to_wait = _reason(error), None
             else:
-                if response.status not in _WORTH_RETRYING:
-                    return response
-                asked_to_wait = retry_after_seconds(response.headers.get("Retry-After"))
-                trouble = f"HTTP {response.status}"
-                response.drain_conn()
-                response.release_conn()
-                if response.status == 429:
-                    self._pause(asked_to_wait or _FIRST_BACK_OFF_SECONDS)
-            delay = asked_to_wait if asked_to_wait is not None else back_off_seconds(attempt)
-            if time.monotonic() + delay >= deadline:
-                path = urlsplit(self.url(location)).path
-                msg = f"{self.host}: {method} {path}: {trouble}, for {attempt + 1} attempts"
-                raise RegistryDown(msg)
-            time.sleep(delay)
+                if answer.status not in _WORTH_RETRYING:
+                    return answer
+                trouble, asked_to_wait = self._trouble(answer)
+            self._back_off(attempt, deadline, asked_to_wait, f"{method} {self._path(location)}: {trouble}")
+        raise AssertionError
+
+    def open(
+        self, location: str, scope: Scope, *, headers: Mapping[str, str]
+    ) -> urllib3.BaseHTTPResponse | Answer:
+        """Send a GET as :meth:`request` does; an answer of 200 or 206 has its body left to be read.
+
+        Such an answer is a response of urllib3, to be read and released by the caller.
+        """
+        deadline = time.monotonic() + self.patience_seconds
+        for attempt in itertools.count():
+            self._wait_while_paused(deadline)
+            try:
+                with self._slots:
+                    response = self._authorized("GET", location, scope, headers, None)
+                    if response.status in {200, 206}:
+                        return response
+                    answer = _whole(response, BODY_LIMIT_BYTES, self._place(location))
+            except HTTPError as error:
+                trouble, asked_to_wait = _reason(error), None
+            else:
+                if answer.status not in _WORTH_RETRYING:
+                    return answer
+                trouble, asked_to_wait = self._trouble(answer)
+            self._back_off(attempt, deadline, asked_to_wait, f"GET {self._path(location)}: {trouble}")
         raise AssertionError
 
     def send(
@@ -140,8 +153,8 @@ class Transport:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | Iterable[bytes] | None = None,
-        stream: bool = False,
-    ) -> urllib3.BaseHTTPResponse:
+        limit_bytes: int = BODY_LIMIT_BYTES,
+    ) -> Answer:
         """Send a request once, logging in where the registry asks for it.
 
         A body that is not bytes can be sent once only: a 401 to it, which is what a token that ran
@@ -150,74 +163,81 @@ class Transport:
         Raises:
             HTTPError: the connection failed, or the token service is in trouble.
             AccessDenied: 401 or 403 with the best login there is.
+            Unreadable: the answer's body is larger than ``limit_bytes``.
         """
+        with self._slots:
+            response = self._authorized(method, location, scope, headers, body)
+            return _whole(response, limit_bytes, self._place(location))
+
+    def _authorized(
+        self,
+        method: str,
+        location: str,
+        scope: Scope,
+        headers: Mapping[str, str] | None,
+        body: bytes | Iterable[bytes] | None,
+    ) -> urllib3.BaseHTTPResponse:
         url = self.url(location)
         own = urlsplit(url)[:2] == urlsplit(self.base_url)[:2]
         replayable = body is None or isinstance(body, bytes)
         for last in (False, True):
-            used = self._authorizations.get(scope) if own else None
+            used = self.authorizations.get(scope) if own else None
             sent = dict(headers or {}) | ({"Authorization": used} if used else {})
-            with self._slots:
-                self.requests_sent += 1
-                response = self._pool.request(
-                    method,
-                    url,
-                    headers=sent,
-                    body=body,
-                    preload_content=not stream,
-                    decode_content=False,
-                    chunked=False,
-                )
+            response = self._exchange(method, url, sent, body)
             if response.status not in {401, 403}:
                 return response
-            detail = _error_detail(response.data)
+            challenge = response.headers.get("WWW-Authenticate", "")
+            detail = _error_detail(_whole(response, BODY_LIMIT_BYTES, self._place(location)).data)
             if response.status == 403 or last or not own:
                 msg = f"{self.host}: {scope}: access denied (HTTP {response.status}{detail})"
                 raise AccessDenied(msg)
-            self._authorize(scope, response.headers.get("WWW-Authenticate", ""), used)
+            self.authorizations.renew(scope, challenge, used)
             if not replayable:
                 return response
         raise AssertionError
 
-    def _authorize(self, scope: Scope, challenge: str, used: str | None) -> None:
-        with self._lock:
-            if self._authorizations.get(scope) != used:
-                return
-            scheme, _, rest = challenge.partition(" ")
-            parameters = dict(_CHALLENGE_PARAMETER.findall(rest))
-            if not self._login_found or used:
-                goes_to = (self.base_url, parameters.get("realm", self.base_url))
-                encrypted = all(url.startswith("https://") for url in goes_to)
-                self._login = find_login(self.host, encrypted=encrypted)
-                self._login_found = True
-            if scheme.lower() == "bearer" and "realm" in parameters:
-                self._authorizations[scope] = "Bearer " + self._fetch_token(parameters, scope)
-            elif self._login:
-                self._authorizations[scope] = self._login.basic()
-            else:
-                msg = f"{self.host}: {scope}: no login was found; docker login, or a cloud identity"
-                raise AccessDenied(msg)
-
-    def _fetch_token(self, challenge: Mapping[str, str], scope: Scope) -> str:
-        query = urlencode({"service": challenge.get("service", ""), "scope": str(scope)})
-        headers = {"Authorization": self._login.basic()} if self._login else {}
-        response = self._pool.request("GET", f"{challenge['realm']}?{query}", headers=headers)
-        if response.status in _WORTH_RETRYING:
-            msg = f"token service: HTTP {response.status}"
-            raise TokenServiceError(msg)
+    def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] | None
+    ) -> urllib3.BaseHTTPResponse:
+        self.requests_sent += 1
         try:
-            answer = json.loads(response.data) if response.status == 200 else {}
-        except ValueError:
-            answer = {}
-        token = answer.get("token") or answer.get("access_token")
-        if not token:
-            msg = f"{self.host}: {scope}: no token from {challenge['realm']} (HTTP {response.status})"
-            raise AccessDenied(msg)
-        return str(token)
+            return self._pool.request(
+                method,
+                url,
+                headers=headers,
+                body=body,
+                preload_content=False,
+                decode_content=False,
+                chunked=False,
+            )
+        except HTTPError:
+            raise
+        except ValueError as error:
+            # What urllib3 and http.client say of a status line or Location that they can't read.
+            msg = f"{type(error).__name__} in the answer's head"
+            raise ProtocolError(msg) from error
+
+    def _fetch(self, url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        answer = _whole(self._exchange("GET", url, headers, None), _TOKEN_LIMIT_BYTES, f"{self.host}: token")
+        return answer.status, answer.data
+
+    def _trouble(self, answer: Answer) -> tuple[str, float | None]:
+        asked_to_wait = retry_after_seconds(answer.headers.get("Retry-After"))
+        if answer.status == 429:
+            self._pause(max(asked_to_wait or 0.0, _FIRST_BACK_OFF_SECONDS))
+        return f"HTTP {answer.status}", asked_to_wait
+
+    def _back_off(self, attempt: int, deadline: float, asked_to_wait: float | None, trouble: str) -> None:
+        delay = max(back_off_seconds(attempt), min(asked_to_wait or 0.0, LONGEST_PAUSE_SECONDS))
+        if time.monotonic() + delay >= deadline:
+            msg = f"{self.host}: {trouble}, for {attempt + 1} attempts"
+            raise RegistryDown(msg)
+        time.sleep(delay)
 
     def _pause(self, seconds: float) -> None:
         with self._lock:
-            self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+            until = time.monotonic() + min(seconds, LONGEST_PAUSE_SECONDS)
+            self._paused_until = max(self._paused_until, until)
 
     def _wait_while_paused(self, deadline: float) -> None:
         remaining = self._paused_until - time.monotonic()
@@ -227,18 +247,11 @@ class Transport:
                 raise RegistryDown(msg)
             time.sleep(remaining)
 
+    def _path(self, location: str) -> str:
+        return printable(urlsplit(self.url(location)).path)
 
-def retry_after_seconds(value: str | None) -> float | None:
-    """Seconds to wait that a Retry-After header asks for (RFC 9110, 10.2.3); None without one."""
-    if not value:
-        return None
-    if value.isdecimal():
-        return float(value)
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, moment.timestamp() - time.time())
+    def _place(self, location: str) -> str:
+        return f"{self.host}{self._path(location)}"
 
 
 def back_off_seconds(attempt: int) -> float:
@@ -247,16 +260,45 @@ def back_off_seconds(attempt: int) -> float:
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
 
 
+def _whole(response: urllib3.BaseHTTPResponse, limit_bytes: int, place: str) -> Answer:
+    """Read the body, no further than ``limit_bytes`` and no longer than a request may take."""
+    try:
+        body = _read_body(response, limit_bytes, place)
+    except BaseException:
+        response.close()
+        raise
+    finally:
+        response.release_conn()
+    return Answer(response.status, response.headers, body)
+
+
+def _read_body(response: urllib3.BaseHTTPResponse, limit_bytes: int, place: str) -> bytes:
+    deadline = time.monotonic() + READ_TIMEOUT_SECONDS
+    pieces: list[bytes] = []
+    declared = content_length(response.headers.get("Content-Length"), place)
+    size = declared if declared and declared > limit_bytes and response.length_remaining else 0
+    while size <= limit_bytes and (piece := response.read1(_READ_BYTES)):
+        pieces.append(piece)
+        size += len(piece)
+        if time.monotonic() > deadline:
+            msg = f"{size} bytes of the body in {READ_TIMEOUT_SECONDS:.0f} s"
+            raise ProtocolError(msg)
+    if size > limit_bytes:
+        msg = f"{place}: an answer of {size} bytes or more; at most {limit_bytes} are read"
+        raise Unreadable(msg)
+    return b"".join(pieces)
+
+
 def _reason(error: HTTPError) -> str:
     cause = getattr(error, "reason", None) or error
     if isinstance(cause, NameResolutionError):
         return "no address is known for that name"
-    return type(cause).__name__
+    return str(cause) if isinstance(cause, TokenServiceError) else type(cause).__name__
 
 
 def _error_detail(body: bytes) -> str:
     try:
         first = json.loads(body)["errors"][0]
-        return f", {first['code']}"
-    except (ValueError, LookupError, TypeError):
+        return f", {printable(str(first['code']))}"
+    except (ValueError, LookupError, TypeError, RecursionError):
         return ""

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import boto3
@@ -18,10 +19,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from kilo.contract import RegistriesOutputs
 from kilo.errors import CheckFailed, KiloError
 from kilo.registry.client import Registries
-from kilo.registry.drift import Comparison, Kind, compare
+from kilo.registry.drift import Comparison, Finding, Kind, compare
+from kilo.registry.errors import Unreadable, Untrustworthy
 from kilo.registry.graph import RepositoryView
 from kilo.registry.mirror import MirrorMetrics, Sides
 from kilo.registry.reference import Reference
+from kilo.registry.supervision import attempt, repeat
 from kilo.registry.sync import Policy
 
 _PATIENCE_SECONDS = 60.0
@@ -43,17 +46,21 @@ class Watch:
         self._queue: Any = boto3.client("sqs", region_name=outputs.primary.location)
 
     def run(self, every_seconds: float, stopping: threading.Event) -> None:
-        """Look each ``every_seconds`` until ``stopping`` is set."""
-        while True:
-            self.look()
-            if stopping.wait(every_seconds):
-                return
+        """Compare each ``every_seconds`` until ``stopping`` is set."""
+        repeat("comparison", self.compare_all, every_seconds, stopping, self._instruments.failed)
 
-    def look(self) -> None:
-        """Compare all repositories once and export what is found."""
+    def compare_all(self) -> None:
+        """Compare all repositories once and export what is found. One that fails does not stop the others."""
         registries = Registries(connections=4, patience_seconds=_PATIENCE_SECONDS)
-        compared = [self._compare(registries, name) for name in self._sides.repositories]
-        if all(compared):
+        complete: list[str] = []
+
+        def compare_one(name: str) -> None:
+            if self._compare(registries, name):
+                complete.append(name)
+
+        for name in self._sides.repositories:
+            attempt("comparison", partial(compare_one, name), self._instruments.failed)
+        if len(complete) == len(self._sides.repositories):
             self._instruments.compared_all.set(time.time())
         if self._dead_letters:
             try:
@@ -68,14 +75,15 @@ class Watch:
         """Compare one repository; says whether all of it could be."""
         source, destination = self._sides.pair(name)
         comparison = compare(registries, source, destination, blobs=False, jobs=2)
-        refused = self._refused(registries, source, comparison)
-        differing = [finding for finding in comparison.findings if finding.tag not in refused]
+        quarantined = self._quarantined(registries, source, comparison)
+        differing = [finding for finding in comparison.findings if finding not in quarantined]
         counts = Counter(finding.kind for finding in differing)
-        self._instruments.compared(name, counts, len(refused))
+        self._instruments.compared(name, counts, len({finding.tag for finding in quarantined}))
         for finding in differing:
             log.warning("%s %s:%s %s", finding.kind.value, finding.repository, finding.tag, finding.detail)
-        for tag in sorted(refused):
-            log.warning("QUARANTINED %s:%s is not signed as required", source.name, tag)
+        for finding in quarantined:
+            what = f" its attachment {finding.attachment}" if finding.attachment else ""
+            log.warning("QUARANTINED %s:%s%s is not signed as required", source.name, finding.tag, what)
         here, there = registries.repository(source), registries.repository(destination)
 
         def is_settled(digest: str, tag: str | None) -> bool:
@@ -88,23 +96,33 @@ class Watch:
         self._instruments.settle(name, is_settled)
         return not counts[Kind.UNREACHABLE]
 
-    def _refused(self, registries: Registries, source: Reference, comparison: Comparison) -> set[str]:
-        """Tags that the secondary lacks because their image is not signed as required."""
+    def _quarantined(
+        self, registries: Registries, source: Reference, comparison: Comparison
+    ) -> list[Finding]:
+        """What the secondary lacks because it is not signed as required: images, and attachments that run."""
         policy = self._policy
-        if policy is None:
-            return set()
+        lacking = [f for f in comparison.findings if f.kind in {Kind.MISSING, Kind.MISSING_ATTESTATION}]
+        if policy is None or not lacking:
+            return []
         view = RepositoryView(registries.repository(source))
+        refused = {tag: _refused(policy, view, tag) for tag in {finding.tag for finding in lacking}}
+        return [
+            finding
+            for finding in lacking
+            if (names := refused[finding.tag]) is None or finding.attachment in names
+        ]
 
-        def is_refused(tag: str) -> bool:
-            try:
-                found = view.repository.resolve(tag)
-                if found is not None:
-                    policy.check(view, view.graph(*found))
-            except CheckFailed:
-                return True
-            except KiloError:
-                return False
-            return False
 
-        missing = {finding.tag for finding in comparison.findings if finding.kind is Kind.MISSING}
-        return {tag for tag in missing if is_refused(tag)}
+def _refused(policy: Policy, view: RepositoryView, tag: str) -> set[str] | None:
+    """The tag's attachments that the policy refuses; None where it refuses the image itself."""
+    try:
+        found = view.repository.resolve(tag)
+        if found is None:
+            return set()
+        graph = view.graph(*found)
+        kept = graph.leave_out(policy.check(view, graph))
+    except CheckFailed as error:
+        return set() if isinstance(error, Unreadable | Untrustworthy) else None
+    except KiloError:
+        return set()
+    return {name for _, name, _ in graph.attachments()} - {name for _, name, _ in kept.attachments()}

@@ -22,7 +22,8 @@ from kilo.errors import KiloError
 from kilo.promotion.parity import Parity, check_parity, places_of
 from kilo.registry.client import Registries, Repository
 from kilo.registry.drift import compare
-from kilo.registry.manifest import OCI_INDEX, OCI_MANIFEST, Descriptor
+from kilo.registry.manifest import Descriptor
+from kilo.registry.media import OCI_INDEX, OCI_MANIFEST
 from kilo.registry.mirror import Sides
 from kilo.registry.pushing import attach, push_blob, push_manifest
 from kilo.registry.reference import Reference
@@ -160,7 +161,15 @@ def _sbom(repository: Repository, subject: Descriptor, architecture: str) -> dic
         {"name": name, "SPDXID": f"SPDXRef-{name}", "versionInfo": version, "downloadLocation": "NOASSERTION"}
         for name, version in (("kilo-tour", "1"), (f"base-{architecture}", "1"))
     ]
-    document = {"spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "name": "tour", "packages": packages}
+    document = {
+        "spdxVersion": "SPDX-2.3",
+        "dataLicense": "CC0-1.0",
+        "SPDXID": "SPDXRef-DOCUMENT",
+        "name": "tour",
+        "documentNamespace": f"https://example.com/tour/{architecture}",
+        "creationInfo": {"created": "2026-01-01T00:00:00Z", "creators": ["Tool: kilo"]},
+        "packages": packages,
+    }
     return _referrer(repository, subject, _SPDX, json.dumps(document).encode())
 
 

@@ -235,6 +235,13 @@ CASES = [
         {"repository": "kilo"},
     ),
     Case(
+        "MirrorErrors",
+        {'registry_mirror_errors_total{loop="comparison"}': "0+0.2x60"},
+        {'registry_mirror_errors_total{loop="comparison"}': "0x10 1x50"},
+        "The mirror worker keeps failing at comparison",
+        {"loop": "comparison"},
+    ),
+    Case(
         "MirrorNotCompared",
         {"registry_compared_last_success_timestamp_seconds": "0x500"},
         {"registry_compared_last_success_timestamp_seconds": "0x300 9000x200"},

@@ -149,6 +149,9 @@ class Shelf:
             if not part.get("urls")
         )
 
+    def has_blob(self, digest: str) -> bool:
+        return self._get(f"blobs/{digest}").status == 200
+
     def delete(self, digest: str, kind: str = "manifests") -> None:
         answer = _http.request("DELETE", f"{self.url}/v2/{self.repository}/{kind}/{digest}")
         assert answer.status in {202, 200}, answer.data

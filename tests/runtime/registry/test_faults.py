@@ -233,7 +233,7 @@ def test_a_login_stays_with_its_host(shelf: Shelves, proxied: Proxied) -> None:
     _, proxy = proxied(shelf("with"))
     for base_url in (proxy.url, proxy.url[:-1]):  # the second only begins as the proxy's address does
         transport = Transport("registry.test", base_url)
-        transport._authorizations[Scope("a", "pull")] = "Basic secret"  # pyright: ignore[reportPrivateUsage]
+        transport.authorizations.set(Scope("a", "pull"), "Basic secret")
         transport.send("GET", f"{proxy.url}/v2/", Scope("a", "pull"))
     assert proxy.authorizations == ["Basic secret", None]
 
@@ -264,7 +264,7 @@ def test_a_fallback_tag_that_may_not_move_says_what_to_do(shelf: Shelves, proxie
     proxy.rule = lambda method, path: Fault(status=409) if method == "PUT" and fallback in path else None
     [result] = sync(source, seen)
     assert isinstance(result.error, Rejected)
-    assert "before the image is first mirrored" in str(result.error)
+    assert "make its tags mutable for the mirror alone" in str(result.error)
     assert destination.digest("v1") == image["digest"]
 
 

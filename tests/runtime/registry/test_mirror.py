@@ -77,8 +77,15 @@ class Stage:
 
     def waiting(self) -> int:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        answer = self.queue.get_queue_attributes(QueueUrl=self.outputs.push_queue_url, AttributeNames=names)
-        return sum(int(value) for value in answer["Attributes"].values())
+
+        def count() -> int:
+            answer = self.queue.get_queue_attributes(
+                QueueUrl=self.outputs.push_queue_url, AttributeNames=names
+            )
+            return sum(int(value) for value in answer["Attributes"].values())
+
+        # One that becomes visible between the two counts is in neither.
+        return max(count(), count())
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.get_sample_value(name, {"repository": "app", **labels})
@@ -88,10 +95,12 @@ class Stage:
             sides = (Reference.parse(self.primary.name), Reference.parse(self.secondary.name))
             synchronizer.sync(*sides)
 
-    def run_until(self, done: Callable[[], bool], policy: SignaturePolicy | None = None) -> None:
+    def run_until(
+        self, done: Callable[[], bool], policy: SignaturePolicy | None = None, *, move_tags: bool = True
+    ) -> None:
         stopping = threading.Event()
         registries = Registries(patience_seconds=0.3)
-        with Synchronizer(registries=registries, policy=policy) as synchronizer:
+        with Synchronizer(registries=registries, policy=policy, move_tags=move_tags) as synchronizer:
             self.metrics = CollectorRegistry()
             self.instruments = MirrorMetrics(self.metrics, ("app",))
             worker = Mirror(self.outputs, synchronizer, self.instruments)
@@ -175,11 +184,11 @@ def test_a_push_that_somebody_else_mirrored_is_no_lag(stage: Stage) -> None:
     stage.run_until(lambda: stage.value("registry_mirror_copies_total", outcome="failed") is not None)
     stage.proxy.rule = lambda _method, _path: None
     watch = Watch(stage.outputs, stage.instruments)
-    watch.look()
+    watch.compare_all()
     assert (stage.value("registry_mirror_lag_seconds") or 0) > 0
     assert stage.value("registry_mirror_drift", finding="missing") == 1
     stage.sync_by_hand()
-    watch.look()
+    watch.compare_all()
     assert stage.value("registry_mirror_lag_seconds") == 0
     assert stage.value("registry_mirror_drift", finding="missing") == 0
 
@@ -194,7 +203,7 @@ def test_what_is_not_signed_is_quarantined_and_is_neither_lag_nor_missing(
     stage.run_until(lambda: stage.value(quarantined, outcome="quarantined") is not None, policy)
     assert stage.value("registry_mirror_lag_seconds") == 0
     assert stage.waiting() == 1, "its signature may be on its way"
-    Watch(stage.outputs, stage.instruments, policy).look()
+    Watch(stage.outputs, stage.instruments, policy).compare_all()
     assert stage.value("registry_mirror_drift", finding="quarantined") == 1
     assert stage.value("registry_mirror_drift", finding="missing") == 0
     assert stage.secondary.tags() == set()
@@ -202,7 +211,7 @@ def test_what_is_not_signed_is_quarantined_and_is_neither_lag_nor_missing(
 
 def test_parked_pushes_are_counted(stage: Stage) -> None:
     stage.queue.send_message(QueueUrl=stage.outputs.push_dead_letter_queue_url, MessageBody="parked")
-    Watch(stage.outputs, stage.instruments).look()
+    Watch(stage.outputs, stage.instruments).compare_all()
     assert stage.metrics.get_sample_value("registry_mirror_parked_pushes") == 1
 
 
@@ -213,11 +222,11 @@ def test_only_a_comparison_of_everything_counts(stage: Stage) -> None:
     name = "registry_compared_last_success_timestamp_seconds"
     watch = Watch(stage.outputs, stage.instruments)
     stage.proxy.rule = lambda _method, _path: Fault(status=403)
-    watch.look()
+    watch.compare_all()
     assert stage.metrics.get_sample_value(name) == 0
     stage.proxy.rule = lambda _method, _path: None
     begun = time.time()
-    watch.look()
+    watch.compare_all()
     assert (stage.metrics.get_sample_value(name) or 0) >= begun, "that the mirror lacks an image is a result"
 
 
@@ -255,3 +264,75 @@ def test_what_is_no_push_is_dropped_and_what_is_no_event_is_left(stage: Stage) -
 def test_a_bad_event_says_what_is_wrong(text: str, place: str) -> None:
     with pytest.raises(BadInput, match=f"push event: {place}"):
         PushEvent.parse(text)
+
+
+def test_no_failure_ends_the_comparison(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child of an index that is gone at the source is a finding; what nobody thought of is a failure."""
+    child = stage.primary.index(stage.primary.image(b"layer"))
+    stage.primary.index(child, tag="v1")
+    stage.sync_by_hand()
+    stage.primary.delete(child["digest"])
+    stopping = threading.Event()
+    watch = Watch(stage.outputs, stage.instruments)
+    thread = threading.Thread(target=watch.run, args=(0.05, stopping))
+    thread.start()
+
+    def wait_for(name: str, least: float, **labels: str) -> None:
+        deadline = time.monotonic() + 60
+        while (stage.metrics.get_sample_value(name, labels) or 0) < least:
+            assert thread.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    wait_for("registry_mirror_drift", 1, repository="app", finding="unreadable")
+    errors = "registry_mirror_errors_total"
+    assert stage.metrics.get_sample_value(errors, {"loop": "comparison"}) == 0
+    monkeypatch.setattr("kilo.registry.watch.compare", lambda *_, **__: 1 / 0)
+    wait_for(errors, 3, loop="comparison")
+    monkeypatch.undo()
+    stopping.set()
+    thread.join()
+
+
+def test_no_failure_ends_the_worker(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = stage.primary.image(b"layer", tag="v1")
+    stage.push_event(image["digest"], "v1")
+    left = [3]
+
+    def broken(self: Synchronizer, *arguments: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise ZeroDivisionError
+        return sync_push(self, *arguments)
+
+    sync_push = Synchronizer.sync_push
+    monkeypatch.setattr(Synchronizer, "sync_push", broken)
+    monkeypatch.setattr(mirror_module, "VISIBILITY_SECONDS", 1)
+    stage.run_until(lambda: stage.waiting() == 0)
+    assert stage.secondary.digest("v1") == image["digest"]
+    assert stage.metrics.get_sample_value("registry_mirror_errors_total", {"loop": "push"}) == 3
+
+
+def test_a_queue_that_can_not_be_read_is_tried_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror_module, "_QUEUE_BACK_OFF_SECONDS", 0.05)
+    image = stage.primary.image(b"layer", tag="v1")
+    url = stage.outputs.push_queue_url
+    stage.outputs = stage.outputs.model_copy(update={"push_queue_url": f"{url}-gone"})
+    errors = "registry_mirror_errors_total"
+    stage.run_until(lambda: (stage.metrics.get_sample_value(errors, {"loop": "queue"}) or 0) >= 3)
+    stage.outputs = stage.outputs.model_copy(update={"push_queue_url": url})
+    stage.push_event(image["digest"], "v1")
+    stage.run_until(lambda: stage.waiting() == 0)
+    assert stage.secondary.digest("v1") == image["digest"]
+
+
+def test_the_mirror_moves_no_tag(stage: Stage) -> None:
+    old = stage.secondary.image(b"old", tag="v1")
+    new = stage.primary.image(b"new", tag="v1")
+    stage.push_event(new["digest"], "v1")
+    stage.run_until(
+        lambda: stage.value("registry_mirror_copies_total", outcome="failed") is not None, move_tags=False
+    )
+    assert stage.secondary.digest("v1") == old["digest"]
+    Watch(stage.outputs, stage.instruments).compare_all()
+    assert stage.value("registry_mirror_drift", finding="drift") == 1

@@ -1,0 +1,545 @@
+"""What is wrong with one artifact, tag, header or answer is that one's finding, and nobody else's."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kilo.registry.client import Registries
+from kilo.registry.drift import Comparison, Kind, compare
+from kilo.registry.errors import AccessDenied, RegistryDown, Unreadable, Untrustworthy
+from kilo.registry.media import ACCEPTED
+from kilo.registry.reference import Reference
+from kilo.registry.sync import Synchronizer, TagResult
+from tests.runtime.registry.hostile import HostileRegistry, Reply, Request
+from tests.runtime.registry.images import INDEX, MANIFEST, Shelf, digest_of
+
+Shelves = Callable[[str], Shelf]
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+@pytest.fixture
+def hostile() -> Iterator[HostileRegistry]:
+    registry = HostileRegistry()
+    yield registry
+    registry.close()
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("kilo.registry.transport", "kilo.registry.blobs"):
+        monkeypatch.setattr(f"{module}.back_off_seconds", lambda _attempt: 0.01)
+
+
+def sync(source: HostileRegistry, destination: Shelf) -> dict[str, TagResult]:
+    with Synchronizer(registries=Registries(patience_seconds=10)) as synchronizer:
+        found = synchronizer.sync(Reference.parse(source.name), Reference.parse(destination.name))
+    return {result.name: result for result in found}
+
+
+def diff(source: HostileRegistry, destination: Shelf) -> Comparison:
+    registries = Registries(patience_seconds=5)
+    return compare(registries, Reference.parse(source.name), Reference.parse(destination.name))
+
+
+def kinds(source: HostileRegistry, destination: Shelf) -> dict[str, set[Kind]]:
+    found: dict[str, set[Kind]] = {}
+    for finding in diff(source, destination).findings:
+        found.setdefault(finding.tag, set()).add(finding.kind)
+    return found
+
+
+def nested(depth: int) -> Callable[[dict[str, Any]], bytes]:
+    return lambda image: json.dumps(image)[:-1].encode() + b',"x":' + b"[" * depth + b"]" * depth + b"}"
+
+
+def changed(**members: Any) -> Callable[[dict[str, Any]], bytes]:
+    return lambda image: json.dumps({**image, **members}).encode()
+
+
+def first_layer(**members: Any) -> Callable[[dict[str, Any]], bytes]:
+    return lambda image: json.dumps({**image, "layers": [{**image["layers"][0], **members}]}).encode()
+
+
+BAD_MANIFESTS: dict[str, Callable[[dict[str, Any]], bytes]] = {
+    "nested 9000 deep": nested(9000),
+    "nested 90000 deep": nested(90_000),
+    "layers that are a number": changed(layers=5),
+    "layers that are an object": changed(layers={"a": 1}),
+    "a layer that is a string": changed(layers=["sha256:" + "0" * 64]),
+    "a config that is a list": changed(config=[1]),
+    "no config": changed(config=None),
+    "annotations that are a list": first_layer(annotations=["x"]),
+    "an annotation that is a number": first_layer(annotations={"a": 1}),
+    "a media type that is a number": changed(mediaType=7),
+    "an artifact type that is an object": changed(artifactType={}),
+    "a subject that is a string": changed(subject="sha256:" + "0" * 64),
+    "a size that is true": first_layer(size=True),
+    "a size below zero": first_layer(size=-1),
+    "a size beyond 64 bits": first_layer(size=2**63),
+    "a digest with a path": first_layer(digest="sha256:../../" + "0" * 58),
+    "layers twice": lambda image: json.dumps(image)[:-1].encode() + b',"layers":[]}',
+    "layers in another case": lambda image: json.dumps(image)[:-1].encode() + b',"Layers":[]}',
+    "layers and manifests": changed(manifests=[]),
+    "no JSON": lambda image: b"not JSON",
+    "a list": lambda image: b"[]",
+    "not a number": first_layer(size=float("nan")),
+    "not UTF-8": lambda image: json.dumps(image).encode().replace(b'"schemaVersion"', b'"\xff\xfe"'),
+    "a number of 5000 digits": lambda image: json.dumps(image)[:-1].encode() + b',"x":' + b"9" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize("name", BAD_MANIFESTS)
+def test_a_malformed_manifest_is_its_own_finding(hostile: HostileRegistry, shelf: Shelves, name: str) -> None:
+    destination = shelf("with")
+    bad = BAD_MANIFESTS[name](hostile.document("bad"))
+    hostile.put(bad, "bad", MANIFEST)
+    for tag in ("a", "z"):
+        hostile.image(tag, tag)
+    results = sync(hostile, destination)
+    assert {tag: result.outcome for tag, result in results.items()} == {
+        "a": "copied",
+        "bad": "failed",
+        "z": "copied",
+    }
+    assert isinstance(results["bad"].error, Unreadable)
+    assert destination.tags() == {"a", "z"}
+    assert kinds(hostile, destination) == {"bad": {Kind.UNREADABLE}}
+
+
+def test_a_malformed_attachment_is_left_out_and_its_image_copied(
+    hostile: HostileRegistry, shelf: Shelves
+) -> None:
+    destination = shelf("with")
+    image = hostile.image("good", "v1")
+    good = hostile.image("sbom", subject=image)
+    bad = json.dumps({**hostile.document("bad"), "subject": image, "layers": 5}).encode()
+    broken = hostile.put(bad, media_type=MANIFEST)
+    [result] = sync(hostile, destination).values()
+    assert (result.outcome, result.error) == ("copied", None)
+    [left_out] = result.left_out
+    assert broken["digest"] in str(left_out)
+    assert destination.referrers(image["digest"]) == {good["digest"]}
+    assert kinds(hostile, destination) == {"v1": {Kind.UNREADABLE}}
+    [again] = sync(hostile, destination).values()
+    assert (again.outcome, len(again.left_out)) == ("present", 1)
+
+
+def test_what_a_list_falsely_calls_a_referrer_is_left_out(hostile: HostileRegistry, shelf: Shelves) -> None:
+    destination = shelf("with")
+    image, other = hostile.image("good", "v1"), hostile.image("other")
+    entries = [{**other, "mediaType": MANIFEST}]
+    hostile.index(*entries, tag=image["digest"].replace(":", "-"))
+    [result] = sync(hostile, destination).values()
+    assert result.outcome == "copied"
+    assert "does not refer to" in str(result.left_out[0])
+    assert destination.digest(other["digest"]) is None
+    assert kinds(hostile, destination) == {"v1": {Kind.UNREADABLE}}
+
+
+def test_one_bad_entry_of_a_list_of_referrers_costs_no_other(
+    hostile: HostileRegistry, shelf: Shelves
+) -> None:
+    destination = shelf("with")
+    image = hostile.image("good", "v1")
+    good = hostile.image("sbom", subject=image)
+    unknown = {"mediaType": "application/vnd.oci.artifact.manifest.v1+json", "digest": "sha256:" + "0" * 64}
+
+    def listed(request: Request) -> Reply | None:
+        if f"/referrers/{image['digest']}" not in request.path:
+            return None
+        entries = [{"digest": 5}, {**unknown, "size": 1}, good, "x"]
+        return Reply(200, json.dumps({"manifests": entries}).encode(), [("Content-Type", INDEX)])
+
+    hostile.rule = listed
+    [result] = sync(hostile, destination).values()
+    assert result.outcome == "copied"
+    assert len(result.left_out) == 3
+    assert destination.referrers(image["digest"]) == {good["digest"]}
+
+
+@pytest.mark.parametrize("entry", [5, None, {"a": 1}, "", "../../x", "a b", "\x1b[31mred"])
+def test_what_is_no_tag_is_reported_beside_those_that_are(
+    hostile: HostileRegistry, shelf: Shelves, entry: object
+) -> None:
+    destination = shelf("with")
+    hostile.image("v1", "v1")
+    body = json.dumps({"tags": ["v1", entry]}).encode()
+    hostile.rule = lambda request: Reply(200, body) if request.path.endswith("/tags/list") else None
+    results = sync(hostile, destination)
+    assert results["v1"].outcome == "copied"
+    assert isinstance(results["?"].error, Unreadable)
+    assert "\x1b" not in str(results["?"].error)
+    assert kinds(hostile, destination) == {"?": {Kind.UNREADABLE}}
+
+
+@pytest.mark.parametrize(
+    ("link", "next_query"),
+    [
+        ("<?n=1&last=v1>; rel=next", "n=1&last=v1"),
+        ('</v2/app/tags/list?last=v1>; title="x, <y>; rel=\\"z\\""; REL="prev next"', "last=v1"),
+        ('<list?last=v1>; rel="next", </first>; rel="first"', "last=v1"),
+        ('</first>; rel="first" , <./list?last=v1>; type="a"; rel="next"', "last=v1"),
+    ],
+)
+def test_a_list_goes_on_wherever_its_link_leads(hostile: HostileRegistry, link: str, next_query: str) -> None:
+    def pages(request: Request) -> Reply | None:
+        if not request.path.endswith("/tags/list"):
+            return None
+        if "last=" in request.query:
+            assert request.query == next_query
+            return Reply(200, b'{"tags": ["v2"]}')
+        return Reply(200, b'{"tags": ["v1"]}', [("Link", link)])
+
+    hostile.rule = pages
+    repository = Registries(patience_seconds=5).repository(Reference.parse(hostile.name))
+    assert repository.tags().names == {"v1", "v2"}
+
+
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [
+        ("<http://other.test/v2/app/tags/list?last=v1>; rel=next", "another host"),
+        ("<?last=v1; rel=next", "malformed"),
+        ("<?n=1000>; rel=next", "circles"),
+    ],
+)
+def test_a_list_that_can_not_be_followed_is_never_taken_as_whole(
+    hostile: HostileRegistry, link: str, why: str
+) -> None:
+    hostile.rule = lambda _: Reply(200, b'{"tags": ["v1"]}', [("Link", link)])
+    repository = Registries(patience_seconds=5).repository(Reference.parse(hostile.name))
+    with pytest.raises(Unreadable, match=why):
+        repository.tags()
+
+
+def test_a_list_without_end_is_given_up(hostile: HostileRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kilo.registry.client._PAGES_LIMIT", 20)
+    hostile.rule = lambda _: Reply(
+        200, b'{"tags": []}', [("Link", f"<?last={len(hostile.asked)}>; rel=next")]
+    )
+    repository = Registries(patience_seconds=5).repository(Reference.parse(hostile.name))
+    with pytest.raises(Unreadable, match="more than 20"):
+        repository.tags()
+    assert len(hostile.asked) == 20
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 406, 501])
+def test_a_registry_without_the_referrers_api_has_its_fallback_tags_read(
+    hostile: HostileRegistry, shelf: Shelves, status: int
+) -> None:
+    destination = shelf("with")
+    image = hostile.image("v1", "v1")
+    sbom = hostile.image("sbom", subject=image)
+    hostile.index(sbom, tag=image["digest"].replace(":", "-"))
+    hostile.rule = lambda request: Reply(status) if "/referrers/" in request.path else None
+    assert sync(hostile, destination)["v1"].outcome == "copied"
+    assert destination.referrers(image["digest"]) == {sbom["digest"]}
+
+
+TYPES = [
+    INDEX.upper(),
+    "application/vnd.oci.image.INDEX.v1+JSON",
+    f"{INDEX} ; charset=utf-8",
+    "application/json",
+    "application/octet-stream",
+    "text/plain; charset=utf-8",
+    "",
+]
+
+
+@pytest.mark.parametrize("own", [INDEX, None])
+@pytest.mark.parametrize("sent", TYPES)
+def test_an_index_is_one_however_it_is_sent(
+    hostile: HostileRegistry, shelf: Shelves, sent: str, own: str | None
+) -> None:
+    destination = shelf("with")
+    children = [hostile.image(name) for name in ("a", "b")]
+    document: dict[str, Any] = {"schemaVersion": 2, "manifests": children}
+    index = hostile.put(document | ({"mediaType": own} if own else {}), "v1", sent)
+    assert sync(hostile, destination)["v1"].outcome == "copied"
+    assert destination.digest("v1") == index["digest"]
+    assert destination.holds_whole("v1")
+    assert diff(hostile, destination).findings == ()
+    destination.delete(children[0]["digest"])
+    assert kinds(hostile, destination) == {"v1": {Kind.MISSING}}
+
+
+@pytest.mark.parametrize(
+    ("sent", "document", "named"),
+    [
+        (
+            "application/vnd.docker.distribution.manifest.v1+prettyjws",
+            {"schemaVersion": 1, "fsLayers": []},
+            "manifest.v1",
+        ),
+        ("application/vnd.oci.artifact.manifest.v1+json", {"blobs": []}, "artifact.manifest"),
+        ("application/vnd.example+json", {"layers": []}, "vnd.example"),
+        ("application/json", {"things": []}, "no known shape"),
+        (MANIFEST, {"mediaType": INDEX, "manifests": []}, "calls itself"),
+        (INDEX, {"config": {}, "layers": []}, "has config"),
+        (INDEX, {"manifests": [{"mediaType": "x/y", "digest": "sha256:" + "0" * 64, "size": 1}]}, "x/y"),
+    ],
+)
+def test_what_has_unknown_references_is_refused_by_name(
+    hostile: HostileRegistry, shelf: Shelves, sent: str, document: dict[str, Any], named: str
+) -> None:
+    destination = shelf("with")
+    hostile.put(document, "v1", sent)
+    error = sync(hostile, destination)["v1"].error
+    assert isinstance(error, Unreadable)
+    assert named in str(error)
+    assert destination.tags() == set()
+    [finding] = diff(hostile, destination).findings
+    assert finding.kind is Kind.UNREADABLE
+
+
+def test_a_child_that_is_not_what_its_index_says_is_refused(hostile: HostileRegistry, shelf: Shelves) -> None:
+    destination = shelf("with")
+    inner = hostile.index(hostile.image("a"))
+    top = hostile.index({**inner, "mediaType": MANIFEST}, tag="v1")
+    error = sync(hostile, destination)["v1"].error
+    assert "named as" in str(error)
+    assert destination.tags() == set()
+    for content in hostile.blobs.values():
+        destination.blob(content)
+    for digest, (content, _) in hostile.manifests.items():
+        destination.put(json.loads(content), "v1" if digest == top["digest"] else None)
+    assert destination.digest("v1") == top["digest"]
+    assert kinds(hostile, destination) == {"v1": {Kind.UNREADABLE}}
+
+
+@pytest.mark.parametrize("there", ["with", "without"])
+def test_a_build_cache_is_copied_with_its_blobs(hostile: HostileRegistry, shelf: Shelves, there: str) -> None:
+    destination = shelf(there)
+    layer = hostile.blob(os.urandom(500), LAYER)
+    config = hostile.blob(b'{"layers": []}', "application/vnd.buildkit.cacheconfig.v0")
+    cache = hostile.index(layer, config, tag="cache")
+    if there == "with":
+        # go-containerregistry takes an index's entries for manifests, so it refuses what BuildKit makes.
+        assert "refuse" in str(sync(hostile, destination)["cache"].error or "refuse")
+        return
+    assert sync(hostile, destination)["cache"].outcome == "copied"
+    assert destination.digest("cache") == cache["digest"]
+    for entry in (layer, config):
+        assert destination.has_blob(entry["digest"])
+    assert diff(hostile, destination).findings == ()
+    destination.delete(layer["digest"], kind="blobs")
+    assert kinds(hostile, destination) == {"cache": {Kind.MISSING}}
+
+
+def test_indexes_in_indexes_have_an_end(hostile: HostileRegistry, shelf: Shelves) -> None:
+    destination = shelf("with")
+    top = hostile.image("bottom")
+    for _ in range(2000):
+        top = hostile.index(top)
+    hostile.index(top, tag="deep")
+    hostile.image("fine", "fine")
+    results = sync(hostile, destination)
+    assert "levels below" in str(results["deep"].error)
+    assert results["fine"].outcome == "copied"
+
+
+def test_attachments_of_attachments_have_an_end(hostile: HostileRegistry, shelf: Shelves) -> None:
+    destination = shelf("with")
+    image = subject = hostile.image("v1", "v1")
+    for number in range(50):
+        subject = hostile.image(f"attachment {number}", subject=subject)
+    result = sync(hostile, destination)["v1"]
+    assert result.outcome == "copied"
+    assert "levels below" in str(result.left_out[0])
+    assert destination.digest("v1") == image["digest"]
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_manifest_of_three_gigabytes_is_not_read(
+    hostile: HostileRegistry, shelf: Shelves, declared: bool
+) -> None:
+    destination = shelf("with")
+    image = hostile.image("huge", "huge")
+    hostile.image("fine", "fine")
+    sent = [0]
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(3000):
+            sent[0] += 1_000_000
+            yield b" " * 1_000_000
+
+    def huge(request: Request) -> Reply | None:
+        asked = request.path.rpartition("/")[2]
+        if request.method == "GET" and "/manifests/" in request.path and asked in {"huge", image["digest"]}:
+            headers = [("Content-Type", MANIFEST)]
+            if declared:
+                headers.append(("Content-Length", "3000000000"))
+            return Reply(200, headers=headers, pieces=endless)
+        return None
+
+    hostile.rule = huge
+    results = sync(hostile, destination)
+    assert "at most 4194304 are read" in str(results["huge"].error)
+    assert results["fine"].outcome == "copied"
+    assert sent[0] < 100_000_000
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "1e3", "9" * 30, "+5"])
+def test_a_content_length_that_is_no_number_is_a_finding(
+    hostile: HostileRegistry, shelf: Shelves, length: str
+) -> None:
+    destination = shelf("with")
+    for tag in ("bad", "fine"):
+        hostile.image(tag, tag)
+    layer = json.loads(hostile.manifests[hostile.tags["bad"]][0])["layers"][0]["digest"]
+
+    def spoilt(request: Request) -> Reply | None:
+        if layer in request.path and request.method == "GET":
+            return Reply(200, hostile.blobs[layer], [("Content-Length", length), ("Connection", "close")])
+        return None
+
+    hostile.rule = spoilt
+    results = sync(hostile, destination)
+    assert isinstance(results["bad"].error, Unreadable | Untrustworthy | RegistryDown)
+    assert results["fine"].outcome == "copied"
+
+
+@pytest.mark.parametrize("cut_after", [1000, 1_500_001])
+def test_a_source_that_breaks_off_and_ignores_ranges_is_given_up(
+    hostile: HostileRegistry, shelf: Shelves, cut_after: int
+) -> None:
+    destination = shelf("with")
+    layer = os.urandom(3_000_000)
+    document = {**hostile.document("x"), "layers": [hostile.blob(layer, LAYER)]}
+    hostile.put(document, "v1")
+
+    def breaks(request: Request) -> Reply | None:
+        if digest_of(layer) not in request.path or request.method != "GET":
+            return None
+        if "range" in request.headers:
+            return Reply(200, pieces=lambda: (layer[:cut_after],))
+        return Reply(200, headers=[("Content-Length", str(len(layer)))], pieces=lambda: (layer[:1_500_000],))
+
+    hostile.rule = breaks
+    error = sync(hostile, destination)["v1"].error
+    assert isinstance(error, Untrustworthy | RegistryDown)
+    assert hostile.count(digest_of(layer)) < 40
+
+
+def test_a_source_that_trickles_is_given_up(
+    hostile: HostileRegistry, shelf: Shelves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = shelf("with")
+    layer = os.urandom(100_000)
+    hostile.put({**hostile.document("x"), "layers": [hostile.blob(layer, LAYER)]}, "v1")
+    monkeypatch.setattr("kilo.registry.blobs.longest_seconds", lambda *_: 0.5)
+    going_on = threading.Event()
+
+    def trickle() -> Iterator[bytes]:
+        for number in range(len(layer)):
+            going_on.wait(0.02)
+            yield layer[number : number + 1]
+
+    def slow(request: Request) -> Reply | None:
+        if digest_of(layer) in request.path and request.method == "GET":
+            return Reply(200, headers=[("Content-Length", str(len(layer)))], pieces=trickle)
+        return None
+
+    hostile.rule = slow
+    assert "came in time" in str(sync(hostile, destination)["v1"].error)
+    going_on.set()
+
+
+@pytest.mark.parametrize("asked", ["0", "-5", "1.5", "soon", "Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_a_registry_that_asks_for_no_wait_gets_one(
+    hostile: HostileRegistry, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setattr("kilo.registry.transport.back_off_seconds", lambda _attempt: 0.1)
+    hostile.rule = lambda _: Reply(503, headers=[("Retry-After", asked)])
+    with pytest.raises(RegistryDown):
+        Registries(patience_seconds=1).repository(Reference.parse(hostile.name)).tags()
+    assert len(hostile.asked) <= 10
+
+
+def test_a_registry_that_asks_for_ten_years_is_asked_again(
+    hostile: HostileRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kilo.registry.transport.LONGEST_PAUSE_SECONDS", 0.3)
+    hostile.image("v1", "v1")
+    ten_years = Reply(429, headers=[("Retry-After", "315360000")])
+    hostile.rule = lambda _: ten_years if len(hostile.asked) == 1 else None
+    repository = Registries(patience_seconds=10).repository(Reference.parse(hostile.name))
+    assert repository.tags().names == {"v1"}
+
+
+def logged_in(directory: Path, host: str) -> str:
+    (directory / "docker").mkdir(exist_ok=True)
+    auth = base64.b64encode(b"me:s3cret").decode()
+    (directory / "docker" / "config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+    return auth
+
+
+@pytest.mark.parametrize(
+    "challenges",
+    [
+        ['Bearer realm="http://HOST/token",service="s"'],
+        ['bearer Realm="http://HOST/token" , SERVICE=s'],
+        ['Basic realm="x, y", Bearer realm="http://HOST/token",service="s"'],
+        ["Negotiate", 'Bearer realm="http://HOST/token",service="s"'],
+        ['Negotiate dG9rZW4=, Bearer realm="http://HOST/token",service="s",error="a, b=c"'],
+        ['Bearer realm="http://HOST/token?account=x",service="s"'],
+    ],
+)
+def test_a_login_is_found_in_whatever_is_offered(
+    hostile: HostileRegistry, tmp_path: Path, challenges: list[str]
+) -> None:
+    hostile.image("v1", "v1")
+    headers = [("WWW-Authenticate", text.replace("HOST", hostile.host)) for text in challenges]
+
+    def asks(request: Request) -> Reply | None:
+        if request.path == "/token":
+            return Reply(200, b'{"token": "T"}')
+        return None if request.headers.get("authorization") == "Bearer T" else Reply(401, headers=headers)
+
+    hostile.rule = asks
+    auth = logged_in(tmp_path, hostile.host)
+    repository = Registries(patience_seconds=5).repository(Reference.parse(hostile.name))
+    assert repository.tags().names == {"v1"}
+    [token] = [request for request in hostile.asked if request.path == "/token"]
+    assert token.headers["authorization"] == f"Basic {auth}"
+    assert "scope=repository%3Aapp%3Apull" in token.query
+    assert "service=s" in token.query
+    assert ("account=x&" in token.query) == ("account" in challenges[0])
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b'{"token": 5}', b'{"token": "a\\r\\nb: c"}', b"[" * 9000, b'{"token": ""}']
+)
+def test_a_token_that_is_none_is_access_denied(hostile: HostileRegistry, body: bytes) -> None:
+    challenge = f'Bearer realm="http://{hostile.host}/token",service="s"'
+    hostile.rule = lambda request: (
+        Reply(200, body)
+        if request.path == "/token"
+        else Reply(401, headers=[("WWW-Authenticate", challenge)])
+    )
+    with pytest.raises(AccessDenied, match="no token"):
+        Registries(patience_seconds=2).repository(Reference.parse(hostile.name)).tags()
+
+
+@pytest.mark.parametrize("realm", ["/token", "ftp://x/y", "http://[", "file:///etc/passwd", ""])
+def test_a_realm_that_is_no_url_is_access_denied(hostile: HostileRegistry, realm: str) -> None:
+    challenge = f'Bearer realm="{realm}",service="s"'
+    hostile.rule = lambda _: Reply(401, headers=[("WWW-Authenticate", challenge)])
+    with pytest.raises(AccessDenied):
+        Registries(patience_seconds=2).repository(Reference.parse(hostile.name)).tags()
+
+
+def test_general_types_are_asked_for_by_name(hostile: HostileRegistry) -> None:
+    hostile.image("v1", "v1")
+    repository = Registries(patience_seconds=2).repository(Reference.parse(hostile.name))
+    assert repository.resolve("v1")
+    assert hostile.asked[-1].headers["accept"] == ACCEPTED
