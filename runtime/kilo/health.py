@@ -13,9 +13,11 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-
 from kilo.errors import BadInput
+from kilo.extras import requires
+
+with requires():
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 ADDRESS_VARIABLE = "POD_IP"
 

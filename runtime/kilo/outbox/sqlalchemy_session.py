@@ -23,13 +23,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, event, text
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
-
 from kilo.errors import BadInput
+from kilo.extras import requires
 from kilo.outbox.enqueue import COLUMNS, Enqueued, Event, explained, lock_order, values_of
+
+with requires("sqlalchemy"):
+    from sqlalchemy import Connection, event, text
+    from sqlalchemy.exc import IntegrityError
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+    from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
 
 _KEY = "kilo_outbox"
 _INSERT = text(

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg_pool import AsyncConnectionPool
 
+from kilo.health import Health
 from kilo.ingest.app import make_app
 from kilo.ingest.store import EventStore
-from kilo.service import Health
 from tests.events import make_outputs
 from tests.runtime.consumer.support import Plain
 

@@ -16,12 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Text
-from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeDecorator
-
+from kilo.extras import requires
 from kilo.fle.cipher import FieldCipher
 from kilo.fle.formats import RowId
+
+with requires("sqlalchemy"):
+    from sqlalchemy import Text
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.types import TypeDecorator
 
 
 @dataclass(frozen=True, slots=True)
