@@ -11,6 +11,8 @@ Events: small images pushed ten a second to a registry whose push events go thro
 to ``kilo registry mirror``; from the push's answer until the secondary has the tag, which comes last.
 
     make bench NAME=mirror ARGS="--megabytes 1000 --tags 1000"
+
+``--before CHECKOUT`` measures an earlier version in the same run.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from tests.runtime.registry.programs import program
 from tests.runtime.registry.proxy import Proxy
 
 KILO = [sys.executable, "-c", "from kilo.cli import main; raise SystemExit(main())", "registry"]
+BEFORE = "kilo before"
 PLATFORMS, LAYERS = 2, 4
 SAMPLE = 50
 PUSHES_PER_SECOND = 10
@@ -73,14 +76,20 @@ class Tool:
     every: Command | None = None
 
 
-def tools(directory: Path) -> dict[str, Tool]:
+def _kilo(*prefix: str) -> Tool:
+    command = [*prefix, *KILO, "sync", "--json"]
+    return Tool(
+        lambda here, there, tag: [*command, f"{here.name}:{tag}", there.name],
+        lambda here, there, _: [*command, here.name, there.name],
+    )
+
+
+def tools(directory: Path, before: Path | None) -> dict[str, Tool]:
     """The tools that are there, kilo first."""
     crane, oras, regctl = str(toolchain.path("crane")), program("oras"), program("regctl")
     found = {
-        "kilo": Tool(
-            lambda here, there, tag: [*KILO, "sync", "--json", f"{here.name}:{tag}", there.name],
-            lambda here, there, _: [*KILO, "sync", "--json", here.name, there.name],
-        ),
+        "kilo": _kilo(),
+        **({BEFORE: _kilo("env", f"PYTHONPATH={before / 'runtime'}")} if before else {}),
         "crane copy": Tool(
             lambda here, there, tag: [crane, "copy", f"{here.name}:{tag}", f"{there.name}:{tag}"]
         ),
@@ -159,6 +168,7 @@ def main() -> None:
     parser.add_argument("--tags", type=int, default=200)
     parser.add_argument("--pushes", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--before", type=Path, help="a checkout of an earlier version, measured beside")
     arguments = parser.parse_args()
     ratios: dict[str, float] = {}
     measured: dict[str, Any] = {}
@@ -167,7 +177,7 @@ def main() -> None:
         os.environ["DOCKER_CONFIG"] = name
         directory = Path(name)
         with _registry(directory / "source") as source:
-            setting = Setting(source, tools(directory), directory, arguments.rounds, ratios)
+            setting = Setting(source, tools(directory, arguments.before), directory, arguments.rounds, ratios)
             measured["cold"] = cold(setting, arguments.megabytes)
             measured["nothing_to_do"] = nothing_to_do(setting, arguments.tags)
         measured["events"] = events(directory, arguments.pushes, ratios)
@@ -175,7 +185,15 @@ def main() -> None:
     if not shutil.which("skopeo"):
         lines.append("- skopeo is not installed on this machine, so it was not measured")
     text = "### Ratios, each better the larger\n\n" + "\n".join(lines) + "\n"
-    save("mirror", {"ratios": ratios, "arguments": vars(arguments), "measured": measured}, text)
+    save(
+        "mirror",
+        {
+            "ratios": ratios,
+            "arguments": {k: str(v) for k, v in vars(arguments).items()},
+            "measured": measured,
+        },
+        text,
+    )
 
 
 @contextmanager
@@ -208,7 +226,7 @@ def cold(setting: Setting, megabytes: int) -> dict[str, Any]:
                 referrers[name] = sum(len(there.referrers(part["digest"])) for part in (*children, index))
             shutil.rmtree(setting.directory / "cold")
     seconds = {name: statistics.median(cost.seconds for cost in each) for name, each in costs.items()}
-    fastest = min(value for name, value in seconds.items() if name != "kilo")
+    fastest = min(value for name, value in seconds.items() if name not in {"kilo", BEFORE})
     peak = max(cost.peak_megabytes for cost in costs["kilo"])
     setting.ratios["cold: fastest other's seconds over kilo's"] = round(fastest / seconds["kilo"], 2)
     setting.ratios["cold: 100 MB over kilo's peak memory"] = round(100 / peak, 2)
@@ -263,7 +281,7 @@ def nothing_to_do(setting: Setting, tags: int) -> dict[str, Any]:
             setting.ratios[f"nothing to do: {name}'s seconds over kilo's"] = round(
                 median[name] / median["kilo"], 2
             )
-    fewest = min(value for name, value in requests.items() if name != "kilo")
+    fewest = min(value for name, value in requests.items() if name not in {"kilo", BEFORE})
     setting.ratios["nothing to do: fewest other requests over kilo's"] = round(fewest / requests["kilo"], 2)
     show(
         f"Nothing to do for {tags} tags, median of {setting.rounds}",
