@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness import measure
-from kilo.promotion.parity import Place, check_parity
+from kilo.promotion.parity import RegistryLocation, check_parity
 from kilo.registry.client import Registries
 from kilo.registry.reference import Reference
 from kilo.registry.signatures import SignaturePolicy
@@ -117,7 +117,7 @@ def test_every_tool_finds_everything_on_the_mirrored_side(
         assert found[0]
 
     places = [
-        Place("test", side, side, shelf.name.rpartition("/")[0])
+        RegistryLocation("test", side, side, shelf.name.rpartition("/")[0])
         for side, shelf in (("here", source), ("there", destination))
     ]
     parity = check_parity("app:v1", places, signers, Registries())

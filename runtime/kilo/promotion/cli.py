@@ -13,7 +13,7 @@ from rich.console import Console
 from kilo.contract import SignersOutputs, StackOutputs, load_outputs
 from kilo.errors import BadInput, CheckFailed, Unreachable
 from kilo.promotion import report
-from kilo.promotion.parity import check_parity, places_of
+from kilo.promotion.parity import check_parity, registry_locations
 from kilo.promotion.plan import images_of
 from kilo.registry.client import Registries
 from kilo.registry.drift import Kind
@@ -82,7 +82,7 @@ def parity(
     Signatures are verified with the key or identity given, or else with the stages' own signers.
     """
     compared = [load_outputs(file) for file in stages] if stages else [load_outputs()]
-    places = places_of(compared)
+    places = registry_locations(compared)
     if not images and not plan:
         msg = "nothing to compare: name an image (NAME:TAG), or a plan with --plan"
         raise BadInput(msg)

@@ -16,7 +16,7 @@ from kilo.registry.signers import Signers
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RegistryLocation:
     """One registry of one stage."""
 
     stage: str
@@ -33,7 +33,7 @@ class Difference:
     """How an image in one place differs from the same image in the first place."""
 
     image: str
-    place: Place
+    place: RegistryLocation
     kind: Kind
     detail: str
 
@@ -48,14 +48,14 @@ class Parity:
 
     image: str
     digest: str
-    places: tuple[Place, ...]
+    places: tuple[RegistryLocation, ...]
     claims: int
     differences: tuple[Difference, ...]
 
 
-def places_of(stages: Sequence[StackOutputs]) -> tuple[Place, ...]:
+def registry_locations(stages: Sequence[StackOutputs]) -> tuple[RegistryLocation, ...]:
     """Every registry of the stages, each registry once."""
-    found: dict[str, Place] = {}
+    found: dict[str, RegistryLocation] = {}
     for outputs in stages:
         registries = outputs.registries
         for side, registry in (
@@ -63,11 +63,15 @@ def places_of(stages: Sequence[StackOutputs]) -> tuple[Place, ...]:
             ("secondary", registries.secondary),
             *(("replica", replica) for replica in registries.replicas),
         ):
-            found.setdefault(registry.url, Place(outputs.stage, side, registry.location, registry.url))
+            found.setdefault(
+                registry.url, RegistryLocation(outputs.stage, side, registry.location, registry.url)
+            )
     return tuple(found.values())
 
 
-def check_parity(image: str, places: Sequence[Place], signers: Signers, registries: Registries) -> Parity:
+def check_parity(
+    image: str, places: Sequence[RegistryLocation], signers: Signers, registries: Registries
+) -> Parity:
     """Compare ``image`` (NAME:TAG or NAME@DIGEST below every registry's URL); failures are differences.
 
     Raises:
@@ -78,7 +82,7 @@ def check_parity(image: str, places: Sequence[Place], signers: Signers, registri
         msg = f"{image}: expected NAME:TAG or NAME@DIGEST, the name as below the registries' URLs"
         raise BadInput(msg)
     references = {place: Reference.parse(f"{place.url}/{name}:{tag}") for place in places}
-    known: dict[Place, Evidence] = {}
+    known: dict[RegistryLocation, Evidence] = {}
     differences: list[Difference] = []
     for place, reference in references.items():
         try:
@@ -97,7 +101,7 @@ def check_parity(image: str, places: Sequence[Place], signers: Signers, registri
     return Parity(image, expected.digest, tuple(places), len(expected.claims), tuple(differences))
 
 
-def _compare(first: Place, expected: Evidence, found: Evidence) -> list[tuple[Kind, str]]:
+def _compare(first: RegistryLocation, expected: Evidence, found: Evidence) -> list[tuple[Kind, str]]:
     if expected.digest != found.digest:
         return [(Kind.DRIFT, f"{found.digest} here, {expected.digest} at {first}")]
     differences = [

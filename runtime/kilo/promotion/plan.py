@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kilo.errors import BadInput
-from kilo.promotion.parity import Place
+from kilo.promotion.parity import RegistryLocation
 
 
-def images_of(plan: Path, places: Sequence[Place]) -> list[str]:
+def images_of(plan: Path, places: Sequence[RegistryLocation]) -> list[str]:
     """Find every image below one of the registries, by its name there, each once.
 
     Args:

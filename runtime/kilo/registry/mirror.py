@@ -62,49 +62,49 @@ class MirrorMetrics:
         self._lock = threading.Lock()
         self._waiting: dict[str, dict[tuple[str, str | None], float]] = {name: {} for name in repositories}
         for name in repositories:
-            self.lag.labels(name).set_function(lambda name=name: self._oldest_age(name))
+            self.lag.labels(name).set_function(lambda name=name: self._oldest_waiting_age_seconds(name))
 
-    def failed(self, loop: str) -> None:
+    def count_failure(self, loop: str) -> None:
         """Count a failure that ``loop`` survived."""
         self.errors.labels(loop).inc()
 
-    def seen(self, repository: str, event: PushEvent) -> None:
+    def count_waiting(self, repository: str, event: PushEvent) -> None:
         """Count a push as waiting from the moment it was made."""
         with self._lock:
             key = (event.detail.digest, event.detail.tag)
             self._waiting.setdefault(repository, {}).setdefault(key, event.time.timestamp())
 
-    def mirrored(self, repository: str, event: PushEvent, result: TagResult) -> None:
+    def count_mirrored(self, repository: str, event: PushEvent, result: TagResult) -> None:
         """Count a push that is whole in the secondary."""
         with self._lock:
             self._waiting.get(repository, {}).pop((event.detail.digest, event.detail.tag), None)
         self.duration.labels(repository).observe(max(0.0, time.time() - event.time.timestamp()))
         self.sent_bytes.labels(repository).inc(result.copied.sent_bytes)
 
-    def decided(self, repository: str, event: PushEvent) -> None:
+    def drop_waiting(self, repository: str, event: PushEvent) -> None:
         """Stop counting a push that is not to be copied: its image is not signed as required."""
         with self._lock:
             self._waiting.get(repository, {}).pop((event.detail.digest, event.detail.tag), None)
 
-    def settle(self, repository: str, is_settled: Callable[[str, str | None], bool]) -> None:
+    def drop_mirrored(self, repository: str, is_mirrored: Callable[[str, str | None], bool]) -> None:
         """Stop counting pushes that somebody else brought over: another worker, the sweep, a person.
 
-        ``is_settled`` is asked with the digest and tag of each push that counts as waiting.
+        ``is_mirrored`` is asked with the digest and tag of each push that counts as waiting.
         """
         with self._lock:
             waiting = list(self._waiting.get(repository, {}))
         for digest, tag in waiting:
-            if is_settled(digest, tag):
+            if is_mirrored(digest, tag):
                 with self._lock:
                     self._waiting[repository].pop((digest, tag), None)
 
-    def compared(self, repository: str, counts: Mapping[Kind, int], quarantined: int) -> None:
+    def export_findings(self, repository: str, counts: Mapping[Kind, int], quarantined: int) -> None:
         """Export what a comparison found."""
         for kind in Kind:
             self.drift.labels(repository, kind.label).set(counts.get(kind, 0))
         self.drift.labels(repository, "quarantined").set(quarantined)
 
-    def _oldest_age(self, repository: str) -> float:
+    def _oldest_waiting_age_seconds(self, repository: str) -> float:
         with self._lock:
             oldest = min(self._waiting[repository].values(), default=None)
         return max(0.0, time.time() - oldest) if oldest is not None else 0.0
@@ -163,11 +163,13 @@ class Mirror:
         """Work until ``stopping`` is set; what is under way then is finished first."""
         with ThreadPoolExecutor(self._jobs, thread_name_prefix="push") as executor:
             while not stopping.is_set():
-                if not attempt("queue", lambda: self._take(executor, stopping), self._metrics.failed):
+                if not attempt(
+                    "queue", lambda: self._receive_messages(executor, stopping), self._metrics.count_failure
+                ):
                     self.ready = False
                     stopping.wait(_QUEUE_BACK_OFF_SECONDS)
 
-    def _take(self, executor: ThreadPoolExecutor, stopping: threading.Event) -> None:
+    def _receive_messages(self, executor: ThreadPoolExecutor, stopping: threading.Event) -> None:
         """Take as many messages as there are hands free, and begin their copies."""
         self._under_way = [work for work in self._under_way if not work.done()]
         free = self._jobs - len(self._under_way)
@@ -184,11 +186,14 @@ class Mirror:
         self.ready = True
         for message in answer.get("Messages", []):
             work = executor.submit(
-                attempt, "push", lambda message=message: self._work(message), self._metrics.failed
+                attempt,
+                "push",
+                lambda message=message: self._handle_message(message),
+                self._metrics.count_failure,
             )
             self._under_way.append(work)
 
-    def _work(self, message: dict[str, Any]) -> None:
+    def _handle_message(self, message: dict[str, Any]) -> None:
         """Mirror one message's push, and delete the message; one that fails comes back by itself."""
         handle = message["ReceiptHandle"]
         event = PushEvent.parse(message["Body"])
@@ -202,12 +207,12 @@ class Mirror:
 
     def _mirror(self, event: PushEvent, keep: Callable[[], None]) -> bool:
         name = self._sides.name_of(event.detail.repository)
-        self._metrics.seen(name, event)
+        self._metrics.count_waiting(name, event)
         source, destination = self._sides.pair(name)
         stop = threading.Event()
         every = VISIBILITY_SECONDS / 3
         keeper = threading.Thread(
-            target=repeat, args=("visibility", keep, every, stop, self._metrics.failed), daemon=True
+            target=repeat, args=("visibility", keep, every, stop, self._metrics.count_failure), daemon=True
         )
         keeper.start()
         try:
@@ -224,14 +229,14 @@ class Mirror:
         for error in result.left_out:
             log.warning("left out of %s %s: %s", name, event.detail.tag or event.detail.digest, error)
         if result.outcome in {"quarantined", "deferred"}:
-            self._metrics.decided(name, event)
+            self._metrics.drop_waiting(name, event)
         if result.error is not None:
             log.warning("%s %s %s after %.1f s: %s", *fields, result.error)
             return False
         if result.outcome == "deferred":
             log.info("%s %s %s after %.1f s", *fields)
             return True
-        self._metrics.mirrored(name, event, result)
+        self._metrics.count_mirrored(name, event, result)
         log.info("%s %s %s after %.1f s", *fields)
         return True
 

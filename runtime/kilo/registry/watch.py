@@ -47,7 +47,7 @@ class Watch:
 
     def run(self, every_seconds: float, stopping: threading.Event) -> None:
         """Compare each ``every_seconds`` until ``stopping`` is set."""
-        repeat("comparison", self.compare_all, every_seconds, stopping, self._instruments.failed)
+        repeat("comparison", self.compare_all, every_seconds, stopping, self._instruments.count_failure)
 
     def compare_all(self) -> None:
         """Compare all repositories once and export what is found. One that fails does not stop the others."""
@@ -59,7 +59,7 @@ class Watch:
                 complete.append(name)
 
         for name in self._sides.repositories:
-            attempt("comparison", partial(compare_one, name), self._instruments.failed)
+            attempt("comparison", partial(compare_one, name), self._instruments.count_failure)
         if len(complete) == len(self._sides.repositories):
             self._instruments.compared_all.set(time.time())
         if self._dead_letters:
@@ -78,7 +78,7 @@ class Watch:
         quarantined = self._quarantined(registries, source, comparison)
         differing = [finding for finding in comparison.findings if finding not in quarantined]
         counts = Counter(finding.kind for finding in differing)
-        self._instruments.compared(name, counts, len({finding.tag for finding in quarantined}))
+        self._instruments.export_findings(name, counts, len({finding.tag for finding in quarantined}))
         for finding in differing:
             log.warning("%s %s:%s %s", finding.kind.value, finding.repository, finding.tag, finding.detail)
         for finding in quarantined:
@@ -86,14 +86,14 @@ class Watch:
             log.warning("QUARANTINED %s:%s%s is not signed as required", source.name, finding.tag, what)
         here, there = registries.repository(source), registries.repository(destination)
 
-        def is_settled(digest: str, tag: str | None) -> bool:
+        def is_mirrored(digest: str, tag: str | None) -> bool:
             try:
                 found = there.resolve(tag or digest)
                 return (found is not None and found[0] == digest) or here.resolve(tag or digest) is None
             except KiloError:
                 return False
 
-        self._instruments.settle(name, is_settled)
+        self._instruments.drop_mirrored(name, is_mirrored)
         return not counts[Kind.UNREACHABLE]
 
     def _quarantined(

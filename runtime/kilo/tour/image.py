@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from kilo.contract import StackOutputs
 from kilo.errors import KiloError
-from kilo.promotion.parity import Parity, check_parity, places_of
+from kilo.promotion.parity import Parity, check_parity, registry_locations
 from kilo.registry.client import Registries, Repository
 from kilo.registry.drift import compare
 from kilo.registry.manifest import Descriptor
@@ -96,7 +96,7 @@ def push_and_compare(
             time.sleep(_POLL_SECONDS)
     progress(f"comparing {name}:{tag}")
     signers = Signers(Keys([key.public_key()]))
-    parity = check_parity(f"{name}:{tag}", places_of([outputs]), signers, registries)
+    parity = check_parity(f"{name}:{tag}", registry_locations([outputs]), signers, registries)
     return Mirrored(f"{name}:{tag}", digest, attestations, tag_lag, whole_lag, missing, parity)
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from kilo.cli import main
 from kilo.errors import BadInput
 from kilo.promotion import report
-from kilo.promotion.parity import Parity, Place, check_parity, places_of
+from kilo.promotion.parity import Parity, RegistryLocation, check_parity, registry_locations
 from kilo.promotion.plan import images_of
 from kilo.registry.client import Registries
 from kilo.registry.drift import Kind
@@ -70,7 +70,7 @@ class Signer:
 def check(one: Shelf, two: Shelf, *keys: Path) -> Parity:
     shelves = {"primary": one, "secondary": two}
     # Both repositories stand for the same name below two registries.
-    places = [Place("test", side, "here", shelf.name) for side, shelf in shelves.items()]
+    places = [RegistryLocation("test", side, "here", shelf.name) for side, shelf in shelves.items()]
     return check_parity(
         "x:v1", places, Signers.of_files(keys, None, None, None), Registries(patience_seconds=0.5)
     )
@@ -181,7 +181,7 @@ def test_sboms_attached_as_cosign_tags_are_compared_too(pair: tuple[Shelf, Shelf
 
 def test_a_bad_image_name_is_a_mistake_not_a_difference(pair: tuple[Shelf, Shelf]) -> None:
     for name in ("x", ":v1", "X:v1", "x:"):
-        places = [Place("test", "primary", "here", parent(pair[0]).name)]
+        places = [RegistryLocation("test", "primary", "here", parent(pair[0]).name)]
         with pytest.raises(BadInput):
             check_parity(name, places, Signers(), Registries(patience_seconds=0.5))
 
@@ -222,7 +222,9 @@ def test_what_is_not_signed_as_required_is_quarantined(pair: tuple[Shelf, Shelf]
 
 
 def test_a_plan_says_which_images_it_would_run(tmp_path: Path) -> None:
-    places = [Place("prod", side, "here", f"{side}.test/kilo") for side in ("primary", "secondary")]
+    places = [
+        RegistryLocation("prod", side, "here", f"{side}.test/kilo") for side in ("primary", "secondary")
+    ]
     running = ("primary.test/kilo/shop/orders:v1", "secondary.test/kilo/shop/pay@sha256:" + "a" * 64)
     containers = [{"image": image, "name": "main"} for image in (*running, "docker.io/library/nats:2")]
     plan = tmp_path / "plan.json"
@@ -271,5 +273,5 @@ def test_every_region_of_a_stage_is_a_place() -> None:
         update={"url": "other.test/kilo", "location": "us-east-1"}
     )
     registries = outputs.registries.model_copy(update={"replicas": (replica,)})
-    places = places_of([outputs.model_copy(update={"registries": registries})])
+    places = registry_locations([outputs.model_copy(update={"registries": registries})])
     assert "test/replica (us-east-1)" in [str(place) for place in places]

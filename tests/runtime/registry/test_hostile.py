@@ -6,13 +6,16 @@ import base64
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kilo.cli import main
+from kilo.registry.authorization import Authorizations, Scope
 from kilo.registry.client import Registries
+from kilo.registry.credentials import Login
 from kilo.registry.drift import Comparison, Kind, compare
 from kilo.registry.errors import AccessDenied, RegistryDown, Unreadable, Untrustworthy
 from kilo.registry.media import ACCEPTED
@@ -408,26 +411,32 @@ def test_a_content_length_that_is_no_number_is_a_finding(
     assert results["fine"].outcome == "copied"
 
 
-@pytest.mark.parametrize("cut_after", [1000, 1_500_001])
+@pytest.mark.parametrize(
+    ("declared", "more"), [(False, -1_499_000), (False, 1), (True, -1_499_000), (True, 1)]
+)
 def test_a_source_that_breaks_off_and_ignores_ranges_is_given_up(
-    hostile: HostileRegistry, shelf: Shelves, cut_after: int
+    hostile: HostileRegistry, shelf: Shelves, declared: bool, more: int
 ) -> None:
+    """Each answer starts over, and ends short of where the first one did, or a byte further than the last."""
     destination = shelf("with")
     layer = os.urandom(3_000_000)
     document = {**hostile.document("x"), "layers": [hostile.blob(layer, LAYER)]}
     hostile.put(document, "v1")
+    asked = [0]
 
     def breaks(request: Request) -> Reply | None:
         if digest_of(layer) not in request.path or request.method != "GET":
             return None
-        if "range" in request.headers:
-            return Reply(200, pieces=lambda: (layer[:cut_after],))
-        return Reply(200, headers=[("Content-Length", str(len(layer)))], pieces=lambda: (layer[:1_500_000],))
+        asked[0] += 1
+        first = "range" not in request.headers
+        end = 1_500_000 + (0 if first else asked[0] * more if more > 0 else more)
+        headers = [("Content-Length", str(len(layer)))] if first or declared else []
+        return Reply(200, headers=headers, pieces=lambda: (layer[:end],))
 
     hostile.rule = breaks
     error = sync(hostile, destination)["v1"].error
     assert isinstance(error, Untrustworthy | RegistryDown)
-    assert hostile.count(digest_of(layer)) < 40
+    assert asked[0] < 40
 
 
 def test_a_source_that_trickles_is_given_up(
@@ -543,3 +552,63 @@ def test_general_types_are_asked_for_by_name(hostile: HostileRegistry) -> None:
     repository = Registries(patience_seconds=2).repository(Reference.parse(hostile.name))
     assert repository.resolve("v1")
     assert hostile.asked[-1].headers["accept"] == ACCEPTED
+
+
+def test_the_commands_name_what_is_wrong_and_exit_with_1(
+    hostile: HostileRegistry, shelf: Shelves, capsys: pytest.CaptureFixture[str]
+) -> None:
+    destination = shelf("with")
+    image = hostile.image("v1", "v1")
+    bad = hostile.put(json.dumps({**hostile.document("bad"), "subject": image, "layers": 5}).encode())
+    assert main(["registry", "sync", "--json", hostile.name, destination.name]) == 1
+    printed, said = capsys.readouterr()
+    [result] = json.loads(printed)
+    assert (result["outcome"], result["error"]) == ("copied", None)
+    assert bad["digest"] in result["left_out"][0]
+    assert "layers is 5, and should be an array" in said
+    assert main(["registry", "diff", "--json", hostile.name, destination.name]) == 1
+    printed, said = capsys.readouterr()
+    assert [found["kind"] for found in json.loads(printed)["findings"]] == ["UNREADABLE"]
+    assert "not all of it could be read" in said
+    assert main(["registry", "diff", hostile.name, destination.name]) == 1
+    assert "identical" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("first", ["https://auth.test/token", None])
+def test_a_token_service_in_plain_http_is_refused_whenever_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, first: str | None
+) -> None:
+    monkeypatch.setattr("kilo.registry.authorization.find_login", lambda *_, **__: Login("me", "s3cret"))
+    asked: list[str] = []
+
+    def fetch(url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        asked.append(url)
+        return 200, b'{"token": "T"}'
+
+    authorizations = Authorizations("registry.test", "https://registry.test", fetch, lambda _: False)
+    if first:
+        authorizations.renew(Scope("a", "pull"), f'Bearer realm="{first}"', None)
+    with pytest.raises(AccessDenied, match="plain HTTP"):
+        authorizations.renew(Scope("b", "pull"), 'Bearer realm="http://auth.test/token"', None)
+    assert all(url.startswith("https://") for url in asked)
+
+
+def test_a_clouds_login_is_looked_for_again_where_it_may_not_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry in plain HTTP: what was found for an encrypted one is not used for it."""
+    looked_for: list[bool] = []
+
+    def find(_host: str, *, encrypted: bool) -> Login | None:
+        looked_for.append(encrypted)
+        return Login("cloud", "token") if encrypted else None
+
+    monkeypatch.setattr("kilo.registry.authorization.find_login", find)
+    sent: list[Mapping[str, str]] = []
+
+    def fetch(_url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        sent.append(headers)
+        return 200, b'{"token": "T"}'
+
+    authorizations = Authorizations("127.0.0.1", "http://127.0.0.1", fetch, lambda _: False)
+    for scope, realm in (("a", "https://auth.test/token"), ("b", "http://auth.test/token")):
+        authorizations.renew(Scope(scope, "pull"), f'Bearer realm="{realm}"', None)
+    assert (looked_for, sent) == ([False], [{}, {}])
