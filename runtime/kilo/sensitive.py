@@ -1,7 +1,7 @@
 """A payload's sensitive fields, at any depth: hidden before it is stored, revealed for a handler.
 
-The row that a value is bound to is the event's fingerprint, with the JSON pointer (RFC 6901) of the object
-that holds the field when that is not the payload itself. So a value can be moved neither to another event
+The row that a value is bound to is the event's fingerprint and, apart from it, the JSON pointer (RFC 6901) of
+the object that holds the field. So a value can be moved neither to another event
 nor to another place in its own.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from kilo.fle.formats import is_encrypted
+from kilo.fle.formats import DocumentRow, RowId, is_encrypted
 from kilo.outbox import strict_json
 
 TABLE = "events"
@@ -24,7 +24,7 @@ class PayloadCipher(Protocol):
         """The fields that are encrypted for ``tenant``."""
         ...
 
-    async def encrypt(self, tenant: str, field: str, row_id: str, plaintext: str) -> str:
+    async def encrypt(self, tenant: str, field: str, row_id: RowId, plaintext: str) -> str:
         """Encrypt one value."""
         ...
 
@@ -32,7 +32,7 @@ class PayloadCipher(Protocol):
         """The fields whose values may lie encrypted."""
         ...
 
-    async def reveal_value(self, tenant: str, field: str, row_id: str, value: object) -> object:
+    async def reveal_value(self, tenant: str, field: str, row_id: RowId, value: object) -> object:
         """Decrypt one value; while the tenant moves into scope or out of it, a plain one passes."""
         ...
 
@@ -40,14 +40,16 @@ class PayloadCipher(Protocol):
 async def hide(cipher: PayloadCipher, tenant: str, fingerprint: str, payload: Mapping[str, Any]) -> Any:
     """A copy of ``payload`` with the tenant's encrypted fields encrypted."""
     fields = await cipher.protected_fields(tenant)
-    return await _each(payload, fields, "", lambda at, f, v: cipher.encrypt(tenant, f, fingerprint + at, v))
+    return await _each(
+        payload, fields, "", lambda at, f, v: cipher.encrypt(tenant, f, DocumentRow(fingerprint, at), v)
+    )
 
 
 async def reveal(cipher: PayloadCipher, tenant: str, fingerprint: str, payload: Any) -> Any:
     """A copy of ``payload`` as it came in."""
     fields = await cipher.revealed_fields(tenant)
     return await _each(
-        payload, fields, "", lambda at, f, v: cipher.reveal_value(tenant, f, fingerprint + at, v)
+        payload, fields, "", lambda at, f, v: cipher.reveal_value(tenant, f, DocumentRow(fingerprint, at), v)
     )
 
 
@@ -68,7 +70,7 @@ async def is_same(
     async def shown(at: str, field: str, value: str) -> object:
         if plain.get((at, field)) == value or not is_encrypted(value):
             return value
-        return await cipher.reveal_value(tenant, field, fingerprint + at, value)
+        return await cipher.reveal_value(tenant, field, DocumentRow(fingerprint, at), value)
 
     revealed = await _each(stored, fields, "", shown)
     return strict_json.canonical(revealed) == strict_json.canonical(given)

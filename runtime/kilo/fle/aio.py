@@ -37,6 +37,7 @@ class AsyncFieldCipher:
         database_url: str,
         *,
         table: str,
+        deterministic: Iterable[str] = (),
         principal: str = "default",
         kms: KmsClients | None = None,
         second: Mapping[str, KeyReference] | None = None,
@@ -45,13 +46,20 @@ class AsyncFieldCipher:
         """See :meth:`FieldCipher.from_outputs`."""
         return cls(
             FieldCipher.from_outputs(
-                outputs, database_url, table=table, principal=principal, kms=kms, second=second, limits=limits
+                outputs,
+                database_url,
+                table=table,
+                deterministic=deterministic,
+                principal=principal,
+                kms=kms,
+                second=second,
+                limits=limits,
             )
         )
 
-    def for_table(self, table: str) -> Self:
+    def for_table(self, table: str, *, deterministic: Iterable[str] = ()) -> Self:
         """The same keys for another table."""
-        return type(self)(self.sync.for_table(table))
+        return type(self)(self.sync.for_table(table, deterministic=deterministic))
 
     def encrypted_fields(self, tenant: str) -> frozenset[str]:
         """The fields that the stage's configuration encrypts for ``tenant``."""

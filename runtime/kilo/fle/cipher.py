@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NoReturn, Self
 
@@ -25,6 +26,7 @@ from kilo.fle.errors import (
     UnknownSuite,
     UnknownTenant,
     WrongKey,
+    WrongSuite,
 )
 from kilo.fle.formats import (
     MAXIMUM_PLAINTEXT,
@@ -36,6 +38,9 @@ from kilo.fle.formats import (
     RowId,
     associated_data,
     classify,
+    is_encrypted,
+    older_row_data,
+    row_data,
     to_bytes,
     to_text,
 )
@@ -44,6 +49,7 @@ from kilo.fle.keytable import KeyTable
 from kilo.fle.kms import KmsClients
 from kilo.fle.records import Records
 from kilo.fle.ring import CacheLimits, Reader, Ring, Writer
+from kilo.fle.scope import known_fields
 from kilo.fle.text import bytes_of, text_of
 from kilo.fle.usage import raise_by
 from kilo.fle.xaes import CommitmentMismatch
@@ -61,11 +67,22 @@ class FieldCipher(Records):
         keyring: where keys come from.
         scope: the encrypted fields by tenant.
         table: the table (or the aggregate) that the fields belong to; part of what is authenticated.
+        deterministic: the fields whose columns hold AES-SIV values; the others hold none.
+        known: see :class:`Records`.
     """
 
-    def __init__(self, keyring: Keyring, scope: Mapping[str, Iterable[str]], table: str) -> None:
-        super().__init__(keyring, scope)
+    def __init__(
+        self,
+        keyring: Keyring,
+        scope: Mapping[str, Iterable[str]],
+        table: str,
+        *,
+        deterministic: Iterable[str] = (),
+        known: Iterable[str] = (),
+    ) -> None:
+        super().__init__(keyring, scope, known)
         self.table = table
+        self.deterministic = frozenset(deterministic)
         self._clock, self._rings = keyring.clock, keyring.rings
 
     @classmethod
@@ -75,6 +92,7 @@ class FieldCipher(Records):
         database_url: str,
         *,
         table: str,
+        deterministic: Iterable[str] = (),
         principal: str = "default",
         kms: KmsClients | None = None,
         second: Mapping[str, KeyReference] | None = None,
@@ -86,6 +104,8 @@ class FieldCipher(Records):
             outputs: the stack's outputs; each tenant's ``encryption_key`` and ``encrypted_fields`` are used.
             database_url: PostgreSQL with the key table, as a role that may read it.
             table: the table, or aggregate, whose fields these are.
+            deterministic: the fields whose columns hold AES-SIV values (:meth:`encrypt_deterministic`): they
+                are written and read so, and one of another suite is refused in any column.
             principal: whose credentials are used; keys in memory are never shared between principals.
             kms: KMS clients; by default those of the process's own credentials.
             second: a further KMS key by tenant (another region or cloud): losing one KMS then loses no data.
@@ -100,11 +120,14 @@ class FieldCipher(Records):
         ring = Keyring(
             KeyTable(database_url), kms or KmsClients(), references, principal=principal, limits=limits
         )
-        return cls(ring, {tenant: each.encrypted_fields for tenant, each in outputs.tenants.items()}, table)
+        scope = {tenant: each.encrypted_fields for tenant, each in outputs.tenants.items()}
+        return cls(ring, scope, table, deterministic=deterministic, known=known_fields(outputs))
 
-    def for_table(self, table: str) -> Self:
+    def for_table(self, table: str, *, deterministic: Iterable[str] = ()) -> Self:
         """The same keys for another table."""
-        return type(self)(self.keyring, self._scope, table)
+        return type(self)(
+            self.keyring, self._scope, table, deterministic=deterministic, known=self.known_fields
+        )
 
     def encrypt(self, tenant: str, field: str, row_id: RowId, plaintext: str | bytes) -> str:
         """Encrypt one value under the tenant's active key, and bind it to its place.
@@ -147,13 +170,41 @@ class FieldCipher(Records):
                 return self._open_v1(tenant, raw)
             _, suite = classify(raw)
             if suite == SUITE_KC_XAES:
-                return self._open_v2(tenant, field, raw, row_id)
-            return self._open_siv(tenant, field, raw)
+                if field not in self.deterministic:
+                    return self._open_v2(tenant, field, raw, row_id)
+            elif field in self.deterministic:
+                return self._open_siv(tenant, field, raw)
+            raise WrongSuite
         except FieldError as error:
             problem = error.at(tenant, field)
         # Raised here, outside of the handler, so that no earlier error's frames hang on it.
-        _FAILURES.labels(tenant if tenant in self._scope else "unknown", problem.reason).inc()
-        raise problem
+        raise self._counted(problem)
+
+    def decrypt_stored(self, tenant: str, field: str, row_id: RowId, value: str) -> bytes:
+        """As :meth:`decrypt_bytes`, whichever suite made the value: for rotation, which keeps the suite.
+
+        A service reads a column by the suite that its scope names, and has no use for this.
+        """
+        try:
+            return self._open_any(tenant, field, row_id, to_bytes(value))
+        except FieldError as error:
+            problem = error.at(tenant, field)
+        raise self._counted(problem)
+
+    def field_of(self, tenant: str, row_id: RowId, value: str) -> str | None:
+        """The field of this row that ``value`` was encrypted for, or none: for what came by another name.
+
+        Raises:
+            FieldError: the tenant's keys can't be had.
+        """
+        if not is_encrypted(value):
+            return None
+        raw = to_bytes(value)
+        for field in self.revealed_fields(tenant):
+            with suppress(FieldError):
+                self._open_any(tenant, field, row_id, raw)
+                return field
+        return None
 
     def encrypt_column(
         self, tenant: str, field: str, row_ids: Sequence[RowId], plaintexts: Sequence[str | bytes]
@@ -165,6 +216,8 @@ class FieldCipher(Records):
         if not plaintexts:
             return []
         datas = [bytes_of(tenant, field, each) for each in plaintexts]
+        if field in self.deterministic:
+            return [self._write_deterministic(tenant, field, each) for each in datas]
         writer = self._writer(tenant, field)
         key = writer.key
         key.take(len(datas), self.keyring.extend)
@@ -200,7 +253,7 @@ class FieldCipher(Records):
                 raise_by(self.keyring.ring(tenant).uses.decrypts, len(opened) - 1)
                 return opened
             heads = {raw[:V2_HEADER] for raw in raws}
-            if kinds == {(V2, SUITE_KC_XAES)} and len(heads) == 1:
+            if kinds == {(V2, SUITE_KC_XAES)} and len(heads) == 1 and field not in self.deterministic:
                 reader = self._reader(tenant, field, heads.pop())
                 opened = reader.key.open_many(raws, reader.place, row_ids)
                 raise_by(reader.uses, len(opened))
@@ -218,7 +271,9 @@ class FieldCipher(Records):
         Whoever sees the column sees which rows are equal and how often each value occurs. The row is not
         bound: a value can be copied to another row of the same tenant and field.
         """
-        data = bytes_of(tenant, field, plaintext)
+        return self._write_deterministic(tenant, field, bytes_of(tenant, field, plaintext))
+
+    def _write_deterministic(self, tenant: str, field: str, data: bytes, _row: RowId = "") -> str:
         key = self._writer(tenant, field).key
         if len(data) > TICKET_BYTES:
             self._take_large(key, tenant, field, len(data))
@@ -271,6 +326,10 @@ class FieldCipher(Records):
             problem = OutOfScope(tenant, field)
         raise problem
 
+    def _counted(self, problem: FieldError) -> FieldError:
+        _FAILURES.labels(problem.tenant if problem.tenant in self._scope else "unknown", problem.reason).inc()
+        return problem
+
     def _take_large(self, key: DataKey, tenant: str, field: str, size: int) -> None:
         """Count what a large value is beyond its first ticket."""
         if size > MAXIMUM_PLAINTEXT:
@@ -285,12 +344,23 @@ class FieldCipher(Records):
             problem = error.at(tenant, field)
         else:
             place = associated_data(key.header, tenant, self.table, field)
-            large = partial(self._take_large, key, tenant, field)
-            writer = Writer(key.writer(place, large, self.keyring.extend), key, place)
+            if field in self.deterministic:
+                writer = Writer(partial(self._write_deterministic, tenant, field), key, place)
+            else:
+                large = partial(self._take_large, key, tenant, field)
+                writer = Writer(key.writer(place, large, self.keyring.extend), key, place)
             self.keyring.note_scope(tenant, ring.rows.scope, field)
             ring.writers[self.table][field] = writer
             return writer
         raise problem
+
+    def _open_any(self, tenant: str, field: str, row_id: RowId, raw: bytes) -> bytes:
+        version, suite = classify(raw)
+        if version == V1:
+            return self._open_v1(tenant, raw)
+        if suite == SUITE_KC_XAES:
+            return self._open_v2(tenant, field, raw, row_id)
+        return self._open_siv(tenant, field, raw)
 
     def _open_v1(self, tenant: str, raw: bytes) -> bytes:
         ring = self._rings.get(tenant)
@@ -311,13 +381,15 @@ class FieldCipher(Records):
     def _open_v2(self, tenant: str, field: str, raw: bytes, row_id: RowId) -> bytes:
         reader = self._reader(tenant, field, raw[:V2_HEADER])
         next(reader.uses)
-        problem: type[FieldError]
+        problem: type[FieldError] = NotAuthentic
         try:
-            return reader.key.open(raw, reader.place, row_id)
+            return reader.key.open(raw, reader.place + row_data(row_id))
         except CommitmentMismatch:
             problem = WrongKey
         except InvalidTag:
-            problem = NotAuthentic
+            for row in older_row_data(row_id):
+                with suppress(InvalidTag):
+                    return reader.key.open(raw, reader.place + row)
         raise problem(key_id=reader.key.key_id)
 
     def _open_siv(self, tenant: str, field: str, raw: bytes) -> bytes:

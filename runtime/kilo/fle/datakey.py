@@ -198,9 +198,9 @@ class XaesKey(DataKey):
             )
         ]
 
-    def open(self, raw: bytes, place: bytes, row_id: RowId) -> bytes:
+    def open(self, raw: bytes, associated: bytes) -> bytes:
         """Decrypt a v2 value; raises ``CommitmentMismatch`` or ``InvalidTag``."""
-        return self._xaes.open(raw[6:30], raw[78:] + raw[62:78], raw[30:62], place + row_data(row_id))
+        return self._xaes.open(raw[6:30], raw[78:] + raw[62:78], raw[30:62], associated)
 
     def open_many(self, raws: Sequence[bytes], place: bytes, row_ids: Sequence[RowId]) -> list[bytes]:
         """Decrypt a column of v2 values; raises as :meth:`open` does, without saying for which."""

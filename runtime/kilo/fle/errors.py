@@ -94,6 +94,19 @@ class UnknownSuite(FieldError):
     text = "the encrypted value's cipher suite is unknown"
 
 
+class WrongSuite(FieldError):
+    """The value was made by another cipher suite than the field's: AES-SIV where it is not, or the reverse.
+
+    An AES-SIV value binds no row, so one that is searched for elsewhere could be put into any row.
+    """
+
+    reason = "wrong-suite"
+    text = (
+        "the encrypted value's cipher suite is not the field's "
+        "(name a field whose column is AES-SIV in the cipher's `deterministic`)"
+    )
+
+
 class UnknownKey(FieldError):
     """The key table has no key of this id, or the tenant has no key of this format."""
 

@@ -10,10 +10,12 @@ with zero trailing bits), so that no two texts stand for one value and each flip
 
 from __future__ import annotations
 
+import re
 import string
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from kilo.fle.errors import FieldError, NotBase64, PlaintextFound, TooShort, UnknownSuite, UnknownVersion
@@ -32,9 +34,24 @@ MAXIMUM_PLAINTEXT = 1 << 20
 
 _DOMAIN = b"kilo field v2"
 
-RowId = str | int | UUID
-"""A row's identity. Numbers and UUIDs are bound by their usual text, so ``7`` and ``"7"`` are one row."""
+
+class DocumentRow(NamedTuple):
+    """The identity of an object inside a JSON document: the document's row, and the object's JSON pointer
+    (RFC 6901), empty for the document itself."""
+
+    row: str
+    pointer: str
+
+    def __str__(self) -> str:
+        return self.row + self.pointer
+
+
+RowId = str | int | UUID | DocumentRow
+"""A row's identity. Numbers and UUIDs are bound by their usual text, so ``7`` and ``"7"`` are one row, and so
+are a UUID and its text in capitals."""
 _ROW_TYPES = frozenset((str, int, UUID))
+_UUID_CHARACTERS = 36
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 _ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
@@ -82,17 +99,36 @@ def associated_data(head: bytes, tenant: str, table: str, column: str) -> bytes:
 
 
 def row_data(row_id: RowId) -> bytes:
-    """The row's part of the associated data.
+    """The row's part of the associated data: each part of the identity after its length.
 
     Raises:
         TypeError: it is no row's identity, such as the ``None`` of a row that has no key yet.
     """
     kind: type = type(row_id)
-    if kind not in _ROW_TYPES and (kind is bool or not issubclass(kind, (str, int, UUID))):
-        msg = f"a row's identity is text, a whole number or a UUID, not {kind.__name__}"
-        raise TypeError(msg)
-    row = str(row_id).encode()
-    return len(row).to_bytes(4, "big") + row
+    if kind not in _ROW_TYPES:
+        if isinstance(row_id, DocumentRow):
+            return length_prefixed(row_id.row.encode(), row_id.pointer.encode())
+        if kind is bool or not issubclass(kind, (str, int, UUID)):
+            msg = f"a row's identity is text, a whole number or a UUID, not {kind.__name__}"
+            raise TypeError(msg)
+    row = str(row_id)
+    if len(row) == _UUID_CHARACTERS and kind is not UUID and _UUID.fullmatch(row):
+        row = row.lower()
+    return length_prefixed(row.encode())
+
+
+def older_row_data(row_id: RowId) -> list[bytes]:
+    """How values of before bound the same row, where that was otherwise.
+
+    A document's row and pointer were one text, so that two places could share it; a UUID's text was bound as
+    it was spelled. Such values stay readable until a rotation (``rekey``) has written them anew.
+    """
+    if isinstance(row_id, DocumentRow):
+        return [length_prefixed(str(row_id).encode())]
+    text = str(row_id)
+    if not isinstance(row_id, int) and _UUID.fullmatch(text):
+        return [length_prefixed(each.encode()) for each in {text, text.upper()} - {text.lower()}]
+    return []
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,19 @@ class Records:
     Args:
         keyring: where keys come from.
         scope: the encrypted fields by tenant.
+        known: further names of fields that may lie encrypted, such as those of the tables that are rotated.
     """
 
-    def __init__(self, keyring: Keyring, scope: Mapping[str, Iterable[str]]) -> None:
+    def __init__(
+        self, keyring: Keyring, scope: Mapping[str, Iterable[str]], known: Iterable[str] = ()
+    ) -> None:
         self.keyring = keyring
         self._scope: Mapping[str, frozenset[str]] = {
             each: frozenset(fields) for each, fields in scope.items()
         }
         self._ever_encrypted = frozenset[str]().union(*self._scope.values())
+        self.known_fields = self._ever_encrypted.union(known)
+        """The fields that the stage encrypts for a tenant or has a column of; none where it encrypts none."""
 
     def encrypt(self, tenant: str, field: str, row_id: RowId, plaintext: str | bytes) -> str:
         """See :meth:`kilo.fle.FieldCipher.encrypt`."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+from kilo.contract import StackOutputs
+from kilo.errors import BadInput
 
 _log = logging.getLogger(__name__)
 _warned: set[tuple[str, str]] = set()
@@ -31,3 +34,25 @@ def plain(tenant: str, field: str) -> str:
         f"{tenant}/{field} is among the tenant's encrypted_fields and has plain values, which readers "
         f"refuse: run `kilo fle rotate plan --tenant {tenant} --kind adopt` to its end"
     )
+
+
+def known_fields(outputs: StackOutputs) -> frozenset[str]:
+    """The fields that the stage encrypts for one tenant or other, or has an encrypted column of."""
+    tables = outputs.field_encryption.tables
+    columns = [name for table in tables for name in table.columns]
+    inside = [name for table in tables for names in table.documents.values() for name in names]
+    return frozenset(columns + inside).union(*(each.encrypted_fields for each in outputs.tenants.values()))
+
+
+def check_known(place: str, field: str, known: Collection[str]) -> None:
+    """Refuse a field's name that the stage does not know, which would stay plain for everybody.
+
+    Raises:
+        BadInput: the stage encrypts other fields, and not this one.
+    """
+    if known and field not in known:
+        msg = (
+            f"{place}: the stage's outputs encrypt no field {field!r}, so it would be stored in plain; they "
+            f"know {', '.join(sorted(known))} (tenants' encrypted_fields, field_encryption.tables)"
+        )
+        raise BadInput(msg)

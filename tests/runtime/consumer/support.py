@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 
 from kilo.bus import Message, encode_headers, event_headers
 from kilo.consumer import Consumer, Event, Place, Policy
+from kilo.fle.formats import RowId
 from tests.patience import eventually
 from tests.runtime.conftest import BusServer
 
@@ -26,13 +27,13 @@ class Plain:
     async def protected_fields(self, tenant: str) -> frozenset[str]:
         return frozenset()
 
-    async def encrypt(self, tenant: str, field: str, row_id: str, plaintext: str) -> str:
+    async def encrypt(self, tenant: str, field: str, row_id: RowId, plaintext: str) -> str:
         raise NotImplementedError
 
     async def revealed_fields(self, tenant: str) -> frozenset[str]:
         return frozenset()
 
-    async def reveal_value(self, tenant: str, field: str, row_id: str, value: object) -> object:
+    async def reveal_value(self, tenant: str, field: str, row_id: RowId, value: object) -> object:
         raise NotImplementedError
 
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from typing import Annotated, Any
+
 import psycopg
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    field_validator,
+)
 from pydantic_core import PydanticSerializationError
-from sqlalchemy import create_engine, select
-from sqlalchemy.exc import StatementError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import create_engine, insert, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 
 from kilo.errors import BadInput
 from kilo.fle import FieldCipher, errors
+from kilo.fle.deterministic import BlindIndex
 from kilo.fle.formats import inspect
 from kilo.fle.integrations.psycopg_rows import revealed
-from kilo.fle.integrations.pydantic_field import EncryptedStr, Place
-from kilo.fle.integrations.sqlalchemy_type import Clear, EncryptedText, Sealed
+from kilo.fle.integrations.pydantic_field import Encrypted, EncryptedModel, Place
+from kilo.fle.integrations.sqlalchemy_type import Clear, EncryptedText, NotEncryptable, Sealed
 
 from .conftest import Stage
 
@@ -28,15 +41,15 @@ def cipher(stage: Stage) -> FieldCipher:
     return stage.cipher()
 
 
-def insert(stage: Stage, cipher: FieldCipher, tenant: str, row: int, email: str | None) -> None:
+def store(stage: Stage, cipher: FieldCipher, tenant: str, row: int, email: str | None) -> None:
     record = cipher.protect(tenant, {"email": email, "note": "kept"}, row)
     stage.sql("INSERT INTO customers VALUES (%s, %s, %s, %s)", row, tenant, record["email"], record["note"])
 
 
 def test_psycopg_rows_come_back_in_plain_by_each_tenant_s_scope(stage: Stage, cipher: FieldCipher) -> None:
-    insert(stage, cipher, "gold", 1, "ana@example.com")
-    insert(stage, cipher, "plain", 2, "bo@example.com")
-    insert(stage, cipher, "gold", 3, None)
+    store(stage, cipher, "gold", 1, "ana@example.com")
+    store(stage, cipher, "plain", 2, "bo@example.com")
+    store(stage, cipher, "gold", 3, None)
     with psycopg.connect(stage.url) as connection, connection.cursor(row_factory=revealed(cipher)) as cursor:
         rows = cursor.execute("SELECT id, tenant, email, note FROM customers ORDER BY id").fetchall()
         assert [row["email"] for row in rows] == ["ana@example.com", "bo@example.com", None]
@@ -48,7 +61,7 @@ def test_psycopg_rows_come_back_in_plain_by_each_tenant_s_scope(stage: Stage, ci
 
 
 async def test_psycopg_s_async_cursors_do_so_too(stage: Stage, cipher: FieldCipher) -> None:
-    insert(stage, cipher, "gold", 1, "ana@example.com")
+    store(stage, cipher, "gold", 1, "ana@example.com")
     async with (
         await psycopg.AsyncConnection.connect(stage.url) as connection,
         connection.cursor(row_factory=revealed(cipher)) as cursor,
@@ -58,7 +71,7 @@ async def test_psycopg_s_async_cursors_do_so_too(stage: Stage, cipher: FieldCiph
 
 
 def test_a_row_moved_in_the_database_does_not_come_back(stage: Stage, cipher: FieldCipher) -> None:
-    insert(stage, cipher, "gold", 1, "ana@example.com")
+    store(stage, cipher, "gold", 1, "ana@example.com")
     stage.sql("UPDATE customers SET id = 2")
     with psycopg.connect(stage.url) as connection, connection.cursor(row_factory=revealed(cipher)) as cursor:
         cursor.execute("SELECT id, tenant, email FROM customers")
@@ -66,75 +79,350 @@ def test_a_row_moved_in_the_database_does_not_come_back(stage: Stage, cipher: Fi
             cursor.fetchall()
 
 
-def test_sqlalchemy_columns_take_clear_values_and_give_sealed_ones(stage: Stage, cipher: FieldCipher) -> None:
+def test_a_column_under_another_name_is_not_passed_on_encrypted(stage: Stage, cipher: FieldCipher) -> None:
+    store(stage, cipher, "gold", 1, "ana@example.com")
+    # As much text as a tenant could store to look like an encrypted value stops nobody.
+    lookalike = cipher.encrypt("gold", "email", 2, "x")
+    stage.sql("UPDATE customers SET note = %s", lookalike)
+    query = "SELECT id, tenant, email AS contact, note FROM customers"
+    with psycopg.connect(stage.url) as connection:
+        with connection.cursor(row_factory=revealed(cipher)) as cursor:
+            cursor.execute(query)
+            with pytest.raises(BadInput, match=r"contact holds gold/email encrypted: .*columns="):
+                cursor.fetchall()
+        said = revealed(cipher, columns={"contact": "email"}, tenant_column="whose")
+        with connection.cursor(row_factory=said) as cursor:
+            rows = cursor.execute(query.replace("tenant", "tenant AS whose")).fetchall()
+            assert rows == [{"id": 1, "whose": "gold", "contact": "ana@example.com", "note": lookalike}]
+            with pytest.raises(BadInput, match="must select whose and id"):
+                cursor.execute("SELECT email AS contact FROM customers").fetchall()
+
+
+def test_queries_without_encrypted_fields_need_no_row(stage: Stage, cipher: FieldCipher) -> None:
+    store(stage, cipher, "gold", 1, "ana@example.com")
+    with psycopg.connect(stage.url) as connection, connection.cursor(row_factory=revealed(cipher)) as cursor:
+        assert cursor.execute("SELECT count(*) FROM customers").fetchone() == {"count": 1}
+        assert cursor.execute("SELECT note, note FROM customers").fetchone() == {"note": "kept"}
+        joined = "SELECT c.*, o.id FROM customers c CROSS JOIN (SELECT 42 AS id) o"
+        with pytest.raises(BadInput, match="selects id twice"):
+            cursor.execute(joined).fetchall()
+        outer = "SELECT c.id, c.tenant, c.email FROM (SELECT 1) o LEFT JOIN customers c ON false"
+        assert cursor.execute(outer).fetchone() == {"id": None, "tenant": None, "email": None}
+
+
+def people(cipher: FieldCipher, **settings: Any) -> Any:
+    """A mapped class with an encrypted column and its tokens."""
+
     class Base(DeclarativeBase):
         pass
 
     class Customer(Base):
-        __tablename__ = "customers"
+        __tablename__ = "people"
         id: Mapped[int] = mapped_column(primary_key=True)
         tenant: Mapped[str]
-        email: Mapped[Sealed | Clear | None] = mapped_column(EncryptedText(cipher, "email"))
+        email: Mapped[Sealed | Clear | None] = mapped_column(EncryptedText(cipher, "email", **settings))
+        email_token: Mapped[str | None]
 
+    return Customer
+
+
+@pytest.fixture
+def session(stage: Stage) -> Iterator[Session]:
+    stage.sql("CREATE TABLE people (id bigint PRIMARY KEY, tenant text, email text, email_token text)")
     engine = create_engine(stage.url.replace("postgresql://", "postgresql+psycopg://"))
     with Session(engine) as session:
-        made = Customer(id=1, tenant="gold", email=Clear("gold", 1, "ana@example.com"))
-        assert "ana" not in repr(made.email)
-        session.add_all([made, Customer(id=2, tenant="gold", email=None)])
-        session.commit()
-    ((stored,),) = stage.sql("SELECT email FROM customers WHERE id = 1")
-    assert inspect(stored).suite == "KC-XAES-256-GCM"
-    with Session(engine) as session:
-        one, two = session.scalars(select(Customer).order_by(Customer.id)).all()
-        assert isinstance(one.email, Sealed)
-        assert one.email.reveal(one.tenant, one.id) == "ana@example.com"
-        assert two.email is None
-        with pytest.raises(errors.NotAuthentic):
-            one.email.reveal(one.tenant, 2)
-        # What was not changed is not written again, and an object can be told to take another value.
-        one.email = Clear("gold", 1, "new@example.com")
-        session.commit()
-        session.refresh(one)
-        again = session.scalars(select(Customer.email).where(Customer.id == 1)).one()
-        assert isinstance(again, Sealed)
-        assert again.reveal("gold", 1) == "new@example.com"
-    with Session(engine) as session:
-        for wrong, said in [("ana@example.com", "give Clear"), (Clear("gold", None, "x"), "identity")]:  # type: ignore[arg-type]
-            session.add(Customer(id=3, tenant="gold", email=wrong))
-            with pytest.raises(StatementError, match=said):
-                session.flush()
-            session.rollback()
+        yield session
     engine.dispose()
 
 
-def test_pydantic_models_are_plain_inside_and_encrypted_outside(cipher: FieldCipher) -> None:
-    class Customer(BaseModel):
-        id: int
-        email: EncryptedStr
-        phone: EncryptedStr | None = None
-
-    place = Place(cipher, "gold", 7)
-    customer = Customer(id=7, email="ana@example.com")
-    stored = customer.model_dump(context=place)
-    assert stored["email"].startswith("AgEA")
-    assert stored["phone"] is None
-    assert Customer.model_validate(stored, context=place) == customer
-    assert Customer.model_validate_json(customer.model_dump_json(context=place), context=place) == customer
-    with pytest.raises(PydanticSerializationError, match="Place as context"):
-        customer.model_dump()
+def test_sqlalchemy_columns_take_clear_values_and_give_sealed_ones(stage: Stage, session: Session) -> None:
+    customer = people(stage.cipher())
+    made = customer(id=1, tenant="gold", email=Clear("gold", 1, "ana@example.com"))
+    assert "ana" not in repr(made.email)
+    session.add_all([made, customer(id=2, tenant="gold", email=None)])
+    session.add(customer(id=3, tenant="plain", email=Clear("plain", 3, "cy@example.com")))
+    session.commit()
+    stored = dict(stage.sql("SELECT id, email FROM people"))
+    assert inspect(stored[1]).suite == "KC-XAES-256-GCM"
+    assert stored[3] == "cy@example.com"
+    session.expunge_all()
+    one, two, three = session.scalars(select(customer).order_by(customer.id)).all()
+    assert isinstance(one.email, Sealed)
+    assert one.email.reveal(one.tenant, one.id) == "ana@example.com"
+    assert three.email.reveal(three.tenant, three.id) == "cy@example.com"
+    assert two.email is None
     with pytest.raises(errors.NotAuthentic):
-        Customer.model_validate(stored, context=Place(cipher, "gold", 8))
+        one.email.reveal(one.tenant, 2)
+    # What was not changed is not written again, and an object can be told to take another value.
+    one.email = Clear("gold", 1, "new@example.com")
+    with pytest.raises(BadInput):
+        one.email.reveal("gold", 2)
+    session.commit()
+    session.refresh(one)
+    again = session.scalars(select(customer.email).where(customer.id == 1)).one()
+    assert isinstance(again, Sealed)
+    assert again.reveal("gold", 1) == "new@example.com"
+
+
+@pytest.mark.parametrize(
+    ("email", "said"),
+    [
+        ("secret.person@example.com", "email: give Clear"),
+        (Clear("gold", None, "secret.person"), "gold"),
+        (Clear("gold", 4, "secret.person"), "another row"),
+        (Clear("second", 3, "secret.person"), "row of second"),
+    ],
+)
+def test_what_is_not_this_rows_is_refused_without_showing_it(
+    stage: Stage, session: Session, email: Any, said: str
+) -> None:
+    customer = people(stage.cipher())
+    session.add(customer(id=3, tenant="gold", email=email))
+    with pytest.raises(NotEncryptable, match=said) as refused:
+        session.flush()
+    assert "secret" not in "".join(traceback.format_exception_only(refused.value))
+    assert refused.value.__cause__ is None
+    session.rollback()
+    if isinstance(email, str):
+        with pytest.raises(NotEncryptable) as refused:
+            session.execute(insert(customer).values(id=3, tenant="gold", email=email))
+        assert "secret" not in "".join(traceback.format_exception_only(refused.value))
+    assert stage.sql("SELECT count(*) FROM people") == [(0,)]
+
+
+def test_a_value_does_not_move_between_objects(stage: Stage, session: Session) -> None:
+    customer = people(stage.cipher())
+    session.add_all(
+        [
+            customer(id=1, tenant="gold", email=Clear("gold", 1, "ana@example.com")),
+            customer(id=2, tenant="gold", email=None),
+            customer(id=3, tenant="second", email=None),
+        ]
+    )
+    session.commit()
+    for other, error in ((2, errors.NotAuthentic), (3, errors.WrongTenant)):
+        session.get_one(customer, other).email = session.get_one(customer, 1).email
+        with pytest.raises(error):
+            session.flush()
+        session.rollback()
+    _ = session.get_one(customer, 1).email
+    session.get_one(customer, 1).tenant = "second"
     with pytest.raises(errors.WrongTenant):
-        Customer.model_validate(stored, context=Place(cipher, "second", 7))
-    assert customer.model_dump(context=Place(cipher, "plain", 7))["email"] == "ana@example.com"
+        session.flush()
+    session.rollback()
 
 
-def test_a_model_that_is_read_back_without_its_place_is_not_taken_for_plain(cipher: FieldCipher) -> None:
+def test_an_encrypted_column_is_searched_by_token_or_not_at_all(stage: Stage, session: Session) -> None:
+    cipher = stage.cipher()
+    customer = people(cipher, index=BlindIndex(cipher.keyring, "people", "email", "email"))
+    session.add_all(
+        [
+            customer(id=n, tenant=tenant, email=None if value is None else Clear(tenant, n, value))
+            for n, tenant, value in [
+                (1, "gold", "ana@example.com"),
+                (2, "gold", "bo@example.com"),
+                (3, "second", "ana@example.com"),
+                (4, "gold", None),
+            ]
+        ]
+    )
+    session.commit()
+
+    def found(condition: Any) -> list[int]:
+        return sorted(session.scalars(select(customer.id).where(condition)))
+
+    ana, bo = Clear("gold", None, "Ana@Example.com"), Clear("gold", None, "bo@example.com")
+    assert found(customer.email == ana) == [1]
+    assert found(customer.email != ana) == [2, 3]
+    assert found(customer.email.in_([ana, bo])) == [1, 2]
+    assert found(customer.email.not_in([ana, bo])) == [3]
+    assert found(customer.email.is_(None)) == found(customer.email == None) == [4]  # noqa: E711
+    assert found(customer.email.is_not(None)) == [1, 2, 3]
+    other = aliased(customer)
+    assert list(session.scalars(select(other.id).where(other.email == bo))) == [2]
+    session.get_one(customer, 2).email = Clear("gold", 2, "new@example.com")
+    session.get_one(customer, 1).email = None
+    session.commit()
+    assert found(customer.email.in_([ana, bo, Clear("gold", None, "new@example.com")])) == [2]
+    assert stage.sql("SELECT email_token FROM people WHERE id = 1") == [(None,)]
+    stored = session.get_one(customer, 2).email
+    for attempt in (
+        lambda: customer.email == "secret@example.com",
+        lambda: customer.email == stored,
+        lambda: customer.email.in_(["secret@example.com"]),
+        lambda: customer.email.like("%secret%"),
+        lambda: customer.email < ana,
+        customer.email.desc,
+        lambda: customer.email.contains("secret"),
+        lambda: customer.email + "secret",
+        lambda: "secret" + customer.email,
+    ):
+        with pytest.raises(NotEncryptable, match="is compared with None") as refused:
+            attempt()
+        assert "secret" not in str(refused.value)
+    unsearchable, short = (
+        people(cipher),
+        people(cipher, index=BlindIndex(cipher.keyring, "people", "email", "email", bits=32)),
+    )
+    with pytest.raises(NotEncryptable, match="has an index"):
+        _ = unsearchable.email == ana
+    with pytest.raises(NotEncryptable, match="share a token"):
+        _ = short.email != ana
+
+
+def test_names_that_the_stage_does_not_know_are_refused_where_a_class_is_made(
+    stage: Stage, cipher: FieldCipher
+) -> None:
+    class Outer(EncryptedModel, outputs=stage.outputs):
+        pass
+
+    with pytest.raises(BadInput, match=r"EncryptedText of customers: .* no field 'e_mail'.*email, phone"):
+        EncryptedText(cipher, "e_mail")
+    with pytest.raises(BadInput, match=r"Typo.mail: .* no field 'e_mail'"):
+        create_model("Typo", __base__=Outer, mail=Annotated[str, Encrypted("e_mail")])
+
+    with pytest.raises(BadInput, match=r"Stageless.email: name the stage"):
+        create_model("Stageless", __base__=EncryptedModel, email=Annotated[str, Encrypted("email")])
+
+    same: Any = Annotated[str, Encrypted("email")]
+    optional: Any = same | None
+    with pytest.raises(BadInput, match=r"Twice.backup: email is the field 'email' already"):
+        create_model("Twice", __base__=Outer, email=same, backup=(optional, None))
+
+    inside: Any
+    for inside in (
+        list[Annotated[str, Encrypted("email")]],
+        dict[str, Annotated[str, Encrypted("email")]],
+        Annotated[str, Encrypted("email")] | int,
+        list[Annotated[str, Encrypted("email")] | None],
+    ):
+        with pytest.raises(BadInput, match=r"Inside.emails: an encrypted field is a model's own"):
+            create_model("Inside", __base__=Outer, emails=inside)
+    # A stage that encrypts nothing, such as a developer's own, knows no names to compare with.
+    nothing = stage.outputs.model_copy(
+        update={
+            "tenants": {"plain": stage.outputs.tenants["plain"]},
+            "field_encryption": stage.outputs.field_encryption.model_copy(update={"tables": ()}),
+        }
+    )
+
+    class Anywhere(EncryptedModel, outputs=nothing):
+        email: Annotated[str, Encrypted("email")]
+
+    assert Anywhere(email="ana").email == "ana"
+
+
+def customers(stage: Stage) -> Any:
+    class Customer(EncryptedModel, outputs=stage.outputs):
+        id: int
+        mail: Annotated[str, Encrypted("email")] = Field(alias="e-mail")
+        phone: Annotated[str, StringConstraints(max_length=12), Encrypted("phone")] | None = None
+        model_config = ConfigDict(validate_by_name=True, serialize_by_alias=False)
+
+    return Customer
+
+
+def test_pydantic_models_are_plain_inside_and_encrypted_outside(stage: Stage, cipher: FieldCipher) -> None:
+    customer = customers(stage)
+    place = Place(cipher, "gold", 7)
+    ana = customer(id=7, mail="ana@example.com")
+    stored = ana.model_dump(context=place)
+    # By the field that the type says, whatever the attribute is called.
+    assert cipher.decrypt("gold", "email", 7, stored["mail"]) == "ana@example.com"
+    assert stored["phone"] is None
+    assert customer.model_validate(stored, context=place) == ana
+    assert customer.model_validate_json(ana.model_dump_json(context=place), context=place) == ana
+    assert customer.model_validate(ana.model_dump(context=place, by_alias=True), context=place) == ana
+    full = customer(id=7, mail="ana@example.com", phone="+4670000001")
+    assert customer.model_validate(full.model_dump(context=place), context=place) == full
+    for wrong in (ana.model_dump, ana.model_dump_json, lambda: TypeAdapter(customer).dump_python(ana)):
+        with pytest.raises(PydanticSerializationError, match="Place as context"):
+            wrong()
+    with pytest.raises(errors.NotAuthentic):
+        customer.model_validate(stored, context=Place(cipher, "gold", 8))
+    with pytest.raises(errors.WrongTenant):
+        customer.model_validate(stored, context=Place(cipher, "second", 7))
+    assert ana.model_dump(context=Place(cipher, "plain", 7))["mail"] == "ana@example.com"
+
+
+def test_a_plain_value_in_storage_is_not_taken_for_authentic(stage: Stage, cipher: FieldCipher) -> None:
+    with pytest.raises(errors.PlaintextFound):
+        customers(stage).model_validate(
+            {"id": 7, "mail": "injected@evil.example"}, context=Place(cipher, "gold", 7)
+        )
+    kept = customers(stage).model_validate(
+        {"id": 7, "mail": "a@b.example"}, context=Place(cipher, "plain", 7)
+    )
+    assert kept.mail == "a@b.example"
+
+
+def test_a_model_that_is_read_back_without_its_place_is_not_taken_for_plain(
+    stage: Stage, cipher: FieldCipher
+) -> None:
     """Otherwise the encrypted text would be encrypted once more when the model is written again."""
-
-    class Customer(BaseModel):
-        email: EncryptedStr
-
-    stored = Customer(email="ana@example.com").model_dump(context=Place(cipher, "gold", 7))
+    customer = customers(stage)
+    stored = customer(id=7, mail="ana@example.com").model_dump(context=Place(cipher, "gold", 7))
     with pytest.raises(ValidationError, match="Place as context"):
-        Customer.model_validate(stored)
+        customer.model_validate(stored)
+
+
+def test_no_value_shows_in_a_models_repr_or_errors(stage: Stage, cipher: FieldCipher) -> None:
+    customer = customers(stage)
+
+    class Order(EncryptedModel, outputs=stage.outputs):
+        customer: customer  # type: ignore[valid-type]
+        note: str
+
+    class Checked(EncryptedModel, outputs=stage.outputs):
+        email: Annotated[str, Encrypted("email")]
+
+        @field_validator("email")
+        @classmethod
+        def _check(cls, value: str) -> str:
+            msg = f"{{{value}}} is on the list"
+            raise ValueError(msg)
+
+    one = customer(id=7, mail="secret@example.com", phone="+4670000001")
+    assert repr(one) == "Customer(id=7, mail=(hidden), phone=(hidden))"
+    for shown in (repr(one), str(one), repr([one]), repr(Order(customer=one, note="n"))):
+        assert "secret" not in shown
+        assert "+467" not in shown
+    place = Place(cipher, "gold", 7)
+    stored = {"id": 7, "mail": one.model_dump(context=place)["mail"]}
+    long = {**stored, "phone": cipher.encrypt("gold", "phone", 7, "secret" * 9)}
+    for attempt in (
+        lambda: customer(id="x", mail="secret@example.com"),
+        lambda: customer(mail="secret@example.com"),
+        lambda: customer(id=7, mail=["secret"]),
+        lambda: customer(id=7, mail="m", phone="secret+4670000001"),
+        lambda: customer.model_validate(long, context=place),
+        lambda: customer.model_validate_json('{"id": 7, "e-mail": "secret", "phone": "secret+467000000"}'),
+        lambda: customer.model_validate_json('{"e-mail": "secret"'),
+        lambda: Order.model_validate({"customer": {"id": 7, "mail": "secret"}}),
+        lambda: Order.model_validate({"customer": {"id": "x", "mail": "secret"}, "note": "n"}),
+        lambda: Checked(email="secret"),
+    ):
+        with pytest.raises(ValidationError) as refused:
+            attempt()
+        assert (
+            "secret"
+            not in f"{refused.value} {refused.value!r} {refused.value.errors()} {refused.value.json()}"
+        )
+        assert refused.value.__cause__ is None
+        assert refused.value.__context__ is None
+    with pytest.raises(ValidationError, match=r"phone\n\s+String should have at most 12 characters"):
+        customer(id=7, mail="m", phone="x" * 13)
+
+
+def test_an_encrypted_field_outside_of_an_encrypted_model_is_refused(cipher: FieldCipher) -> None:
+    class Plain(BaseModel):
+        email: Annotated[str, Encrypted("email")]
+
+    for attempt in (
+        lambda: Plain(email="ana"),
+        lambda: TypeAdapter(list[Annotated[str, Encrypted("email")]]).validate_python(["ana"]),
+    ):
+        with pytest.raises(TypeError, match="belongs into an EncryptedModel"):
+            attempt()
+    with pytest.raises(PydanticSerializationError, match="from an EncryptedModel"):
+        Plain.model_construct(email="ana").model_dump(context=Place(cipher, "gold", 7))

@@ -11,6 +11,7 @@ import pytest
 from kilo.contract import EncryptedTable
 from kilo.errors import CheckFailed
 from kilo.fle import AsyncFieldCipher, errors
+from kilo.fle.formats import DocumentRow
 from kilo.fle.rotation.coverage import coverage
 from kilo.fle.rotation.steps import Rotations
 from kilo.outbox import strict_json
@@ -131,7 +132,7 @@ async def test_a_field_that_is_new_to_the_stage_is_adopted_by_its_name(
     rotations.outputs = stage.outputs.model_copy(update={"tenants": tenants})
     assert rotations.run(plan.digest(), "tester", quiet) == (True, [])
     ((stored,),) = stage.sql("SELECT payload#>>'{owner,tax_id}' FROM events")
-    assert stage.cipher(TABLE).decrypt("gold", "tax_id", "gold/1/owner", stored) == "1234"
+    assert stage.cipher(TABLE).decrypt("gold", "tax_id", DocumentRow("gold/1", "/owner"), stored) == "1234"
     assert rotations.verify(plan.digest(), "tester") == counted(1)
 
 

@@ -39,6 +39,13 @@ Tenant = Annotated[str, typer.Option(help="Whose value it is (v2).")]
 Table = Annotated[str, typer.Option(help="The table, or aggregate, that the field belongs to (v2).")]
 Field = Annotated[str, typer.Option(help="The field (v2).")]
 Row = Annotated[str, typer.Option(help="The row's identity (v2).")]
+Pointer = Annotated[
+    str | None,
+    typer.Option(
+        help="v2, for a value in a JSON document, such as an event's payload: the JSON pointer of the object"
+        " that holds it, empty for the document itself."
+    ),
+]
 
 
 def encrypt(  # noqa: PLR0917 - Typer passes options by name
@@ -48,6 +55,7 @@ def encrypt(  # noqa: PLR0917 - Typer passes options by name
     table: Table = "events",
     field: Field = "",
     row: Row = "",
+    pointer: Pointer = None,
     outputs: OutputsFile = None,
 ) -> None:
     """Encrypt standard input; prints the encrypted value.
@@ -60,7 +68,7 @@ def encrypt(  # noqa: PLR0917 - Typer passes options by name
         typer.echo(encrypt_v1(_v1_key(key_file), read_value()))
         return
     _need(tenant=tenant, field=field, row=row)
-    typer.echo(cipher(stage(outputs), table).encrypt(tenant, field, row, read_value()))
+    typer.echo(cipher(stage(outputs), table).encrypt(tenant, field, _row(row, pointer), read_value()))
 
 
 def decrypt(  # noqa: PLR0917 - Typer passes options by name
@@ -70,19 +78,21 @@ def decrypt(  # noqa: PLR0917 - Typer passes options by name
     table: Table = "events",
     field: Field = "",
     row: Row = "",
+    pointer: Pointer = None,
     outputs: OutputsFile = None,
 ) -> None:
     """Decrypt the encrypted value on standard input; prints the value byte for byte, without a newline.
 
     \b
     kilo fle decrypt --tenant acme --field email --row 42 < value.txt
+    kilo fle decrypt --tenant acme --field email --row acme/order-1 --pointer /customer < value.txt
     kilo fle decrypt --format v1 --key-file key.bin < value.txt
     """
     if format_version == "v1":
         write_bytes(decrypt_v1(_v1_key(key_file), read_blob()))
         return
     _need(tenant=tenant, field=field, row=row)
-    write_bytes(cipher(stage(outputs), table).decrypt_bytes(tenant, field, row, read_blob()))
+    write_bytes(cipher(stage(outputs), table).decrypt_bytes(tenant, field, _row(row, pointer), read_blob()))
 
 
 def token(  # noqa: PLR0917 - Typer passes options by name
@@ -154,6 +164,10 @@ def _v1_key(path: Path | None) -> bytes:
         msg = "--key-file: format v1 needs the file with its 32-byte key"
         raise BadInput(msg)
     return read_key_file(path)
+
+
+def _row(row: str, pointer: str | None) -> formats.RowId:
+    return row if pointer is None else formats.DocumentRow(row, pointer)
 
 
 def _need(**options: str) -> None:

@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 from kilo.errors import CheckFailed
 from kilo.fle.cipher import FieldCipher
 from kilo.fle.datakey import XaesKey
-from kilo.fle.formats import V2
+from kilo.fle.formats import V2, RowId
 from kilo.fle.rotation.columns import Columns, prefixes
 from kilo.fle.rotation.convert import Converter, Goal
 from kilo.fle.rotation.coverage import Covered, coverage
@@ -127,14 +127,14 @@ def decrypt_all(
                         column.failed += 1
                         continue
                     column.plain += not outcome.encrypted
-                    comparison.add(name, place, outcome.evidence)
+                    comparison.add(name, str(place), outcome.evidence)
         comparison.flush()
         result.converted += comparison.converted
         result.columns |= comparison.columns
     return result
 
 
-def _values(columns: Columns, row: str, texts: Sequence[str | None]) -> Iterator[tuple[str, str, str]]:
+def _values(columns: Columns, row: str, texts: Sequence[str | None]) -> Iterator[tuple[str, RowId, str]]:
     """Each value of a row: its field, the row it is bound to, its text."""
     for name, text in zip(columns.fields, texts, strict=False):
         if text is not None:

@@ -10,7 +10,7 @@ from kilo.errors import CheckFailed
 from kilo.fle.cipher import FieldCipher
 from kilo.fle.datakey import TICKET_BYTES, GcmKey, XaesKey
 from kilo.fle.errors import FieldError, NotText
-from kilo.fle.formats import V1, Inspection, associated_data, inspect, to_text
+from kilo.fle.formats import V1, Inspection, RowId, associated_data, inspect, to_text
 from kilo.fle.rotation.evidence import Evidence
 
 _HEADER_CHARACTERS = 8
@@ -79,7 +79,7 @@ class Converter:
             return None
         return self.cipher.keyring.reader(self.tenant, self.goal.key_id)[0]
 
-    def convert(self, name: str, rows: Sequence[str], values: Sequence[str | None]) -> Converted:
+    def convert(self, name: str, rows: Sequence[RowId], values: Sequence[str | None]) -> Converted:
         """Convert a column.
 
         Each new value is decrypted again and compared before it is handed out.
@@ -93,7 +93,7 @@ class Converter:
         names = [rows[position] for position in at]
         new = self._seal(key, name, names, plain, deterministic)
         back = (
-            self.cipher.decrypt_column_bytes(self.tenant, name, names, new)
+            self._read_back(name, names, new, alike=not any(deterministic))
             if key
             else [value.encode() for value in new]
         )
@@ -103,7 +103,7 @@ class Converter:
         return Converted(at, new, self._evidence.of_column(name, names, new, plain), failed)
 
     def _open_alike(
-        self, key: GcmKey | XaesKey | None, name: str, rows: Sequence[str], values: Sequence[str | None]
+        self, key: GcmKey | XaesKey | None, name: str, rows: Sequence[RowId], values: Sequence[str | None]
     ) -> _Opened | None:
         """Open a column that lies under one key at once; ``None`` when it does not, or one does not open."""
         if key is None or name in self.goal.left:
@@ -126,7 +126,7 @@ class Converter:
         return _Opened(at, plain, [False] * len(at), [])
 
     def _open_each(
-        self, key: GcmKey | XaesKey | None, name: str, rows: Sequence[str], values: Sequence[str | None]
+        self, key: GcmKey | XaesKey | None, name: str, rows: Sequence[RowId], values: Sequence[str | None]
     ) -> _Opened:
         at: list[int] = []
         failed: list[str] = []
@@ -140,7 +140,7 @@ class Converter:
                 continue
             try:
                 data = (
-                    self.cipher.decrypt_bytes(self.tenant, name, rows[position], value)
+                    self.cipher.decrypt_stored(self.tenant, name, rows[position], value)
                     if found
                     else value.encode()
                 )
@@ -154,17 +154,25 @@ class Converter:
             deterministic.append(found is not None and found.suite == "AES-SIV-512")
         return _Opened(at, plain, deterministic, failed)
 
-    def check(self, name: str, row: str, value: str) -> Checked | None:
+    def check(self, name: str, row: RowId, value: str) -> Checked | None:
         """Decrypt one stored value; ``None`` when it can't be."""
         found = _inspect(value)
         if found is None:
             data = value.encode()
         else:
             try:
-                data = self.cipher.decrypt_bytes(self.tenant, name, row, value)
+                data = self.cipher.decrypt_stored(self.tenant, name, row, value)
             except FieldError:
                 return None
         return Checked(found is not None, self._evidence.of_column(name, [row], [value], [data])[0])
+
+    def _read_back(self, name: str, rows: Sequence[RowId], new: Sequence[str], *, alike: bool) -> list[bytes]:
+        if alike:
+            return self.cipher.decrypt_column_bytes(self.tenant, name, rows, new)
+        return [
+            self.cipher.decrypt_stored(self.tenant, name, row, value)
+            for row, value in zip(rows, new, strict=True)
+        ]
 
     def _check_text(self, name: str, data: bytes) -> None:
         try:
@@ -190,7 +198,7 @@ class Converter:
         self,
         key: GcmKey | XaesKey | None,
         name: str,
-        rows: Sequence[str],
+        rows: Sequence[RowId],
         plain: Sequence[bytes],
         deterministic: Sequence[bool],
     ) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kilo.fle.formats import DocumentRow
 from kilo.fle.rotation.convert import Converter
 from kilo.outbox import strict_json
 from kilo.sensitive import places
@@ -21,7 +22,7 @@ class Cell:
     at: int
     holder: dict[str, Any]
     field: str
-    row: str
+    row: DocumentRow
 
     @property
     def value(self) -> str:
@@ -46,7 +47,7 @@ def cells(row: str, text: str, fields: Sequence[str], at: int = 0) -> tuple[Any,
     """
     document = strict_json.parse(text)
     found: Iterator[tuple[dict[str, Any], str, str]] = places(frozenset(fields), document)
-    return document, [Cell(at, holder, name, row + pointer) for holder, name, pointer in found]
+    return document, [Cell(at, holder, name, DocumentRow(row, pointer)) for holder, name, pointer in found]
 
 
 def convert_documents(

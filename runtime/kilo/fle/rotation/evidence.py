@@ -19,7 +19,7 @@ from hashlib import blake2b
 import psycopg
 from psycopg.rows import TupleRow
 
-from kilo.fle.formats import length_prefixed, row_data
+from kilo.fle.formats import RowId, length_prefixed, row_data
 
 DIGEST_BYTES = 16
 SHOWN = 20
@@ -46,7 +46,7 @@ class Evidence:
         self._key, self._context = key, context.encode()
 
     def of_column(
-        self, name: str, rows: Sequence[str], stored: Sequence[str], plain: Sequence[bytes]
+        self, name: str, rows: Sequence[RowId], stored: Sequence[str], plain: Sequence[bytes]
     ) -> list[bytes]:
         """Both digests of each value: of its stored text, and of its plaintext."""
         key, place = self._key, length_prefixed(self._context, name.encode())

@@ -23,6 +23,7 @@ from kilo.fle.keytable import INDEX
 from kilo.fle.rotation.columns import Columns
 from kilo.fle.rotation.record import Rotation
 from kilo.fle.rotation.rewrite import Rewritten
+from kilo.fle.text import text_of
 
 _OURS = "2."
 
@@ -142,7 +143,9 @@ class TokenRewriter:
             return None
         table, spec = self._cipher.table, self.columns.spec.tokens[name]
         keys = dict(self._cipher.keyring.index_keys(self.tenant, table, name))
-        text = self._cipher.decrypt(self.tenant, name, row, value) if is_encrypted(value) else value
+        text = value
+        if is_encrypted(value):
+            text = text_of(self.tenant, name, self._cipher.decrypt_stored(self.tenant, name, row, value))
         return make_token(keys[self._version], self._version, spec.kind, text, spec.bits)
 
 
