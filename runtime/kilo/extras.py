@@ -1,7 +1,7 @@
 """Which extra of the distribution brings what the plain install lacks, and errors that name it.
 
-The plain install is what writing events takes (:mod:`kilo.outbox`, :mod:`kilo.contract`). ``fle`` and
-``consumer`` bring what these packages stand on, ``platform`` the command line and the processes that the
+The plain install is what writing events takes (:mod:`kilo.outbox`, :mod:`kilo.contract`). ``client``, ``fle``
+and ``consumer`` bring what these packages stand on, ``platform`` the command line and the processes that the
 platform runs. The rest are adapters: ``gcp``, ``kafka``, ``otel``, ``sbom``, ``signatures``, ``sqlalchemy``.
 """
 
@@ -20,6 +20,7 @@ _EXTRAS = {
     "google": "gcp",
     "google_crc32c": "gcp",
     "httplink": "platform",
+    "httptools": "platform",
     "httpx": "platform",
     "nats": "consumer",
     "opentelemetry": "consumer",
@@ -37,6 +38,7 @@ _EXTRAS = {
     "typer": "platform",
     "urllib3": "fle",
     "uvicorn": "platform",
+    "uvloop": "platform",
 }
 
 

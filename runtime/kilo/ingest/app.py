@@ -12,12 +12,12 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from functools import cache
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 from opentelemetry.trace import SpanKind
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, Counter, Histogram
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -76,6 +76,22 @@ def make_app(outputs: StackOutputs, store: EventStore, health: Health) -> Starle
     )
 
 
+# Looking a series up takes longer than counting; there are as many as tenants and statuses.
+@cache
+def _requests_of(tenant: str, status: int) -> Counter:
+    return _requests.labels(tenant, str(status))
+
+
+@cache
+def _durations_of(tenant: str) -> Histogram:
+    return _durations.labels(tenant)
+
+
+@cache
+def _events_of(tenant: str, outcome: str) -> Counter:
+    return _events.labels(tenant, outcome)
+
+
 class _Entrance:
     """The requests' handlers, and what they share."""
 
@@ -106,28 +122,27 @@ class _Entrance:
                 _log.error("a request of %s failed: %s", tenant, type(error).__name__)
                 detail = "nothing is known to be stored; try again with the same key"
                 response = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail).response()
-            _requests.labels(tenant, str(response.status_code)).inc()
-            _durations.labels(tenant).observe(time.perf_counter() - started)
+            _requests_of(tenant, response.status_code).inc()
+            _durations_of(tenant).observe(time.perf_counter() - started)
             return response
 
         return handler
 
     async def post_event(self, request: Request, headers: Mapping[str, str], tenant: str) -> Response:
         """``POST /v1/events``: one event."""
-        size = _declared(headers, self._event_bytes)
-        with self._budget.held(tenant, size):
+        with self._budget.held(tenant, _declared(headers, self._event_bytes)):
             body = await _read(request, self._event_bytes)
             checked = check(headers, body, self._outputs, tenant)
             event = checked.event
             attributes = {"kilo.tenant": tenant, "kilo.fingerprint": event.fingerprint}
             incoming = headers.get("traceparent")
             with span("POST /v1/events", incoming, kind=SpanKind.SERVER, attributes=attributes) as made:
-                row = await self._row(replace(checked, event=replace(event, traceparent=made)))
+                row = await self._row(checked, made)
                 result = await _bounded(self._group.store(row)) if isinstance(row, Row) else row
         if isinstance(result, Problem):
             raise result
         outcome = "accepted" if result else "duplicate"
-        _events.labels(tenant, outcome).inc()
+        _events_of(tenant, outcome).inc()
         document = {"fingerprint": event.fingerprint, "status": outcome}
         return _json(document, HTTPStatus.CREATED if result else HTTPStatus.OK)
 
@@ -154,7 +169,7 @@ class _Entrance:
             ("duplicate", sum(result is False for result in results)),
         ):
             if count:
-                _events.labels(tenant, outcome).inc(count)
+                _events_of(tenant, outcome).inc(count)
         names = [row.fingerprint if isinstance(row, Row) else None for row in rows]
         status, document, more = answer(names, results, key_name, atomic=atomic)
         if status is HTTPStatus.OK:
@@ -170,17 +185,16 @@ class _Entrance:
         if isinstance(checked, Problem):
             return checked
         own = parse_traceparent(checked.event.traceparent)
-        event = replace(checked.event, traceparent=str(own.child()) if own else made)
-        return await self._row(replace(checked, event=event))
+        return await self._row(checked, str(own.child()) if own else made)
 
-    async def _row(self, checked: CheckedEvent) -> Row | Result:
+    async def _row(self, checked: CheckedEvent, traceparent: str) -> Row | Result:
         """The event's rows; or what its answer is, when those are not needed or can't be made."""
         try:
             if checked.refused:
                 if await self._store.is_stored(checked.event):
                     return False
                 return refused(HTTPStatus.UNPROCESSABLE_ENTITY, *checked.refused)
-            return await self._store.row_of(checked.event)
+            return await self._store.row_of(checked.event, traceparent)
         except Problem as problem:
             return problem
 
@@ -261,11 +275,17 @@ async def _read(request: Request, limit: int) -> bytes:
     size = 0
     try:
         async with asyncio.timeout(READ_SECONDS):
-            async for part in request.stream():
+            more = True
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                part = message.get("body", b"")
                 size += len(part)
                 if size > limit:
                     raise _too_large(limit)
                 parts.append(part)
+                more = message.get("more_body", False)
     except TimeoutError:
         detail = f"the body was not there within {READ_SECONDS:.0f} s"
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, detail, headers={"connection": "close"}) from None

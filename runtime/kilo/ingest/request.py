@@ -43,8 +43,11 @@ class IncomingEvent:
     aggregate_id: str
     kind: str
     payload: dict[str, Any]
+    text: str
+    """The payload as JSON."""
     fingerprint: str
     traceparent: str | None = None
+    """What the event itself says that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +138,10 @@ def check_event(
     errors = errors + _field_errors(document, pointer)
     payload = document.get("payload")
     not_now: list[Error] = []
+    text = ""
     if isinstance(payload, dict):
-        not_now = _payload_errors(payload, outputs, tenant, pointer)
+        text = strict_json.write(payload)
+        not_now = _payload_errors(payload, text, outputs, tenant, pointer)
     else:
         errors.append({"pointer": f"{pointer}/payload", "detail": "must be a JSON object"})
     if errors:
@@ -148,6 +153,7 @@ def check_event(
         aggregate_id=document["aggregate_id"],
         kind=document["kind"],
         payload=document["payload"],
+        text=text,
         # Keys are a tenant's own, and every event's fingerprint is to be told from every other's.
         fingerprint=f"{tenant}/{key}",
         traceparent=traceparent,
@@ -189,9 +195,12 @@ def _field_errors(document: Mapping[str, Any], place: str) -> list[Error]:
     return errors
 
 
-def _payload_errors(payload: dict[str, Any], outputs: StackOutputs, tenant: str, place: str) -> list[Error]:
+def _payload_errors(
+    payload: dict[str, Any], text: str, outputs: StackOutputs, tenant: str, place: str
+) -> list[Error]:
     limit = outputs.outbox.payload_limit_bytes
-    size = len(strict_json.write(payload).encode())
+    # A character has at most four bytes.
+    size = len(text) if len(text) * 4 <= limit else len(text.encode())
     if size > limit:
         return [{"pointer": f"{place}/payload", "detail": f"{size} bytes of JSON; at most {limit}"}]
     encrypted = outputs.tenants[tenant].encrypted_fields

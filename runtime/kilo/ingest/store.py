@@ -56,29 +56,18 @@ class EventStore:
             lambda: asyncio.Semaphore(_TENANT_CONNECTIONS)
         )
 
-    async def row_of(self, event: IncomingEvent) -> Row:
+    async def row_of(self, event: IncomingEvent, traceparent: str) -> Row:
         """The rows of ``event``, with what is sensitive encrypted.
 
         Raises:
             Problem: the tenant's key can't be used now.
         """
         try:
-            return await row_of(self._cipher, event)
+            return await row_of(self._cipher, event, traceparent)
         except FieldError as error:
             _log.warning("%s", error)
             msg = "the tenant's encryption key can't be used now; try again with the same key"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, msg, headers=AGAIN) from None
-
-    async def store(self, event: IncomingEvent) -> bool:
-        """Store ``event``; returns whether it is new. When this returns, it is committed.
-
-        Raises:
-            Problem: its key was used for another content, or a part that is needed does not answer.
-        """
-        [result] = await self.store_each([await self.row_of(event)])
-        if isinstance(result, Problem):
-            raise result
-        return result
 
     async def store_each(self, rows: Sequence[Row]) -> list[Result]:
         """Store one tenant's events, each by itself; what is said to be stored is committed.

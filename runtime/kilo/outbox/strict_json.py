@@ -91,7 +91,12 @@ def canonical(value: Any) -> bytes:
         return _canonical(value).encode()
     # The writer in C sorts names by code points and writes integers in full and floats as Python does: where
     # that could differ from RFC 8785, the text is made by the book.
-    return (_canonical(value) if _NOT_BY_THE_BOOK.search(text) else text).encode()
+    by_the_book = (
+        _LONG_NUMBER.search(text)
+        or (not text.isascii() and _HIGH.search(text))
+        or (("." in text or "e-" in text or "e+" in text) and _FLOAT.search(text))
+    )
+    return (_canonical(value) if by_the_book else text).encode()
 
 
 def _canonical(value: Any) -> str:
@@ -277,4 +282,5 @@ _CANONICAL_WRITER = json.JSONEncoder(
     sort_keys=True,
     separators=(",", ":"),
 )
-_NOT_BY_THE_BOOK = re.compile(r"[\ud800-\U0010ffff]|[0-9]{16}|[0-9](?:\.|e[-+])")
+_LONG_NUMBER, _HIGH = re.compile("[0-9]{16}"), re.compile(r"[\ud800-\U0010ffff]")
+_FLOAT = re.compile(r"[0-9](?:\.|e[-+])")

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg_pool import AsyncConnectionPool
 
@@ -27,7 +27,7 @@ from kilo.service import server
 from tests.events import make_outputs
 from tests.runtime.consumer.support import Plain
 
-FUZZ = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 GOOD = {"aggregate": "order", "aggregate_id": "1", "kind": "order.paid", "payload": {"n": 1}}
 Call = Callable[[str, list[tuple[bytes, bytes]], bytes, bytes], tuple[int, bytes, bytes]]
 
@@ -122,6 +122,8 @@ def check(answer: tuple[int, bytes, bytes]) -> None:
 
 
 @FUZZ
+@example(headers=[(b"content-length", b"\xb2")], query=b"", path="/v1/events")
+@example(headers=[(b"content-length", b"9" * 5000)], query=b"", path="/v1/events")
 @given(headers=HEADERS, query=st.binary(max_size=8), path=st.sampled_from(["/v1/events", "/v1/events:batch"]))
 def test_any_headers(call: Call, headers: list[tuple[bytes, bytes]], query: bytes, path: str) -> None:
     check(call(path, headers, query, nearly(GOOD)))
