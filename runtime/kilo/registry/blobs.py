@@ -29,6 +29,9 @@ from kilo.registry.headers import content_length, retry_after_seconds
 from kilo.registry.manifest import Descriptor
 from kilo.registry.transport import LONGEST_PAUSE_SECONDS, Answer, back_off_seconds
 
+SIZE_LIMIT_BYTES = 2**40
+"""No registry takes a larger blob (ECR: 52 GB), and a source that claims one could send for ever."""
+
 CHUNK_BYTES = 64 * 1024 * 1024
 SLOWEST_BYTES_PER_SECOND = 128 * 1024
 """A blob that comes or goes more slowly than this, beyond a request's patience, is given up."""
@@ -311,10 +314,14 @@ def copy_blob(
         The bytes that were sent; 0 when the blob was mounted.
 
     Raises:
+        Unreadable: the descriptor says that it is larger than any blob.
         Untrustworthy: the source sent other bytes than the descriptor says, three times.
         NotFound: the source does not hold the blob.
         RegistryDown, AccessDenied, Rejected: a side can't be used.
     """
+    if descriptor.size > SIZE_LIMIT_BYTES:
+        msg = f"{source.name}@{descriptor.digest}: said to have {descriptor.size} bytes; no blob has so many"
+        raise Unreadable(msg)
     writer = BlobWriter(destination, descriptor, chunk_bytes)
     for attempt in range(_ATTEMPTS):
         location = writer.mount(mount_from if attempt == 0 else None)

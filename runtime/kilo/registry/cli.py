@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kilo.errors import CheckFailed, Unreachable
-from kilo.registry.client import Registries
-from kilo.registry.drift import Comparison, Kind, compare
+from kilo.registry.client import Names, Registries
+from kilo.registry.drift import Comparison, Kind, compare, unreadable_repository
+from kilo.registry.errors import Unreadable
 from kilo.registry.options import CertificateIdentity, CertificateIssuer, SignedBy, TrustedRootFile
 from kilo.registry.reference import Reference
 from kilo.registry.sync import Policy, Synchronizer, TagResult
@@ -29,6 +30,9 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of table
 _Tags = Annotated[
     str, typer.Option("--tags", metavar="PATTERN", help="Only tags that match, such as 'v1.*'.")
 ]
+_JOBS = 16
+"""Looking at an image that is there already is waiting for registries; blobs have a bound of their own."""
+
 _Jobs = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Images under way at once.")]
 _Repositories = Annotated[
     list[str] | None,
@@ -60,7 +64,7 @@ def sync(
     certificate_identity: CertificateIdentity = None,
     certificate_oidc_issuer: CertificateIssuer = None,
     trusted_root: TrustedRootFile = None,
-    jobs: _Jobs = 8,
+    jobs: _Jobs = _JOBS,
     as_json: _Json = False,
 ) -> None:
     """Copy images whole: every platform, signature, SBOM and attestation; tags last.
@@ -75,12 +79,13 @@ def sync(
             signed_by or [], certificate_identity, certificate_oidc_issuer, trusted_root
         )
     with _interactive(jobs, signers) as synchronizer:
-        pairs = _pairs(synchronizer.registries, source, destination, repository)
-        results: list[TagResult] = []
+        pairs, unreadable = _pairs(synchronizer.registries, source, destination, repository)
+        results = [TagResult(source, "*", "", "failed", error=error) for error in unreadable]
+        one_by_one = synchronizer.sync_repository if repository else synchronizer.sync
         with _progress(as_json) as show:
             for here, there in pairs:
                 show(f"copying {here}")
-                results += synchronizer.sync(
+                results += one_by_one(
                     here,
                     there,
                     pattern=tags,
@@ -102,14 +107,16 @@ def diff(
     repository: _Repositories = None,
     tags: _Tags = "*",
     repair: Annotated[bool, typer.Option("--repair", help="Copy what differs, then compare again.")] = False,
-    jobs: _Jobs = 8,
+    jobs: _Jobs = _JOBS,
     as_json: _Json = False,
 ) -> None:
     """Compare both sides graph by graph, down to the blobs; name every difference."""
     comparisons: list[Comparison] = []
     repairs: list[TagResult] = []
     with _interactive(jobs) as synchronizer, _progress(as_json) as show:
-        for here, there in _pairs(synchronizer.registries, source, destination, repository):
+        pairs, unreadable = _pairs(synchronizer.registries, source, destination, repository)
+        comparisons += [unreadable_repository(Reference.parse(source), error) for error in unreadable]
+        for here, there in pairs:
             show(f"comparing {here}")
             comparison = compare(synchronizer.registries, here, there, pattern=tags, jobs=jobs)
             wrong = sorted({found.tag for found in comparison.findings if found.kind in _REPAIRABLE})
@@ -139,7 +146,7 @@ def diff(
 
 
 @app.command(epilog="Example: kilo registry sweep")
-def sweep(jobs: _Jobs = 8, as_json: _Json = False) -> None:
+def sweep(jobs: _Jobs = _JOBS, as_json: _Json = False) -> None:
     """Copy all that the secondary registry lacks, down to the blobs: every repository of the stage.
 
     What the stage's signers did not sign is quarantined, and the exit code is 1.
@@ -154,7 +161,7 @@ def sweep(jobs: _Jobs = 8, as_json: _Json = False) -> None:
     policy = _policy(Signers.of_outputs(outputs.signers))
     with Synchronizer(jobs=jobs, policy=policy, move_tags=False) as synchronizer:
         for name in sides.repositories:
-            results += synchronizer.sync_existing(*sides.pair(name), deep=True)
+            results += synchronizer.sync_repository(*sides.pair(name), deep=True, may_be_missing=True)
     _print_results(results, as_json=as_json)
     _raise_for_results(results)
 
@@ -200,14 +207,17 @@ def mirror(
 
 def _pairs(
     registries: Registries, source: str, destination: str, names: Sequence[str] | None
-) -> list[tuple[Reference, Reference]]:
+) -> tuple[list[tuple[Reference, Reference]], tuple[Unreadable, ...]]:
+    """The repositories to take in turn, and entries of the registry's list that are no names."""
     here, there = Reference.parse(source), Reference.parse(destination)
     if not names:
-        return [(here, there)]
-    listed = registries.catalog(here) if "*" in names else list(names)
-    return [
-        (Reference.parse(f"{here.name}/{name}"), Reference.parse(f"{there.name}/{name}")) for name in listed
+        return [(here, there)], ()
+    listed = registries.catalog(here) if "*" in names else Names(frozenset(names))
+    pairs = [
+        (Reference.parse(f"{here.name}/{name}"), Reference.parse(f"{there.name}/{name}"))
+        for name in sorted(listed.names)
     ]
+    return pairs, listed.unreadable
 
 
 def _policy(signers: Signers) -> Policy | None:

@@ -7,6 +7,7 @@ it, not by its headers or version.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from kilo.registry.headers import next_page
 from kilo.registry.manifest import SIZE_LIMIT_BYTES, Descriptor, Manifest, digest_of
 from kilo.registry.media import ACCEPTED, OCI_INDEX, known_of_header, normalize
 from kilo.registry.parsing import list_of, parse_object, printable, text_of
-from kilo.registry.reference import DIGEST_PATTERN, TAG_PATTERN, Reference, resolve
+from kilo.registry.reference import DIGEST_PATTERN, REPOSITORY_PATTERN, TAG_PATTERN, Reference, resolve
 from kilo.registry.transport import Answer, Scope, Transport
 
 _PAGE = 1000
@@ -29,6 +30,14 @@ _LIST_LIMIT_BYTES = 32 * 1024 * 1024
 
 _NO_REFERRERS_API = frozenset({400, 404, 405, 406, 501})
 """What registries answer to a path that they do not know; only 404 is in the specification."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The tags of a repository or the repositories of a registry, and what their list had besides."""
+
+    names: frozenset[str]
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 class Registries:
@@ -50,29 +59,25 @@ class Registries:
                 self._transports[key] = Transport(reference.host, endpoint.base_url, **self._options)
             return Repository(self._transports[key], endpoint.repository, reference.name)
 
-    def catalog(self, prefix: Reference) -> list[str]:
-        """List the repositories below ``prefix``, by their names after it."""
+    def catalog(self, prefix: Reference) -> Names:
+        """List the repositories below ``prefix``, by their names after it.
+
+        Raises:
+            Unreadable: the list is malformed. An entry that is no repository's name is in the result.
+        """
         repository = self.repository(prefix)
         scope = Scope("", "registry:catalog:*")
         place = f"{prefix.host}: list of repositories"
-        found: list[str] = []
-        for page in repository.pages(f"/v2/_catalog?n={_PAGE}", scope, place):
-            found += [name for name in list_of(page, "repositories", place) if isinstance(name, str)]
+        pages = repository.pages(f"/v2/_catalog?n={_PAGE}", scope, place)
+        listed = _names(pages, "repositories", REPOSITORY_PATTERN, place)
         start = f"{repository.path}/"
-        return sorted(name.removeprefix(start) for name in found if name.startswith(start))
+        below = frozenset(name.removeprefix(start) for name in listed.names if name.startswith(start))
+        return Names(below, listed.unreadable)
 
     @property
     def requests_sent(self) -> int:
         """Requests sent to all of them so far."""
         return sum(transport.requests_sent for transport in self._transports.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Tags:
-    """A repository's tags, and what its list had besides."""
-
-    names: frozenset[str]
-    unreadable: tuple[Unreadable, ...] = ()
 
 
 @dataclass(slots=True)
@@ -197,22 +202,15 @@ class Repository:
             raise Untrustworthy(msg)
         return "OCI-Subject" in answer.headers
 
-    def tags(self) -> Tags:
+    def tags(self) -> Names:
         """List all tags; none when the repository does not exist.
 
         Raises:
             Unreadable: the list is malformed. An entry that is no tag is in the result.
         """
         place = f"{self.name}: list of tags"
-        names: set[str] = set()
-        unreadable: list[Unreadable] = []
-        for page in self.pages(f"/v2/{self.path}/tags/list?n={_PAGE}", self.pull, place):
-            for tag in list_of(page, "tags", place):
-                if isinstance(tag, str) and TAG_PATTERN.fullmatch(tag):
-                    names.add(tag)
-                else:
-                    unreadable.append(Unreadable(f"{place}: {printable(repr(tag))} is no tag"))
-        return Tags(frozenset(names), tuple(unreadable))
+        pages = self.pages(f"/v2/{self.path}/tags/list?n={_PAGE}", self.pull, place)
+        return _names(pages, "tags", TAG_PATTERN, place)
 
     def referrers(self, digest: str) -> Listing | None:
         """List what refers to ``digest``, by the referrers API; None where the registry has none."""
@@ -280,6 +278,18 @@ class Repository:
 
     def _manifest_path(self, reference: str) -> str:
         return f"/v2/{self.path}/manifests/{quote(reference, safe=':')}"
+
+
+def _names(pages: Iterator[dict[str, Any]], member: str, pattern: re.Pattern[str], place: str) -> Names:
+    names: set[str] = set()
+    unreadable: list[Unreadable] = []
+    for page in pages:
+        for name in list_of(page, member, place):
+            if isinstance(name, str) and pattern.fullmatch(name):
+                names.add(name)
+            else:
+                unreadable.append(Unreadable(f"{place}: {printable(repr(name))} is no name of such"))
+    return Names(frozenset(names), tuple(unreadable))
 
 
 def require(answer: Answer, statuses: set[int], place: str) -> None:

@@ -8,6 +8,8 @@ fallback tags there, as a pushing client must.
 from __future__ import annotations
 
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
@@ -36,6 +38,10 @@ Result = TypeVar("Result")
 
 _LIST_ATTEMPTS = 6
 """Writes of one list of referrers before it is given up to whoever else writes it."""
+
+_KNOWN_BLOBS = 20_000
+_KNOWN_SECONDS = 600.0
+"""How many blobs a long-lived process remembers to have brought over, and for how long it goes by that."""
 
 _REQUESTS_AT_ONCE = 8
 """Of one image, for its manifests; each registry's connections are bounded by its transport."""
@@ -68,8 +74,8 @@ class BlobPool:
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="blob")
         self._chunk_bytes = chunk_bytes
         self._lock = threading.Lock()
-        self._copies: dict[tuple[str, str], Future[int]] = {}
-        self._held_by: dict[tuple[str, str], str] = {}
+        self._copies: OrderedDict[tuple[str, str], _Copy] = OrderedDict()
+        self._held_by: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def copy(
         self, source: RepositoryView, destination: RepositoryView, blob: Descriptor
@@ -81,12 +87,13 @@ class BlobPool:
         """
         key = (destination.repository.name, blob.digest)
         with self._lock:
-            running = self._copies.get(key)
-            if running is None or (running.done() and running.exception()):
-                running = self._executor.submit(self._ensure, source, destination, blob)
-                self._copies[key] = running
-                return running, True
-            return running, False
+            known = self._copies.get(key)
+            if known is not None and known.holds():
+                return known.sent, False
+            sent = self._executor.submit(self._ensure, source, destination, blob)
+            self._copies[key] = _Copy(sent, time.monotonic())
+            _forget_oldest(self._copies, lambda copy: copy.sent.done())
+            return sent, True
 
     def close(self) -> None:
         """Wait for what is under way and start nothing more."""
@@ -102,8 +109,32 @@ class BlobPool:
             sent = copy_blob(
                 source.repository, target, blob, mount_from=mount_from, chunk_bytes=self._chunk_bytes
             )
-        self._held_by[shelf] = target.path
+        with self._lock:
+            self._held_by[shelf] = target.path
+            _forget_oldest(self._held_by, lambda _: True)
         return sent
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A blob's copy, and when it was asked for."""
+
+    sent: Future[int]
+    at: float
+
+    def holds(self) -> bool:
+        """Whether it can be gone by: a blob may be deleted at the destination, so not for ever."""
+        if not self.sent.done():
+            return True
+        return self.sent.exception() is None and time.monotonic() - self.at < _KNOWN_SECONDS
+
+
+def _forget_oldest(known: OrderedDict[tuple[str, str], Item], may_go: Callable[[Item], bool]) -> None:
+    while len(known) > _KNOWN_BLOBS:
+        key, oldest = next(iter(known.items()))
+        if not may_go(oldest):
+            return
+        del known[key]
 
 
 class GraphLocks:

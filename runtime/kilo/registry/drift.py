@@ -117,7 +117,10 @@ def compare(
     except Unreachable as error:
         return Comparison(source.name, 0, (Finding(Kind.UNREACHABLE, source.name, pattern, str(error)),))
     except KiloError as error:
-        return Comparison(source.name, 0, (Finding(Kind.UNREADABLE, source.name, pattern, str(error)),))
+        return unreadable_repository(source, error)
+    except Exception as error:
+        log.exception("%s", source.name)
+        return unreadable_repository(source, unexpected(error))
     wanted = pattern if source.tag is None else source.tag
     tags = sorted(tag for tag in here | there if fnmatch.fnmatchcase(tag, wanted))
     if source.tag and not tags:
@@ -132,6 +135,11 @@ def compare(
             for error in view.unreadable_tags
         ]
     return Comparison(source.name, len(tags), tuple(findings))
+
+
+def unreadable_repository(source: Reference, error: KiloError) -> Comparison:
+    """The comparison of what could not be read at all."""
+    return Comparison(source.name, 0, (Finding(Kind.UNREADABLE, source.name, "*", str(error)),))
 
 
 class _Comparer:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from kilo.errors import CheckFailed
-from kilo.registry.client import Listing, Repository, Tags
+from kilo.registry.client import Listing, Names, Repository
 from kilo.registry.errors import NotAttachment, NotFound, Unreadable
 from kilo.registry.manifest import Descriptor, Manifest, digest_of
 from kilo.registry.media import INDEXES, KNOWN, OCI_INDEX, normalize
@@ -166,7 +166,7 @@ class RepositoryView:
 
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
-        self._tags: Tags | None = None
+        self._tags: Names | None = None
         self._referrers: dict[str, tuple[Descriptor, ...]] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
         self._has_api: bool | None = None
@@ -234,7 +234,7 @@ class RepositoryView:
         """Take note of a tag that was written."""
         known = self._listed()
         with self._lock:
-            self._tags = Tags((self._tags or known).names | {tag}, known.unreadable)
+            self._tags = Names((self._tags or known).names | {tag}, known.unreadable)
 
     def forget_referrers(self, digest: str) -> None:
         """Ask again the next time: the list was changed."""
@@ -321,7 +321,7 @@ class RepositoryView:
         self._visit(graph, Node(*found), depth + 1)
         graph.cosign_tags[tag] = found[0]
 
-    def _listed(self) -> Tags:
+    def _listed(self) -> Names:
         with self._lock:
             if self._tags is None:
                 self._tags = self.repository.tags()

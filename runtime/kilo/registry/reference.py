@@ -36,7 +36,7 @@ TAG_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _HOST = re.compile(
     r"(localhost|[a-z0-9.-]*[.][a-z0-9.-]+|[a-z0-9.-]+(?=:)|\[[0-9a-f:.]+\])(:\d{1,5})?", re.IGNORECASE
 )
-_REPOSITORY = re.compile(r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*")
+REPOSITORY_PATTERN = re.compile(r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*")
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
 
@@ -62,7 +62,7 @@ class Reference:
         wrong = None
         if not slash or not _HOST.fullmatch(host):
             wrong = f"{host!r} is no registry host (write one with a dot or a port)"
-        elif not _REPOSITORY.fullmatch(repository):
+        elif not REPOSITORY_PATTERN.fullmatch(repository):
             wrong = f"{repository!r} is no repository name (lower case, digits, separators)"
         elif ":" in name and not TAG_PATTERN.fullmatch(tag):
             wrong = f"{tag!r} is no tag"

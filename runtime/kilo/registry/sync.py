@@ -159,16 +159,35 @@ class Synchronizer:
             move_tags=self._move_tags,
         )
 
-    def sync_existing(
-        self, source: Reference, destination: Reference, *, deep: bool = False
+    def sync_repository(
+        self,
+        source: Reference,
+        destination: Reference,
+        *,
+        pattern: str = "*",
+        dry_run: bool = False,
+        deep: bool = False,
+        may_be_missing: bool = False,
+        progress: Callable[[TagResult], None] = lambda _: None,
     ) -> list[TagResult]:
-        """Bring ``destination`` up to ``source``; a repository that has nothing yet is no failure."""
+        """Bring one of several repositories up to the source; a failure is in the results, none is raised.
+
+        With ``may_be_missing``, a repository that has nothing yet is no failure.
+        """
         try:
-            return self.sync(source, destination, deep=deep)
-        except NotFound:
-            return []
+            return self.sync(
+                source, destination, pattern=pattern, dry_run=dry_run, deep=deep, progress=progress
+            )
+        except NotFound as error:
+            failure: KiloError = error
+            if may_be_missing:
+                return []
         except KiloError as error:
-            return [TagResult(source.name, "*", "", "failed", error=error)]
+            failure = error
+        except Exception as error:
+            log.exception("%s", source.name)
+            failure = unexpected(error)
+        return [TagResult(source.name, "*", "", "failed", error=failure)]
 
     def sync_push(self, source: Reference, destination: Reference, digest: str, tag: str | None) -> TagResult:
         """Mirror one push: its tag, or, where it has none, the digest with all that it refers to.

@@ -158,6 +158,36 @@ def test_a_blob_that_images_share_is_sent_once(shelf: Shelves, proxied: Proxied)
     assert destination.tags() == source.tags()
 
 
+@pytest.mark.parametrize("remembered_seconds", [0, 600])
+def test_a_blob_that_the_destination_lost_is_sent_again_after_a_while(
+    shelf: Shelves, monkeypatch: pytest.MonkeyPatch, remembered_seconds: float
+) -> None:
+    monkeypatch.setattr("kilo.registry.copier._KNOWN_SECONDS", remembered_seconds)
+    source, destination = shelf("with"), shelf("without")
+    layer = os.urandom(1000)
+    for tag in ("v1", "v2"):
+        source.image(layer, tag.encode(), tag=tag)
+    here, there = Reference.parse(source.name), Reference.parse(destination.name)
+    with Synchronizer() as synchronizer:
+        synchronizer.sync(here, there, pattern="v1")
+        destination.delete(digest_of(layer), kind="blobs")
+        [result] = synchronizer.sync(here, there, pattern="v2")
+    assert (result.outcome == "copied") == (remembered_seconds == 0)
+    assert destination.holds_whole("v2") == (remembered_seconds == 0)
+
+
+def test_what_is_remembered_of_blobs_is_bounded(shelf: Shelves, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kilo.registry.copier._KNOWN_BLOBS", 3)
+    source, destination = shelf("with"), shelf("without")
+    for number in range(8):
+        source.image(f"{number}".encode(), tag=f"v{number}")
+    with Synchronizer() as synchronizer:
+        synchronizer.sync(Reference.parse(source.name), Reference.parse(destination.name))
+        pool = synchronizer._blobs  # pyright: ignore[reportPrivateUsage]
+        assert len(pool._held_by) == 3  # pyright: ignore[reportPrivateUsage]
+    assert destination.tags() == source.tags()
+
+
 def test_pushes_of_one_image_that_come_together_write_each_manifest_once(
     shelf: Shelves, proxied: Proxied
 ) -> None:

@@ -574,6 +574,39 @@ def test_the_commands_name_what_is_wrong_and_exit_with_1(
     assert "identical" not in capsys.readouterr().out
 
 
+def test_one_repository_stops_no_other(
+    hostile: HostileRegistry, shelf: Shelves, capsys: pytest.CaptureFixture[str]
+) -> None:
+    destination = shelf("with")
+    hostile.image("v1", "v1")
+    names = ["pre/good", "pre/lists-badly", "pre/../../x", 5, "elsewhere"]
+
+    def rule(request: Request) -> Reply | None:
+        if request.path == "/v2/_catalog":
+            return Reply(200, json.dumps({"repositories": names}).encode())
+        if request.path == "/v2/pre/lists-badly/tags/list":
+            return Reply(200, b'{"tags": 5}')
+        return None
+
+    hostile.rule = rule
+    prefixes = (f"{hostile.host}/pre", destination.name)
+    for command, part in (("sync", "results"), ("diff", "findings")):
+        assert main(["registry", command, "--json", *prefixes, "-r", "*"]) == 1, part
+        printed = json.loads(capsys.readouterr().out)
+        said = printed if command == "sync" else printed["findings"]
+        wrong = [str(entry.get("error") or entry.get("detail")) for entry in said]
+        assert sum("is no name of such" in text for text in wrong) == 2
+        assert sum("tags is 5" in text for text in wrong) == 1
+    assert Shelf(destination.url, f"{destination.repository}/good").tags() == {"v1"}
+
+
+def test_a_blob_of_nine_exabytes_is_not_begun(hostile: HostileRegistry, shelf: Shelves) -> None:
+    document = hostile.document("x")
+    document["layers"][0]["size"] = 2**62
+    hostile.put(document, "v1")
+    assert "no blob has so many" in str(sync(hostile, shelf("with"))["v1"].error)
+
+
 @pytest.mark.parametrize("first", ["https://auth.test/token", None])
 def test_a_token_service_in_plain_http_is_refused_whenever_it_is_named(
     monkeypatch: pytest.MonkeyPatch, first: str | None
