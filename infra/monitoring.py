@@ -19,7 +19,7 @@ from infra import names
 from infra.settings import Settings
 from kilo.observe.alertmanager import render_routes
 from kilo.observe.dashboards import render_dashboards
-from kilo.observe.platform import BackupRhythm, EncryptionRhythm
+from kilo.observe.platform import BackupSchedule, EncryptionSchedule
 from kilo.observe.rules import render_rules
 
 _RUNS = 750
@@ -44,15 +44,15 @@ def create_monitoring(settings: Settings, namespace: StageNamespace) -> None:
 
 def _alert_rules(settings: Settings) -> Mapping[str, Any]:
     """The spec of the PrometheusRule."""
-    rhythm = BackupRhythm(
+    schedule = BackupSchedule(
         backup_seconds=_longest_gap_seconds(settings.backups.schedule),
         drill_seconds=_longest_gap_seconds(settings.backups.drill_schedule),
     )
-    encryption = EncryptionRhythm(
+    encryption = EncryptionSchedule(
         checkpoint_seconds=_longest_gap_seconds(settings.audit.checkpoint_schedule),
         destruction_seconds=_longest_gap_seconds(settings.audit.destruction_schedule),
     )
-    return render_rules(settings.resolved_tenants, backups=rhythm, encryption=encryption)
+    return render_rules(settings.resolved_tenants, backups=schedule, encryption=encryption)
 
 
 def _longest_gap_seconds(schedule: str) -> int:

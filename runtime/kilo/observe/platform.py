@@ -129,18 +129,18 @@ def consumer_alerts() -> list[Alert]:
 
 
 @dataclass(frozen=True, slots=True)
-class EncryptionRhythm:
+class EncryptionSchedule:
     """The longest time between two checkpoints, and between two looks for keys to destroy."""
 
     checkpoint_seconds: int = 3600
     destruction_seconds: int = _DAY_SECONDS
 
 
-HOURLY = EncryptionRhythm()
+HOURLY = EncryptionSchedule()
 
 
-def encryption_alerts(rhythm: EncryptionRhythm) -> list[Alert]:
-    """Alert on fields that can't be read, on fields that should lie encrypted and don't, on work not done."""
+def encryption_alerts(schedule: EncryptionSchedule) -> list[Alert]:
+    """Alert on fields that can't be read, on encrypted fields stored in plain text, on work not done."""
     return [
         Alert(
             "FleDecryptFailures",
@@ -179,14 +179,14 @@ def encryption_alerts(rhythm: EncryptionRhythm) -> list[Alert]:
         # Until it is signed, whoever owns the database can rewrite an entry unseen. An hour's grace.
         Alert(
             "FleCheckpointOverdue",
-            f"max({metrics.FLE_AUDIT_UNSIGNED_AGE.name}) > {rhythm.checkpoint_seconds + 3600}",
+            f"max({metrics.FLE_AUDIT_UNSIGNED_AGE.name}) > {schedule.checkpoint_seconds + 3600}",
             "ticket",
             "An entry of the audit log has waited for a checkpoint for {{ $value | humanizeDuration }}",
         ),
         # A day's grace.
         Alert(
             "FleDestructionOverdue",
-            f"max({metrics.FLE_DESTRUCTION_OVERDUE.name}) > {rhythm.destruction_seconds + _DAY_SECONDS}",
+            f"max({metrics.FLE_DESTRUCTION_OVERDUE.name}) > {schedule.destruction_seconds + _DAY_SECONDS}",
             "ticket",
             "A retired key should have been destroyed {{ $value | humanizeDuration }} ago",
         ),
@@ -253,17 +253,17 @@ def registry_alerts() -> list[Alert]:
 
 
 @dataclass(frozen=True, slots=True)
-class BackupRhythm:
+class BackupSchedule:
     """The longest time between two backups, and between two restore drills, that a stage plans for."""
 
     backup_seconds: int = _DAY_SECONDS
     drill_seconds: int = 7 * _DAY_SECONDS
 
 
-DAILY = BackupRhythm()
+DAILY = BackupSchedule()
 
 
-def backup_alerts(rhythm: BackupRhythm) -> list[Alert]:
+def backup_alerts(schedule: BackupSchedule) -> list[Alert]:
     """Alert on backups that are missed, failed, slow, unverified or smaller than usual."""
     success, failure = metrics.BACKUP_LAST_SUCCESS.name, metrics.BACKUP_LAST_FAILURE.name
     verified, duration, size = (
@@ -275,7 +275,7 @@ def backup_alerts(rhythm: BackupRhythm) -> list[Alert]:
         # Two hours' grace. A store without any backup has the time 0, which is long ago.
         Alert(
             "BackupMissed",
-            f"time() - max by (store) ({success}) > {rhythm.backup_seconds + 2 * 3600}",
+            f"time() - max by (store) ({success}) > {schedule.backup_seconds + 2 * 3600}",
             "page",
             "The {{ $labels.store }} store has had no whole backup for {{ $value | humanizeDuration }}",
         ),
@@ -302,7 +302,7 @@ def backup_alerts(rhythm: BackupRhythm) -> list[Alert]:
         # A day's grace.
         Alert(
             "BackupUnverified",
-            f"time() - max by (store) ({verified}) > {rhythm.drill_seconds + _DAY_SECONDS}",
+            f"time() - max by (store) ({verified}) > {schedule.drill_seconds + _DAY_SECONDS}",
             "ticket",
             "No restore from the {{ $labels.store }} store was proven for {{ $value | humanizeDuration }}",
         ),

@@ -16,8 +16,8 @@ RUNBOOKS_URL = "docs/runbooks"
 def render_rules(
     tenants: Sequence[Tenant],
     runbooks_url: str = RUNBOOKS_URL,
-    backups: platform.BackupRhythm = platform.DAILY,
-    encryption: platform.EncryptionRhythm = platform.HOURLY,
+    backups: platform.BackupSchedule = platform.DAILY,
+    encryption: platform.EncryptionSchedule = platform.HOURLY,
 ) -> dict[str, Any]:
     """Render ``spec`` of a PrometheusRule (monitoring.coreos.com/v1), also valid as a rules file.
 
@@ -46,7 +46,7 @@ def every_alert(tenants: Sequence[Tenant]) -> list[Alert]:
 
 
 def _groups(
-    tenants: Sequence[Tenant], backups: platform.BackupRhythm, encryption: platform.EncryptionRhythm
+    tenants: Sequence[Tenant], backups: platform.BackupSchedule, encryption: platform.EncryptionSchedule
 ) -> dict[str, Sequence[Record | Alert]]:
     return {
         "kilo-tenant-records": objectives.tenant_records(tenants),

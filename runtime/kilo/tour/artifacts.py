@@ -73,8 +73,8 @@ def as_table(artifacts: Artifacts) -> Table:
 def _image_lines(image: Mirrored | None) -> list[tuple[str, str]]:
     if image is None:
         return []
-    lags = [("its tag", image.tag_lag_seconds), ("all that is attached", image.whole_lag_seconds)]
-    arrived = [f"{what} {seconds:.1f} s after its push" for what, seconds in lags if seconds is not None]
+    lags = [("tag lag", image.tag_lag_seconds), ("lag of the attestations", image.whole_lag_seconds)]
+    arrived = [f"{what} {seconds:.1f} s" for what, seconds in lags if seconds is not None]
     places = ", ".join(str(place) for place in image.parity.places)
     same = "the same" if not image.parity.differences else "[red]not the same[/]"
     return [

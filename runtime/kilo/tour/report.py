@@ -20,7 +20,7 @@ _COLUMNS = (
     "duplicates",
     "p50 ms",
     "p99 ms",
-    "lie encrypted",
+    "encrypted fields",
 )
 
 
