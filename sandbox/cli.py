@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
@@ -19,6 +19,7 @@ from sandbox import daemon, stage
 from sandbox.doctor import examine
 from sandbox.engine.environment import UNSET, shell
 from sandbox.parts import PartStatus, follow, log_files, parts
+from sandbox.reach import ways_in
 from sandbox.servers.process import tail
 
 _LOG_WIDTH = 120
@@ -62,6 +63,8 @@ def up(
     )
     if tour:
         _kilo(project, "tour", *(["--json"] if as_json else []))
+    if endpoints := daemon.running(project):
+        _print_ways_in(project, endpoints, sys.stderr if as_json else None)
 
 
 def _kilo(project: Path, *arguments: str, quiet: bool = False) -> None:
@@ -113,7 +116,7 @@ def down(
 
 
 def status(as_json: JsonOption = False) -> None:
-    """Show the parts of the dev stage: state, since when, restarts, address.
+    """Show the parts of the dev stage (state, since when, restarts, address) and how to reach it.
 
     Exits with 1 when a part is not running.
 
@@ -132,6 +135,7 @@ def status(as_json: JsonOption = False) -> None:
         typer.echo("The sandbox is not running; `kilo up` starts it.", err=True)
     else:
         _print_table(found)
+        _print_ways_in(project, endpoints)
     if endpoints is None or any(not part.healthy for part in found):
         raise typer.Exit(1)
 
@@ -146,6 +150,14 @@ def _print_table(found: list[PartStatus]) -> None:
     # A log has no width of its own; a terminal's is kept.
     console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
     console.print(table)
+
+
+def _print_ways_in(project: Path, endpoints: daemon.Endpoints, to: TextIO | None = None) -> None:
+    """One line for each, as long as it is: a command is copied whole."""
+    ways = ways_in(project, endpoints)
+    width = max((len(name) for name, _ in ways), default=0)
+    for name, how in [("", ""), *ways]:
+        typer.echo(f"{name:{width}}  {how}".rstrip(), file=to)
 
 
 def logs(

@@ -13,6 +13,7 @@ from typing import TextIO
 
 from kilo.environment import OUTPUTS_VARIABLE
 from kilo.errors import CheckFailed
+from kilo.host import replace_service_names
 from sandbox import daemon, toolchain
 from sandbox.backing import write_atomically
 from sandbox.engine import environment
@@ -49,18 +50,9 @@ class Stage:
             ["up", "--stack", STAGE, "--yes", "--skip-preview", "--suppress-outputs"], said_to=said_to
         )
         answer = self._pulumi(["stack", "output", "--stack", STAGE, "--json"], quiet=True)
-        write_atomically(self.outputs_file, json.loads(self._with_addresses(answer)))
+        write_atomically(self.outputs_file, json.loads(replace_service_names(answer, self.project)))
         own = {name: value for name, value in self.variables.items() if name != "PATH"}
         write_atomically(environment_file(self.project), own)
-
-    def _with_addresses(self, text: str) -> str:
-        """Services' addresses in place of their names, which nothing on this machine resolves."""
-        addresses: dict[str, str] = json.loads((self.project / ".kilo" / "addresses.json").read_bytes())
-        for owner, address in addresses.items():
-            kind, namespace, name = owner.split("/")
-            if kind == "service":
-                text = text.replace(f"{name}.{namespace}.svc.cluster.local", address)
-        return text
 
     def destroy(self) -> list[str]:
         """Let the engine remove all that is not protected; answers with the URNs of what is.

@@ -7,15 +7,25 @@ import json
 import shlex
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kilo.automation import read_outputs
 from kilo.contract import StackOutputs
+from kilo.errors import BadInput
+from kilo.host import replace_service_names, runs_here
 from kilo.project import find_project
 
 PREFIX = "KILO"
+
+
+class Caller(StrEnum):
+    """Who is to use the addresses in the outputs."""
+
+    HOST = "host"
+    CLUSTER = "cluster"
 
 
 class Format(StrEnum):
@@ -43,6 +53,15 @@ def outputs(
     output_format: Annotated[
         Format, typer.Option("--format", "-f", help="env: shell assignments, quoted for eval.")
     ] = Format.JSON,
+    caller: Annotated[
+        Caller | None,
+        typer.Option(
+            "--for",
+            help="Whose addresses: this machine's or the cluster's. [default: host in the dev stage of "
+            "`kilo up`, cluster elsewhere]",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     schema: Annotated[
         bool,
@@ -53,10 +72,35 @@ def outputs(
 ) -> None:
     """Print a stage's outputs: references to keys, streams, registries and buckets; never a secret.
 
-    Examples: kilo outputs -s dev > outputs.json · eval "$(kilo outputs -s dev -f env)"
+    Examples: kilo outputs -s dev > outputs.json · eval "$(kilo outputs -s dev -f env)" ·
+    kilo outputs -s dev --for cluster
     """
-    found = read_outputs(stage, find_project())
+    project = find_project()
+    found = read_outputs(stage, project)
+    if (caller or default_caller(project)) is Caller.HOST:
+        found = for_host(found, project)
     typer.echo(render(found, Format.JSON if as_json else output_format), nl=False)
+
+
+def default_caller(project: Path) -> Caller:
+    """This machine where the stage runs on it; a pod anywhere else."""
+    return Caller.HOST if runs_here(project) else Caller.CLUSTER
+
+
+def for_host(found: StackOutputs, project: Path) -> StackOutputs:
+    """The outputs with addresses that this machine reaches.
+
+    Raises:
+        BadInput: the stage runs in a cluster, whose names resolve only there.
+        Unreachable: one of its Services was not deployed.
+    """
+    if not runs_here(project):
+        msg = (
+            f"--for host: {found.stage} does not run on this machine, and its names resolve in its cluster"
+            " alone; use --for cluster, and kubectl port-forward to reach a Service from here"
+        )
+        raise BadInput(msg)
+    return StackOutputs.model_validate_json(replace_service_names(found.model_dump_json(), project))
 
 
 def render(found: StackOutputs, output_format: Format) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -253,3 +254,19 @@ def test_destroying_leaves_nothing(stage: Stage) -> None:
     assert not stage.home.exists()
     assert stage.kilo("status").returncode == 1
     ok(stage.kilo("down"))
+
+
+def test_what_status_and_outputs_say_is_reached_from_this_machine(stage: Stage) -> None:
+    lines = ok(stage.kilo("status")).splitlines()
+    said = dict(re.split(r" {2,}", line, maxsplit=1) for line in lines[lines.index("") + 1 :])
+    here = json.loads(ok(stage.kilo("outputs", "-s", "dev")))
+    assert said["gateway"] == here["gateway"]["url"] == stage.outputs["gateway"]["url"]
+    there = json.loads(ok(stage.kilo("outputs", "-s", "dev", "--for", "cluster")))
+    assert "svc.cluster.local" in there["gateway"]["url"]
+    answer = subprocess.run(["sh", "-c", said["send an event"]], capture_output=True, text=True, check=True)
+    assert answer.stdout.startswith("HTTP/1.1 20"), answer.stdout
+    counted = stage.begin(
+        'psql "$DATABASE_URL" -Atc "SELECT count(*) FROM outbox WHERE aggregate_id = \'42\'"'
+    )
+    assert int(counted.communicate(timeout=PATIENCE)[0]) >= 1
+    assert said["PostgreSQL"].endswith('eval "$(kilo env)" && psql "$DATABASE_URL"')

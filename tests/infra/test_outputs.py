@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import shlex
 import subprocess
@@ -15,11 +16,13 @@ import pulumi
 import pytest
 from ruamel.yaml import YAML
 
+from kilo import cli
 from kilo.automation import read_outputs
 from kilo.contract import StackOutputs, load_outputs
 from kilo.errors import BadInput, CheckFailed, Unreachable
 from kilo.outputs import Format, render
 from kilo.project import find_project
+from sandbox.reach import curl
 from tests.components.recorder import record
 from tests.infra.test_program import program
 
@@ -158,3 +161,84 @@ def test_the_example_by_stack_reference_runs(exported: dict[str, Any]) -> None:
         "subject": "events.order",
         "gold_tenants": ["acme", "umbrella"],
     }
+
+
+@pytest.fixture
+def checkout(engine: Any, exported: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout, and an engine that knows the dev stage."""
+    engine(json.dumps(exported))
+    (tmp_path / "Pulumi.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def sandboxed(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, with the stage running on this machine."""
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{checkout}/.kilo/state")
+    (checkout / ".kilo").mkdir()
+    addresses = {
+        "pod/kilo/nats-0": "127.64.0.1",
+        "service/kilo/gateway": "127.96.0.1",
+        "service/kilo/nats": "127.96.0.2",
+        "service/monitoring/prometheus-operated": "127.96.0.3",
+        "service/other/gateway": "127.96.0.4",
+    }
+    (checkout / ".kilo" / "addresses.json").write_text(json.dumps(addresses), encoding="utf-8")
+    return checkout
+
+
+def asked(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    assert cli.main(["outputs", "-s", "dev", *options]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("sandboxed")
+def test_where_a_stage_runs_here_its_addresses_are_those_of_this_machine(
+    exported: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = asked(capsys)
+    assert here["gateway"]["url"] == "http://127.96.0.1:10080"
+    assert here["bus"]["url"] == "nats://127.96.0.2:4222"
+    assert asked(capsys, "--for", "host") == here
+    there = asked(capsys, "--for", "cluster")
+    assert (
+        there["gateway"]["url"] == exported["gateway"]["url"] == "http://gateway.kilo.svc.cluster.local:10080"
+    )
+    # All the rest is the same.
+    assert {name for name in there if there[name] != here[name]} == {"gateway", "bus", "monitoring"}
+
+
+@pytest.mark.usefixtures("checkout")
+def test_elsewhere_the_names_stay_and_none_are_made_up(
+    exported: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert asked(capsys)["gateway"] == exported["gateway"]
+    assert cli.main(["outputs", "-s", "dev", "--for", "host"]) == 2
+    told = capsys.readouterr().err
+    assert "use --for cluster, and kubectl port-forward" in told
+
+
+def test_a_service_without_an_address_here_is_named(
+    sandboxed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sandboxed / ".kilo" / "addresses.json"
+    # Another service's name ends in this one's.
+    file.write_text(json.dumps({"service/kilo/gateway": "127.96.0.1", "service/kilo/at": "127.96.0.9"}))
+    assert cli.main(["outputs", "-s", "dev"]) == 3
+    assert "nats.kilo.svc.cluster.local: has no address on this machine" in capsys.readouterr().err
+
+
+def test_a_line_that_people_copy_is_what_a_shell_sends(exported: dict[str, Any], tmp_path: Path) -> None:
+    outputs = StackOutputs.model_validate(exported)
+    (tmp_path / "curl").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "curl").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-c", curl(outputs)], env={"PATH": path}, capture_output=True, text=True, check=True
+    )
+    arguments = done.stdout.splitlines()
+    assert arguments[:2] == ["-i", "http://gateway.kilo.svc.cluster.local:10080/v1/events"]
+    assert "x-tenant-id: acme" in arguments
+    assert re.search(r"^Idempotency-Key: \d+$", done.stdout, re.MULTILINE)
+    assert json.loads(arguments[-1])["aggregate"] == "order"
