@@ -34,6 +34,7 @@ PLAIN = (
     "kilo.tenancy",
 )
 NEEDS = {
+    "kilo.client": {"client"},
     "kilo.consumer": {"consumer"},
     "kilo.fle": {"fle"},
     "kilo.fle.integrations.psycopg_rows": {"fle"},
@@ -49,9 +50,9 @@ BRINGS = {
     "gcp": {"fle"},
     "kafka": {"consumer", "fle"},
     "otel": {"consumer", "fle"},
-    "platform": {"consumer", "fle"},
-    "sbom": {"consumer", "fle", "platform"},
-    "signatures": {"consumer", "fle", "platform"},
+    "platform": {"client", "consumer", "fle"},
+    "sbom": {"client", "consumer", "fle", "platform"},
+    "signatures": {"client", "consumer", "fle", "platform"},
 }
 """What an extra brings besides itself."""
 

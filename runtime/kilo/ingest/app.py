@@ -288,13 +288,12 @@ async def _read(request: Request, limit: int) -> bytes:
                 more = message.get("more_body", False)
     except TimeoutError:
         detail = f"the body was not there within {READ_SECONDS:.0f} s"
-        raise Problem(HTTPStatus.REQUEST_TIMEOUT, detail, headers={"connection": "close"}) from None
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, detail) from None
     return b"".join(parts)
 
 
 def _too_large(limit: int) -> Problem:
+    # The connection stays open: closed under a body that is still being sent, the gateway would take this
+    # answer for a failure, say 503 and try again.
     error = {"pointer": "#", "detail": f"more than {limit} bytes"}
-    problem = refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error)
-    # What is left of the body is not worth reading.
-    problem.headers = {"connection": "close"}
-    return problem
+    return refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error)

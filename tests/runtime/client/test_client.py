@@ -13,7 +13,6 @@ import httpx
 import psycopg
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
-from psycopg_pool import AsyncConnectionPool
 
 from kilo.client import (
     AsyncEventClient,
@@ -25,13 +24,7 @@ from kilo.client import (
     Sent,
 )
 from kilo.errors import BadInput
-from kilo.ingest.app import make_app
-from kilo.ingest.store import EventStore
-from kilo.service import Health, server
-from tests.events import make_outputs
-from tests.patience import until
-from tests.runtime.consumer.support import Plain
-from tests.runtime.traffic.support import free_port
+from tests.runtime.ingest.support import serving_ingest
 
 QUICK = RetryPolicy(seconds=5, first_pause_seconds=0.01, longest_pause_seconds=0.05)
 
@@ -89,35 +82,10 @@ class Front:
 @pytest.fixture
 def front(database_url: str) -> Iterator[Front]:
     """A real ingest on a real database, behind what a test may make fail."""
-    port = free_port()
-    stopping = threading.Event()
-
-    async def serve() -> None:
-        pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
-            database_url, min_size=1, max_size=4, open=False, kwargs={"autocommit": True}
-        )
-        async with pool:
-            http = server(make_app(make_outputs(), EventStore(pool, Plain()), Health()), port)
-            serving = asyncio.ensure_future(http.serve())
-            await asyncio.to_thread(stopping.wait)
-            http.should_exit = True
-            await serving
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
-    thread.start()
-
-    def answers() -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    until(answers, "ingest answers")
-    made = Front(f"http://127.0.0.1:{port}")
-    yield made
-    made.close()
-    stopping.set()
-    thread.join(30)
+    with serving_ingest(database_url) as port:
+        made = Front(f"http://127.0.0.1:{port}")
+        yield made
+        made.close()
 
 
 def stored(url: str) -> list[str]:

@@ -33,13 +33,12 @@ def make_gateway(
     with ExitStack() as stack:
 
         def make(**changes: Any) -> Gateway:
-            settings = GatewaySettings(
-                stable=Upstream(host=ADDRESS, port=stable.port),
-                next=Upstream(host=ADDRESS, port=trial.port),
-                listener_port=free_port(),
-                operations_port=free_port(),
+            given: dict[str, Any] = {
+                "stable": Upstream(host=ADDRESS, port=stable.port),
+                "next": Upstream(host=ADDRESS, port=trial.port),
                 **changes,
-            )
+            }
+            settings = GatewaySettings(listener_port=free_port(), operations_port=free_port(), **given)
             gateway = Gateway(tmp_path / f"gateway-{settings.listener_port}" / "mount", settings)
             gateway.directory.mkdir(parents=True)
             stack.callback(gateway.stop)
