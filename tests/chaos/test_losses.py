@@ -190,7 +190,7 @@ async def test_a_worker_that_is_asked_to_stop_holds_nothing_and_marks_nothing_un
         platform.processes["worker"].stop()
         assert platform.processes["worker"].returncode == 0
         assert platform.sql("SELECT count(*) FROM outbox_slots WHERE owner IS NOT NULL") == [(0,)]
-        assert platform.sql("SELECT count(*) FROM outbox_workers") == [(0,)]
+        assert platform.sql("SELECT count(*) FROM leases WHERE name LIKE 'outbox/worker/%'") == [(0,)]
         found = {each.headers["fingerprint"] for each in await in_stream(made)}
         marked = {
             row[0] for row in platform.sql("SELECT fingerprint FROM outbox WHERE dequeued_at IS NOT NULL")

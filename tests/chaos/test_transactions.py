@@ -119,15 +119,16 @@ def test_a_clock_that_jumps(made: Scene) -> None:
         for aggregate in AGGREGATES:
             name = f"{aggregate}-{len(written)}"
             made.platform.sql(
-                "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint, created_at)"
-                f" SELECT 'initech', '{aggregate}', '{name}', 'order.made', '{{}}', 'initech/{name}-' || n,"
-                f" now() {jump} FROM generate_series(1, 20) n"
+                "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint)"
+                f" SELECT 'initech', '{aggregate}', '{name}', 'order.made', '{{}}', 'initech/{name}-' || n"
+                " FROM generate_series(1, 20) n;"
+                " SET LOCAL session_replication_role = replica;"
+                f" UPDATE outbox SET created_at = now() {jump} WHERE aggregate_id = '{name}';"
+                f" UPDATE outbox_fingerprints SET created_at = now() {jump}"
+                f" WHERE fingerprint LIKE 'initech/{name}-%'"
             )
             written += [f"initech/{name}-{n}" for n in range(1, 21)]
-        made.platform.sql(
-            f"UPDATE outbox_slots SET lease_until = lease_until {jump}; "
-            f"UPDATE outbox_workers SET seen_until = seen_until {jump}"
-        )
+        made.platform.sql(f"UPDATE leases SET expires_at = expires_at {jump}")
         written += write(made.platform.url, range(20), "order", f"after-{len(written)}")
         wait_for(made, written)
     # What lies in no day's partition is known by its fingerprint all the same.

@@ -22,6 +22,8 @@ from kilo.bus.port import BusError, Received
 
 _IDLE_SECONDS = 1.0
 _EXPIRES_SECONDS = 30
+_REQUEST_BYTES = 16 * 1024 * 1024
+"""That are asked for at once, whatever the number of messages; several times the largest message."""
 _INACTIVE_SECONDS = 120
 
 
@@ -72,7 +74,8 @@ async def _once(
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
     ask = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{made.name}"
-    request = json.dumps({"batch": most, "expires": _EXPIRES_SECONDS * 1_000_000_000}).encode()
+    expires = _EXPIRES_SECONDS * 1_000_000_000
+    request = json.dumps({"batch": most, "max_bytes": _REQUEST_BYTES, "expires": expires}).encode()
     expected, wanted = 1, 0
     loop = asyncio.get_running_loop()
     asked_at = 0.0

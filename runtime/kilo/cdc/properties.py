@@ -16,8 +16,12 @@ from kilo.contract import BusOutputs, OutboxOutputs
 CONNECTOR_PATH = "/livez/connector"
 """Where ``kilo cdc watch`` answers the connector's liveness probe."""
 
+_QUEUE_BYTES = 64 * 1024 * 1024
+"""Of events that Debezium holds ready, as it estimates them: an eighth of its heap (512 MiB), since an event
+lies there in several forms until the bus has acknowledged it."""
+
 _HEADERS = (
-    ("fingerprint", "Nats-Msg-Id"),
+    ("message_id", "Nats-Msg-Id"),
     ("fingerprint", "fingerprint"),
     ("kind", "kind"),
     ("tenant", "tenant"),
@@ -117,6 +121,8 @@ def _source(settings: ConnectorSettings) -> dict[str, str]:
         "poll.interval.ms": "10",
         "max.batch.size": "4096",
         "max.queue.size": "16384",
+        # By default the queue is bounded in events alone.
+        "max.queue.size.in.bytes": str(_QUEUE_BYTES),
         "provide.transaction.metadata": "false",
         "errors.max.retries": "-1",
         # 10 s by default, for which change capture stands still after every lost database connection.
@@ -159,7 +165,7 @@ def _transforms(settings: ConnectorSettings, *, to_kafka: bool) -> dict[str, str
     return {
         "outbox.type": "io.debezium.transforms.outbox.EventRouter",
         "outbox.table.field.event.id": "fingerprint",
-        "outbox.table.field.event.key": "aggregate_id",
+        "outbox.table.field.event.key": "ordering_key",
         "outbox.table.field.event.payload": "payload",
         "outbox.route.by.field": "aggregate",
         "outbox.route.topic.replacement": topic,

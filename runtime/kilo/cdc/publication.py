@@ -36,6 +36,7 @@ def apply_capture(connection: psycopg.Connection[Any], outbox: OutboxOutputs) ->
     publication = _publication(connection, outbox)
     # The slot comes first: what is inserted for change capture before there is one would never reach it.
     slot = bool(wanted) and _slot(connection, outbox.replication_slot)
+    _pass_over_former_rows(connection, outbox.replication_slot)
     with connection.transaction():
         rows: list[Any] = connection.execute("SELECT aggregate FROM outbox_cdc_aggregates").fetchall()
         known = {row[0] for row in rows}
@@ -79,3 +80,18 @@ def _slot(connection: psycopg.Connection[Any], name: str) -> bool:
         connection.execute("SELECT pg_drop_replication_slot(%s)", (name,))
     connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (name,))
     return True
+
+
+def _pass_over_former_rows(connection: psycopg.Connection[Any], name: str) -> None:
+    """Have the slot begin where rows have the columns that the connector is configured with.
+
+    It can't read rows from before and would stop at them for good. The reconciler publishes those that no
+    connector has carried. A slot that is being read is left alone: its reader is the former connector.
+    """
+    connection.execute(
+        "SELECT pg_replication_slot_advance(s.slot_name, f.position) FROM outbox_capture_from f"
+        " JOIN pg_replication_slots s ON s.confirmed_flush_lsn < f.position"
+        " WHERE s.slot_name = %s AND s.database = current_database() AND NOT s.active"
+        " AND f.position <= pg_current_wal_lsn()",
+        (name,),
+    )

@@ -63,9 +63,7 @@ async def _run(url: str, outputs: StackOutputs, port: int) -> None:
         return await connect(outputs.bus.url, "kilo-consumer")
 
     place = Place(url, connect_bus, outputs.bus.stream, cipher)
-    # Twice what fingerprints are kept: replays of the stream must find what was consumed.
-    retention = 2 * outputs.outbox.fingerprint_window_days
-    upkeep = InboxUpkeep(url, connect_bus, outputs.bus.stream, consumer.name, retention)
+    upkeep = InboxUpkeep(url, connect_bus, outputs.bus.stream, consumer.name)
     await serve_until_stopped(
         Starlette(routes=health_routes(health)),
         port,

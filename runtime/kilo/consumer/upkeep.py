@@ -1,4 +1,7 @@
-"""Keeps the inbox well while the consumer runs: partitions ahead, pruning behind, and the gauges."""
+"""Keeps the inbox well while the consumer runs: partitions ahead, pruning behind, and the gauges.
+
+How long the inbox knows an event is what ``kilo db migrate`` wrote down (``partition_windows``).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,6 @@ class InboxUpkeep:
         connect_bus: connects to the bus.
         stream: what is consumed.
         name: the consumer's.
-        retention_days: how long the inbox knows an event; at least as long as the stream holds it.
     """
 
     def __init__(
@@ -34,13 +36,11 @@ class InboxUpkeep:
         connect_bus: Callable[[], Awaitable[Bus]],
         stream: str,
         name: str,
-        retention_days: int,
     ) -> None:
         self._url = database_url
         self._connect_bus = connect_bus
         self._stream = stream
         self._name = name
-        self._retention_days = retention_days
         self._metrics = ConsumerMetrics.shared()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -57,10 +57,8 @@ class InboxUpkeep:
         async with await AsyncConnection.connect(
             self._url, autocommit=True, connect_timeout=5, application_name="kilo-consumer-upkeep"
         ) as connection:
-            await connection.execute("SELECT kilo_create_partitions('inbox', 3)")
-            await connection.execute(
-                "SELECT kilo_drop_partitions('inbox', now() - %s * interval '1 day')", (self._retention_days,)
-            )
+            await connection.execute("SELECT inbox_make_partitions()")
+            await connection.execute("SELECT inbox_drop_expired()")
             cursor = await connection.execute(
                 "SELECT kind, tenant, count(*), count(DISTINCT (aggregate, aggregate_id)) FROM dead_letters"
                 " WHERE consumer = %s AND state IN ('parked', 'waiting') GROUP BY kind, tenant",

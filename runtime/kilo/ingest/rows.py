@@ -36,7 +36,11 @@ ON CONFLICT (fingerprint) DO UPDATE SET tenant = excluded.tenant, aggregate = ex
     received_at = excluded.received_at
 RETURNING fingerprint
 """
-_DIGESTS = "SELECT fingerprint, encode(content_digest, 'hex') FROM outbox WHERE fingerprint = ANY(%s::text[])"
+_DIGESTS = (
+    "SELECT fingerprint, encode(content_digest, 'hex') FROM outbox_fingerprints"
+    # A fingerprint is TENANT/KEY here; another writer's tenant may have the same.
+    " WHERE fingerprint = ANY(%s::text[]) AND tenant = split_part(fingerprint, '/', 1)"
+)
 _EVENT = "SELECT tenant, aggregate, aggregate_id, kind, payload::text FROM events WHERE fingerprint = %s"
 
 

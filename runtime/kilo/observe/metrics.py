@@ -110,8 +110,11 @@ OUTBOX_WATERMARK_BLOCKING_PID = GaugeMetric(
     "outbox_watermark_blocking_pid", "PostgreSQL backend that holds the watermark; 0 when none."
 )
 OUTBOX_DEAD_TUPLES = GaugeMetric("outbox_dead_tuples", "Dead tuples of the outbox table and its partitions.")
+OUTBOX_BLOCKED_KEYS = GaugeMetric(
+    "outbox_blocked_keys", "Ordering keys whose next event can't be published, so that later ones are held."
+)
 OUTBOX_STUCK_AGGREGATES = GaugeMetric(
-    "outbox_stuck_aggregates", "Aggregates whose next event can't be published and that wait behind it."
+    "outbox_stuck_aggregates", "The former name of outbox_blocked_keys, for this release."
 )
 OUTBOX_PUBLISHED = CounterMetric(
     "outbox_published_total", "Events published, by worker or cdc.", ("publisher",)

@@ -20,10 +20,11 @@ SELECT received_at, 'ingest', 'stored', kind || ' of ' || aggregate || ' ' || ag
 FROM events WHERE fingerprint = %(f)s
 UNION ALL
 SELECT created_at, 'outbox', 'written', 'row ' || id || ', goes by ' || publisher, traceparent
-FROM outbox WHERE fingerprint = %(f)s
+FROM outbox WHERE id IN (SELECT outbox_id FROM outbox_fingerprints WHERE fingerprint = %(f)s)
 UNION ALL
 SELECT dequeued_at, publisher, 'published', 'acknowledged by the bus', traceparent
-FROM outbox WHERE fingerprint = %(f)s AND dequeued_at IS NOT NULL
+FROM outbox WHERE dequeued_at IS NOT NULL
+AND id IN (SELECT outbox_id FROM outbox_fingerprints WHERE fingerprint = %(f)s)
 UNION ALL
 SELECT received_at, 'consumer ' || consumer, 'handled',
        CASE duplicates WHEN 0 THEN 'by ' || publisher

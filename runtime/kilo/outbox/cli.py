@@ -147,7 +147,7 @@ def _table(state: OutboxState) -> Table:
     table = Table("outbox", "", show_header=False)
     table.add_row("rows waiting", f"{state.rows_waiting:,}")
     table.add_row("oldest waits", f"{state.oldest_age_seconds:.1f} s")
-    table.add_row("stuck aggregates", str(state.stuck_aggregates))
+    table.add_row("blocked keys", str(state.blocked_keys))
     held = f", backend {state.watermark_pid}" if state.watermark_pid else ""
     table.add_row("oldest transaction", f"{state.watermark_age_seconds:.1f} s{held}")
     table.add_row("dead tuples", f"{state.dead_tuples:,}")
@@ -168,13 +168,13 @@ def compact_command(
 
     Example:  kilo outbox compact
     """
-    url, outputs = database_url(), load_outputs()
+    url = database_url()
 
     async def run() -> list[str]:
         dropped: list[str] = []
         async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
-            while step := await compact(connection, outputs.outbox):
-                dropped += step
+            while step := await compact(connection):
+                dropped.append(step)
         return dropped
 
     with _reachable():

@@ -39,6 +39,7 @@ _INSERT = (
     " content_digest) VALUES (%s, %s, %s, %s, %s::jsonb, %s, %s, %s) RETURNING id"
 )
 _OUTBOX_CONTENT = "outbox_fingerprint_content"
+_OUTBOX_LOCKS = "outbox_locks_within_limit"
 _RULES = {
     "tenant": "tenant: a DNS label of at most 40 characters",
     "aggregate": "aggregate: one token of lower-case letters, digits, - and _, beginning with a letter,"
@@ -56,6 +57,7 @@ _CONSTRAINTS = {
     "outbox_fingerprint_is_printable": _RULES["fingerprint"],
     "outbox_traceparent_is_w3c": _RULES["traceparent"],
     "outbox_payload_within_limit": "payload: at most 1 MiB of JSON",
+    "outbox_fields_are_given": "tenant, aggregate, aggregate_id, kind and payload: each has to be given",
 }
 
 
@@ -82,12 +84,13 @@ class Event:
     Attributes:
         tenant: whose event it is.
         aggregate: the kind of thing that it happened to; a token of the bus's subject.
-        aggregate_id: which thing. Events of one aggregate and id are delivered in order.
+        aggregate_id: which thing. Events of one tenant, aggregate and id are delivered in order.
         kind: what happened, such as ``order.paid``.
         payload: a JSON value as Python has it, or JSON text.
-        fingerprint: the idempotency key. Without one the event gets its own, so that it is written once for
-            each ``Event`` that is made: a retry that makes it anew writes it again. Give the key of the
-            request or the message that you answer to where there is one, or :func:`content_fingerprint`.
+        fingerprint: the idempotency key, one of the tenant's. Without one the event gets its own, so that it
+            is written once for each ``Event`` that is made: a retry that makes it anew writes it again. Give
+            the key of the request or the message that you answer to where there is one, or
+            :func:`content_fingerprint`.
         traceparent: of the trace that this belongs to (W3C Trace Context).
         content_digest: what equal content means, when ``payload`` holds ciphertext, which differs every
             time; by default a SHA-256 over everything but the trace.
@@ -175,9 +178,9 @@ async def enqueue_async(connection: psycopg.AsyncConnection[Any], event: Event) 
 def enqueue_many(connection: psycopg.Connection[Any], events: Iterable[Event]) -> list[Enqueued]:
     """Write many events, pipelined; returns what became of each, in the order given.
 
-    Events of one aggregate keep their order. Each aggregate that occurs takes one advisory lock until the
-    transaction ends, so ``max_locks_per_transaction`` bounds how many fit into one: split beyond some
-    thousands.
+    Events of one ordering key (tenant, aggregate and id) keep their order. Each key that occurs takes one of
+    the server's locks until the transaction ends, however many events it has. A transaction may take a
+    quarter of them (``max_locks_per_transaction`` times ``max_connections``), beyond which it is refused.
 
     Raises:
         As :func:`enqueue`.
@@ -326,6 +329,8 @@ def explained(constraint: str, message: str) -> Exception | None:
     """What the outbox's ``constraint`` means for whoever wrote the event; none when it is another's."""
     if constraint == _OUTBOX_CONTENT:
         return FingerprintConflict(f"{message}; give a new event a key of its own")
+    if constraint == _OUTBOX_LOCKS:
+        return BadInput(f"{message}: split it, or raise the server's max_locks_per_transaction")
     if constraint in _CONSTRAINTS:
         return BadInput(_CONSTRAINTS[constraint])
     return None

@@ -11,6 +11,9 @@ another. Every few seconds the reconciler notes the database's time and the stre
 by its own stopwatch, rows that the database had marked until then are looked for up to that end. A row is
 marked after its event was stored, so it lies there.
 
+Only the holder of a lease works, and everything it writes is fenced by the lease's epoch. What the stream
+holds is read as hostile: a message without readable tenant and fingerprint is passed over.
+
 A row of change capture that does not arrive is lost only when its slot has confirmed more WAL than there
 was when the row was seen, or when the slot is gone. Until then the connector is merely slow.
 """
@@ -20,29 +23,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
+import re
+import socket
 import time
-import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import psycopg
 from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
+from psycopg.rows import namedtuple_row
 
-from kilo.bus import Bus, BusError, Message, Received, encode_headers, event_headers, same_history
+from kilo.bus import Bus, BusError, Received, same_history
 from kilo.contract import StackOutputs
+from kilo.database.lease import LEASE_SECONDS, Lease, LeaseLost
+from kilo.database.session import SessionLimits, connect
 from kilo.health import Health
-from kilo.observe.metrics import OUTBOX_LOST, OUTBOX_RECONCILE_LAST_SUCCESS, OUTBOX_RECONCILED
+from kilo.observe.metrics import OUTBOX_LOST, OUTBOX_RECONCILE_LAST_SUCCESS
+from kilo.outbox.dispatched import CREATED_AT, mark_dispatched
 from kilo.outbox.published import outbox_published
+from kilo.outbox.republish import republish
 
 _log = logging.getLogger(__name__)
 _published = outbox_published("cdc")
 _lost = OUTBOX_LOST.create(REGISTRY)
-_reconciled = OUTBOX_RECONCILED.create(REGISTRY)
 _success = OUTBOX_RECONCILE_LAST_SUCCESS.create(REGISTRY)
 
 LAG_SECONDS = 30.0
@@ -58,14 +67,20 @@ _MISSING_MOST = 50_000
 """Rows mended in one comparison, at most; the next goes on from there."""
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
-_ROWS = (
-    "SELECT id, created_at, fingerprint, aggregate, aggregate_id, kind, tenant, traceparent, payload::text"
-    " FROM outbox WHERE id = ANY(%s) ORDER BY id"
-)
-_MARK = (
-    "UPDATE outbox SET dequeued_at = now() WHERE fingerprint = ANY(%s) AND created_at BETWEEN %s AND %s"
-    " AND dequeued_at IS NULL AND publisher = 'cdc'"
-)
+_LEASE = "outbox/reconciler"
+# Comparing reads as many rows as there are, in one transaction; it locks nothing but the lease.
+_LIMITS: Final = SessionLimits(transaction=0)
+
+_CAPTURED = f"""
+SELECT DISTINCT o.id, {CREATED_AT.replace("created_at", "o.created_at")} AS created_at
+FROM unnest(%s::text[], %s::text[]) AS seen (tenant, fingerprint)
+JOIN outbox_fingerprints f ON f.fingerprint = seen.fingerprint AND f.tenant = seen.tenant
+JOIN outbox o ON o.id = f.outbox_id AND o.created_at = f.created_at
+WHERE o.publisher = 'cdc' AND o.dequeued_at IS NULL
+"""  # noqa: S608  names of our own
+
+_TENANT = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
+_FINGERPRINT = re.compile(r"[!-~]{1,255}")
 
 
 @dataclass(slots=True)
@@ -92,8 +107,9 @@ class Reconciler:
         database_url: with the worker role's credentials.
         connect_bus: connects to the bus; called again whenever the connection is lost.
         outputs: the stage's.
-        health: told whether the parts that are needed answer.
+        health: told whether the components that are needed answer.
         lag_seconds: how far behind the comparison is, at least; longer than the bus's sync interval.
+        lease_seconds: after which a copy that stands by takes over, unless this one renews.
     """
 
     def __init__(
@@ -103,7 +119,10 @@ class Reconciler:
         outputs: StackOutputs,
         health: Health | None = None,
         lag_seconds: float = LAG_SECONDS,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
+        self._lease_seconds = lease_seconds
         self._url = database_url
         self._connect_bus = connect_bus
         self._outputs = outputs
@@ -111,13 +130,13 @@ class Reconciler:
         self._lag = lag_seconds
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until ``stopping`` is set; parts that are away are waited for."""
+        """Work until ``stopping`` is set; components that are away are waited for."""
         pause = 0.2
         while not stopping.is_set():
             try:
                 await self._session(stopping)
                 pause = 0.2
-            except (psycopg.OperationalError, psycopg.InterfaceError, BusError, TimeoutError) as error:
+            except (psycopg.Error, LeaseLost, BusError, TimeoutError) as error:
                 part = "bus" if isinstance(error, BusError) else "database"
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 self._health.broken(part, reason)
@@ -126,30 +145,37 @@ class Reconciler:
                 pause = min(2 * pause, 5.0)
 
     async def _session(self, stopping: asyncio.Event) -> None:
-        async with await AsyncConnection.connect(
-            self._url, autocommit=True, connect_timeout=5, application_name="kilo-outbox-reconciler"
-        ) as connection:
+        lease = Lease(_LEASE, f"{socket.gethostname()}/{os.getpid()}", self._lease_seconds)
+        async with await connect(self._url, "kilo-outbox-reconciler", _LIMITS) as connection:
             self._health.fine("database")
             buses = [await self._connect_bus() for _ in range(3)]
             self._health.fine("bus")
             try:
-                while not await _lead(connection):
+                while not await lease.acquire(connection):
                     await _wait(stopping, _CYCLE_SECONDS)
                     if stopping.is_set():
                         return
-                await _Comparison(connection, buses, self._outputs, self._lag).run(stopping)
+                await _Comparison(connection, lease, buses, self._outputs, self._lag).run(stopping)
             finally:
+                with contextlib.suppress(psycopg.Error):
+                    await lease.release(connection)
                 for bus in buses:
                     await bus.close()
 
 
 class _Comparison:
-    """The work of the copy that leads, while database and bus answer."""
+    """The work of the copy that holds the lease, while database and bus answer."""
 
     def __init__(
-        self, connection: AsyncConnection[Any], buses: Sequence[Bus], outputs: StackOutputs, lag: float
+        self,
+        connection: AsyncConnection[Any],
+        lease: Lease,
+        buses: Sequence[Bus],
+        outputs: StackOutputs,
+        lag: float,
     ) -> None:
         self._connection = connection
+        self._lease = lease
         self._publisher, self._at_end, self._behind = buses
         self._stream = outputs.bus.stream
         self._prefix = outputs.bus.subject_prefix
@@ -170,6 +196,7 @@ class _Comparison:
         behind = self._behind.read(self._stream, progress.resume, _BATCH)
         compare_at = 0.0
         while not stopping.is_set():
+            await self._lease.renew(self._connection)
             await self._mark_captured(ends, progress)
             if time.monotonic() >= compare_at:
                 await self._compare(behind, progress)
@@ -185,7 +212,7 @@ class _Comparison:
         missing += await self._never_captured()
         _lost.set(len(missing))
         if missing:
-            await self._publish(missing)
+            await republish(self._connection, self._publisher, self._lease, self._prefix, missing)
         await self._save(progress, len(missing))
         _success.set_to_current_time()
 
@@ -221,19 +248,19 @@ class _Comparison:
             if not batch:
                 return
             captured = [
-                (each.headers["fingerprint"], datetime.fromisoformat(each.headers["created-at"]))
+                identity
                 for each in batch
-                if each.headers.get("publisher") == "cdc"
-                and {"fingerprint", "created-at"} <= each.headers.keys()
+                if each.headers.get("publisher") == "cdc" and (identity := _identity(each))
             ]
             if captured:
-                times = [created_at for _, created_at in captured]
-                marked = await self._connection.execute(
-                    _MARK,
-                    ([fingerprint for fingerprint, _ in captured], min(times), max(times)),
-                    prepare=True,
-                )
-                _published.inc(marked.rowcount)
+                async with self._connection.cursor(row_factory=namedtuple_row) as cursor:
+                    tenants, fingerprints = map(list, zip(*captured, strict=True))
+                    await cursor.execute(_CAPTURED, (tenants, fingerprints), prepare=True)
+                    rows: Any = await cursor.fetchall()
+                if rows:
+                    _published.inc(await mark_dispatched(self._connection, self._lease, rows))
+            if self._lease.due:
+                await self._lease.renew(self._connection)
             progress.marked = batch[-1].position
             progress.marked_stored_at = batch[-1].stored_at
 
@@ -259,10 +286,12 @@ class _Comparison:
             ripe = [each for each in batch if each.position <= end]
             self._held_back = batch[len(ripe) :]
             for each in ripe:
-                key = hash(each.headers.get("fingerprint", ""))
+                key = hash((each.headers.get("tenant"), each.headers.get("fingerprint")))
                 self._seen.add(key)
                 self._order.append((each.stored_at, key, each.position))
             self._read_until = ripe[-1].position if ripe else end
+            if self._lease.due:
+                await self._lease.renew(self._connection)
         newest = self._order[-1][0] if self._order else 0.0
         while self._order and (self._order[0][0] < newest - _KEEP_SECONDS or len(self._order) > _KEEP_MOST):
             self._seen.discard(self._order.popleft()[1])
@@ -276,19 +305,22 @@ class _Comparison:
             return []
         missing: list[int] = []
         last = progress.verified_until
-        async with self._connection.transaction(), self._connection.cursor(name="marked") as cursor:
+        async with (
+            self._lease.fenced(self._connection),
+            self._connection.cursor(name="marked") as cursor,
+        ):
             await cursor.execute(
-                "SELECT id, fingerprint, dequeued_at FROM outbox WHERE dequeued_at > %s AND dequeued_at <= %s"
-                " ORDER BY dequeued_at",
+                "SELECT id, tenant, fingerprint, dequeued_at FROM outbox"
+                " WHERE dequeued_at > %s AND dequeued_at <= %s ORDER BY dequeued_at",
                 (progress.verified_until, until),
             )
-            async for row_id, fingerprint, dequeued_at in cursor:
+            async for row_id, tenant, fingerprint, dequeued_at in cursor:
                 # Rows that were marked together are looked at together.
                 if len(missing) >= _MISSING_MOST and dequeued_at > last:
                     until = last
                     break
                 last = dequeued_at
-                if hash(fingerprint) not in self._seen:
+                if hash((tenant, fingerprint)) not in self._seen:
                     missing.append(row_id)
         progress.verified_until = until
         return missing
@@ -327,64 +359,29 @@ class _Comparison:
         row = await cursor.fetchone()
         return bool(row and row[0])
 
-    async def _publish(self, missing: Sequence[int]) -> None:
-        """Publish these rows again and mark them; oldest first, so that order is kept among them."""
-        ids = sorted(missing)
-        for start in range(0, len(ids), _BATCH):
-            cursor = await self._connection.execute(_ROWS, (ids[start : start + _BATCH],))
-            part = await cursor.fetchall()
-            receipts = await self._publisher.publish([self._message(row) for row in part])
-            stored = [
-                row for row, receipt in zip(part, receipts, strict=True) if receipt.position is not None
-            ]
-            if stored:
-                times = [row[1] for row in stored]
-                await self._connection.execute(
-                    "UPDATE outbox SET dequeued_at = now() WHERE id = ANY(%s)"
-                    " AND created_at BETWEEN %s AND %s",
-                    ([row[0] for row in stored], min(times), max(times)),
-                )
-            _reconciled.inc(len(stored))
-            _log.warning("published %d events again that the stream did not hold", len(stored))
-            if len(stored) < len(part):
-                msg = "the bus does not take events that are missing"
-                raise BusError(msg)
-
-    def _message(self, row: Any) -> Message:
-        _, created_at, fingerprint, aggregate, aggregate_id, kind, tenant, traceparent, payload = row
-        headers = event_headers(
-            message_id=f"{fingerprint}#{uuid.uuid4().hex[:12]}",
-            fingerprint=fingerprint,
-            kind=kind,
-            tenant=tenant,
-            aggregate_id=aggregate_id,
-            created_at=created_at,
-            publisher="worker",
-            traceparent=traceparent,
-        )
-        return Message(f"{self._prefix}.{aggregate}", aggregate_id, encode_headers(headers), payload.encode())
-
     async def _save(self, progress: _Progress, republished: int) -> None:
         if self._order:
             progress.resume = max(progress.resume, self._order[0][2] - 1)
-        await self._connection.execute(
-            "UPDATE outbox_reconciler SET marked = %s, marked_stored_at = %s, resume = %s,"
-            " verified_until = %s, republished = republished + %s, compared_at = now() WHERE stream = %s",
-            (
-                progress.marked,
-                progress.marked_stored_at,
-                progress.resume,
-                progress.verified_until,
-                republished,
-                self._stream,
-            ),
-        )
+        async with self._lease.fenced(self._connection):
+            await self._connection.execute(
+                "UPDATE outbox_reconciler SET marked = %s, marked_stored_at = %s, resume = %s,"
+                " verified_until = %s, republished = republished + %s, compared_at = now() WHERE stream = %s",
+                (
+                    progress.marked,
+                    progress.marked_stored_at,
+                    progress.resume,
+                    progress.verified_until,
+                    republished,
+                    self._stream,
+                ),
+            )
 
 
-async def _lead(connection: AsyncConnection[Any]) -> bool:
-    cursor = await connection.execute("SELECT pg_try_advisory_lock(hashtextextended('outbox-reconciler', 0))")
-    row = await cursor.fetchone()
-    return bool(row and row[0])
+def _identity(received: Received) -> tuple[str, str] | None:
+    """Tenant and fingerprint, when both are what the outbox could have written."""
+    tenant, fingerprint = received.headers.get("tenant", ""), received.headers.get("fingerprint", "")
+    known = _TENANT.fullmatch(tenant) and _FINGERPRINT.fullmatch(fingerprint)
+    return (tenant, fingerprint) if known else None
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

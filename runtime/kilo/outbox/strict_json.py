@@ -1,4 +1,4 @@
-"""JSON without its loose ends: what is read here is stored and delivered as it came.
+"""JSON without its loose ends: what is read here is stored and delivered as an equal value.
 
 Python's own reader takes the last of two equal keys, rounds fractions to doubles, accepts NaN, and lets
 through what PostgreSQL's jsonb can't hold (U+0000, lone surrogates). This one refuses all of it and keeps

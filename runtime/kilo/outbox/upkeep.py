@@ -18,7 +18,9 @@ from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
 
 from kilo.contract import OutboxOutputs
+from kilo.database.session import connect
 from kilo.observe import metrics
+from kilo.outbox.dispatched import SHOWN_CREATED_AT
 
 _log = logging.getLogger(__name__)
 _oldest = metrics.OUTBOX_OLDEST_AGE.create(REGISTRY)
@@ -26,6 +28,7 @@ _waiting = metrics.OUTBOX_ROWS_WAITING.create(REGISTRY)
 _watermark_age = metrics.OUTBOX_WATERMARK_AGE.create(REGISTRY)
 _watermark_pid = metrics.OUTBOX_WATERMARK_BLOCKING_PID.create(REGISTRY)
 _dead = metrics.OUTBOX_DEAD_TUPLES.create(REGISTRY)
+_blocked = metrics.OUTBOX_BLOCKED_KEYS.create(REGISTRY)
 _stuck = metrics.OUTBOX_STUCK_AGGREGATES.create(REGISTRY)
 _slot_lag = metrics.REPLICATION_SLOT_LAG.create(REGISTRY)
 _slot_active = metrics.REPLICATION_SLOT_ACTIVE.create(REGISTRY)
@@ -36,13 +39,13 @@ _PARTITIONS_SECONDS = 60.0
 _COUNTED = 1_000_000
 """Rows up to which waiting ones are counted; more is "a million or more"."""
 
-_STATE = """
+_STATE = f"""
 SELECT (SELECT count(*) FROM (SELECT FROM outbox WHERE dequeued_at IS NULL LIMIT %(counted)s) AS waiting),
-       coalesce((SELECT extract(epoch FROM clock_timestamp() - created_at) FROM outbox
+       coalesce((SELECT extract(epoch FROM clock_timestamp() - {SHOWN_CREATED_AT}) FROM outbox
                  WHERE dequeued_at IS NULL ORDER BY id LIMIT 1), 0)::float8,
-       (SELECT count(*) FROM outbox_stuck),
+       (SELECT count(*) FROM outbox_blocked),
        (SELECT coalesce(sum(n_dead_tup), 0)::bigint FROM pg_stat_user_tables
-        WHERE relname ~ '^outbox_(\\d{8}|default)$'),
+        WHERE relname ~ '^outbox_(\\d{{8}}|default)$'),
        coalesce((SELECT extract(epoch FROM clock_timestamp() - min(xact_start)) FROM pg_stat_activity
                  WHERE backend_xid IS NOT NULL OR backend_xmin IS NOT NULL), 0)::float8,
        coalesce((SELECT pid FROM pg_stat_activity WHERE backend_xid IS NOT NULL OR backend_xmin IS NOT NULL
@@ -51,7 +54,7 @@ SELECT (SELECT count(*) FROM (SELECT FROM outbox WHERE dequeued_at IS NULL LIMIT
        (SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint
         FROM pg_replication_slots WHERE slot_name = %(slot)s),
        (SELECT greatest(setting::bigint, 0) * 1048576 FROM pg_settings WHERE name = 'max_slot_wal_keep_size')
-"""
+"""  # noqa: S608  an expression of our own
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class OutboxState:
     Attributes:
         rows_waiting: rows that no publisher has marked, counted up to a million.
         oldest_age_seconds: how long the first of them waits.
-        stuck_aggregates: aggregates whose next event the bus does not take.
+        blocked_keys: ordering keys whose next event the bus does not take.
         dead_tuples: of all partitions, as PostgreSQL's statistics have it.
         watermark_age_seconds: age of the oldest open transaction, which holds vacuum and change capture back.
         watermark_pid: the backend of that transaction, 0 when there is none.
@@ -72,7 +75,7 @@ class OutboxState:
 
     rows_waiting: int
     oldest_age_seconds: float
-    stuck_aggregates: int
+    blocked_keys: int
     dead_tuples: int
     watermark_age_seconds: float
     watermark_pid: int
@@ -89,16 +92,19 @@ async def outbox_state(connection: AsyncConnection[Any], outbox: OutboxOutputs) 
     return OutboxState(*row)
 
 
-async def compact(connection: AsyncConnection[Any], outbox: OutboxOutputs) -> list[str]:
+async def compact(connection: AsyncConnection[Any]) -> str | None:
     """Drop the oldest partition that is drained and older than the fingerprint window, one a call.
 
-    Rows are needed for as long as their fingerprints must be known, and as long as the bus may still lose
-    them (its sync interval, which is far shorter). Change capture reads the WAL, not the table; its rows
-    count as drained only when the reconciler has seen them in the stream.
+    The window is what ``kilo db migrate`` wrote down. Rows are needed for as long as their fingerprints must
+    be known, and as long as the bus may still lose them (its sync interval, which is far shorter). Change
+    capture reads the WAL, not the table; its rows count as drained only when the reconciler has seen them in
+    the stream.
+
+    Returns:
+        The partition's name, none when there was nothing to drop.
     """
-    query = "SELECT kilo_drop_partitions('outbox', now() - %s * interval '1 day')"
-    row = await (await connection.execute(query, (outbox.fingerprint_window_days,))).fetchone()
-    return list(row[0]) if row else []
+    row = await (await connection.execute("SELECT outbox_drop_expired()")).fetchone()
+    return row[0] if row else None
 
 
 class Upkeep:
@@ -113,25 +119,25 @@ class Upkeep:
         """Work until ``stopping`` is set; a database that is away is waited for."""
         while not stopping.is_set():
             try:
-                async with await AsyncConnection.connect(
-                    self._url, autocommit=True, connect_timeout=5, application_name="kilo-outbox-upkeep"
-                ) as connection:
-                    await self._look(connection)
+                async with await connect(self._url, "kilo-outbox-upkeep") as connection:
+                    await self.run_once(connection)
             except psycopg.Error as error:
                 _log.warning("upkeep: %s", str(error).splitlines()[0])
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), _GAUGES_SECONDS)
 
-    async def _look(self, connection: AsyncConnection[Any]) -> None:
+    async def run_once(self, connection: AsyncConnection[Any]) -> None:
+        """Set the gauges, and look after the partitions when that is due."""
         if time.monotonic() - self._partitions_at >= _PARTITIONS_SECONDS:
             self._partitions_at = time.monotonic()
-            await connection.execute("SELECT kilo_create_partitions('outbox', 3)")
-            for name in await compact(connection, self._outbox):
+            await connection.execute("SELECT outbox_make_partitions()")
+            if name := await compact(connection):
                 _log.info("dropped %s: drained and older than the fingerprint window", name)
         state = await outbox_state(connection, self._outbox)
         _waiting.set(state.rows_waiting)
         _oldest.set(state.oldest_age_seconds)
-        _stuck.set(state.stuck_aggregates)
+        _blocked.set(state.blocked_keys)
+        _stuck.set(state.blocked_keys)
         _dead.set(state.dead_tuples)
         _watermark_age.set(state.watermark_age_seconds)
         _watermark_pid.set(state.watermark_pid)

@@ -1,9 +1,10 @@
-"""The worker: carries committed rows to the bus, in order per aggregate, and marks them.
+"""The worker: publishes committed rows to the bus, in order per ordering key, and marks them.
 
 One loop a worker: read a batch, publish it pipelined, wait for every acknowledgement, mark what was
 acknowledged in one statement. The mark and the next read overlap with the next publish. Whatever is lost
 on the way (the bus, the database, this process) is done again from what the rows say; the message id is
-the fingerprint, so the bus drops what it had already.
+made of tenant and fingerprint, so the bus drops what it had already. A batch is bounded in rows and bytes;
+two of them are in memory, one that is published and one that is read meanwhile.
 """
 
 from __future__ import annotations
@@ -25,16 +26,19 @@ from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
 
 from kilo.bus import Bus, BusError, Message, Receipt
+from kilo.database.lease import LEASE_SECONDS, LeaseLost
+from kilo.database.session import connect
 from kilo.health import Health
 from kilo.observe.metrics import (
     OUTBOX_DUPLICATES_SUPPRESSED,
     OUTBOX_PUBLISH_DURATION,
     OUTBOX_PUBLISH_ERRORS,
 )
+from kilo.outbox.blocked import BlockedKeys
+from kilo.outbox.dispatched import mark_dispatched
 from kilo.outbox.published import outbox_published
 from kilo.outbox.reader import OutboxReader, Row
 from kilo.outbox.slots import SlotLeases
-from kilo.outbox.stuck import StuckAggregates
 
 _log = logging.getLogger(__name__)
 _published = outbox_published("worker")
@@ -43,21 +47,16 @@ _suppressed = OUTBOX_DUPLICATES_SUPPRESSED.create(REGISTRY)
 _durations = OUTBOX_PUBLISH_DURATION.create(REGISTRY)
 
 BATCH = 2000
+BATCH_BYTES = 16 * 1024 * 1024
+"""Of payloads. Two batches, the driver's and the bus client's copies of one fit into the pod's 384 MiB."""
 _PUBLISH_SECONDS = 5.0
 _IDLE_FIRST_SECONDS, _IDLE_LONGEST_SECONDS = 0.01, 0.5
 _PAUSE_LONGEST_SECONDS = 5.0
 _MANY_FAILURES = 200
 """Failures in a batch from which on it is the bus that is ill, not single aggregates."""
 
-# id and created_at together find the row's partition and its key there.
-_MARK = (
-    "UPDATE outbox SET dequeued_at = now() WHERE id = ANY(%s::bigint[]) AND created_at BETWEEN %s AND %s"
-    " AND dequeued_at IS NULL"
-)
-
-
 # There is one of these an event, so none of them is made by a call of Python's.
-_MESSAGE_FIELDS = itemgetter(*map(Row._fields.index, ("subject", "aggregate_id", "headers", "payload")))
+_MESSAGE_FIELDS = itemgetter(*map(Row._fields.index, ("subject", "key", "headers", "payload")))
 _message: Callable[[Any], Message] = partial(tuple.__new__, Message)
 
 
@@ -67,9 +66,11 @@ class Worker:
     Args:
         database_url: with the worker role's credentials.
         connect_bus: connects to the bus; called again whenever the connection is lost.
-        health: told whether the parts that are needed answer.
-        batch: rows read and published at once.
+        health: told whether the components that are needed answer.
+        batch: rows read and published at once, at most.
+        batch_bytes: payloads' bytes after which a batch takes no further row.
         name: what this worker is called among its like; one of its own by default.
+        lease_seconds: after which others take over what it held, unless it renews.
     """
 
     def __init__(
@@ -78,12 +79,16 @@ class Worker:
         connect_bus: Callable[[], Awaitable[Bus]],
         health: Health | None = None,
         batch: int = BATCH,
+        *,
         name: str | None = None,
+        batch_bytes: int = BATCH_BYTES,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self._url = database_url
         self._connect_bus = connect_bus
         self._health = health or Health()
-        self._batch = batch
+        self._limits = (batch, batch_bytes)
+        self._lease_seconds = lease_seconds
         self.name = name or f"{socket.gethostname()}/{os.getpid()}/{random.randrange(1 << 32):08x}"  # noqa: S311
         self.published = 0
 
@@ -94,7 +99,7 @@ class Worker:
             started = time.monotonic()
             try:
                 await self._session(stopping)
-            except (psycopg.OperationalError, psycopg.InterfaceError, BusError, TimeoutError) as error:
+            except (psycopg.Error, LeaseLost, BusError, TimeoutError) as error:
                 part = "bus" if isinstance(error, BusError) else "database"
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 self._health.broken(part, reason)
@@ -111,7 +116,8 @@ class Worker:
     async def _session(self, stopping: asyncio.Event, *, until_empty: bool = False) -> int:
         async with contextlib.AsyncExitStack() as stack:
             reading, marking, listening = [
-                await stack.enter_async_context(await self._connect()) for _ in range(3)
+                await stack.enter_async_context(await connect(self._url, f"kilo-outbox {self.name}"))
+                for _ in range(3)
             ]
             # A mark that a crash of the database undoes costs a suppressed duplicate; waiting for the disk
             # after every batch costs far more.
@@ -126,14 +132,9 @@ class Worker:
             try:
                 return await session.run(stopping, waker, until_empty=until_empty)
             finally:
-                with contextlib.suppress(psycopg.Error):
-                    await session.marked()
+                with contextlib.suppress(psycopg.Error, LeaseLost):
+                    await session.dispatched()
                     await session.leases.release()
-
-    async def _connect(self) -> AsyncConnection[Any]:
-        return await AsyncConnection.connect(
-            self._url, autocommit=True, connect_timeout=5, application_name=f"kilo-outbox {self.name}"[:63]
-        )
 
 
 class _Session:
@@ -143,12 +144,12 @@ class _Session:
         self, worker: Worker, reading: AsyncConnection[Any], marking: AsyncConnection[Any], bus: Bus
     ) -> None:
         self._worker = worker
-        self._batch = worker._batch  # pyright: ignore[reportPrivateUsage]
+        self._batch, self._batch_bytes = worker._limits  # pyright: ignore[reportPrivateUsage]
         self._marking = marking
         self._bus = bus
         self._reader = OutboxReader(reading)
-        self._stuck = StuckAggregates(marking)
-        self.leases = SlotLeases(marking, worker.name)
+        self._blocked = BlockedKeys(marking)
+        self.leases = SlotLeases(marking, worker.name, worker._lease_seconds)  # pyright: ignore[reportPrivateUsage]
         self.wake = asyncio.Event()
         self._mark: asyncio.Future[None] | None = None
         self._published = 0
@@ -161,43 +162,42 @@ class _Session:
                 waker.result()
             if self.leases.due:
                 # Nothing is in flight here: publishing is over, and rows read ahead are read again.
-                self._reader.again([row.id for row in rows])
+                self._reader.requeue([row.id for row in rows])
                 rows = []
-                await self.marked()
+                await self.dispatched()
                 if await self.leases.renew():
                     self._reader.restart()
-                await self._stuck.tidy()
+                await self._blocked.update_table()
             self.wake.clear()
-            rows = rows or await self._reader.read(self.leases.held, self._batch)
-            for first in self._stuck.due():
-                self._reader.again_from(first)
+            rows = rows or await self._read()
+            for first in self._blocked.due_rows():
+                self._reader.rewind(first)
             if rows:
                 idle = _IDLE_FIRST_SECONDS
-                rows = await self._carry(rows)
+                rows = await self._publish_batch(rows)
                 continue
-            await self.marked()
+            await self.dispatched()
             if until_empty:
                 break
             await _first(stopping, self.wake, idle * random.uniform(0.5, 1.0))  # noqa: S311  jitter
             idle = min(2 * idle, _IDLE_LONGEST_SECONDS)
-        await self.marked()
+        await self.dispatched()
         return self._published
 
-    async def _carry(self, rows: Sequence[Row]) -> list[Row]:
+    async def _read(self) -> list[Row]:
+        return await self._reader.read(self.leases.held, self._batch, self._batch_bytes)
+
+    async def _publish_batch(self, rows: Sequence[Row]) -> list[Row]:
         """Publish ``rows`` and begin to mark them; returns the rows that were read meanwhile."""
         started = time.perf_counter()
-        free = [row for row in rows if not self._stuck.holds(row)] if self._stuck else rows
+        free = [row for row in rows if not self._blocked.holds(row)] if self._blocked else rows
         if len(free) < len(rows):
             kept = {row.id for row in free}
-            self._reader.forget(row.id for row in rows if row.id not in kept)
+            self._reader.drop(row.id for row in rows if row.id not in kept)
         messages = list(map(_message, map(_MESSAGE_FIELDS, free)))
         publishing = asyncio.ensure_future(self._bus.publish(messages, _PUBLISH_SECONDS))
         try:
-            ahead = (
-                await self._reader.read(self.leases.held, self._batch)
-                if len(rows) >= self._batch // 2 and not self.leases.due
-                else []
-            )
+            ahead = await self._read() if self._is_large(rows) and not self.leases.due else []
         finally:
             receipts = await publishing
         stored, failed = _sort_out(free, receipts)
@@ -205,35 +205,37 @@ class _Session:
         _suppressed.inc(sum([receipt.duplicate for receipt in receipts]))
         self._published += len(stored)
         self._worker.published += len(stored)
-        await self.marked()
+        await self.dispatched()
         if stored:
-            self._mark = asyncio.ensure_future(self._do_mark(stored))
-        self._stuck.released(stored)
+            self._mark = asyncio.ensure_future(self._mark_dispatched(stored))
+        self._blocked.release(stored)
         if failed:
-            await self._put_back(failed, [*ahead])
+            await self._requeue(failed, [*ahead])
             ahead = []
         _durations.observe(time.perf_counter() - started)
         return ahead
 
-    async def _put_back(self, failed: list[tuple[Row, str]], ahead: list[Row]) -> None:
+    def _is_large(self, rows: Sequence[Row]) -> bool:
+        """Whether more may wait than ``rows``, so that it pays to read ahead."""
+        if len(rows) >= self._batch // 2:
+            return True
+        return sum([len(row.payload) for row in rows]) >= self._batch_bytes // 2
+
+    async def _requeue(self, failed: list[tuple[Row, str]], ahead: list[Row]) -> None:
         _errors.inc(len(failed))
-        self._reader.again([row.id for row in ahead])
-        await self.marked()
+        self._reader.requeue([row.id for row in ahead])
+        await self.dispatched()
         if len(failed) >= _MANY_FAILURES:
             msg = f"{len(failed)} events were not taken; the first: {failed[0][1]}"
             raise BusError(msg)
-        self._reader.forget(row.id for row, _ in failed)
-        await self._stuck.hold(failed)
+        self._reader.drop(row.id for row, _ in failed)
+        await self._blocked.block(failed)
 
-    async def _do_mark(self, rows: Sequence[Row]) -> None:
-        times = [row.created_at for row in rows]
-        ids = [row.id for row in rows]
-        # As text of our own: the driver looks at every element of a list.
-        array = "{" + ",".join(map(str, ids)) + "}"
-        await self._marking.execute(_MARK, (array, min(times), max(times)), prepare=True)
-        self._reader.forget(ids)
+    async def _mark_dispatched(self, rows: Sequence[Row]) -> None:
+        await mark_dispatched(self._marking, self.leases.lease, rows)
+        self._reader.drop([row.id for row in rows])
 
-    async def marked(self) -> None:
+    async def dispatched(self) -> None:
         """Wait for the mark that is under way."""
         if self._mark is not None:
             mark, self._mark = self._mark, None

@@ -38,7 +38,9 @@ def test_the_sink_is_chosen_by_the_bus_url(
     assert found["debezium.sink.type"] == sink
     assert found["debezium.transforms.outbox.route.topic.replacement"] == topic
     placement = found["debezium.transforms.outbox.table.fields.additional.placement"]
-    assert placement.startswith("fingerprint:header:Nats-Msg-Id,fingerprint:header:fingerprint,")
+    assert placement.startswith("message_id:header:Nats-Msg-Id,fingerprint:header:fingerprint,")
+    assert found["debezium.transforms.outbox.table.field.event.key"] == "ordering_key"
+    assert int(found["debezium.source.max.queue.size.in.bytes"]) < 512 << 20
     assert placement.endswith(",aggregate:header:aggregate") is aggregate
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from kilo.outbox import Event, enqueue
 from kilo.outbox.reader import SLOTS, OutboxReader
 
 ALL = frozenset(range(SLOTS))
+MANY = 1 << 30
 
 
 @pytest.fixture
@@ -22,12 +24,13 @@ async def reader(database_url: str) -> AsyncIterator[OutboxReader]:
 
 
 def write(connection: psycopg.Connection[object], key: str, aggregate_id: str) -> None:
-    enqueue(connection, Event("acme", "order", aggregate_id, "order.paid", {"k": key}, f"acme/{key}"))
+    with connection.transaction() if connection.autocommit else nullcontext():
+        enqueue(connection, Event("acme", "order", aggregate_id, "order.paid", {"k": key}, f"acme/{key}"))
 
 
 async def names(reader: OutboxReader, most: int = 100) -> list[str]:
-    rows = await reader.read(ALL, most)
-    return [row.headers.decode().split("\r\n")[0].partition("/")[2] for row in rows]
+    rows = await reader.read(ALL, most, MANY)
+    return [row.headers.decode().split("\r\n")[1].partition("/")[2] for row in rows]
 
 
 async def test_a_late_commit_below_the_cursor_is_read(reader: OutboxReader, database_url: str) -> None:
@@ -150,8 +153,8 @@ async def test_rows_that_were_let_go_are_read_again(reader: OutboxReader, databa
     with psycopg.connect(database_url) as connection:
         for n in range(4):
             write(connection, f"n{n}", str(n))
-    rows = await reader.read(ALL, 10)
-    reader.again([rows[1].id, rows[2].id])
+    rows = await reader.read(ALL, 10, MANY)
+    reader.requeue([rows[1].id, rows[2].id])
     assert await names(reader) == ["n1", "n2"]
 
 
@@ -161,20 +164,20 @@ async def test_rows_that_are_marked_while_a_read_is_under_way_are_not_read_again
     with psycopg.connect(database_url, autocommit=True) as connection:
         for n in range(5):
             write(connection, str(n), "1")
-        rows = await reader.read(ALL, 3)
+        rows = await reader.read(ALL, 3, MANY)
         fetch = reader._fetch  # pyright: ignore[reportPrivateUsage]
 
         async def marked_meanwhile(*arguments: Any) -> list[Any]:
             found = await fetch(*arguments)
             connection.execute("UPDATE outbox SET dequeued_at = now() WHERE id <= 3")
-            reader.forget([row.id for row in rows])
+            reader.drop([row.id for row in rows])
             return found
 
         monkeypatch.setattr(reader, "_fetch", marked_meanwhile)
         reader.restart()
         assert await names(reader) == ["3", "4"]
         monkeypatch.undo()
-        reader.again_from(1)
+        reader.rewind(1)
         connection.execute("UPDATE outbox SET dequeued_at = NULL WHERE id = 2")
         assert await names(reader) == ["1"]
 
@@ -197,4 +200,4 @@ async def test_only_rows_of_the_slots_asked_for_are_read(reader: OutboxReader, d
         slots = {row[0] for row in connection.execute("SELECT DISTINCT slot FROM outbox").fetchall()}
         half = frozenset(sorted(slots)[: len(slots) // 2])
         rows = connection.execute("SELECT id FROM outbox WHERE slot = ANY(%s)", (sorted(half),)).fetchall()
-    assert [row.id for row in await reader.read(half, 100)] == sorted(row[0] for row in rows)
+    assert [row.id for row in await reader.read(half, 100, MANY)] == sorted(row[0] for row in rows)

@@ -70,7 +70,7 @@ async def test_a_message_is_what_the_contract_says(database_url: str, bus: BusSe
     assert created is not None
     assert message.subject == "events.order"
     assert message.headers == {
-        "Nats-Msg-Id": "acme/k",
+        "Nats-Msg-Id": "acme/acme/k",
         "fingerprint": "acme/k",
         "kind": "order.paid",
         "tenant": "acme",
@@ -131,16 +131,12 @@ async def test_workers_share_the_slots_and_give_them_back(database_url: str, bus
     assert shares() == []
 
 
-async def test_the_slots_of_a_worker_that_died_are_taken_over(
-    database_url: str, bus: BusServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kilo.outbox.slots.LEASE_SECONDS", 3.0)
-    monkeypatch.setattr("kilo.outbox.slots.RENEW_SECONDS", 0.3)
+async def test_the_slots_of_a_worker_that_died_are_taken_over(database_url: str, bus: BusServer) -> None:
     with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE outbox_slots SET owner = 'dead', epoch = -1 WHERE slot < 40")
         connection.execute(
-            "UPDATE outbox_slots SET owner = 'dead', lease_until = now() + interval '2 s' WHERE slot < 40"
+            "INSERT INTO leases VALUES ('outbox/worker/dead', 'dead', -1, now() + interval '2 s')"
         )
-        connection.execute("INSERT INTO outbox_workers VALUES ('dead', now() + interval '2 s')")
     write(database_url, 200, aggregates=100)
     async with running(database_url, bus):
         check_whole(await bus.wait(lambda found: len(found) >= 200), 200)
@@ -167,35 +163,39 @@ class Refusing:
         ]
 
 
-async def test_a_stuck_aggregate_blocks_only_itself_and_keeps_its_order(
+async def test_a_blocked_key_holds_only_its_own_events_and_keeps_their_order(
     database_url: str, bus: BusServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kilo.outbox.stuck._FIRST_SECONDS", 0.05)
-    monkeypatch.setattr("kilo.outbox.stuck._LONGEST_SECONDS", 0.2)
-    monkeypatch.setattr("kilo.outbox.slots.RENEW_SECONDS", 0.2)
-    refused = {"3"}
+    monkeypatch.setattr("kilo.outbox.blocked._FIRST_SECONDS", 0.05)
+    monkeypatch.setattr("kilo.outbox.blocked._LONGEST_SECONDS", 0.2)
+    refused = {"acme/order/3"}
 
     async def connect() -> Bus:
         return Refusing(await bus.connect(), refused)  # pyright: ignore[reportReturnType]
 
     write(database_url, 100)
     stopping = asyncio.Event()
-    task = asyncio.create_task(Worker(database_url, connect, batch=16).run(stopping))
+    task = asyncio.create_task(Worker(database_url, connect, batch=16, lease_seconds=1.0).run(stopping))
     await bus.wait(lambda found: len(found) == 90)
     write(database_url, 100, start=100)
     await bus.wait(lambda found: len(found) == 180)
     with psycopg.connect(database_url) as connection:
-        stuck = connection.execute("SELECT aggregate, aggregate_id, error FROM outbox_stuck").fetchall()
-    assert stuck == [("order", "3", "message size exceeds maximum allowed")]
+        query = "SELECT tenant, aggregate, aggregate_id, error FROM outbox_blocked"
+        blocked = connection.execute(query).fetchall()
+        # Another tenant's events of the same aggregate and id are none of its business.
+        enqueue(connection, Event("globex", "order", "3", "order.paid", {}, "globex/1"))
+    assert blocked == [("acme", "order", "3", "message size exceeds maximum allowed")]
+    await bus.wait(lambda found: found[-1].headers["tenant"] == "globex")
     refused.clear()
-    check_whole(await bus.wait(lambda found: len(found) >= 200), 200)
+    found = await bus.wait(lambda found: len(found) >= 201)
+    check_whole([each for each in found if each.headers["tenant"] == "acme"], 200)
     await eventually(lambda: not waiting(database_url))
     with psycopg.connect(database_url) as connection:
         for _ in range(100):
-            if not connection.execute("SELECT FROM outbox_stuck").fetchall():
+            if not connection.execute("SELECT FROM outbox_blocked").fetchall():
                 break
             await asyncio.sleep(0.05)
-        assert not connection.execute("SELECT FROM outbox_stuck").fetchall()
+        assert not connection.execute("SELECT FROM outbox_blocked").fetchall()
     stopping.set()
     await task
 
