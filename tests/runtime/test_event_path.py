@@ -72,7 +72,7 @@ def test_events_arrive_once_by_the_publisher_that_the_stage_names(platform: Plat
     assert len(stored) == 40
     assert not [text for (text,) in stored if "zoë" in text or "+49 1" in text]
     hints = platform.sql("SELECT DISTINCT contact_hint FROM projection WHERE tenant = 'acme'")
-    assert hints == [("z…@example.com",)]
+    assert hints == [("…@….com",)]
 
 
 VALUES = (

@@ -13,6 +13,7 @@ from kilo.consumer.event import Event
 from kilo.consumer.statements import Statements
 
 NAME = "projection"
+_LONGEST_TOP = 12
 
 _PROJECT = """
 INSERT INTO projection (tenant, aggregate, aggregate_id, events, last_kind, last_fingerprint, contact_hint)
@@ -37,17 +38,20 @@ def make_consumer() -> Consumer:
                 event.aggregate_id,
                 event.kind,
                 event.fingerprint,
-                _hint(event.payload),
+                contact_hint(event.payload),
             ),
         )
 
     return consumer
 
 
-def _hint(payload: Any) -> str | None:
-    """An e-mail address of which only the domain and the first letter are left."""
+def contact_hint(payload: Any) -> str | None:
+    """That there is an e-mail address, and under which top-level domain: nothing that says whose it is.
+
+    The rest of the domain would: whoever has one to their name is known by it.
+    """
     email = payload.get("email") if isinstance(payload, dict) else None
     if not isinstance(email, str) or "@" not in email:
         return None
-    name, _, domain = email.rpartition("@")
-    return f"{name[:1]}…@{domain}"
+    top = email.rpartition(".")[2]
+    return f"…@….{top}" if top.isascii() and top.isalpha() and len(top) <= _LONGEST_TOP else "…@…"

@@ -12,12 +12,10 @@ whose leakage gives the values away.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from hmac import digest
-from typing import Literal
 
 from psycopg import sql
 
@@ -25,19 +23,8 @@ from kilo.fle.cipher import FieldCipher
 from kilo.fle.errors import FieldError
 from kilo.fle.formats import associated_data, length_prefixed, to_text
 from kilo.fle.keyring import Keyring
+from kilo.fle.normalisation import Normalisation, NotNormalisable, normalise, normalise_before
 from kilo.fle.text import bytes_of
-
-Normalisation = Literal["email", "phone", "text"]
-
-_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
-_PHONE_SEPARATORS = str.maketrans("", "", " \t-./()\u00a0\u2010\u2011\u2012\u2013")
-
-
-class NotNormalisable(FieldError):
-    """The value is no e-mail address, or no phone number in international form."""
-
-    reason = "not-normalisable"
-    text = "the value can't be normalised for the index"
 
 
 def token_v1(key: bytes, value: str) -> str:
@@ -45,44 +32,36 @@ def token_v1(key: bytes, value: str) -> str:
     return _base64url(digest(key, value.encode(), "sha256"))
 
 
-def normalise(kind: Normalisation, value: str) -> str:
-    """Bring values that mean the same to the same text.
+def token_mark(kind: Normalisation) -> str:
+    """What a token of today begins with: ``3.`` where the normalisation is in its second version."""
+    return "2." if kind == "text" else "3."
 
-    ``email``: NFKC, without surrounding space, lower case; the domain in ASCII (IDNA, RFC 3490). Most
-    mail systems ignore the local part's case, and an index that does not finds too little. ``phone``:
-    E.164 (ITU-T), a plus sign and 7 to 15 digits; separators go and a leading ``00`` becomes the plus.
-    A number without its country can't be searched for. ``text``: NFKC alone.
 
-    Raises:
-        NotNormalisable: the value is not of that kind.
-    """
-    folded = unicodedata.normalize("NFKC", value)
-    if kind == "text":
-        return folded
-    if kind == "email":
-        local, at, domain = folded.strip().lower().rpartition("@")
-        if not at or not local or not domain or any(each.isspace() for each in local + domain):
-            raise NotNormalisable(detail="an e-mail address has a local part, @ and a domain")
-        try:
-            return f"{local}@{domain.encode('idna').decode('ascii')}"
-        except UnicodeError:
-            pass
-        raise NotNormalisable(detail="the domain is not valid")
-    digits = folded.strip().translate(_PHONE_SEPARATORS)
-    number = "+" + digits[2:] if digits.startswith("00") else digits
-    if not _E164.fullmatch(number):
-        raise NotNormalisable(detail="a phone number needs its country code, as in +46 70 123 45 67")
-    return number
+MARKS = ("2.", "3.")
+"""What tokens begin with that name their index version; those of v1 name none."""
 
 
 def make_token(index_key: bytes, version: int, kind: Normalisation, value: str, bits: int = 256) -> str:
-    """``2.<index version>.<base64url>`` of the first ``bits`` bits of the keyed hash."""
+    """``MARK.<index version>.<base64url>`` of the first ``bits`` bits of the keyed hash."""
+    if kind == "text":
+        return make_token_before(index_key, version, kind, value, bits)
+    return _token(f"3.{version}", index_key, f"{kind}-2", normalise(kind, value), bits)
+
+
+def make_token_before(
+    index_key: bytes, version: int, kind: Normalisation, value: str, bits: int = 256
+) -> str:
+    """The token by the first version of the normalisation: ``2.<index version>.<base64url>``."""
+    return _token(f"2.{version}", index_key, kind, normalise_before(kind, value), bits)
+
+
+def _token(head: str, index_key: bytes, kind: str, normalised: str, bits: int) -> str:
     context = length_prefixed(kind.encode(), bits.to_bytes(2, "big"))
-    mac = digest(index_key, context + normalise(kind, value).encode(), "sha256")
+    mac = digest(index_key, context + normalised.encode(), "sha256")
     kept = mac[: (bits + 7) // 8]
     if bits % 8:
         kept = kept[:-1] + bytes((kept[-1] & (0xFF << 8 - bits % 8) & 0xFF,))
-    return f"2.{version}.{_base64url(kept)}"
+    return f"{head}.{_base64url(kept)}"
 
 
 class BlindIndex:
@@ -110,12 +89,16 @@ class BlindIndex:
         return self.tokens(tenant, value)[0]
 
     def tokens(self, tenant: str, value: str) -> list[str]:
-        """The tokens under which ``value`` can lie: the active version's first, then older ones."""
+        """The tokens under which ``value`` can be found: the active version's first, then older ones."""
         try:
-            return [
-                make_token(key, version, self.kind, value, self.bits)
-                for version, key in self.keyring.index_keys(tenant, self.table, self.field)
-            ]
+            keys = self.keyring.index_keys(tenant, self.table, self.field)
+            found = [make_token(key, version, self.kind, value, self.bits) for version, key in keys]
+            # What the first normalisation did not take, it has written nowhere.
+            with suppress(NotNormalisable):
+                found += [
+                    make_token_before(key, version, self.kind, value, self.bits) for version, key in keys
+                ]
+            return list(dict.fromkeys(found))
         except FieldError as error:
             problem = error.at(tenant, self.field)
         raise problem

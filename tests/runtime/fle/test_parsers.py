@@ -18,7 +18,8 @@ from kilo.fle.audit.log import Entry, leaf_hash
 from kilo.fle.audit.notes import BadNote, Checkpoint, load_private_key, parse, public_bytes, sign, verify
 from kilo.fle.audit.store import FolderStore
 from kilo.fle.audit.verify import Report, check, check_chain
-from kilo.fle.deterministic import Normalisation, NotNormalisable, make_token, normalise
+from kilo.fle.deterministic import make_token
+from kilo.fle.normalisation import Normalisation, NotNormalisable, normalise
 from kilo.fle.rotation.documents import cells
 from kilo.fle.rotation.plan import Plan
 from kilo.outbox import strict_json
@@ -150,11 +151,58 @@ def test_normalising_twice_changes_nothing_more(kind: Normalisation, value: str,
         ("email", "\uff41na@example.com", "ana@example.com"),
         ("phone", "0046 (70) 123-45.67", "+46701234567"),
         ("phone", "+46\u00a070\u2011123 45 67", "+46701234567"),
+        ("email", "x@κλαρα-σωλις.ευ", "x@xn----ylba7abgd9bnh0e.xn--qxa6a"),
+        ("email", "info@straße.de", "info@xn--strae-oqa.de"),
+        ("email", "\u202aMailto:ana@Example.com.\u202c", "ana@example.com"),
+        ("email", "ana@[192.0.2.1]", "ANA@[192.0.2.1]"),
+        ("phone", "+49 (0) 209 22 33 44 55", "+49 209 22 33 44 55"),
+        ("phone", "+44 (0)20 7946 0958", "+44 20 7946 0958"),
+        ("phone", "+44 020 7946 0958", "+442079460958"),
+        ("phone", "(0049) 209 22334455", "+4920922334455"),
+        ("phone", "\u2066+49\u2212209\u201422334455\u2069", "+4920922334455"),
+        ("phone", "tel:+49-209-22334455;ext=12", "+49 209 22334455 ext. 12"),
         ("text", "Cafe\u0301", "Café"),
     ],
 )
 def test_what_means_the_same_has_one_token(kind: Normalisation, one: str, other: str) -> None:
     assert make_token(b"k" * 32, 1, kind, one) == make_token(b"k" * 32, 1, kind, other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "other"),
+    [
+        ("email", "info@straße.de", "info@strasse.de"),
+        ("email", "x@κλαρα-σωλις.ευ", "x@κλαρα-σωλισ.ευ"),
+        ("phone", "+49 209 22334455", "+49 209 22334455 ext. 12"),
+        # Italy's zero belongs to the number.
+        ("phone", "+39 06 1234 5678", "+39 6 1234 5678"),
+    ],
+)
+def test_what_means_something_else_has_another_token(kind: Normalisation, one: str, other: str) -> None:
+    assert make_token(b"k" * 32, 1, kind, one) != make_token(b"k" * 32, 1, kind, other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [
+        ("email", "secret", "local part, @ and a domain"),
+        ("email", "secret@exa_mple.com", "IDNA 2008"),
+        ("email", "secret@" + "a" * 64 + ".de", "IDNA 2008"),
+        ("email", "secret@" + "a" * 1000, "longer than 1000"),
+        ("phone", "0209 22334455", "needs its country code"),
+        ("phone", "+secret", "needs its country code"),
+        ("phone", "+999 1234567", "needs its country code"),
+        ("phone", "+49 1", "needs its country code|no phone numbers of that length"),
+        ("phone", "+1 20255501234567", "no phone numbers of that length"),
+    ],
+)
+def test_what_can_t_be_searched_for_is_refused_with_the_reason(
+    kind: Normalisation, value: str, reason: str
+) -> None:
+    with pytest.raises(NotNormalisable, match=reason) as refused:
+        normalise(kind, value)
+    assert "secret" not in str(refused.value)
+    assert refused.value.__context__ is None
 
 
 @many

@@ -28,8 +28,9 @@ from kilo.fle.commands.common import (
     stage,
     write_bytes,
 )
-from kilo.fle.deterministic import BlindIndex, Normalisation, token_v1
+from kilo.fle.deterministic import BlindIndex, token_v1
 from kilo.fle.errors import NotAuthentic, UnknownVersion
+from kilo.fle.normalisation import Normalisation, normalise
 
 Format = Annotated[
     Literal["v1", "v2"], typer.Option("--format", help="v1: the given key alone. v2: the stage's keys.")
@@ -107,12 +108,18 @@ def token(  # noqa: PLR0917 - Typer passes options by name
     bits: Annotated[
         int, typer.Option(min=8, max=256, help="Length; fewer bits leak less, match more.")
     ] = 256,
+    normalised: Annotated[
+        bool, typer.Option("--normalised", help="Print the normalised value in place of its tokens (v2).")
+    ] = False,
     outputs: OutputsFile = None,
 ) -> None:
-    """Print the index token of the value on standard input; v2 prints one a line, the active version first.
+    """Print the index tokens of the value on standard input: those to search for, one a line.
+
+    The first is the one to store. Of --format v1 there is one.
 
     \b
     printf %s ana@example.com | kilo fle token --tenant acme --field email --kind email
+    printf %s '+49 (0) 209 22334455' | kilo fle token --kind phone --normalised
     printf %s ana@example.com | kilo fle token --format v1 --key-file key.bin
     """
     key = _v1_key(key_file) if format_version == "v1" else b""
@@ -124,8 +131,11 @@ def token(  # noqa: PLR0917 - Typer passes options by name
     if format_version == "v1":
         typer.echo(token_v1(key, value))
         return
-    _need(tenant=tenant, field=field)
     chosen: Normalisation = kind
+    if normalised:
+        typer.echo(normalise(chosen, value))
+        return
+    _need(tenant=tenant, field=field)
     index = BlindIndex(cipher(stage(outputs), table).keyring, table, field, chosen, bits)
     for each in index.tokens(tenant, value):
         typer.echo(each)

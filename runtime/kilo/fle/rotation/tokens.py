@@ -1,7 +1,7 @@
 """Index tokens under another version of the index key: their SQL, rewriting and verifying them.
 
 A token is made of the value beside it, so it is rewritten while both still stand as they were read.
-Tokens of v1 name no version and are left alone.
+Tokens of v1 name no version and are left alone. Those of a first normalisation become ones of the second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 
 from kilo.errors import CheckFailed
 from kilo.fle.cipher import FieldCipher
-from kilo.fle.deterministic import make_token
+from kilo.fle.deterministic import MARKS, make_token, token_mark
 from kilo.fle.errors import FieldError
 from kilo.fle.formats import is_encrypted
 from kilo.fle.keytable import INDEX
@@ -24,8 +24,6 @@ from kilo.fle.rotation.columns import Columns
 from kilo.fle.rotation.record import Rotation
 from kilo.fle.rotation.rewrite import Rewritten
 from kilo.fle.text import text_of
-
-_OURS = "2."
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,12 @@ class TokenColumns(Columns):
 
     def _stale(self, name: str) -> sql.Composable:
         return sql.SQL(
-            "(starts_with({token}, {ours}) AND NOT starts_with({token}, (%(done)s::text[])[1]))"
-        ).format(token=self.token(name), ours=sql.Literal(_OURS))
+            "(({token} ^@ ANY ({marks})) AND NOT starts_with({token}, {mark} || (%(done)s::text[])[1]))"
+        ).format(
+            token=self.token(name),
+            marks=sql.Literal(list(MARKS)),
+            mark=sql.Literal(token_mark(self.spec.tokens[name].kind)),
+        )
 
 
 class TokenRewriter:
@@ -103,11 +105,11 @@ class TokenRewriter:
     def __init__(self, columns: Columns, cipher: FieldCipher, rotation: Rotation) -> None:
         self.columns, self.tenant, self._cipher = columns, rotation.plan.tenant, cipher
         self._version = wanted_version(cipher, rotation)
-        self._prefix = f"2.{self._version}."
+        self._done = f"{self._version}."
 
     def done(self) -> list[str]:
         """See :class:`Rewriter`."""
-        return [self._prefix]
+        return [self._done]
 
     def rewrite(self, ids: Sequence[str], rows: Sequence[Sequence[Any]]) -> Rewritten:
         """See :class:`Rewriter`."""
@@ -115,9 +117,9 @@ class TokenRewriter:
         for number, name in enumerate(self.columns.spec.tokens):
             values: list[str | None] = [row[2 * number + 1] for row in rows]
             old: list[str | None] = [row[2 * number + 2] for row in rows]
-            new = list(old)
+            new, done = list(old), token_mark(self.columns.spec.tokens[name].kind) + self._done
             for at, (row, value, token) in enumerate(zip(ids, values, old, strict=True)):
-                if token is None or not token.startswith(_OURS) or token.startswith(self._prefix):
+                if token is None or not token.startswith(MARKS) or token.startswith(done):
                     continue
                 try:
                     new[at] = self.made(name, row, value)
@@ -161,15 +163,15 @@ def wanted_version(cipher: FieldCipher, rotation: Rotation) -> int:
 
 
 def stale_tokens(connection: psycopg.Connection[TupleRow], cipher: FieldCipher, rotation: Rotation) -> int:
-    """Tokens that do not yet lie under the version that the rotation wants."""
+    """Tokens that are not yet under the version that the rotation wants."""
     if rotation.new_key_id is None:
         return 0
-    prefix = f"2.{wanted_version(cipher, rotation)}."
+    done = f"{wanted_version(cipher, rotation)}."
     return sum(
         count
         for spec in rotation.plan.tables
         for (count,) in connection.execute(
-            TokenColumns.load(connection, spec).count(), {"tenant": rotation.plan.tenant, "done": [prefix]}
+            TokenColumns.load(connection, spec).count(), {"tenant": rotation.plan.tenant, "done": [done]}
         )
     )
 
@@ -187,7 +189,7 @@ def check_tokens(
             cursor.execute(columns.select(None, None, skip_prefixes=False), {"tenant": rotation.plan.tenant})
             for row, *cells in cursor:
                 for name, value, token in zip(spec.tokens, cells[::2], cells[1::2], strict=True):
-                    if token is None or not token.startswith(_OURS):
+                    if token is None or not token.startswith(MARKS):
                         continue
                     counts["values"] += 1
                     try:
