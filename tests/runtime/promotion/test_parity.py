@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kilo.cli import main
 from kilo.errors import BadInput
@@ -29,6 +24,7 @@ from tests.events import make_outputs
 from tests.runtime.promotion.test_sbom import package, spdx_2
 from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.proxy import Fault, Proxy
+from tests.runtime.registry.signer import SIGNED, Signer
 
 Shelves = Callable[[str], Shelf]
 SPDX = "application/spdx+json"
@@ -36,35 +32,6 @@ SPDX = "application/spdx+json"
 
 def spdx(*packages: tuple[str, str]) -> bytes:
     return json.dumps(spdx_2([package(name, version) for name, version in packages])).encode()
-
-
-class Signer:
-    """Signs as cosign 3 does: a DSSE envelope in a Sigstore bundle, attached as a referrer."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self.file = directory / f"{name}.pub"
-        pem = self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        self.file.write_bytes(pem)
-
-    def sign(self, shelf: Shelf, subject: dict[str, Any], kind: str, predicate: object = None) -> None:
-        statement = {
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": [{"digest": {"sha256": subject["digest"].removeprefix("sha256:")}}],
-            "predicateType": kind,
-            "predicate": predicate,
-        }
-        payload = json.dumps(statement).encode()
-        media_type = b"application/vnd.in-toto+json"
-        signed = b"DSSEv1 %d %s %d %s" % (len(media_type), media_type, len(payload), payload)
-        signature = self._key.sign(signed, ec.ECDSA(SHA256()))
-        envelope = {
-            "payload": base64.b64encode(payload).decode(),
-            "payloadType": media_type.decode(),
-            "signatures": [{"sig": base64.b64encode(signature).decode()}],
-        }
-        bundle = "application/vnd.dev.sigstore.bundle.v0.3+json"
-        shelf.artifact(subject, bundle, json.dumps({"mediaType": bundle, "dsseEnvelope": envelope}).encode())
 
 
 def check(one: Shelf, two: Shelf, *keys: Path) -> Parity:
@@ -91,18 +58,18 @@ def kinds(pair: tuple[Shelf, Shelf], *keys: Path) -> set[Kind]:
     return {found.kind for found in check(parent(pair[0]), parent(pair[1]), *keys).differences}
 
 
-SIGNED, PROVENANCE = "https://sigstore.dev/cosign/sign/v1", "https://slsa.dev/provenance/v1"
+PROVENANCE = "https://slsa.dev/provenance/v1"
 
 
 def test_a_mirrored_image_is_at_parity(pair: tuple[Shelf, Shelf], tmp_path: Path) -> None:
-    signer = Signer(tmp_path, "release")
+    signer = Signer()
     image = pair[0].image(b"bits", tag="v1")
     signer.sign(pair[0], image, SIGNED)
     signer.sign(pair[0], image, PROVENANCE, {"builder": "ci"})
     pair[0].artifact(image, SPDX, spdx(("a", "1")))
     with Synchronizer() as synchronizer:
         synchronizer.sync(Reference.parse(pair[0].name), Reference.parse(pair[1].name))
-    result = check(parent(pair[0]), parent(pair[1]), signer.file)
+    result = check(parent(pair[0]), parent(pair[1]), signer.write_key(tmp_path))
     assert (result.differences, result.claims, result.digest) == ((), 3, image["digest"])
 
 
@@ -118,19 +85,19 @@ def test_a_tag_that_one_side_lacks_is_missing(pair: tuple[Shelf, Shelf]) -> None
 
 
 def test_what_only_one_side_attests_is_told(pair: tuple[Shelf, Shelf], tmp_path: Path) -> None:
-    signer = Signer(tmp_path, "release")
+    signer = Signer()
     images = [side.image(b"bits", tag="v1") for side in pair]
     signer.sign(pair[0], images[0], SIGNED)
-    assert kinds(pair, signer.file) == {Kind.MISSING_ATTESTATION}
+    assert kinds(pair, signer.write_key(tmp_path)) == {Kind.MISSING_ATTESTATION}
     signer.sign(pair[1], images[1], PROVENANCE, {"builder": "laptop"})
-    assert kinds(pair, signer.file) == {Kind.MISSING_ATTESTATION, Kind.EXTRA}
+    assert kinds(pair, signer.write_key(tmp_path)) == {Kind.MISSING_ATTESTATION, Kind.EXTRA}
 
 
 def test_a_signature_by_another_key_is_no_parity(pair: tuple[Shelf, Shelf], tmp_path: Path) -> None:
-    signer, stranger = Signer(tmp_path, "release"), Signer(tmp_path, "stranger")
+    signer, stranger = Signer(), Signer()
     for side, hand in zip(pair, (signer, stranger), strict=True):
         hand.sign(side, side.image(b"bits", tag="v1"), SIGNED)
-    assert Kind.MISSING_ATTESTATION in kinds(pair, signer.file)
+    assert Kind.MISSING_ATTESTATION in kinds(pair, signer.write_key(tmp_path))
 
 
 def test_an_sbom_is_compared_by_components(pair: tuple[Shelf, Shelf]) -> None:
@@ -172,6 +139,22 @@ def test_a_malformed_sbom_is_compared_by_its_bytes(pair: tuple[Shelf, Shelf]) ->
     assert kinds(pair) == {Kind.EXTRA}
 
 
+def test_a_bundle_that_can_not_be_read_is_compared_by_its_digest(
+    pair: tuple[Shelf, Shelf], tmp_path: Path
+) -> None:
+    """One that anybody may attach neither hides the good signature nor passes for it."""
+    signer, bundle = Signer(), "application/vnd.dev.sigstore.bundle.v0.3+json"
+    images = [side.image(b"bits", tag="v1") for side in pair]
+    content = signer.bundle(images[0]["digest"])
+    for side, image in zip(pair, images, strict=True):
+        side.artifact(image, bundle, content)
+        side.artifact(image, bundle, b"[" * 9000)
+    key = signer.write_key(tmp_path)
+    assert kinds(pair, key) == set()
+    pair[1].artifact(images[1], bundle, b'{"dsseEnvelope": 5}')
+    assert kinds(pair, key) == {Kind.EXTRA}
+
+
 def test_sboms_attached_as_cosign_tags_are_compared_too(pair: tuple[Shelf, Shelf]) -> None:
     for side, packages in zip(pair, ((("a", "1"),), (("a", "2"),)), strict=True):
         image = side.image(b"bits", tag="v1")
@@ -187,7 +170,7 @@ def test_a_bad_image_name_is_a_mistake_not_a_difference(pair: tuple[Shelf, Shelf
 
 
 def test_what_is_not_signed_as_required_is_quarantined(pair: tuple[Shelf, Shelf], tmp_path: Path) -> None:
-    signer, stranger = Signer(tmp_path, "release"), Signer(tmp_path, "stranger")
+    signer, stranger = Signer(), Signer()
     good = pair[0].image(b"good", tag="good")
     signer.sign(pair[0], good, SIGNED)
     stranger.sign(pair[0], pair[0].image(b"strange", tag="strange"), SIGNED)
@@ -208,7 +191,7 @@ def test_what_is_not_signed_as_required_is_quarantined(pair: tuple[Shelf, Shelf]
         }
     )
     with Synchronizer(
-        policy=SignaturePolicy(Signers.of_files([signer.file], None, None, None))
+        policy=SignaturePolicy(Signers.of_files([signer.write_key(tmp_path)], None, None, None))
     ) as synchronizer:
         results = synchronizer.sync(Reference.parse(pair[0].name), Reference.parse(pair[1].name))
     outcomes = {result.name: result.outcome for result in results if not result.name.startswith("sha256-")}

@@ -2,69 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 
 from kilo.registry.client import Registries
 from kilo.registry.drift import compare
 from kilo.registry.reference import Reference
-from kilo.registry.signatures import BUNDLE, SIMPLE_SIGNING, SignaturePolicy
-from kilo.registry.signers import Keys, Signers
+from kilo.registry.signatures import BUNDLE
 from kilo.registry.sync import Synchronizer, TagResult
 from tests.runtime.registry.images import MANIFEST, Shelf
+from tests.runtime.registry.signer import CONFIG, Signer
 
 Shelves = Callable[[str], Shelf]
-CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
-
-
-class Signer:
-    """Signs as cosign 2 and 3 do, with a key."""
-
-    def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self.policy = SignaturePolicy(Signers(Keys([self._key.public_key()])))
-
-    def bundle(self, digest: str) -> bytes:
-        statement = {
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": [{"digest": {"sha256": digest.removeprefix("sha256:")}}],
-            "predicateType": "https://sigstore.dev/cosign/sign/v1",
-            "predicate": {},
-        }
-        payload, kind = json.dumps(statement).encode(), b"application/vnd.in-toto+json"
-        signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
-        envelope = {
-            "payload": base64.b64encode(payload).decode(),
-            "payloadType": kind.decode(),
-            "signatures": [{"sig": self._sign(signed)}],
-        }
-        return json.dumps({"mediaType": f"{BUNDLE}.v0.3+json", "dsseEnvelope": envelope}).encode()
-
-    def sign(self, shelf: Shelf, image: dict[str, Any]) -> dict[str, Any]:
-        return shelf.artifact(image, f"{BUNDLE}.v0.3+json", self.bundle(image["digest"]))
-
-    def sign_by_tag(self, shelf: Shelf, image: dict[str, Any]) -> str:
-        """As cosign 2: under a tag, with an image's configuration."""
-        critical = {"image": {"docker-manifest-digest": image["digest"]}, "type": "cosign", "identity": {}}
-        payload = json.dumps({"critical": critical, "optional": None}).encode()
-        layer = {**shelf.blob(payload), "mediaType": SIMPLE_SIGNING}
-        layer["annotations"] = {"dev.cosignproject.cosign/signature": self._sign(payload)}
-        config = {**shelf.blob(b'{"rootfs": {"type": "layers"}}'), "mediaType": CONFIG}
-        tag = image["digest"].replace(":", "-") + ".sig"
-        shelf.put({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]}, tag)
-        return tag
-
-    def _sign(self, content: bytes) -> str:
-        return base64.b64encode(self._key.sign(content, ec.ECDSA(SHA256()))).decode()
 
 
 @pytest.fixture

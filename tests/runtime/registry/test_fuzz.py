@@ -29,7 +29,7 @@ from kilo.registry.reference import DIGEST_PATTERN, Reference
 from kilo.registry.sync import Synchronizer
 from tests.runtime.registry.hostile import HostileRegistry, Reply, Request
 from tests.runtime.registry.images import INDEX, MANIFEST, Shelf
-from tests.runtime.registry.test_attachments import Signer
+from tests.runtime.registry.signer import Signer
 
 SECONDS = float(os.environ.get("KILO_FUZZ_SECONDS", "12"))
 SEED = os.environ.get("KILO_FUZZ_SEED")
@@ -201,11 +201,10 @@ def test_a_manifest_is_refused_or_read_whole() -> None:
 def test_a_bundle_is_refused_or_read() -> None:
     signer = Signer()
     bundle = json.loads(signer.bundle(SHA256))
-    policy = signer.policy._signers  # pyright: ignore[reportPrivateUsage]
 
     def target(chance: random.Random) -> None:
         content = mutate(bundle, chance)
-        for statement in signatures.read_bundle(content, "here", policy):
+        for statement in signatures.read_bundle(content, "here", signer.signers):
             if statement.identity:
                 assert statement.subject == SHA256, "a signature holds for what was signed and nothing else"
 
