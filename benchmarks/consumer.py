@@ -25,8 +25,7 @@ from psycopg import AsyncConnection
 from benchmarks.events_stage import Candidate, Place, Stage, Turns, stage
 from benchmarks.rounds import save
 from kilo.bus import Message, connect, encode_headers, event_headers
-from kilo.consumer import Consumer, Event, Statements
-from kilo.consumer import Place as ConsumerPlace
+from kilo.consumer import Consumer, ConsumerContext, Event, Statements
 from tests.runtime.consumer.support import Plain
 
 NAIVE = "a transaction an event"
@@ -41,7 +40,7 @@ _INBOX = (
 
 
 async def _run(place: Place, consumer: Consumer, stopping: asyncio.Event) -> int:
-    where = ConsumerPlace(place.database_url, lambda: connect(place.bus_url), "EVENTS", Plain())
+    where = ConsumerContext(place.database_url, lambda: connect(place.bus_url), "EVENTS", Plain())
     await consumer.run(where, stopping)
     return 0
 
