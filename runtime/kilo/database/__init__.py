@@ -1,11 +1,6 @@
-"""The database's schema and roles.
+"""The database: its schema and roles, leases, and sessions with limits.
 
-:func:`migrate` is all there is: ordered SQL files run once each, before them the roles, after them what
+:func:`kilo.database.migrator.migrate` runs ordered SQL files once each, before them the roles, after them what
 the stage's configuration declares (the publication, the slot, which aggregates go by change capture).
 Down migrations are left out on purpose: a step back in production is a new step forward.
 """
-
-from kilo.database.migrator import MigrationReport, migrate
-from kilo.database.roles import ROLES
-
-__all__ = ["ROLES", "MigrationReport", "migrate"]
