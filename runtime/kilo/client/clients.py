@@ -12,7 +12,7 @@ import httpx
 from opentelemetry import trace
 
 from kilo.client.delivery import NOTHING, Answer, Delivery, RepeatBudget, Request, RetryPolicy, Steps
-from kilo.client.events import EventsUnavailable, NewEvent, Sent, batches, body_of, line_of
+from kilo.client.events import ATOMIC_EVENTS, EventsUnavailable, NewEvent, Sent, batches, body_of, line_of
 from kilo.contract import StackOutputs
 from kilo.errors import BadInput
 from kilo.observe.tracing import parse_traceparent
@@ -55,8 +55,10 @@ class _Calls:
         for lines in batches([line_of(each) for each in given]):
             parts.append(([each.key for each in given[start : start + len(lines)]], lines))
             start += len(lines)
-        if atomic and len(parts) > 1:
-            msg = f"{len(given)} events are too many or too large for one request: all or nothing is one"
+        if atomic and (len(parts) > 1 or len(given) > ATOMIC_EVENTS):
+            msg = (
+                f"{len(given)} events are too many or too large for all or nothing: {ATOMIC_EVENTS} and 1 MB"
+            )
             raise BadInput(msg)
         return parts
 
@@ -110,7 +112,7 @@ class EventClient(_Calls):
 
         Args:
             events: of one aggregate and id in the order in which they happened.
-            atomic: store all or none; they must fit into one request (1000 events, 1 MB).
+            atomic: store all or none; they are at most 250 and 1 MB.
 
         Raises:
             EventRefused: the platform refuses a request as a whole. Requests before it are acknowledged;

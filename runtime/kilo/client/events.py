@@ -13,8 +13,8 @@ from kilo.outbox import strict_json
 from kilo.outbox.enqueue import new_fingerprint
 
 _KEY = re.compile(r"[!-~]{1,200}")
-BATCH_EVENTS, BATCH_BYTES = 1_000, 1_000_000
-"""What one request may hold (the server takes 1 MiB)."""
+BATCH_EVENTS, ATOMIC_EVENTS, BATCH_BYTES = 1_000, 250, 1_000_000
+"""What one request may hold, and one that is stored whole or not at all (the server takes 1 MiB)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from kilo.health import Health
 from kilo.ingest.batch import reader_of
 from kilo.ingest.batch_answer import answer
 from kilo.ingest.commit import GroupCommit
-from kilo.ingest.limits import AGAIN, BATCH_BYTES, READ_SECONDS, BodyBudget
+from kilo.ingest.limits import AGAIN, BATCH_BYTES, READ_SECONDS, TRANSACTION_EVENTS, BodyBudget
 from kilo.ingest.problem import Problem, refused
 from kilo.ingest.request import CheckedEvent, body_limit, check, known_tenant
 from kilo.ingest.rows import Row
@@ -163,6 +163,9 @@ class _Entrance:
                         if len(rows) % _BREATH == 0:
                             await asyncio.sleep(0)
                 del body
+                if atomic and len(rows) > TRANSACTION_EVENTS:
+                    detail = f"{len(rows)} events; all or nothing takes at most {TRANSACTION_EVENTS}"
+                    raise refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"pointer": "#", "detail": detail})
                 results = await _bounded(self._stored(rows, atomic=atomic))
         for outcome, count in (
             ("accepted", sum(result is True for result in results)),

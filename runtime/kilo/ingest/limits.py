@@ -17,6 +17,8 @@ from kilo.ingest.problem import Problem
 BATCH_BYTES = 1_048_576
 """The largest body of a batch. The gateway keeps so much of a request for trying it again."""
 BATCH_EVENTS = 1_000
+TRANSACTION_EVENTS = 250
+"""In one transaction: a batch is stored in several, and one that is to be stored whole is no larger."""
 READ_SECONDS = 30.0
 """Within which a request's body has to be there."""
 _PROCESS_BYTES = 16 * BATCH_BYTES

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from http import HTTPStatus
 from typing import Any
 
@@ -19,7 +19,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from kilo.fle import FieldError
-from kilo.ingest.limits import AGAIN
+from kilo.ingest.limits import AGAIN, TRANSACTION_EVENTS
 from kilo.ingest.problem import Problem, refused
 from kilo.ingest.request import KEY_HEADER, IncomingEvent
 from kilo.ingest.rows import Row, insert, is_stored, known_digests, row_of
@@ -33,6 +33,10 @@ Result = bool | Problem
 _ATTEMPTS = 4
 _TENANT_CONNECTIONS = 4
 """That one tenant's requests may take of the pool: what waits for its locks keeps no other tenant waiting."""
+_LARGE_ROWS = 32
+_LARGE_AT_ONCE = 4
+"""Transactions of more rows than that, of all tenants: each row holds two advisory locks until the commit,
+and the server's table of locks is everybody's (``max_locks_per_transaction``, by default 6,400 in all)."""
 _REUSED = "outbox_fingerprint_content"
 # Somebody else's moment: their outcome is known when they are through.
 _PASSING = (
@@ -55,6 +59,7 @@ class EventStore:
         self._gates: dict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_TENANT_CONNECTIONS)
         )
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def row_of(self, event: IncomingEvent, traceparent: str) -> Row:
         """The rows of ``event``, with what is sensitive encrypted.
@@ -78,16 +83,21 @@ class EventStore:
         found: dict[int, Result] = {}
         held: set[tuple[str, str, str]] = set()
         for numbers in _rounds(rows):
-            for part, results in await self._narrowed(rows, numbers, held):
-                found.update(zip(part, results, strict=True))
+            for start in range(0, len(numbers), TRANSACTION_EVENTS):
+                some = numbers[start : start + TRANSACTION_EVENTS]
+                for part, results in await self._narrowed(rows, some, held):
+                    found.update(zip(part, results, strict=True))
         return [found[number] for number in range(len(rows))]
 
     async def store_all(self, rows: Sequence[Row]) -> list[Result]:
-        """Store one tenant's events in one transaction, or none; with a problem in the results, none is."""
+        """Store one tenant's events in one transaction, or none; with a problem in the results, none is.
+
+        There are at most :data:`kilo.ingest.limits.TRANSACTION_EVENTS`.
+        """
         known: dict[int, Result] = {}
         for attempt in range(_ATTEMPTS):
             try:
-                async with self._connection(rows[0].tenant) as connection:
+                async with self._connection(rows[0].tenant, len(rows)) as connection:
                     return await self._all(connection, rows, known)
             except _Rollback as rollback:
                 return _only(rows, rollback.problems)
@@ -168,7 +178,7 @@ class EventStore:
             open_numbers = [number for number in range(len(rows)) if number not in known]
             try:
                 if open_numbers:
-                    async with self._connection(rows[0].tenant) as connection:
+                    async with self._connection(rows[0].tenant, len(rows)) as connection:
                         new = await insert(connection, [rows[number] for number in open_numbers])
                     known |= {number: rows[number].fingerprint in new for number in open_numbers}
             except _SEPARABLE:
@@ -221,8 +231,9 @@ class EventStore:
         return _reused() if same is False else result
 
     @asynccontextmanager
-    async def _connection(self, tenant: str) -> AsyncGenerator[AsyncConnection[Any]]:
-        async with self._gates[tenant], self._pool.connection() as connection:
+    async def _connection(self, tenant: str, rows: int = 1) -> AsyncGenerator[AsyncConnection[Any]]:
+        shared = self._large if rows > _LARGE_ROWS else nullcontext()
+        async with self._gates[tenant], shared, self._pool.connection() as connection:
             yield connection
 
 

@@ -233,7 +233,7 @@ def test_nobody_there_is_said_and_a_wrong_address_or_event_is_the_callers_mistak
         with pytest.raises(BadInput, match=match):
             nowhere.send(event)
     with pytest.raises(BadInput, match="all or nothing"):
-        nowhere.send_many(events(1001), atomic=True)
+        nowhere.send_many(events(251), atomic=True)
 
 
 def test_tenant_and_trace_go_along(front: Front, database_url: str) -> None:

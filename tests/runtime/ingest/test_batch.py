@@ -134,6 +134,19 @@ async def test_a_lock_of_somebody_else_holds_its_own_aggregate_alone(
     assert [row[0] for row in rows] == ["acme/other", "acme/k7", "acme/k17", "acme/k27", "acme/k37"]
 
 
+async def test_no_transaction_takes_the_locks_of_more_than_250_events(
+    client: httpx.AsyncClient, database_url: str
+) -> None:
+    answer = await post(client, [line(f"k{n}", str(n)) for n in range(600)])
+    assert answer.json()["accepted"] == 600
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute("SELECT count(*) FROM outbox GROUP BY xmin::text").fetchall()
+    assert sorted(row[0] for row in rows) == [100, 250, 250]
+    for count, status in ((250, 200), (251, 413)):
+        atomic = await post(client, [line(f"a{n}") for n in range(count)], "?atomic=true")
+        assert atomic.status_code == status
+
+
 async def test_single_events_that_arrive_together_are_committed_together(
     client: httpx.AsyncClient, database_url: str
 ) -> None:
