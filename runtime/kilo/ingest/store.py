@@ -35,7 +35,7 @@ _TENANT_CONNECTIONS = 4
 """That one tenant's requests may take of the pool: what waits for its locks keeps no other tenant waiting."""
 _LARGE_ROWS = 32
 _LARGE_AT_ONCE = 4
-"""Transactions of more rows than that, of all tenants: each row holds two advisory locks until the commit,
+"""Transactions of more rows than that, of all tenants: each ordering key holds a lock until the commit,
 and the server's table of locks is everybody's (``max_locks_per_transaction``, by default 6,400 in all)."""
 _REUSED = "outbox_fingerprint_content"
 # Somebody else's moment: their outcome is known when they are through.
