@@ -100,7 +100,7 @@ def test_a_million_rows_rotate_under_reads_writes_and_kills(stage: Stage, tmp_pa
     settings = stage.outputs.field_encryption.model_copy(update={"tables": (TABLE,)})
     stage.outputs = stage.outputs.model_copy(update={"field_encryption": settings})
     # A writer of the old version: it knows nothing of the new key for as long as it lives.
-    old = stage.cipher(limits=CacheLimits(max_age_seconds=100_000))
+    old = stage.cipher(limits=CacheLimits(max_age_seconds=1200, outage_seconds=0))
     fill(stage, old)
     rotations = Rotations(stage.outputs, stage.url, stage.cipher())
     plan = approved(stage, rotations).digest()

@@ -72,16 +72,20 @@ class KeyRow:
 
 @dataclass(frozen=True, slots=True)
 class TenantRows:
-    """All of a tenant's keys, the oldest version that readers may use, and whether its scope changes.
+    """All of a tenant's keys, the oldest version that readers may use, and what is known of its fields.
 
-    ``scope`` are the fields that lie encrypted, whatever the stage's configuration says.
+    Attributes:
+        scope: the fields that writers encrypt, whatever the stage's configuration says.
+        plain_accepted: the fields of which readers take plain values too, while a rotation moves them.
+        noted: every field of which encrypted values may lie somewhere.
     """
 
     keys: tuple[KeyRow, ...]
     minimum_version: int
-    moving: str | None
     shredded: bool
     scope: frozenset[str] = frozenset()
+    plain_accepted: frozenset[str] = frozenset()
+    noted: frozenset[str] = frozenset()
 
     def active(self, purpose: str) -> KeyRow | None:
         """The key that writers of ``purpose`` use."""
@@ -152,10 +156,12 @@ class KeyTable:
         with self.transaction() as connection:
             rows = connection.execute(_KEYS, (tenant,)).fetchall()
             floor = connection.execute(
-                "SELECT minimum_version, moving, shredded_at IS NOT NULL FROM fle_tenants WHERE tenant = %s",
+                "SELECT minimum_version, shredded_at IS NOT NULL FROM fle_tenants WHERE tenant = %s",
                 (tenant,),
             ).fetchone()
-            fields = connection.execute("SELECT field FROM fle_scope WHERE tenant = %s", (tenant,)).fetchall()
+            fields: list[tuple[str, bool, bool]] = connection.execute(
+                "SELECT field, encrypted, plain_accepted FROM fle_scope WHERE tenant = %s", (tenant,)
+            ).fetchall()
         keys: dict[int, KeyRow] = {}
         for *head, digest, provider, kms_key, wrapped in rows:
             known = keys.get(head[0])
@@ -163,9 +169,15 @@ class KeyTable:
             if wrapped is not None:
                 wraps = (*wraps, Wrap(provider, kms_key, wrapped))
             keys[head[0]] = KeyRow(*head, wraps=wraps, digest=digest)
-        minimum, moving, shredded = floor or (0, None, False)
-        scope = frozenset[str](field for (field,) in fields)
-        return TenantRows(tuple(keys.values()), minimum, moving, shredded, scope)
+        minimum, shredded = floor or (0, False)
+        return TenantRows(
+            tuple(keys.values()),
+            minimum,
+            shredded,
+            frozenset(field for field, encrypted, _ in fields if encrypted),
+            frozenset(field for field, _, accepted in fields if accepted),
+            frozenset(field for field, *_ in fields),
+        )
 
     def note_scope(self, tenant: str, field: str) -> None:
         """Note that values of ``field`` lie encrypted from now on."""

@@ -26,8 +26,7 @@ class Records:
         self._scope: Mapping[str, frozenset[str]] = {
             each: frozenset(fields) for each, fields in scope.items()
         }
-        self._ever_encrypted = frozenset[str]().union(*self._scope.values())
-        self.known_fields = self._ever_encrypted.union(known)
+        self.known_fields = frozenset[str]().union(*self._scope.values(), known)
         """The fields that the stage encrypts for a tenant or has a column of; none where it encrypts none."""
 
     def encrypt(self, tenant: str, field: str, row_id: RowId, plaintext: str | bytes) -> str:
@@ -60,9 +59,9 @@ class Records:
         """
         scope = self.encrypted_fields(tenant)
         rows = self.keyring.ring(tenant).rows
-        if rows.scope <= scope or rows.moving == "release":
+        if rows.scope <= scope:
             return scope
-        warn_kept(tenant, rows.scope - scope)
+        warn_kept(tenant, rows.scope - rows.plain_accepted - scope)
         return scope | rows.scope
 
     def protect(self, tenant: str, record: Mapping[str, object], row_id: RowId) -> dict[str, object]:
@@ -85,8 +84,8 @@ class Records:
     def reveal(self, tenant: str, record: Mapping[str, object], row_id: RowId) -> dict[str, object]:
         """A copy of ``record`` with the tenant's encrypted fields decrypted.
 
-        While the tenant moves into scope or out of it (``kilo fle rotate plan --kind adopt`` or
-        ``release``), plain values are passed on as they are; at any other time a plain value in an
+        While an approved rotation moves a field into scope or out of it (``kilo fle rotate plan --kind
+        adopt`` or ``release``), its plain values are passed on as they are. A plain value in any other
         encrypted field raises :class:`kilo.fle.errors.PlaintextFound`.
         """
         result = dict(record)
@@ -97,13 +96,12 @@ class Records:
         return result
 
     def revealed_fields(self, tenant: str) -> frozenset[str]:
-        """The fields whose values may lie encrypted: the tenant's, or every one while its scope changes."""
-        rows = self.keyring.ring(tenant).rows
-        return self.protected_fields(tenant) if rows.moving is None else self._ever_encrypted | rows.scope
+        """The fields whose values may lie encrypted: those that are, and those that a rotation moves."""
+        return self.protected_fields(tenant) | self.keyring.ring(tenant).rows.noted
 
     def reveal_value(self, tenant: str, field: str, row_id: RowId, value: object) -> object:
-        """Decrypt one value as :meth:`reveal` does: while the tenant's scope changes, plain ones pass."""
-        if self.keyring.ring(tenant).rows.moving is not None and not (
+        """Decrypt one value as :meth:`reveal` does: while a rotation moves the field, plain ones pass."""
+        if field in self.keyring.ring(tenant).rows.plain_accepted and not (
             isinstance(value, str) and is_encrypted(value)
         ):
             return value

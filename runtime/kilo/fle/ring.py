@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple, NoReturn
 
+from kilo.errors import BadInput
 from kilo.fle.datakey import GcmKey, Write, XaesKey
 from kilo.fle.errors import FieldError
 from kilo.fle.keytable import TenantRows
 from kilo.fle.usage import Uses
+
+MOST_SERVED_SECONDS = 1200.0
+"""How long a key may serve from memory, an outage included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,16 @@ class CacheLimits:
     max_bytes: int = 1 << 36
     max_tenants: int = 2048
     reserve_messages: int = 1 << 18
+
+    def __post_init__(self) -> None:
+        """Refuse a process that would go on with a key for longer than rotations wait for it."""
+        served = self.max_age_seconds + self.outage_seconds
+        if served > MOST_SERVED_SECONDS:
+            msg = (
+                f"CacheLimits: max_age_seconds + outage_seconds is {served:g}; "
+                f"a key may serve from memory for {MOST_SERVED_SECONDS:g} s, for which rotations wait"
+            )
+            raise BadInput(msg)
 
 
 @dataclass(frozen=True, slots=True)

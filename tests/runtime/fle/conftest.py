@@ -165,6 +165,12 @@ def stage(aws: str, database_url: str) -> Stage:
     return Stage(make_outputs(keys, bucket), database_url, kms, s3)
 
 
+@pytest.fixture(autouse=True)
+def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction] - pytest uses it
+    """Tests plan with the settle time that they need; that there is a least one has a test of its own."""
+    monkeypatch.setattr("kilo.fle.rotation.plan.LEAST_SETTLE_SECONDS", 0)
+
+
 @pytest.fixture
 def short() -> CacheLimits:
     """Limits under which tests see keys age."""

@@ -24,7 +24,7 @@ KEYS = {name: [key.public_key().public_bytes_raw()] for name, key in PEOPLE.item
 def write(stage: Stage, count: int) -> None:
     with psycopg.connect(stage.url) as connection:
         for number in range(count):
-            append(connection, "ana", "act", "tenant/gold", {"number": number})
+            append(connection, "ana", "rewrap", "tenant/gold", {"number": number})
 
 
 def entries(stage: Stage) -> list[Entry]:
@@ -103,7 +103,7 @@ def test_a_whole_chain_that_was_rewritten_is_found_by_the_store(stage: Stage, st
     tamper(stage, "TRUNCATE fle_audit")
     with psycopg.connect(stage.url) as connection:
         for number in range(5):
-            append(connection, "eve" if number == 3 else "ana", "act", "tenant/gold", {"number": number})
+            append(connection, "eve" if number == 3 else "ana", "rewrap", "tenant/gold", {"number": number})
     found = problems(stage, store)
     assert "entry 3: altered in the database (the store has another text)" in found
 

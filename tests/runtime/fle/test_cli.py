@@ -129,7 +129,9 @@ def test_parts_out_of_reach_are_exit_code_three(kilo: Kilo) -> None:
 def test_a_rotation_from_plan_to_proof_by_commands(kilo: Kilo, stage: Stage) -> None:
     plain = fill(stage, stage.cipher())
     me = ("--as", "requester", "--signing-key", "requester.pem")
-    made = kilo("rotate", "plan", "--tenant", "gold", *me, "--settle-seconds", "0", "--json").stdout
+    refused = kilo("rotate", "plan", "--tenant", "gold", *me, "--settle-seconds", "1499", code=2)
+    assert b"1499 is too short" in refused.stderr
+    made = kilo("rotate", "plan", "--tenant", "gold", *me, "--json").stdout
     plan = json.loads(made)["plan"]
     kilo("rotate", "approve", plan[:10], *me, code=1)
     for name in ("approver.one", "approver.two"):
@@ -137,6 +139,8 @@ def test_a_rotation_from_plan_to_proof_by_commands(kilo: Kilo, stage: Stage) -> 
     kilo("rotate", "run", plan[:10], "--workers", "2", "--batch-rows", "10")
     assert json.loads(kilo("rotate", "status", plan[:10], "--json").stdout)[0]["left"] == 0
     assert json.loads(kilo("rotate", "verify", plan[:10], "--json").stdout) == counted(100)
+    assert b"finalize later" in kilo("rotate", "finalize", plan[:10], *me, code=1).stderr
+    stage.sql("UPDATE fle_rotations SET switched_at = switched_at - interval '1 day'")
     kilo("rotate", "finalize", plan[:10], *me)
     assert read_all(stage, stage.cipher()) == plain
     rows = json.loads(kilo("coverage", "--json").stdout)

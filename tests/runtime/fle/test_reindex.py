@@ -181,7 +181,9 @@ def test_readers_find_and_writers_write_while_it_runs(indexed: Stage, rotations:
     with pytest.raises(CheckFailed):
         rotations.start(plan, "tester")
     # Both have their keys in memory: the reader knows the pending one, the writer writes under the old one.
-    old_writer, reader = (stage.cipher(limits=CacheLimits(max_age_seconds=10_000)) for _ in range(2))
+    old_writer, reader = (
+        stage.cipher(limits=CacheLimits(max_age_seconds=1200, outage_seconds=0)) for _ in range(2)
+    )
     write(stage, old_writer, 1)
     assert all_found(stage, reader)
     stop, wrong = threading.Event(), list[object]()

@@ -64,9 +64,11 @@ def approved(
     return plan
 
 
-def approve(stage: Stage, rotations: Rotations, plan: str) -> None:
+def approve(stage: Stage, rotations: Rotations, plan: str, *, rollback: bool = False) -> None:
+    action = "approve-rollback" if rollback else "approve"
     for name in ("approver.one", "approver.two"):
-        rotations.approve(plan, approval.sign(stage.outputs, "approve", plan, name, PEOPLE[name]))
+        signed = approval.sign(stage.outputs, action, plan, name, PEOPLE[name])
+        rotations.approve(plan, signed, rollback=rollback)
 
 
 @pytest.fixture
@@ -159,7 +161,14 @@ def test_adopting_encrypts_plain_values_and_releasing_gives_them_back(
         f"u{n}@example.com" for n in range(1, 21)
     ]
     back = approved(stage, rotations, "release")
-    assert rotations.run(back.digest(), "tester", quiet) == (True, [])
+    with pytest.raises(CheckFailed, match="email, phone would become plain"):
+        rotations.run(back.digest(), "tester", quiet)
+    tenants = {
+        name: each.model_copy(update={"encrypted_fields": ()}) for name, each in stage.outputs.tenants.items()
+    }
+    outputs = stage.outputs.model_copy(update={"tenants": tenants})
+    after = Rotations(outputs, stage.url, FieldCipher.from_outputs(outputs, stage.url, table="customers"))
+    assert after.run(back.digest(), "tester", quiet) == (True, [])
     assert stage.sql("SELECT email FROM customers WHERE id = 3") == [("u3@example.com",)]
 
 

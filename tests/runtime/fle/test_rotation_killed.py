@@ -211,7 +211,7 @@ def test_readers_and_writers_of_old_and_new_never_fail_while_it_runs(
     stage: Stage, rotations: Rotations
 ) -> None:
     """A writer whose keys are cached goes on under the old key; finalize waits until none of that is left."""
-    old = stage.cipher(limits=CacheLimits(max_age_seconds=10_000))
+    old = stage.cipher(limits=CacheLimits(max_age_seconds=1200, outage_seconds=0))
     fill(stage, old, rows=400)
     plan = approved(stage, rotations).digest()
     stop, failures = threading.Event(), list[Exception]()

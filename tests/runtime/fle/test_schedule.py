@@ -36,7 +36,7 @@ def url_of(stage: Stage, role: str) -> str:
 
 def act(stage: Stage) -> None:
     with psycopg.connect(stage.url) as connection:
-        append(connection, "ana", "act", "tenant/gold", {})
+        append(connection, "ana", "rewrap", "tenant/gold", {})
 
 
 def due(stage: Stage) -> int:

@@ -135,6 +135,10 @@ def test_an_adoption_that_is_rolled_back_leaves_encrypted_what_was_before_it(sta
     steps = rotations(stage)
     assert steps.run(plan, "tester", quiet) == (True, [])
     assert is_encrypted(stage.sql("SELECT details ->> 'phone' FROM customers")[0][0])
+    approve(stage, steps, plan, rollback=True)
+    with pytest.raises(CheckFailed, match="phone would become plain and is among the encrypted_fields"):
+        steps.begin_rollback(plan, "requester", PEOPLE["requester"])
+    steps = rotations(before)
     steps.begin_rollback(plan, "requester", PEOPLE["requester"])
     steps.run(plan, "tester", quiet)
     steps.end_rollback(plan, "tester")

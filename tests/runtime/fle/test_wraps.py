@@ -267,7 +267,7 @@ def test_a_bad_v1_key_stops_no_other_v1_key(stage: Stage) -> None:
 
 
 def test_a_writer_that_was_away_reserves_nothing_of_a_retired_key(stage: Stage) -> None:
-    limits = CacheLimits(max_age_seconds=600, reserve_messages=1)
+    limits = CacheLimits(reserve_messages=1)
     writer = stage.cipher(limits=limits)
     writer.encrypt("gold", "email", 1, "x")
     new = stage.cipher().keyring.create("gold", DATA, "pending")
@@ -280,7 +280,7 @@ def test_a_writer_that_was_away_reserves_nothing_of_a_retired_key(stage: Stage) 
 
 
 def test_a_writer_learns_of_a_new_active_key_when_it_reserves(stage: Stage) -> None:
-    writer = stage.cipher(limits=CacheLimits(max_age_seconds=600, reserve_messages=1))
+    writer = stage.cipher(limits=CacheLimits(reserve_messages=1))
     writer.encrypt("gold", "email", 1, "x")
     new = stage.cipher().keyring.create("gold", DATA, "pending")
     stage.sql("UPDATE fle_keys SET state = 'retiring' WHERE id = 1")

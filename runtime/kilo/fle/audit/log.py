@@ -8,7 +8,8 @@ leaf hash: the same leaves make the Merkle tree whose root the checkpoints sign.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -70,6 +71,16 @@ def append(
         "INSERT INTO fle_audit (seq, entry, hash) VALUES (%s, %s, %s)", (entry.seq, entry.text, entry.hash)
     )
     return entry
+
+
+@contextmanager
+def standing_still(connection: psycopg.Connection[TupleRow]) -> Generator[None]:
+    """Within, nobody appends; and what is told in an entry changes in the transaction that appends it."""
+    connection.execute("SELECT pg_advisory_lock(hashtextextended('fle-audit', 0))")
+    try:
+        yield
+    finally:
+        connection.execute("SELECT pg_advisory_unlock(hashtextextended('fle-audit', 0))")
 
 
 def read(connection: psycopg.Connection[TupleRow], start: int = 0) -> list[Entry]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -27,15 +28,29 @@ from kilo.fle.rotation.approval import REQUIRED, statement_of
 People = Mapping[str, Sequence[bytes]]
 """Ed25519 public keys by name; several where somebody's key was replaced."""
 
-_BY_ACTOR = ("plan", "approve", "finalize", "rollback")
-_DUAL_CONTROL = ("run", "finalize")
+_BY_ACTOR = ("plan", "approve", "approve-rollback", "finalize", "rollback")
+_DUAL_CONTROL = ("announce", "run", "finalize")
+_UNSIGNED = (
+    *("make-key", "adopt-key", "import", "rewrap", "destroy", "shred"),
+    *("resume", "pause", "backfilled", "activate", "adopt-more", "verify", "rolled-back"),
+)
+_SINCE_KEYS_ARE_LOGGED = ("make-key", "adopt-key")
+"""The first of these in a log shows that a version wrote it which names the keys that it retires, and has
+what lowers protection approved. Entries of before can't be judged by that."""
+_CLOCKS = timedelta(hours=1)
+"""By how much the clock of whoever writes entries may differ from the database's."""
 
 
 @dataclass
 class _Plan:
     requester: str = ""
     requester_key: bytes = b""
+    content: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    began: bool = False
+    """Whether it was announced or ran."""
     approvers: dict[bytes, str] = field(default_factory=dict[bytes, str])
+    against: dict[bytes, str] = field(default_factory=dict[bytes, str])
+    """Who approved rolling it back."""
 
     def others(self) -> list[str]:
         """Who approved it, apart from the requester; two names with one key are one person."""
@@ -78,9 +93,7 @@ def check_signatures(entries: Sequence[Entry], stage: str, people: People) -> tu
     found = _Signatures(stage, people)
     for entry in entries:
         try:
-            content = json.loads(entry.text)
-            action, actor, details = content["action"], content["actor"], content["details"]
-            found.look_at(entry.seq, action, actor, details)
+            found.look_at(entry.seq, json.loads(entry.text))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # What is no entry at all is named by the chain's own check.
             continue
@@ -91,31 +104,96 @@ class _Signatures:
     def __init__(self, stage: str, people: People) -> None:
         self.stage, self.people = stage, people
         self.plans: dict[str, _Plan] = {}
+        self.due: dict[int, datetime] = {}
+        """When the waiting period of each retired key is over."""
+        self.imported: dict[str, set[int]] = {}
+        self.formats: dict[int, int] = {}
+        self.strict = False
         self.valid = 0
         self.problems: list[str] = []
 
-    def look_at(self, seq: int, action: str, actor: str, details: Mapping[str, Any]) -> None:
-        if action == "shred":
+    def look_at(self, seq: int, content: Mapping[str, Any]) -> None:
+        action, actor, details = content["action"], content["actor"], content["details"]
+        self.strict = self.strict or action in _SINCE_KEYS_ARE_LOGGED
+        if action not in {*_BY_ACTOR, *_DUAL_CONTROL, *_UNSIGNED}:
+            self._say(seq, action, "no command does that: the entry is invented")
+        elif action == "shred":
             self._shred(seq, details)
-            return
-        digest = details.get("plan")
-        if action not in {*_BY_ACTOR, *_DUAL_CONTROL} or not isinstance(digest, str):
-            return
+        elif action == "destroy":
+            self._destroy(seq, content)
+        elif action in _SINCE_KEYS_ARE_LOGGED:
+            self.formats[details["key"]] = details["format"]
+        elif action == "import":
+            self.imported.setdefault(content["subject"], set()).add(details["key"])
+        elif isinstance(digest := details.get("plan"), str):
+            self._step(seq, content, digest)
+        elif action in {*_BY_ACTOR, *_DUAL_CONTROL}:
+            self._say(seq, action, "it names no plan")
+        elif actor == "":
+            self._say(seq, action, "it names nobody")
+
+    def _step(self, seq: int, content: Mapping[str, Any], digest: str) -> None:
+        action, actor, details = content["action"], content["actor"], content["details"]
         plan = self.plans.setdefault(digest, _Plan())
         if action in _BY_ACTOR:
             key = self._verify(seq, action, digest, actor, details.get("signature"))
             if action == "plan":
                 plan.requester, plan.requester_key = actor, key or b""
+                plan.content = details.get("content") or {}
                 self._check_content(seq, digest, actor, details)
-            elif action == "approve" and key is not None:
-                plan.approvers[key] = actor
-        if action in _DUAL_CONTROL and len(others := plan.others()) < REQUIRED:
+            elif key is not None and action in {"approve", "approve-rollback"}:
+                (plan.approvers if action == "approve" else plan.against)[key] = actor
+            elif action == "rollback":
+                self._check_rollback(seq, actor, digest, plan, details)
+        if action in _DUAL_CONTROL:
+            # A third approval stands in for a requester who has left.
+            needed = REQUIRED if plan.requester_key or not self.strict else REQUIRED + 1
+            if len(others := plan.others()) < needed:
+                self._say(
+                    seq,
+                    action,
+                    f"plan {digest[:12]} has {len(others)} valid approvals before it instead of {needed}"
+                    f" ({', '.join(others) or 'nobody'})",
+                )
+            plan.began = plan.began or action in {"announce", "run"}
+        if action in {"finalize", "rolled-back"}:
+            self._retire(content, plan)
+
+    def _check_rollback(
+        self, seq: int, actor: str, digest: str, plan: _Plan, details: Mapping[str, Any]
+    ) -> None:
+        old, new = (self.formats.get(details.get(each) or 0, 0) for each in ("old_key_id", "new_key_id"))
+        lowers = plan.content.get("kind") == "adopt" or 0 < old < new
+        if not (self.strict and plan.began and lowers):
+            return
+        others = [name for name in plan.against.values() if name != actor]
+        if len(others) < REQUIRED:
             self._say(
                 seq,
-                action,
-                f"plan {digest[:12]} has {len(others)} valid approvals before it instead of {REQUIRED}"
-                f" ({', '.join(others) or 'nobody'})",
+                "rollback",
+                f"it lowers protection, and {len(others)} others approved rolling back plan {digest[:12]}"
+                f" instead of {REQUIRED}",
             )
+
+    def _retire(self, content: Mapping[str, Any], plan: _Plan) -> None:
+        details = content["details"]
+        days = details.get("destroy_after_days", plan.content.get("destroy_after_days", 0))
+        finalized = content["action"] == "finalize"
+        keys = details.get("retired")
+        if keys is None:
+            # As versions wrote it that did not name the keys.
+            keys = {details.get("old_key_id" if finalized else "new_key_id")}
+            keys |= self.imported.get(content["subject"], set()) if finalized else set()
+        over = datetime.fromisoformat(content["at"]) + timedelta(days=days) - _CLOCKS
+        self.due |= {key: over for key in keys if key is not None}
+
+    def _destroy(self, seq: int, content: Mapping[str, Any]) -> None:
+        at = datetime.fromisoformat(content["at"])
+        for key in content["details"]["keys"]:
+            if key not in self.due:
+                self._say(seq, "destroy", f"no signed entry before it retired key {key}")
+            elif at < self.due[key]:
+                self._say(seq, "destroy", f"the waiting period of key {key} was not over")
 
     def _shred(self, seq: int, details: Mapping[str, Any]) -> None:
         signed: Mapping[str, Any] = details.get("approvals") or {}
@@ -153,6 +231,8 @@ class _Signatures:
     def _check_content(self, seq: int, digest: str, actor: str, details: Mapping[str, Any]) -> None:
         content = details.get("content")
         if content is None:
+            if self.strict:
+                self._say(seq, "plan", "it does not say what was planned")
             return
         if sha256(rfc8785.dumps(content)).hexdigest() != digest:
             self._say(seq, "plan", "the plan is not the one whose hash was signed")

@@ -1,15 +1,16 @@
 """Checkpoints: making them, and checking log, signatures and store against each other.
 
-A checkpoint is two objects: ``entries-FROM-TO.jsonl``, the entries since the one before, and
-``checkpoint-SIZE.note``, signed over all of them. The store alone is therefore a whole log, and what
-differs between it and the database can be named entry by entry.
+A checkpoint is ``entries-FROM-TO.jsonl``, the entries since the one before, ``checkpoint-SIZE.note``, signed
+over all of them, and ``consistency-FROM-TO.proof`` between the two checkpoints. The store alone
+is therefore a whole log, and what differs between it and the database can be named entry by entry.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -17,13 +18,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg.rows import TupleRow
 
 from kilo.errors import CheckFailed
-from kilo.fle.audit.log import GENESIS, Entry, leaf_hash, merkle_root, read
+from kilo.fle.audit.consistency import consistency_proof, is_consistent
+from kilo.fle.audit.log import GENESIS, Entry, leaf_hash, merkle_root, read, standing_still
 from kilo.fle.audit.notes import BadNote, Checkpoint, parse, sign, verify
 from kilo.fle.audit.signatures import People, check_signatures
+from kilo.fle.audit.states import check_states
 from kilo.fle.audit.store import Store
 
 _NOTE = re.compile(r"checkpoint-(\d{10})\.note")
 _ENTRIES = re.compile(r"entries-(\d{10})-(\d{10})\.jsonl")
+_PROOF = re.compile(r"consistency-(\d{10})-(\d{10})\.proof")
 
 
 EXPORTED_LOG = "database.jsonl"
@@ -57,21 +61,33 @@ def checkpoint(
 ) -> Checkpoint | None:
     """Sign the log as it stands and keep it; ``None`` when no entry is new.
 
-    A crash between the two objects leaves entries without a note: the next run writes the same again.
+    A crash between the objects leaves entries without a note: the next run writes the same again.
 
     Raises:
-        CheckFailed: the log is not a continuation of what the store holds; signing it would cover that up.
+        CheckFailed: the log is not a continuation of what the store holds, or contradicts the tables whose
+            story it tells; signing it would cover that up.
     """
-    entries = read(connection)
+    with standing_still(connection):
+        entries = read(connection)
+        contradictions = check_states(connection, entries)
     covered = max((int(match[1]) for match in map(_NOTE.fullmatch, store.names()) if match), default=0)
     if covered:
         _check_continues(entries, store.read(f"checkpoint-{covered:010d}.note"), covered)
+    if contradictions:
+        msg = "\n".join(
+            ["the log and the tables contradict each other, so it is not signed:", *contradictions]
+        )
+        raise CheckFailed(msg)
     if len(entries) == covered:
         _note_covered(connection, covered)
         return None
-    made = Checkpoint(origin_of(stage), len(entries), merkle_root([entry.hash for entry in entries]))
+    leaves = [entry.hash for entry in entries]
+    made = Checkpoint(origin_of(stage), len(entries), merkle_root(leaves))
     lines = "".join(f"{entry.text}\n" for entry in entries[covered:])
     store.create(f"entries-{covered:010d}-{len(entries):010d}.jsonl", lines)
+    if covered:
+        proof = "".join(f"{b64encode(node).decode()}\n" for node in consistency_proof(leaves, covered))
+        store.create(f"consistency-{covered:010d}-{len(entries):010d}.proof", proof)
     store.create(f"checkpoint-{len(entries):010d}.note", sign(made, key))
     _note_covered(connection, made.size)
     return made
@@ -147,6 +163,7 @@ def check(
     stored = stored_entries(store, report)
     check_chain(stored, report, "store")
     covered = 0
+    roots: dict[int, bytes] = {}
     for match in map(_NOTE.fullmatch, store.names()):
         if match is None:
             continue
@@ -163,6 +180,8 @@ def check(
             report.problems.append(f"{match[0]}: does not sign the entries that the store holds")
         else:
             covered = max(covered, size)
+            roots[size] = note.root
+    _check_proofs(store, roots, report)
     if database is None:
         report.entries, report.uncovered = len(stored), len(stored) - covered
         _check_people(stored, stage, people, report)
@@ -178,6 +197,24 @@ def check(
     report.entries, report.uncovered = len(database), max(0, len(database) - covered)
     _check_people(database, stage, people, report)
     return report
+
+
+def _check_proofs(store: Store, roots: Mapping[int, bytes], report: Report) -> None:
+    for match in map(_PROOF.fullmatch, store.names()):
+        if match is None:
+            continue
+        size, larger = int(match[1]), int(match[2])
+        if size not in roots or larger not in roots:
+            # A run that was killed before its note left it.
+            continue
+        try:
+            nodes = [b64decode(line, validate=True) for line in lines_of(store.read(match[0]))]
+        except ValueError:
+            nodes = [b""]
+        if not is_consistent(nodes, (size, roots[size]), (larger, roots[larger])):
+            report.problems.append(
+                f"{match[0]}: does not show that the later checkpoint extends the earlier one"
+            )
 
 
 def _check_people(entries: Sequence[Entry], stage: str, people: People, report: Report) -> None:

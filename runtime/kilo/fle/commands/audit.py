@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kilo.environment import AUDIT_KEY_VARIABLE
 from kilo.errors import BadInput, CheckFailed
-from kilo.fle.audit.log import Entry, leaf_hash, read
+from kilo.fle.audit.log import Entry, leaf_hash, read, standing_still
 from kilo.fle.audit.notes import load_private_key, private_key, public_bytes
 from kilo.fle.audit.signatures import people_from, people_of
+from kilo.fle.audit.states import check_states
 from kilo.fle.audit.store import FolderStore, open_store
 from kilo.fle.audit.verify import EXPORTED_LOG, check, lines_of
 from kilo.fle.audit.verify import checkpoint as make_checkpoint
@@ -100,7 +101,11 @@ def verify(  # noqa: PLR0917 - Typer passes options by name
         for name, keys in given.items():
             people.setdefault(name, []).extend(keys)
         with database() as connection:
-            report = check(open_store(found.audit), found.stage, key, people, read(connection))
+            with standing_still(connection):
+                entries = read(connection)
+                contradictions = check_states(connection, entries)
+            report = check(open_store(found.audit), found.stage, key, people, entries)
+            report.problems += contradictions
     result = {
         "entries": report.entries,
         "checkpoints": report.checkpoints,

@@ -31,9 +31,9 @@ from kilo.fle.commands.common import (
 from kilo.fle.rotation import approval as approvals
 from kilo.fle.rotation.backfill import Progress
 from kilo.fle.rotation.check import remaining
-from kilo.fle.rotation.plan import Kind
+from kilo.fle.rotation.plan import LEAST_SETTLE_SECONDS, Kind
 from kilo.fle.rotation.record import find
-from kilo.fle.rotation.steps import SETTLE_SECONDS, Rotations
+from kilo.fle.rotation.steps import Rotations
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,8 +53,9 @@ def plan(  # noqa: PLR0917 - Typer passes options by name
         ),
     ] = "rekey",
     settle_seconds: Annotated[
-        int, typer.Option(help="How long writers may use a key that they have in memory.", min=0)
-    ] = SETTLE_SECONDS,
+        int,
+        typer.Option(help="How long processes may go on with what they have in memory; no less than that."),
+    ] = LEAST_SETTLE_SECONDS,
     in_flight_days: Annotated[
         int | None,
         typer.Option(
@@ -66,7 +67,7 @@ def plan(  # noqa: PLR0917 - Typer passes options by name
     field: Annotated[
         list[str] | None,
         typer.Option(
-            help="A field that is new to the stage (adopt), or the only one to leave (release); repeat it."
+            help="The only field to adopt or to release; repeat it. Of the tables' fields, all without it."
         ),
     ] = None,
     outputs: OutputsFile = None,
@@ -93,18 +94,26 @@ def plan(  # noqa: PLR0917 - Typer passes options by name
 
 @app.command()
 def approve(
-    plan_hash: PlanHash, principal: Principal, signing_key: SigningKey, outputs: OutputsFile = None
+    plan_hash: PlanHash,
+    principal: Principal,
+    signing_key: SigningKey,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Approve rolling it back, where that lowers protection.")
+    ] = False,
+    outputs: OutputsFile = None,
 ) -> None:
     """Approve a plan by signing its hash; two others than the requester must.
 
     \b
     kilo fle rotate approve 561a370bcd9f --as bo --signing-key bo.pem
+    kilo fle rotate approve 561a370bcd9f --rollback --as bo --signing-key bo.pem
     """
     rotations = _rotations(outputs)
     with database() as connection:
         full = find(connection, plan_hash).plan_hash
-    key = load_private_key(signing_key)
-    count = rotations.approve(full, approvals.sign(rotations.outputs, "approve", full, principal, key))
+    key, action = load_private_key(signing_key), "approve-rollback" if rollback else "approve"
+    signed = approvals.sign(rotations.outputs, action, full, principal, key)
+    count = rotations.approve(full, signed, rollback=rollback)
     typer.echo(f"plan {full[:12]} has {count} of {approvals.REQUIRED} approvals")
 
 
@@ -249,7 +258,8 @@ def rollback(
 
 _STATUS = """
 SELECT left(r.plan_hash, 12) AS plan, r.tenant, r.plan::jsonb ->> 'kind' AS kind, r.state,
-       (SELECT count(*) FROM fle_rotation_approvals a WHERE a.plan_hash = r.plan_hash) AS approvals,
+       (SELECT count(*) FROM fle_rotation_approvals a
+        WHERE a.plan_hash = r.plan_hash AND a.action = 'approve') AS approvals,
        coalesce(sum(b.rows_changed), 0)::bigint AS rows_done,
        (sum(b.rows_changed) FILTER (WHERE b.at > now() - interval '1 minute')
         / greatest(extract(epoch FROM least(now() - min(b.at), interval '1 minute')), 1)

@@ -57,24 +57,24 @@ def coverage(
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A tenant's fields that lie encrypted, and whether they are about to change."""
+    """A tenant's fields that writers encrypt, and those that a rotation is moving into scope or out of it."""
 
-    fields: frozenset[str]
-    moving: bool
+    fields: frozenset[str] = frozenset()
+    moving: frozenset[str] = frozenset()
 
 
 def scopes(connection: psycopg.Connection[TupleRow]) -> dict[str, Scope]:
     """What lies encrypted by tenant, as the key table has it."""
-    rows: list[tuple[str, list[str], bool]] = connection.execute(
-        "SELECT s.tenant, array_agg(s.field), bool_or(t.moving IS NOT NULL)"
-        " FROM fle_scope s LEFT JOIN fle_tenants t USING (tenant) GROUP BY 1"
+    rows: list[tuple[str, list[str], list[str]]] = connection.execute(
+        "SELECT tenant, coalesce(array_agg(field) FILTER (WHERE encrypted), '{}'),"
+        " coalesce(array_agg(field) FILTER (WHERE plain_accepted), '{}') FROM fle_scope GROUP BY 1"
     ).fetchall()
-    return {tenant: Scope(frozenset(fields), moving) for tenant, fields, moving in rows}
+    return {tenant: Scope(frozenset(fields), frozenset(moving)) for tenant, fields, moving in rows}
 
 
 def tables_with(tables: Sequence[EncryptedTable], lying: Mapping[str, Scope]) -> list[EncryptedTable]:
     """The stage's tables, where documents are searched for what lies encrypted too."""
-    fields = frozenset[str]().union(*(each.fields for each in lying.values()))
+    fields = frozenset[str]().union(*(each.fields | each.moving for each in lying.values()))
     return [with_fields(each, fields) for each in tables]
 
 
@@ -82,13 +82,11 @@ def mismatches(outputs: StackOutputs, lying: Mapping[str, Scope], counted: Seque
     """Where the configuration differs from what lies there, each with the command that mends it."""
     found: list[str] = []
     for tenant, each in outputs.tenants.items():
-        known = lying.get(tenant, Scope(frozenset(), moving=False))
-        if known.moving:
-            continue
+        known = lying.get(tenant, Scope())
         configured = frozenset(each.encrypted_fields)
         own = [one for one in counted if one.tenant == tenant and one.values]
         encrypted = known.fields | {one.field for one in own if one.under != "plain"}
         plain = {one.field for one in own if one.under == "plain"}
-        found += [scope.kept(tenant, field) for field in sorted(encrypted - configured)]
-        found += [scope.plain(tenant, field) for field in sorted(plain & configured)]
+        found += [scope.kept(tenant, field) for field in sorted(encrypted - configured - known.moving)]
+        found += [scope.plain(tenant, field) for field in sorted((plain & configured) - known.moving)]
     return found

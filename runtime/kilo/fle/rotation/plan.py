@@ -14,12 +14,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kilo.contract import EncryptedTable, StackOutputs
 from kilo.errors import BadInput, CheckFailed
+from kilo.fle.ring import MOST_SERVED_SECONDS
 from kilo.tenancy import FieldName
 
 Kind = Literal["rekey", "adopt", "release", "reindex"]
 """``rekey``: values go under a new key. ``adopt``: plain values are encrypted too, which is how a tenant
 moves into scope. ``release``: values become plain, which is how a tenant moves out. ``reindex``: index tokens
 are made anew under a new index key."""
+
+
+LEAST_SETTLE_SECONDS = int(MOST_SERVED_SECONDS) + 300
+"""How long processes go on with what they have in memory, and five minutes for slow transactions."""
 
 
 def digest_of(text: str) -> str:
@@ -113,15 +118,22 @@ def make_plan(
     """Plan a rotation for ``tenant`` over the stage's encrypted tables.
 
     ``fields`` are looked for in documents besides those of the outputs: a field that no tenant has had in its
-    scope is not in the outputs yet when a tenant is about to move into it. A release that names some leaves
-    the others encrypted. ``scope`` are the fields that lie encrypted, which the outputs may no longer name.
+    scope is not in the outputs yet when a tenant is about to move into it. An adoption or a release that
+    names some leaves the others as they are. ``scope`` are the fields that lie encrypted, which the outputs
+    may no longer name.
     """
+    if settle_seconds < LEAST_SETTLE_SECONDS:
+        msg = (
+            f"--settle-seconds: {settle_seconds} is too short; writers may go on under a key in memory, and "
+            f"readers may not know of a change, for {LEAST_SETTLE_SECONDS} s"
+        )
+        raise BadInput(msg)
     if tenant not in outputs.tenants:
         msg = f"--tenant: {tenant} is not a tenant of stage {outputs.stage}"
         raise BadInput(msg)
     settings = outputs.field_encryption
     tables = [with_fields(each, {*fields, *scope}) for each in settings.tables]
-    if kind == "release" and fields:
+    if kind in {"adopt", "release"} and fields:
         tables = [_with_only(each, fields) for each in tables]
     tables = [each for each in tables if (each.tokens if kind == "reindex" else fields_of([each]))]
     if not tables and kind == "reindex":

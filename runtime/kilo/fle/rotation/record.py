@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,7 @@ from psycopg.rows import TupleRow
 from kilo.errors import BadInput, CheckFailed
 from kilo.fle.audit.log import append
 from kilo.fle.keytable import DATA, INDEX
-from kilo.fle.rotation.plan import Plan, digest_of
-
-OPEN = ("planned", "running", "paused", "verified", "rolling-back")
+from kilo.fle.rotation.plan import Plan, digest_of, fields_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +22,8 @@ class Rotation:
     ``settled`` is whether every process must have seen the last change of the key table: the switch to
     another key or, before it, the plan. ``drained`` is whether, besides, whatever was written before it and
     lies where rotation can't reach it, as on the bus, must be gone. ``scope`` are the tenant's fields that
-    lie encrypted, ``before`` those of them that did when the rotation was planned.
+    writers encrypt, ``before`` those that they did before the rotation changed any. ``signature`` is the
+    requester's under the plan.
     """
 
     plan: Plan
@@ -36,11 +35,22 @@ class Rotation:
     drained: bool
     scope: frozenset[str]
     before: frozenset[str]
+    signature: bytes
 
     @property
     def purpose(self) -> str:
         """Of the keys that it rotates."""
         return INDEX if self.plan.kind == "reindex" else DATA
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The plan's own fields."""
+        return fields_of(self.plan.tables)
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"plan {self.plan_hash[:12]}"
 
 
 _FIND = """
@@ -50,8 +60,8 @@ SELECT plan, plan_hash, state, old_key_id, new_key_id,
        now() - coalesce(switched_at, created_at)
        >= make_interval(secs => (plan::jsonb ->> 'settle_seconds')::int,
                         days => (plan::jsonb ->> 'in_flight_days')::int),
-       ARRAY(SELECT field FROM fle_scope s WHERE s.tenant = r.tenant),
-       ARRAY(SELECT field FROM fle_scope s WHERE s.tenant = r.tenant AND s.since < r.created_at)
+       ARRAY(SELECT field FROM fle_scope s WHERE s.tenant = r.tenant AND s.encrypted),
+       coalesce(scope_before, '{}'), coalesce(signature, '')
 FROM fle_rotations r WHERE plan_hash LIKE %s || '%%'
 """
 
@@ -70,12 +80,23 @@ def find(connection: psycopg.Connection[TupleRow], plan_hash: str, *, lock: bool
     if len(rows) != 1:
         msg = f"PLAN: {'no' if not rows else 'more than one'} rotation's plan hash begins with {plan_hash}"
         raise BadInput(msg)
-    text, digest, state, old, new, settled, drained, scope, before = rows[0]
+    text, digest, state, old, new, settled, drained, scope, before, signature = rows[0]
     if digest_of(text) != digest:
         msg = f"plan {digest[:12]}: the stored plan was altered; its hash is {digest_of(text)[:12]}"
         raise CheckFailed(msg)
     plan = Plan.parse(text)
-    return Rotation(plan, digest, state, old, new, settled, drained, frozenset(scope), frozenset(before))
+    return Rotation(
+        plan,
+        digest,
+        state,
+        old,
+        new,
+        settled,
+        drained,
+        frozenset(scope),
+        frozenset(before),
+        bytes(signature),
+    )
 
 
 def require(rotation: Rotation, *states: str) -> None:
@@ -101,7 +122,6 @@ def move(
         {"state": state, "plan": rotation.plan_hash},
     )
     if state in {"finalized", "rolled-back"}:
-        connection.execute("UPDATE fle_tenants SET moving = NULL WHERE tenant = %s", (rotation.plan.tenant,))
         # What it sums up to is in the log; the digests of single values have served.
         connection.execute(
             "UPDATE fle_rotation_batches SET evidence = NULL WHERE plan_hash = %s", (rotation.plan_hash,)
@@ -147,19 +167,4 @@ def retire(
         "UPDATE fle_keys SET state = 'retired', destroy_after = now() + make_interval(days => %s)"
         " WHERE id = %s AND tenant = %s AND state IN ('retiring', 'pending')",
         (destroy_after_days, key_id, tenant),
-    )
-
-
-def note_scope(connection: psycopg.Connection[TupleRow], tenant: str, fields: Iterable[str]) -> None:
-    """Note that the tenant's ``fields`` lie encrypted."""
-    connection.execute(
-        "INSERT INTO fle_scope (tenant, field) SELECT %s, unnest(%s::text[]) ON CONFLICT DO NOTHING",
-        (tenant, sorted(fields)),
-    )
-
-
-def forget_scope(connection: psycopg.Connection[TupleRow], rotation: Rotation, fields: Iterable[str]) -> None:
-    """Note that none of the tenant's ``fields`` lies encrypted any more."""
-    connection.execute(
-        "DELETE FROM fle_scope WHERE tenant = %s AND field = ANY(%s)", (rotation.plan.tenant, sorted(fields))
     )

@@ -15,23 +15,22 @@ from psycopg.rows import TupleRow
 from kilo.contract import EncryptedTable
 from kilo.errors import CheckFailed
 from kilo.fle.audit.log import append
+from kilo.fle.formats import V2
 from kilo.fle.rotation import approval as approvals
+from kilo.fle.rotation import scope_changes
 from kilo.fle.rotation.backfill import Backfill, Progress, Work, worker_connection
 from kilo.fle.rotation.check import decrypt_all, evidence_key, goal_of, remaining
 from kilo.fle.rotation.columns import Columns
 from kilo.fle.rotation.convert import Converter
 from kilo.fle.rotation.endings import Endings
 from kilo.fle.rotation.evidence import SHOWN
-from kilo.fle.rotation.plan import Flag, Kind, Plan, fields_of, make_plan
-from kilo.fle.rotation.record import Rotation, find, move, note_scope, record, require, switch
+from kilo.fle.rotation.plan import LEAST_SETTLE_SECONDS, Flag, Kind, Plan, make_plan
+from kilo.fle.rotation.record import Rotation, find, move, record, require, switch
 from kilo.fle.rotation.rewrite import Rewriter, ValueRewriter
 from kilo.fle.rotation.tokens import TokenColumns, TokenRewriter, check_tokens
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-SETTLE_SECONDS = 1500
-"""How long a writer may go on under a key it has in memory: the cache's age and outage time, and some."""
 
 
 class Rotations(Endings):
@@ -49,7 +48,7 @@ class Rotations(Endings):
         kind: Kind,
         requester: str,
         key: Ed25519PrivateKey,
-        settle_seconds: int = SETTLE_SECONDS,
+        settle_seconds: int = LEAST_SETTLE_SECONDS,
         *,
         in_flight_days: int | None = None,
         fields: Sequence[str] = (),
@@ -72,23 +71,13 @@ class Rotations(Endings):
             for spec in plan.tables:
                 Columns.load(connection, spec)
             made = connection.execute(
-                "INSERT INTO fle_rotations (plan_hash, tenant, plan, requester, state)"
-                " VALUES (%s, %s, %s, %s, 'planned') ON CONFLICT DO NOTHING RETURNING plan_hash",
-                (plan.digest(), tenant, plan.canonical(), requester),
+                "INSERT INTO fle_rotations (plan_hash, tenant, plan, requester, state, signature)"
+                " VALUES (%s, %s, %s, %s, 'planned', %s) ON CONFLICT DO NOTHING RETURNING plan_hash",
+                (plan.digest(), tenant, plan.canonical(), requester, signed.signature),
             ).fetchone()
-            if made is not None and kind == "release":
-                # The configuration still names them now; rolling back must know what to encrypt again.
-                note_scope(connection, tenant, self._configured(plan))
             if made is None:
                 msg = f"tenant {tenant} has an open rotation already; finalize it or roll it back first"
                 raise CheckFailed(msg)
-            if kind in {"adopt", "release"}:
-                # Readers learn of it before the first value changes: start waits until they must have.
-                connection.execute(
-                    "INSERT INTO fle_tenants (tenant, moving) VALUES (%s, %s)"
-                    " ON CONFLICT (tenant) DO UPDATE SET moving = excluded.moving",
-                    (tenant, kind),
-                )
             details = {
                 "plan": plan.digest(),
                 "kind": kind,
@@ -98,63 +87,66 @@ class Rotations(Endings):
             append(connection, requester, "plan", f"tenant/{tenant}", details)
         return plan
 
-    def _configured(self, plan: Plan) -> frozenset[str]:
-        """The plan's fields that the configuration encrypts for its tenant."""
-        return fields_of(plan.tables) & frozenset(self.outputs.tenants[plan.tenant].encrypted_fields)
+    def approve(self, plan_hash: str, approval: approvals.Approval, *, rollback: bool = False) -> int:
+        """Add an approval of the plan, or of rolling it back; returns how many there are that count.
 
-    def approve(self, plan_hash: str, approval: approvals.Approval) -> int:
-        """Add an approval; returns how many the plan has."""
+        A plan may be approved until it ends: an approval by somebody who left is made up for by another's.
+        """
+        action = "approve-rollback" if rollback else "approve"
         with self.connect() as connection:
             rotation = find(connection, plan_hash, lock=True)
-            require(rotation, "planned")
+            require(
+                rotation, *(() if rollback else ("planned",)), "announced", "running", "paused", "verified"
+            )
             public = approvals.public_key_of(self.outputs, approval.principal)
-            requester = approvals.public_key_of(self.outputs, rotation.plan.requester)
-            if approval.principal == rotation.plan.requester or public == requester:
-                msg = f"{approval.principal} requested plan {rotation.plan_hash[:12]} and can't approve it"
+            requester = rotation.plan.requester
+            if not rollback and approvals.is_same_person(self.outputs, approval.principal, requester):
+                msg = f"{approval.principal} requested {rotation.name} and can't approve it"
                 raise CheckFailed(msg)
-            approvals.verify(self.outputs, "approve", rotation.plan_hash, approval)
-            added = connection.execute(
-                "INSERT INTO fle_rotation_approvals (plan_hash, principal, public_key, statement, signature)"
-                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                (
-                    rotation.plan_hash,
-                    approval.principal,
-                    public.hex(),
-                    approval.statement,
-                    approval.signature,
-                ),
-            ).rowcount
-            if added:
+            approvals.verify(self.outputs, action, rotation.plan_hash, approval)
+            if approvals.keep(connection, rotation.plan_hash, action, approval, public):
                 details = {"signature": approval.signature.hex()}
-                record(connection, rotation, approval.principal, "approve", details)
-            row = connection.execute(
-                "SELECT count(*) FROM fle_rotation_approvals WHERE plan_hash = %s", (rotation.plan_hash,)
-            ).fetchone()
-        return row[0] if row else 0
+                record(connection, rotation, approval.principal, action, details)
+            but = "" if rollback else requester
+            return len(approvals.count(connection, self.outputs, rotation, action, but)[0])
 
     def start(self, plan_hash: str, actor: str) -> Rotation:
-        """Make the new key and point writers at it, or resume; returns the rotation as it is then."""
+        """Take the next step that changes what writers and readers do, or resume; the rotation as it is then.
+
+        An adoption or a release is announced first: readers must take plain values before the first one
+        changes. It goes on when it is given again after the settle time.
+        """
         Flag(self.outputs).check()
         with self.connect() as connection:
             rotation = find(connection, plan_hash)
-            require(rotation, "planned", "running", "paused", "rolling-back")
-            by = approvals.check_dual_control(
-                connection, self.outputs, rotation.plan_hash, rotation.plan.requester
+            require(rotation, "planned", "announced", "running", "paused", "rolling-back")
+            if rotation.state == "rolling-back":
+                self._check_rolling_back(connection, rotation)
+            else:
+                approvals.check_plan(connection, self.outputs, rotation)
+        moves_scope = rotation.plan.kind in {"adopt", "release"}
+        if rotation.state == "planned" and moves_scope:
+            rotation = self._announce(rotation, actor)
+        if rotation.state == "announced" and not rotation.settled:
+            msg = (
+                f"{rotation.name} is announced: readers learn of it within "
+                f"{rotation.plan.settle_seconds} s; run it again then"
             )
-        if rotation.state == "planned":
-            if rotation.plan.kind in {"adopt", "release"} and not rotation.settled:
-                msg = (
-                    f"plan {rotation.plan_hash[:12]}: readers learn of it within "
-                    f"{rotation.plan.settle_seconds} s of planning; run it later"
-                )
-                raise CheckFailed(msg)
-            self._switch_forward(rotation, actor, by)
+            raise CheckFailed(msg)
+        if rotation.state in {"planned", "announced"}:
+            self._switch_forward(rotation, actor)
         elif rotation.state == "paused":
             self._set(rotation, ("paused",), "running", actor, "resume")
         if rotation.plan.kind == "reindex":
             self._activate_index(rotation, actor)
         self.cipher.keyring.clear()
         with self.connect() as connection:
+            rotation = find(connection, plan_hash, lock=True)
+            adopting = rotation.state == "running" and rotation.plan.kind == "adopt"
+            # Fields that came into the configuration since are adopted as well.
+            if adopting and (more := self.configured(rotation) - rotation.scope):
+                scope_changes.change(connection, rotation, more)
+                record(connection, rotation, actor, "adopt-more", {"fields": sorted(more)})
             return find(connection, plan_hash)
 
     def run(
@@ -225,6 +217,8 @@ class Rotations(Endings):
         with self.connect() as connection:
             rotation = find(connection, plan_hash)
             require(rotation, "running", "verified")
+            approvals.check_plan(connection, self.outputs, rotation)
+            self.check_configuration(rotation)
             counts, wrong, details = self._check(connection, rotation)
             left = remaining(connection, self.cipher, rotation)
         if wrong:
@@ -252,40 +246,78 @@ class Rotations(Endings):
             )
         return counts
 
-    def _switch_forward(self, rotation: Rotation, actor: str, approvers: list[str]) -> None:
+    def _announce(self, rotation: Rotation, actor: str) -> Rotation:
+        with self.connect() as connection:
+            locked = find(connection, rotation.plan_hash, lock=True)
+            if locked.state != "planned":
+                return locked
+            signed = approvals.check_plan(connection, self.outputs, locked)
+            scope_changes.announce(connection, locked, self.configured(locked))
+            connection.execute(
+                "UPDATE fle_rotations SET switched_at = now() WHERE plan_hash = %s", (locked.plan_hash,)
+            )
+            details = {"fields": sorted(locked.fields), "approvals": signed}
+            move(connection, locked, state="announced", actor=actor, action="announce", details=details)
+        with self.connect() as connection:
+            return find(connection, rotation.plan_hash)
+
+    def _switch_forward(self, rotation: Rotation, actor: str) -> None:
         tenant, kind = rotation.plan.tenant, rotation.plan.kind
         with self.connect() as connection:
             # Made under the lock: of two runs at once the second would leave a key that nobody uses.
             locked = find(connection, rotation.plan_hash, lock=True)
-            if locked.state != "planned":
+            if locked.state != rotation.state:
                 return
-            if kind == "adopt":
-                if not (adopted := self._configured(rotation.plan)):
-                    msg = (
-                        f"tenant {tenant} has none of the plan's fields in its encrypted_fields: "
-                        "add them to the stage's configuration and run `pulumi up` first"
-                    )
-                    raise CheckFailed(msg)
-                note_scope(connection, tenant, adopted)
-            pending = None if kind == "release" else self._pending_key(tenant, rotation.purpose)
-            row = connection.execute(
-                "SELECT id FROM fle_keys WHERE tenant = %s AND purpose = %s AND state = 'active'",
-                (tenant, rotation.purpose),
-            ).fetchone()
-            active = row[0] if row else None
-            if active is None and kind != "adopt":
-                msg = f"tenant {tenant} has no {rotation.purpose} key yet; there is nothing to rotate"
-                raise CheckFailed(msg)
+            signed = approvals.check_plan(connection, self.outputs, locked)
+            changed = self._change_scope(connection, locked) if kind in {"adopt", "release"} else []
+            old, new = self._keys_of(connection, locked)
             # Searches must know a new index key before the first token under it is written.
-            if pending is not None and kind != "reindex":
-                switch(connection, tenant, active, pending)
+            if new is not None and kind != "reindex":
+                switch(connection, tenant, old, new)
             connection.execute(
                 "UPDATE fle_rotations SET old_key_id = %s, new_key_id = %s, switched_at = now()"
                 " WHERE plan_hash = %s",
-                (active, pending, rotation.plan_hash),
+                (old, new, rotation.plan_hash),
             )
-            details = {"approvers": approvers, "old_key_id": active, "new_key_id": pending}
+            details = {"approvals": signed, "old_key_id": old, "new_key_id": new, "fields": changed}
             move(connection, locked, state="running", actor=actor, action="run", details=details)
+
+    def _keys_of(
+        self, connection: psycopg.Connection[TupleRow], locked: Rotation
+    ) -> tuple[int | None, int | None]:
+        """The key that values lie under, and the one that they shall lie under; made when it is a new one."""
+        tenant, kind = locked.plan.tenant, locked.plan.kind
+        row = connection.execute(
+            "SELECT id, format FROM fle_keys WHERE tenant = %s AND purpose = %s AND state = 'active'",
+            (tenant, locked.purpose),
+        ).fetchone()
+        if row is None and kind != "adopt":
+            msg = f"tenant {tenant} has no {locked.purpose} key yet; there is nothing to rotate"
+            raise CheckFailed(msg)
+        if kind == "release":
+            return (row[0] if row else None), None
+        if kind == "adopt" and row is not None:
+            if row[1] != V2:
+                msg = f"tenant {tenant} encrypts under a key of format v1; rotate to v2 (--kind rekey) first"
+                raise CheckFailed(msg)
+            return None, row[0]
+        return (row[0] if row else None), self._pending_key(tenant, locked.purpose)
+
+    def _change_scope(self, connection: psycopg.Connection[TupleRow], locked: Rotation) -> list[str]:
+        """Let writers encrypt the fields that are adopted, or no longer those that are released."""
+        tenant, configured = locked.plan.tenant, self.configured(locked)
+        if locked.plan.kind == "release":
+            self.check_left_configuration(locked)
+            scope_changes.change(connection, locked, locked.fields & locked.scope)
+            return sorted(locked.fields & locked.scope)
+        if not configured:
+            msg = (
+                f"tenant {tenant} has none of the plan's fields in its encrypted_fields: "
+                "add them to the stage's configuration and run `pulumi up` first"
+            )
+            raise CheckFailed(msg)
+        scope_changes.change(connection, locked, configured)
+        return sorted(configured)
 
     def _activate_index(self, rotation: Rotation, actor: str) -> None:
         """Point writers at the new index key, once every process must have it to search by."""
