@@ -13,6 +13,7 @@ from typing import ParamSpec, Self, TypeVar
 from kilo.contract import KeyReference, StackOutputs
 from kilo.fle.cipher import FieldCipher
 from kilo.fle.formats import RowId
+from kilo.fle.frames import clears_frames_async
 from kilo.fle.keymaking import WouldWait
 from kilo.fle.kms import KmsClients
 from kilo.fle.ring import CacheLimits
@@ -65,6 +66,7 @@ class AsyncFieldCipher:
         """The fields that the stage's configuration encrypts for ``tenant``."""
         return self.sync.encrypted_fields(tenant)
 
+    @clears_frames_async
     async def encrypt(self, tenant: str, field: str, row_id: RowId, plaintext: str | bytes) -> str:
         """See :meth:`FieldCipher.encrypt`."""
         return await self._run(1, self.sync.encrypt, tenant, field, row_id, plaintext)
@@ -77,22 +79,26 @@ class AsyncFieldCipher:
         """See :meth:`FieldCipher.decrypt_bytes`."""
         return await self._run(1, self.sync.decrypt_bytes, tenant, field, row_id, value)
 
+    @clears_frames_async
     async def encrypt_column(
         self, tenant: str, field: str, row_ids: Sequence[RowId], plaintexts: Sequence[str | bytes]
     ) -> list[str]:
         """See :meth:`FieldCipher.encrypt_column`."""
         return await self._run(len(row_ids), self.sync.encrypt_column, tenant, field, row_ids, plaintexts)
 
+    @clears_frames_async
     async def decrypt_column(
         self, tenant: str, field: str, row_ids: Sequence[RowId], values: Sequence[str]
     ) -> list[str]:
         """See :meth:`FieldCipher.decrypt_column`."""
         return await self._run(len(row_ids), self.sync.decrypt_column, tenant, field, row_ids, values)
 
+    @clears_frames_async
     async def protect(self, tenant: str, record: Mapping[str, object], row_id: RowId) -> dict[str, object]:
         """See :meth:`FieldCipher.protect`."""
         return await self._run(1, self.sync.protect, tenant, record, row_id)
 
+    @clears_frames_async
     async def reveal(self, tenant: str, record: Mapping[str, object], row_id: RowId) -> dict[str, object]:
         """See :meth:`FieldCipher.reveal`."""
         return await self._run(1, self.sync.reveal, tenant, record, row_id)
@@ -109,6 +115,7 @@ class AsyncFieldCipher:
         """See :meth:`FieldCipher.reveal_value`."""
         return await self._run(1, self.sync.reveal_value, tenant, field, row_id, value)
 
+    @clears_frames_async
     async def encrypt_deterministic(self, tenant: str, field: str, plaintext: str | bytes) -> str:
         """See :meth:`FieldCipher.encrypt_deterministic`."""
         return await self._run(1, self.sync.encrypt_deterministic, tenant, field, plaintext)

@@ -44,6 +44,7 @@ from kilo.fle.formats import (
     to_bytes,
     to_text,
 )
+from kilo.fle.frames import clear, clears_frames
 from kilo.fle.keyring import Keyring
 from kilo.fle.keytable import KeyTable
 from kilo.fle.kms import KmsClients
@@ -142,12 +143,18 @@ class FieldCipher(Records):
             OutOfScope: the field is not among the tenant's ``encrypted_fields``.
             FieldError: one of the classes in :mod:`kilo.fle.errors`.
         """
-        data = plaintext if type(plaintext) is bytes else bytes_of(tenant, field, plaintext)
-        # Written out rather than called: at this speed each call that is saved shows.
-        ring = self._rings.get(tenant)
-        if ring is None or self._clock() >= ring.fresh_until:
-            ring = self._fresh(tenant, field)
-        return (ring.writers[self.table].get(field) or self._prepare(tenant, field)).write(data, row_id)
+        data = b""
+        try:
+            data = plaintext if type(plaintext) is bytes else bytes_of(tenant, field, plaintext)
+            # Written out rather than called: at this speed each call that is saved shows.
+            ring = self._rings.get(tenant)
+            if ring is None or self._clock() >= ring.fresh_until:
+                ring = self._fresh(tenant, field)
+            return (ring.writers[self.table].get(field) or self._prepare(tenant, field)).write(data, row_id)
+        except Exception as error:
+            clear(error)
+            del plaintext, data
+            raise
 
     def decrypt(self, tenant: str, field: str, row_id: RowId, value: str) -> str:
         """Decrypt one value to text; see :meth:`decrypt_bytes`.
@@ -191,6 +198,7 @@ class FieldCipher(Records):
             problem = error.at(tenant, field)
         raise self._counted(problem)
 
+    @clears_frames
     def field_of(self, tenant: str, row_id: RowId, value: str) -> str | None:
         """The field of this row that ``value`` was encrypted for, or none: for what came by another name.
 
@@ -206,6 +214,7 @@ class FieldCipher(Records):
                 return field
         return None
 
+    @clears_frames
     def encrypt_column(
         self, tenant: str, field: str, row_ids: Sequence[RowId], plaintexts: Sequence[str | bytes]
     ) -> list[str]:
@@ -227,6 +236,7 @@ class FieldCipher(Records):
         sealed = key.seal_many(datas, writer.place, row_ids)
         return [b2a_base64(raw, newline=False).decode("ascii") for raw in sealed]
 
+    @clears_frames
     def decrypt_column(
         self, tenant: str, field: str, row_ids: Sequence[RowId], values: Sequence[str]
     ) -> list[str]:
@@ -265,6 +275,7 @@ class FieldCipher(Records):
             self.decrypt_bytes(tenant, field, row, value) for row, value in zip(row_ids, values, strict=True)
         ]
 
+    @clears_frames
     def encrypt_deterministic(self, tenant: str, field: str, plaintext: str | bytes) -> str:
         """Encrypt so that equal values of a tenant's field are equal (AES-SIV, RFC 5297).
 

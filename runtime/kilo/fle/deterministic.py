@@ -22,6 +22,7 @@ from psycopg import sql
 from kilo.fle.cipher import FieldCipher
 from kilo.fle.errors import FieldError
 from kilo.fle.formats import associated_data, length_prefixed, to_text
+from kilo.fle.frames import clears_frames
 from kilo.fle.keyring import Keyring
 from kilo.fle.normalisation import Normalisation, NotNormalisable, normalise, normalise_before
 from kilo.fle.text import bytes_of
@@ -84,10 +85,12 @@ class BlindIndex:
         self.keyring, self.table, self.field, self.bits = keyring, table, field, bits
         self.kind: Normalisation = kind
 
+    @clears_frames
     def token(self, tenant: str, value: str) -> str:
         """The token to store: that of the active index version."""
         return self.tokens(tenant, value)[0]
 
+    @clears_frames
     def tokens(self, tenant: str, value: str) -> list[str]:
         """The tokens under which ``value`` can be found: the active version's first, then older ones."""
         try:
@@ -103,6 +106,7 @@ class BlindIndex:
             problem = error.at(tenant, self.field)
         raise problem
 
+    @clears_frames
     def condition(self, column: str | Sequence[str], tenant: str, value: str) -> sql.Composed:
         """``column IN (new, old, …)`` as a psycopg fragment, so that a search works during a rotation.
 
@@ -122,6 +126,7 @@ class DeterministicColumn:
     def __init__(self, cipher: FieldCipher, field: str) -> None:
         self.cipher, self.field = cipher, field
 
+    @clears_frames
     def values(self, tenant: str, plaintext: str | bytes) -> list[str]:
         """What ``plaintext`` is stored as: under the active data key, then under each that is still read."""
         data = bytes_of(tenant, self.field, plaintext)
@@ -139,6 +144,7 @@ class DeterministicColumn:
             ]
         raise problem
 
+    @clears_frames
     def condition(self, column: str | Sequence[str], tenant: str, plaintext: str | bytes) -> sql.Composed:
         """``column IN (new, old, …)`` as a psycopg fragment; rows that match hold this value and no other."""
         return _is_one_of(column, self.values(tenant, plaintext))

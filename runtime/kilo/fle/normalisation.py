@@ -17,6 +17,7 @@ from typing import Literal
 import idna
 
 from kilo.fle.errors import FieldError
+from kilo.fle.frames import clears_frames
 
 Normalisation = Literal["email", "phone", "text"]
 
@@ -34,6 +35,7 @@ class NotNormalisable(FieldError):
     text = "the value can't be normalised for the index"
 
 
+@clears_frames
 def normalise(kind: Normalisation, value: str) -> str:
     """Bring values that mean the same to the same text.
 
@@ -98,6 +100,7 @@ def _phone(folded: str) -> str:
     return f"{written};ext={number.extension}" if number.extension else written
 
 
+@clears_frames
 def normalise_before(kind: Normalisation, value: str) -> str:
     """The first version: IDNA 2003 (RFC 3490), and numbers whose separators go and nothing else.
 

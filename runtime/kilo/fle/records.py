@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from kilo.fle.errors import UnknownTenant
 from kilo.fle.formats import RowId, is_encrypted
+from kilo.fle.frames import clears_frames
 from kilo.fle.keyring import Keyring
 from kilo.fle.scope import warn_kept
 
@@ -64,6 +65,7 @@ class Records:
         warn_kept(tenant, rows.scope - rows.plain_accepted - scope)
         return scope | rows.scope
 
+    @clears_frames
     def protect(self, tenant: str, record: Mapping[str, object], row_id: RowId) -> dict[str, object]:
         """A copy of ``record`` with the tenant's encrypted fields encrypted.
 
@@ -81,6 +83,7 @@ class Records:
             result[field] = self.encrypt(tenant, field, row_id, value)
         return result
 
+    @clears_frames
     def reveal(self, tenant: str, record: Mapping[str, object], row_id: RowId) -> dict[str, object]:
         """A copy of ``record`` with the tenant's encrypted fields decrypted.
 
@@ -99,6 +102,7 @@ class Records:
         """The fields whose values may lie encrypted: those that are, and those that a rotation moves."""
         return self.protected_fields(tenant) | self.keyring.ring(tenant).rows.noted
 
+    @clears_frames
     def reveal_value(self, tenant: str, field: str, row_id: RowId, value: object) -> object:
         """Decrypt one value as :meth:`reveal` does: while a rotation moves the field, plain ones pass."""
         if field in self.keyring.ring(tenant).rows.plain_accepted and not (

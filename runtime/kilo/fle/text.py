@@ -16,6 +16,7 @@ def bytes_of(tenant: str, field: str, plaintext: str | bytes) -> bytes:
         return plaintext.encode() if isinstance(plaintext, str) else bytes(plaintext)
     except UnicodeEncodeError:
         pass
+    del plaintext
     raise NotText(tenant, field)
 
 
@@ -25,4 +26,5 @@ def text_of(tenant: str, field: str, data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError:
         pass
+    del data
     raise NotText(tenant, field)

@@ -7,7 +7,9 @@ import base64
 import copy
 import pickle
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -18,6 +20,7 @@ from psycopg import sql
 
 from kilo.fle import AsyncFieldCipher, FieldCipher, FieldError, errors, formats
 from kilo.fle.deterministic import BlindIndex
+from kilo.fle.normalisation import normalise
 
 from .conftest import Stage
 
@@ -172,6 +175,62 @@ def test_bytes_that_are_no_text_are_an_error_that_holds_none_of_them(stage: Stag
         with pytest.raises(errors.NotText, match="gold/email") as caught:
             call()
         assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+def locals_of(error: BaseException | None) -> str:
+    """What an error tracker shows of the SDK's frames."""
+    shown: list[str] = []
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if "/kilo/" in frame.f_code.co_filename:
+                shown.append(f"{frame.f_code.co_name}: {frame.f_locals}")
+        error = error.__cause__ or error.__context__
+    assert shown
+    return "\n".join(shown)
+
+
+async def test_no_frame_that_leaves_holds_a_value(stage: Stage) -> None:
+    cipher, plain = stage.cipher(), "secret@example.com"
+    both = AsyncFieldCipher(cipher)
+    stored, siv = (
+        cipher.encrypt("gold", "email", 1, plain),
+        cipher.encrypt_deterministic("gold", "email", plain),
+    )
+    binary = cipher.encrypt("gold", "email", 1, b"secret\xff")
+    phone = BlindIndex(cipher.keyring, "customers", "phone", "phone")
+    record = {"email": stored, "phone": siv}
+    row: Any = None
+    calls: list[Callable[[], Any]] = [
+        lambda: cipher.encrypt("gold", "nofield", 1, plain),
+        lambda: cipher.encrypt("nobody", "email", 1, plain),
+        lambda: cipher.encrypt("gold", "email", row, plain),
+        lambda: cipher.encrypt("gold", "email", 1, plain + "\ud800"),
+        lambda: cipher.encrypt("gold", "email", 1, plain * 100_000),
+        lambda: cipher.encrypt_column("gold", "email", [1, row], [plain, plain]),
+        lambda: cipher.encrypt_column("gold", "email", [1], [plain, plain]),
+        lambda: cipher.encrypt_deterministic("gold", "email", plain * 100_000),
+        lambda: cipher.decrypt("gold", "email", 1, binary),
+        lambda: cipher.decrypt_column("gold", "email", [1, 1], [stored, binary]),
+        lambda: cipher.protect("gold", {"email": plain, "phone": 7}, 1),
+        lambda: cipher.reveal("gold", record, 1),
+        lambda: phone.token("gold", plain),
+        lambda: phone.condition("token", "gold", plain),
+        lambda: normalise("phone", plain),
+    ]
+    for call in calls:
+        with pytest.raises((FieldError, TypeError, ValueError)) as caught:
+            call()
+        assert "secret" not in locals_of(caught.value)
+    for start in (
+        lambda: both.encrypt("gold", "nofield", 1, plain),
+        lambda: both.encrypt("gold", "email", row, plain),
+        lambda: both.encrypt("nobody", "email", 1, plain),
+        lambda: both.encrypt_column("gold", "email", [1] * 300, [plain] * 299 + [plain + "\ud800"]),
+        lambda: both.reveal("gold", record, 1),
+    ):
+        with pytest.raises((FieldError, TypeError)) as caught:
+            await start()
+        assert "secret" not in locals_of(caught.value)
 
 
 @pytest.mark.parametrize("row", [None, True, 1.5, b"1", ("a", 1)])

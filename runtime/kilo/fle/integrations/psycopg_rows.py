@@ -23,6 +23,7 @@ from psycopg.rows import RowMaker
 
 from kilo.errors import BadInput
 from kilo.fle.cipher import FieldCipher
+from kilo.fle.frames import clears_frames
 
 Revealed = dict[str, Any]
 
@@ -60,6 +61,7 @@ def revealed(
             msg = f"the query selects {', '.join(twice)} twice: name the others with AS"
             raise BadInput(msg)
 
+        @clears_frames
         def make(values: Sequence[Any]) -> Revealed:
             record = dict(zip(names, values, strict=True))
             if bound:
