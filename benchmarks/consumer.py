@@ -25,7 +25,8 @@ from psycopg import AsyncConnection
 from benchmarks.events_stage import Candidate, Place, Stage, Turns, stage
 from benchmarks.rounds import save
 from kilo.bus import Message, connect, encode_headers, event_headers
-from kilo.consumer import Consumer, ConsumerContext, Event, Statements
+from kilo.consumer import Consumer, Event, Statements
+from kilo.consumer import Place as ConsumerPlace
 from tests.runtime.consumer.support import Plain
 
 NAIVE = "a transaction an event"
@@ -40,7 +41,7 @@ _INBOX = (
 
 
 async def _run(place: Place, consumer: Consumer, stopping: asyncio.Event) -> int:
-    where = ConsumerContext(place.database_url, lambda: connect(place.bus_url), "EVENTS", Plain())
+    where = ConsumerPlace(place.database_url, lambda: connect(place.bus_url), "EVENTS", Plain())
     await consumer.run(where, stopping)
     return 0
 

@@ -25,7 +25,7 @@ from typing import Any
 import psycopg
 
 from kilo.contract import StackOutputs
-from kilo.database.migrator import migrate
+from kilo.database import migrate
 from kilo.service import spare_garbage_collection
 from sandbox.servers.nats import NatsServer
 from sandbox.servers.postgres import PostgresServer

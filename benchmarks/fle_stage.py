@@ -16,7 +16,7 @@ import boto3
 import httpx
 
 from kilo.contract import KeyReference
-from kilo.database.migrator import migrate
+from kilo.database import migrate
 from kilo.fle import CacheLimits, FieldCipher
 from kilo.fle.keyring import Keyring
 from kilo.fle.keytable import KeyTable

@@ -36,7 +36,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
 def migrated_template(postgres: PostgresServer) -> str:
     """The name of a database in which every migration has run."""
     _create(postgres, _TEMPLATE, "template1")
-    from kilo.database.migrator import migrate
+    from kilo.database import migrate
 
     migrate(postgres.url_of(_TEMPLATE))
     return _TEMPLATE

@@ -24,8 +24,7 @@ from kilo.bus.streams import StreamPolicy
 from kilo.cdc.properties import ConnectorSettings, render_properties
 from kilo.cdc.publication import apply_capture
 from kilo.contract import StackOutputs
-from kilo.database.migrator import migrate
-from kilo.database.roles import ROLES
+from kilo.database import ROLES, migrate
 from sandbox.servers.debezium import DebeziumServer
 from sandbox.servers.kafka import KafkaServer
 from sandbox.servers.moto import MotoServer

@@ -17,12 +17,11 @@ from typing import Any, Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from kilo.bus.port import READ_BYTES, BusError, Message, Receipt, Received
+from kilo.bus.port import BusError, Message, Receipt, Received
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 AGGREGATE_HEADER = "aggregate"
 _IDLE_SECONDS = 1.0
-_CONSUME_STEP = 8
 _ANSWER_SECONDS = 10.0
 _NO_ANSWER = Receipt(None, error="no acknowledgement in time")
 _UNDECLARED = {
@@ -120,16 +119,14 @@ class KafkaBus:
             else:
                 return
 
-    async def read(
-        self, stream: str, position: int, most: int = 1000, most_bytes: int = READ_BYTES
-    ) -> AsyncIterator[Sequence[Received]]:
+    async def read(self, stream: str, position: int, most: int = 1000) -> AsyncIterator[Sequence[Received]]:
         """See :meth:`kilo.bus.Bus.read`."""
         consumer = self._new_consumer()
         consumer.assign([TopicPartition(stream, 0, position)])
         try:
             while True:
                 try:
-                    found = await asyncio.to_thread(_consume, consumer, most, most_bytes)
+                    found = await asyncio.to_thread(consumer.consume, most, _IDLE_SECONDS)
                 except KafkaException as error:
                     msg = f"reading {stream}: {error.args[0].str()}"
                     raise BusError(msg) from error
@@ -183,27 +180,9 @@ class KafkaBus:
                 # Nothing is passed over where retention overtook a position or the topic was made anew.
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 50,
-                # What lies fetched and unread in the client; 64 MiB and 100,000 messages by default.
-                "queued.max.messages.kbytes": READ_BYTES // 1024,
-                "fetch.message.max.bytes": READ_BYTES // 4,
                 "log_level": 0,
             }
         )
-
-
-def _consume(consumer: Consumer, most: int, most_bytes: int) -> list[KafkaMessage]:
-    """Messages that are there, by count and by bytes: the client knows a limit for the first alone."""
-    found: list[KafkaMessage] = []
-    size, step = 0, _CONSUME_STEP
-    while len(found) < most and size < most_bytes:
-        got = consumer.consume(min(step, most - len(found)), 0 if found else _IDLE_SECONDS)
-        if not got:
-            break
-        found += got
-        size += sum(len(message.value() or b"") for message in got)
-        average = max(size // len(found), 1)
-        step = max(1, (most_bytes - size) // (2 * average))
-    return found
 
 
 def _said(error: KafkaError) -> str:

@@ -26,7 +26,7 @@ from nats.js.errors import NotFoundError as StreamNotFound
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from kilo.bus.nats_reader import read
-from kilo.bus.port import READ_BYTES, BusError, Message, Receipt, Received
+from kilo.bus.port import BusError, Message, Receipt, Received
 
 _ATOMIC_LIMIT = 1000
 _PIPELINE_LIMIT = 4000
@@ -188,13 +188,9 @@ class NatsBus:
                         failed.add((messages[n].subject, messages[n].key))
         return receipts
 
-    async def read(
-        self, stream: str, position: int, most: int = 1000, most_bytes: int = READ_BYTES
-    ) -> AsyncIterator[Sequence[Received]]:
+    async def read(self, stream: str, position: int, most: int = 1000) -> AsyncIterator[Sequence[Received]]:
         """See :meth:`kilo.bus.Bus.read`."""
-        async for batch in read(
-            self._client, self._closed, stream, position, most=most, most_bytes=most_bytes
-        ):
+        async for batch in read(self._client, self._closed, stream, position, most):
             yield batch
 
     async def last_position(self, stream: str) -> int:
@@ -249,7 +245,7 @@ class NatsBus:
         stopped: set[tuple[str, str]] = set()
         for each in messages:
             if (each.subject, each.key) in stopped:
-                receipts.append(Receipt(None, error="held behind an earlier one that failed"))
+                receipts.append(Receipt(None, error="waits behind an earlier one that failed"))
                 continue
             (receipt,) = await self._pipelined([each], deadline_seconds)
             receipts.append(receipt)

@@ -22,9 +22,9 @@ from kilo.bus.port import BusError, Received
 
 _IDLE_SECONDS = 1.0
 _EXPIRES_SECONDS = 30
+_REQUEST_BYTES = 16 * 1024 * 1024
+"""That are asked for at once, whatever the number of messages; several times the largest message."""
 _INACTIVE_SECONDS = 120
-# Of one that is larger than what was asked for, the server says that it is, again and again.
-_LARGEST_MESSAGE_BYTES = 2 * 1024 * 1024
 
 
 class _Gap(Exception):
@@ -32,7 +32,7 @@ class _Gap(Exception):
 
 
 async def read(
-    client: Client, closed: asyncio.Event, stream: str, position: int, *, most: int, most_bytes: int
+    client: Client, closed: asyncio.Event, stream: str, position: int, most: int
 ) -> AsyncIterator[Sequence[Received]]:
     """See :meth:`kilo.bus.Bus.read`."""
     made_at = None
@@ -44,7 +44,7 @@ async def read(
                 msg = f"stream {stream} was made anew"
                 raise BusError(msg)
             made_at = info.created
-            async for batch in _once(client, closed, stream, position, most=most, most_bytes=most_bytes):
+            async for batch in _once(client, closed, stream, position, most):
                 if batch:
                     position = batch[-1].position
                 yield batch
@@ -56,7 +56,7 @@ async def read(
 
 
 async def _once(
-    client: Client, closed: asyncio.Event, stream: str, position: int, *, most: int, most_bytes: int
+    client: Client, closed: asyncio.Event, stream: str, position: int, most: int
 ) -> AsyncIterator[Sequence[Received]]:
     jetstream = client.jetstream()
     made = await jetstream.add_consumer(
@@ -74,9 +74,8 @@ async def _once(
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
     ask = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{made.name}"
-    # The server counts what it sends, and ends a connection whose client leaves 64 MiB unread.
-    limits = {"batch": most, "max_bytes": max(most_bytes, _LARGEST_MESSAGE_BYTES)}
-    request = json.dumps({**limits, "expires": _EXPIRES_SECONDS * 1_000_000_000}).encode()
+    expires = _EXPIRES_SECONDS * 1_000_000_000
+    request = json.dumps({"batch": most, "max_bytes": _REQUEST_BYTES, "expires": expires}).encode()
     expected, wanted = 1, 0
     loop = asyncio.get_running_loop()
     asked_at = 0.0

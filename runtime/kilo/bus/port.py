@@ -48,10 +48,6 @@ class Received(NamedTuple):
     """When the bus stored it, in seconds since the epoch."""
 
 
-READ_BYTES = 8 * 1024 * 1024
-"""What a reader holds at a time, unless it asks for another bound."""
-
-
 class Bus(Protocol):
     """A connection to a bus. It is used by one task for publishing, and read by one."""
 
@@ -66,13 +62,8 @@ class Bus(Protocol):
         """
         ...
 
-    def read(
-        self, stream: str, position: int, most: int = 1000, most_bytes: int = READ_BYTES
-    ) -> AsyncIterator[Sequence[Received]]:
-        """Read ``stream`` after ``position`` in order, for ever; yields what is there.
-
-        A batch is at most ``most`` messages and about ``most_bytes`` of them, but one message at least. No
-        more than that is fetched ahead.
+    def read(self, stream: str, position: int, most: int = 1000) -> AsyncIterator[Sequence[Received]]:
+        """Read ``stream`` after ``position`` in order, for ever; yields what is there, at most ``most``.
 
         Yields an empty sequence about every second when nothing comes, so that a reader can do other work.
 

@@ -9,7 +9,7 @@ import typer
 from starlette.applications import Starlette
 
 from kilo.bus import Bus, connect
-from kilo.consumer.consumer import ConsumerContext
+from kilo.consumer.consumer import Place
 from kilo.consumer.projection import make_consumer
 from kilo.consumer.upkeep import InboxUpkeep
 from kilo.contract import StackOutputs, load_outputs
@@ -62,14 +62,14 @@ async def _run(url: str, outputs: StackOutputs, port: int) -> None:
     async def connect_bus() -> Bus:
         return await connect(outputs.bus.url, "kilo-consumer")
 
-    context = ConsumerContext(url, connect_bus, outputs.bus.stream, cipher)
+    place = Place(url, connect_bus, outputs.bus.stream, cipher)
     upkeep = InboxUpkeep(url, connect_bus, outputs.bus.stream, consumer.name)
     await serve_until_stopped(
         Starlette(routes=health_routes(health)),
         port,
         stopping,
         [
-            lambda: asyncio.ensure_future(consumer.run(context, stopping, health)),
+            lambda: asyncio.ensure_future(consumer.run(place, stopping, health)),
             lambda: asyncio.ensure_future(upkeep.run(stopping)),
             lambda: asyncio.ensure_future(EncryptionUpkeep(outputs, url).run(stopping)),
         ],

@@ -27,7 +27,7 @@ class Policy:
         first_pause_seconds: before the second attempt; it doubles each time, with jitter.
         longest_pause_seconds: where the doubling ends.
         timeout_seconds: after which an attempt counts as failed.
-        holds_aggregate: whether later events of its ordering key are held behind a parked one.
+        holds_aggregate: whether later events of the aggregate wait behind a parked one.
         retryable: whether trying again can help after this error.
     """
 
@@ -37,15 +37,3 @@ class Policy:
     timeout_seconds: float = 30.0
     holds_aggregate: bool = True
     retryable: Callable[[BaseException], bool] = _retryable
-
-    def retries(self, error: BaseException) -> bool:
-        """Whether to try again after ``error``; a ``retryable`` that fails itself means yes."""
-        try:
-            return bool(self.retryable(error))
-        except Exception:
-            return True
-
-    def pause_seconds(self, attempts: int) -> float:
-        """How long to wait after so many attempts, without jitter."""
-        # The exponent is bounded: a float ends at 2 ** 1024.
-        return min(self.first_pause_seconds * 2.0 ** min(attempts - 1, 64), self.longest_pause_seconds)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import psycopg
@@ -16,20 +16,19 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from rich.text import Text
 
 from kilo.contract import load_outputs
 from kilo.deadletter.store import DONE_STATES, OPEN_STATES, DeadLetter, DeadLetters, Filter
 from kilo.environment import database_url
-from kilo.errors import BadInput, Unreachable
+from kilo.errors import BadInput, CheckFailed, Unreachable
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters: look at them, replay, edit or discard them.")
 
 Kind = Annotated[str | None, typer.Option(help="Only events of this kind.")]
 Tenant = Annotated[str | None, typer.Option(help="Only this tenant's.")]
 Error = Annotated[str | None, typer.Option(help="Only with this text in the error, or this stack digest.")]
-Since = Annotated[datetime | None, typer.Option(help="Only parked at or after this time (UTC).")]
-Until = Annotated[datetime | None, typer.Option(help="Only parked before this time (UTC).")]
+Since = Annotated[datetime | None, typer.Option(help="Only set aside at or after this time (UTC).")]
+Until = Annotated[datetime | None, typer.Option(help="Only set aside before this time (UTC).")]
 Ids = Annotated[list[int] | None, typer.Argument(help="Numbers of dead letters; all that match without.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
@@ -63,7 +62,19 @@ def list_(  # noqa: PLR0917  options, given by name
     if as_json:
         typer.echo(json.dumps([_as_json(each) for each in found], default=str, indent=2))
         return
-    Console().print(_table(found) if found else "no dead letters")
+    table = Table("id", "state", "kind", "tenant", "aggregate", "attempts", "since", "error")
+    for each in found:
+        table.add_row(
+            str(each.id),
+            each.state,
+            each.kind,
+            each.tenant,
+            f"{each.aggregate} {each.aggregate_id}",
+            str(each.attempts),
+            each.first_at.isoformat(timespec="seconds"),
+            each.error[:80] or "waits behind an earlier one",
+        )
+    Console().print(table if found else "no dead letters")
 
 
 @app.command()
@@ -80,12 +91,8 @@ def show(letter_id: Annotated[int, typer.Argument(help="Its number.")], as_json:
         return
     console = Console()
     for name, value in _as_json(letter).items():
-        if not isinstance(value, dict):
-            _print_field(console, name, value)
-            continue
-        for header, text in sorted(value.items()):
-            _print_field(console, f"header {header}", text)
-    _print_field(console, "held behind it", f"{behind} later events of its ordering key")
+        console.print(f"[bold]{name:14}[/] {value}", highlight=False)
+    console.print(f"[bold]{'behind':14}[/] {behind} later events of the aggregate wait", highlight=False)
     for at, by, before, after in edits:
         console.print(
             f"edited {at} by {by}\n  before {_text(before)}\n  after  {_text(after)}", highlight=False
@@ -131,7 +138,7 @@ def replay(  # noqa: PLR0917  options, given by name
 ) -> None:
     """Have parked events handled again; each has one effect, however often this is run.
 
-    Those that are held behind them follow by themselves.
+    Those that wait behind them follow by themselves.
 
     Example:  kilo dlq replay --kind order.created --rate 50 --dry-run
     """
@@ -151,7 +158,7 @@ def discard(  # noqa: PLR0917  options, given by name
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Give parked events up for good; those that are held behind them are handled then.
+    """Give parked events up for good; those that wait behind them are handled then.
 
     Example:  kilo dlq discard 17 18
     """
@@ -204,36 +211,6 @@ def _letters() -> Generator[DeadLetters]:
         raise Unreachable(msg) from error
 
 
-def _table(found: list[DeadLetter]) -> Table:
-    """A table whose ids, states and errors are whole at 80 columns: long cells fold, none is cut."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("id", "state", "tenant", "what", "tries", "since (UTC)", "error"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("id", "state", "tries"))
-    for each in found:
-        table.add_row(
-            str(each.id),
-            each.state,
-            each.tenant,
-            f"{each.kind} {each.aggregate}/{each.aggregate_id}",
-            str(each.attempts),
-            f"{each.first_at.astimezone(UTC):%m-%d %H:%M:%S}",
-            _why(each),
-        )
-    return table
-
-
-def _why(letter: DeadLetter) -> str:
-    if letter.state == "waiting":
-        return "held behind an earlier event"
-    if letter.state in DONE_STATES and not letter.error:
-        return "was held behind an earlier event"
-    return letter.error
-
-
-def _print_field(console: Console, name: str, value: object) -> None:
-    console.print(Text.assemble((f"{name:22} ", "bold"), str(value)), soft_wrap=True)
-
-
 def _progress() -> Progress:
     return Progress(console=Console(stderr=True), transient=True)
 
@@ -242,7 +219,8 @@ def _one(letters: DeadLetters, letter_id: int) -> DeadLetter:
     which = Filter((letter_id,), states=(*OPEN_STATES, *DONE_STATES))
     letter = next(iter(letters.find(which)), None)
     if letter is None:
-        raise BadInput(_no_letter([letter_id]))
+        msg = f"no dead letter {letter_id}: `kilo dlq list --all` has their numbers"
+        raise CheckFailed(msg)
     return letter
 
 
@@ -258,7 +236,6 @@ def _each(
     done = 0
     with _letters() as letters, _progress() as progress:
         found = list(letters.find(which))
-        _check_all_found(letters, which, found)
         task = progress.add_task(what, total=len(found))
         for each in found:
             if not dry_run:
@@ -271,29 +248,6 @@ def _each(
         typer.echo(f"would {what} {len(found)}: {', '.join(str(each.id) for each in found[:20])}")
     else:
         typer.echo(f"{what}: {done} of {len(found)}")
-
-
-def _check_all_found(letters: DeadLetters, which: Filter, found: list[DeadLetter]) -> None:
-    """Refuse numbers that name nothing, and say of others why they are left out.
-
-    Raises:
-        BadInput: there is no letter of a given number.
-    """
-    left_out = set(which.ids) - {each.id for each in found}
-    if not left_out:
-        return
-    every = Filter(tuple(left_out), states=(*OPEN_STATES, *DONE_STATES))
-    states = {each.id: each.state for each in letters.find(every)}
-    if missing := sorted(left_out - states.keys()):
-        raise BadInput(_no_letter(missing))
-    for number, state in sorted(states.items()):
-        why = f"it is {state}" if state not in which.states else "it is not what the options ask for"
-        typer.echo(f"{number} is left out: {why}", err=True)
-
-
-def _no_letter(numbers: list[int]) -> str:
-    listed = ", ".join(map(str, numbers))
-    return f"no dead letter {listed}: `kilo dlq list --all` has their numbers"
 
 
 def _as_json(letter: DeadLetter) -> dict[str, Any]:

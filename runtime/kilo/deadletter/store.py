@@ -55,8 +55,8 @@ class Filter:
         tenant: this tenant.
         error: this text stands in the error, or is its stack digest.
         aggregate_id: this thing.
-        since: first parked at or after this.
-        until: first parked before this.
+        since: first set aside at or after this.
+        until: first set aside before this.
         states: in one of these states; parked and waiting by default.
     """
 
@@ -88,11 +88,11 @@ class DeadLetters:
             yield from cursor.execute(query, {**values, "most": most})
 
     def behind(self, letter: DeadLetter) -> int:
-        """How many later events of its ordering key are held behind ``letter``."""
+        """How many later events of the aggregate wait behind ``letter``."""
         row = self._connection.execute(
-            "SELECT count(*) FROM dead_letters WHERE consumer = %s AND tenant = %s AND aggregate = %s"
-            " AND aggregate_id = %s AND state = 'waiting' AND id > %s",
-            (letter.consumer, letter.tenant, letter.aggregate, letter.aggregate_id, letter.id),
+            "SELECT count(*) FROM dead_letters WHERE consumer = %s AND aggregate = %s AND aggregate_id = %s"
+            " AND state = 'waiting' AND id > %s",
+            (letter.consumer, letter.aggregate, letter.aggregate_id, letter.id),
         ).fetchone()
         return int(row[0]) if row else 0
 
@@ -108,8 +108,8 @@ class DeadLetters:
             "replay-of": original,
         }
         done = self._connection.execute(
-            "UPDATE dead_letters SET state = 'replaying', replays = replays + 1, headers = %s,"
-            " attempts_before_replay = attempts WHERE id = %s AND state = 'parked'",
+            "UPDATE dead_letters SET state = 'replaying', replays = replays + 1, headers = %s, attempts = 0"
+            " WHERE id = %s AND state = 'parked'",
             (json.dumps(headers), letter.id),
         )
         return done.rowcount == 1

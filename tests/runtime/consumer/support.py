@@ -13,9 +13,8 @@ import psycopg
 from psycopg import AsyncConnection
 
 from kilo.bus import Message, encode_headers, event_headers
-from kilo.consumer import Consumer, ConsumerContext, Event, Policy
+from kilo.consumer import Consumer, Event, Place, Policy
 from kilo.fle.formats import RowId
-from kilo.sensitive import PayloadCipher
 from tests.patience import eventually
 from tests.runtime.conftest import BusServer
 
@@ -92,10 +91,10 @@ class Running:
         await eventually(lambda: self.sql(query) == expected, f"{query} never gave {expected}")
 
     @asynccontextmanager
-    async def running(self, copies: int = 1, cipher: PayloadCipher | None = None) -> AsyncGenerator[None]:
+    async def running(self, copies: int = 1) -> AsyncGenerator[None]:
         stopping = asyncio.Event()
-        context = ConsumerContext(self.url, self.bus.connect, "EVENTS", cipher or Plain())
-        tasks = [asyncio.create_task(self.consumer.run(context, stopping)) for _ in range(copies)]
+        place = Place(self.url, self.bus.connect, "EVENTS", Plain())
+        tasks = [asyncio.create_task(self.consumer.run(place, stopping)) for _ in range(copies)]
         yield
         stopping.set()
         await asyncio.gather(*tasks)
