@@ -24,7 +24,7 @@ from components.clouds.cloud_identity import CloudIdentity
 from components.clouds.gcs_locked_bucket import GcsLockedBucket, GcsLockedBucketArgs
 from components.clouds.iam import Statement
 from components.clouds.key_policy import KeyUser, key_policy
-from components.clouds.options import keep
+from components.clouds.options import retain_options
 from components.clouds.s3_locked_bucket import S3LockedBucket, S3LockedBucketArgs
 from components.clouds.s3_replication import S3Replication, S3ReplicationArgs
 
@@ -114,10 +114,10 @@ class BackupVault(pulumi.ComponentResource):
             deletion_window_in_days=args.key_deletion_window_days,
             policy=policy,
             tags=args.tags,
-            opts=keep(self, args.protect),
+            opts=retain_options(self, args.protect),
         )
         alias = aws.kms.Alias(
-            name, name=args.key_alias, target_key_id=key.key_id, opts=keep(self, args.protect)
+            name, name=args.key_alias, target_key_id=key.key_id, opts=retain_options(self, args.protect)
         )
         self.key_arn, self.key_alias = key.arn, alias.name
         signing_policy = key_policy(args.key_administrators, args.signing_key_users, {})
@@ -131,13 +131,13 @@ class BackupVault(pulumi.ComponentResource):
             deletion_window_in_days=args.key_deletion_window_days,
             policy=signing_policy,
             tags=args.tags,
-            opts=keep(self, args.protect),
+            opts=retain_options(self, args.protect),
         )
         signing_alias = aws.kms.Alias(
             f"{name}-signing",
             name=args.signing_key_alias,
             target_key_id=signing_key.key_id,
-            opts=keep(self, args.protect),
+            opts=retain_options(self, args.protect),
         )
         self.signing_key_arn, self.signing_key_alias = signing_key.arn, signing_alias.name
         self.replica, self.replica_key_arn, self.replica_signing_key_arn = None, None, None
@@ -196,7 +196,7 @@ class BackupVault(pulumi.ComponentResource):
             deletion_window_in_days=args.key_deletion_window_days,
             policy=policy,
             tags=args.tags,
-            opts=keep(self, args.protect),
+            opts=retain_options(self, args.protect),
         ).arn
 
     def allow_writing(self, identity: CloudIdentity) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
-from components.clouds.options import keep
+from components.clouds.options import retain_options
 
 SECONDS_A_DAY = 86_400
 
@@ -58,7 +58,7 @@ class GcsLockedBucket(pulumi.ComponentResource):
             ],
             force_destroy=not args.protect,
             labels=args.labels,
-            opts=keep(self, args.protect),
+            opts=retain_options(self, args.protect),
         )
         self.bucket = bucket.name
         self.location = bucket.location

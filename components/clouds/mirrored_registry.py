@@ -26,7 +26,7 @@ import pulumi_gcp as gcp
 
 from components.clouds.cloud_identity import CloudIdentity
 from components.clouds.iam import Statement, policy_json
-from components.clouds.options import keep
+from components.clouds.options import retain_options
 
 PREVIEW_TAG_PREFIX = "preview-"
 PREVIEW_TAG_DAYS = 30
@@ -179,14 +179,14 @@ class MirroredRegistry(pulumi.ComponentResource):
             ],
             force_delete=not args.protect,
             tags=args.tags,
-            opts=keep(self, args.protect),
+            opts=retain_options(self, args.protect),
         )
         aws.ecr.LifecyclePolicy(
             label,
             region=region,
             repository=resource.name,
             policy=_lifecycle(_deployed_tags(repository, args.deployed_images)),
-            opts=keep(self, args.protect),
+            opts=retain_options(self, args.protect),
         )
         return resource
 
@@ -273,7 +273,7 @@ class MirroredRegistry(pulumi.ComponentResource):
                 )
             ],
             labels={**args.tags, WRITTEN_BY: WRITER},
-            opts=keep(self, args.protect),
+            opts=retain_options(self, args.protect),
         )
 
 

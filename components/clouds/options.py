@@ -5,7 +5,7 @@ from __future__ import annotations
 import pulumi
 
 
-def keep(parent: pulumi.Resource, protect: bool) -> pulumi.ResourceOptions:
+def retain_options(parent: pulumi.Resource, protect: bool) -> pulumi.ResourceOptions:
     """Options for what can't be made again: keys, locked buckets, registries.
 
     With ``protect`` the engine refuses to delete or replace the resource, and what falls out of the

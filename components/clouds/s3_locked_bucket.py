@@ -17,7 +17,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components.clouds.iam import policy_json
-from components.clouds.options import keep
+from components.clouds.options import retain_options
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class S3LockedBucket(pulumi.ComponentResource):
         self, name: str, args: S3LockedBucketArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("kilo:storage:S3LockedBucket", name, {}, opts)
-        kept = keep(self, args.protect)
+        kept = retain_options(self, args.protect)
         bucket = aws.s3.Bucket(
             name,
             bucket=args.bucket,

@@ -18,7 +18,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components.clouds.key_policy import KeyUser, key_policy
-from components.clouds.options import keep
+from components.clouds.options import retain_options
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ class TenantKeys(pulumi.ComponentResource):
             deletion_window_in_days=args.deletion_window_days,
             policy=key_policy(args.administrators, args.users, {"tenant": tenant}),
             tags={**args.tags, **({"tenant": tenant} if tenant else {})},
-            opts=keep(self, args.protect),
+            opts=retain_options(self, args.protect),
         )
         alias = aws.kms.Alias(
             name,
             name=alias_name,
             target_key_id=key.key_id,
-            opts=keep(self, args.protect),
+            opts=retain_options(self, args.protect),
         )
         return TenantKey(arn=key.arn, alias=alias.name)

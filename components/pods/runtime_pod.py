@@ -73,7 +73,7 @@ class Process:
     stop_seconds: int = 30
 
 
-def database_exit(context: RuntimeContext) -> To:
+def database_egress(context: RuntimeContext) -> To:
     """What a process that uses the database connects to."""
     return To(port=context.database_port, network=context.database_network)
 
@@ -116,11 +116,13 @@ def runtime_access(
     context: RuntimeContext, process: Process, *, ingress: Sequence[From] = (), egress: Sequence[To] = ()
 ) -> AccessArgs:
     """The network of ``process``: what it is asked for here, and what its settings imply."""
-    entrances, exits = list(ingress), list(egress)
+    admitted, reached = list(ingress), list(egress)
     if process.port is not None:
-        entrances.append(From(port=process.port, namespace=context.monitoring_namespace))
+        admitted.append(From(port=process.port, namespace=context.monitoring_namespace))
     if process.database_role:
-        exits.append(database_exit(context))
+        reached.append(database_egress(context))
     if process.identity:
-        exits.append(CLOUD_APIS)
-    return AccessArgs(namespace=context.namespace, identity=process.identity, ingress=entrances, egress=exits)
+        reached.append(CLOUD_APIS)
+    return AccessArgs(
+        namespace=context.namespace, identity=process.identity, ingress=admitted, egress=reached
+    )

@@ -19,7 +19,7 @@ from components.pods.access import AccessArgs, From, To
 from components.pods.database_role import secret_of
 from components.pods.labels import labels
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
-from components.pods.runtime_pod import Process, RuntimeContext, database_exit, runtime_pod
+from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_pod
 from components.pods.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
 from kilo.cdc.properties import CONNECTOR_PATH
 
@@ -83,7 +83,7 @@ class ChangeCapture(pulumi.ComponentResource):
                 access=AccessArgs(
                     namespace=args.context.namespace,
                     ingress=[From(port=WATCH_PORT, namespace=args.context.monitoring_namespace)],
-                    egress=[*args.bus, database_exit(args.context)],
+                    egress=[*args.bus, database_egress(args.context)],
                 ),
                 pod=PodArgs(
                     image=args.image,

@@ -17,7 +17,7 @@ from pulumi_kubernetes import core, meta
 from components.pods.database_role import ROLES, URL_KEY, DatabaseRole, secret_of, user_of
 from components.pods.labels import labels
 from components.pods.pod import SecretKey
-from components.pods.runtime_pod import Process, RuntimeContext, database_exit, runtime_access, runtime_pod
+from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_access, runtime_pod
 from components.pods.task import Task, TaskArgs
 
 ADMIN_SECRET = "database-admin"  # noqa: S105  a Secret's name
@@ -69,7 +69,7 @@ class DatabaseRoles(pulumi.ComponentResource):
         Task(
             "schema",
             TaskArgs(
-                access=runtime_access(args.context, migrate, egress=[database_exit(args.context)]),
+                access=runtime_access(args.context, migrate, egress=[database_egress(args.context)]),
                 pod=runtime_pod(args.context, migrate),
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[admin]),
