@@ -10,8 +10,8 @@ import pytest
 
 from kilo.errors import BadInput
 from kilo.registry.credentials import find_login
+from kilo.registry.headers import retry_after_seconds
 from kilo.registry.reference import Reference, resolve
-from kilo.registry.transport import retry_after_seconds
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -43,7 +43,9 @@ def mirror(source: Shelf, destination: Shelf, stopping: threading.Event) -> None
     """What the worker does, by looking rather than by events."""
     with Synchronizer() as synchronizer:
         while not stopping.wait(0.1):
-            synchronizer.sync_existing(Reference.parse(source.name), Reference.parse(destination.name))
+            synchronizer.sync_repository(
+                Reference.parse(source.name), Reference.parse(destination.name), may_be_missing=True
+            )
 
 
 @pytest.mark.parametrize(
