@@ -8,9 +8,10 @@ effects), request and reply, and everything else that only one bus has.
 
 from kilo.bus.connect import connect
 from kilo.bus.history import same_history
-from kilo.bus.port import Bus, BusError, Message, Receipt, Received, encode_headers, event_headers
+from kilo.bus.port import MOST_BYTES, Bus, BusError, Message, Receipt, Received, encode_headers, event_headers
 
 __all__ = [
+    "MOST_BYTES",
     "Bus",
     "BusError",
     "Message",

@@ -17,7 +17,7 @@ from typing import Any, Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from kilo.bus.port import BusError, Message, Receipt, Received
+from kilo.bus.port import MOST_BYTES, BusError, Message, Receipt, Received
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 AGGREGATE_HEADER = "aggregate"
@@ -59,6 +59,7 @@ class KafkaBus:
                 "client.id": self._name,
                 "enable.idempotence": True,
                 "linger.ms": 2,
+                "queue.buffering.max.kbytes": 2 * MOST_BYTES // 1024,
                 # What is too large is found here, where later ones of its key can still be held back.
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 # A message that expired by itself would let the later ones of its key pass: they all end
@@ -119,14 +120,16 @@ class KafkaBus:
             else:
                 return
 
-    async def read(self, stream: str, position: int, most: int = 1000) -> AsyncIterator[Sequence[Received]]:
+    async def read(
+        self, stream: str, position: int, most: int = 1000, most_bytes: int = MOST_BYTES
+    ) -> AsyncIterator[Sequence[Received]]:
         """See :meth:`kilo.bus.Bus.read`."""
-        consumer = self._new_consumer()
+        consumer = self._new_consumer(most_bytes)
         consumer.assign([TopicPartition(stream, 0, position)])
         try:
             while True:
                 try:
-                    found = await asyncio.to_thread(consumer.consume, most, _IDLE_SECONDS)
+                    found = await asyncio.to_thread(_consume, consumer, most, most_bytes)
                 except KafkaException as error:
                     msg = f"reading {stream}: {error.args[0].str()}"
                     raise BusError(msg) from error
@@ -169,7 +172,7 @@ class KafkaBus:
                     raise BusError(msg) from error
                 time.sleep(0.1)
 
-    def _new_consumer(self) -> Consumer:
+    def _new_consumer(self, most_bytes: int = MOST_BYTES) -> Consumer:
         return Consumer(
             {
                 "bootstrap.servers": self._servers,
@@ -180,9 +183,29 @@ class KafkaBus:
                 # Nothing is passed over where retention overtook a position or the topic was made anew.
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 50,
+                # By default 64 MiB are fetched ahead. No message is larger than what one fetch may bring.
+                "queued.max.messages.kbytes": max(most_bytes // 1024, 1),
+                "fetch.max.bytes": max(most_bytes, MAX_MESSAGE_BYTES),
+                "fetch.message.max.bytes": MAX_MESSAGE_BYTES,
                 "log_level": 0,
             }
         )
+
+
+def _consume(consumer: Consumer, most: int, most_bytes: int) -> list[KafkaMessage]:
+    """What is there, at most ``most`` messages and about ``most_bytes``; waits for the first alone."""
+    found: list[KafkaMessage] = []
+    size, largest, asked = 0, 0, 1
+    while asked > 0:
+        got = consumer.consume(asked, 0 if found else _IDLE_SECONDS)
+        found += got
+        sizes = [len(each.value() or b"") for each in got]
+        size, largest = size + sum(sizes), max([largest, *sizes])
+        if len(got) < asked or size >= most_bytes:
+            break
+        # As many as fit if none is larger than those so far.
+        asked = min(most - len(found), 8 * asked, (most_bytes - size) // max(largest, 1))
+    return found
 
 
 def _said(error: KafkaError) -> str:

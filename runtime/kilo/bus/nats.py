@@ -15,7 +15,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ from nats.js.errors import NotFoundError as StreamNotFound
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from kilo.bus.nats_reader import read
-from kilo.bus.port import BusError, Message, Receipt, Received
+from kilo.bus.port import MOST_BYTES, BusError, Message, Receipt, Received
 
 _ATOMIC_LIMIT = 1000
 _PIPELINE_LIMIT = 4000
@@ -160,37 +160,34 @@ class NatsBus:
 
     async def publish(self, messages: Sequence[Message], deadline_seconds: float = 10) -> list[Receipt]:
         """See :meth:`kilo.bus.Bus.publish`."""
-        lanes = [(each.subject, each.key) for each in messages]
+        keys = [(each.subject, each.key) for each in messages]
         single: Sequence[int] = range(len(messages))
         several: Sequence[int] = ()
-        if len(set(lanes)) < len(lanes):
-            shared = Counter(lanes)
-            single = [n for n, lane in enumerate(lanes) if shared[lane] == 1]
-            several = [n for n, lane in enumerate(lanes) if shared[lane] > 1]
+        if len(set(keys)) < len(keys):
+            shared = Counter(keys)
+            single = [n for n, key in enumerate(keys) if shared[key] == 1]
+            several = [n for n, key in enumerate(keys) if shared[key] > 1]
         receipts: list[Receipt] = [_NO_ACKNOWLEDGEMENT] * len(messages)
         async with self._in_use:
-            for start in range(0, len(single), _PIPELINE_LIMIT):
-                part = single[start : start + _PIPELINE_LIMIT]
+            for part in _parts(messages, single, _PIPELINE_LIMIT):
                 got = await self._pipelined([messages[n] for n in part], deadline_seconds)
                 for n, receipt in zip(part, got, strict=True):
                     receipts[n] = receipt
             failed: set[tuple[str, str]] = set()
-            for start in range(0, len(several), _ATOMIC_LIMIT):
-                part = [
-                    n
-                    for n in several[start : start + _ATOMIC_LIMIT]
-                    if (messages[n].subject, messages[n].key) not in failed
-                ]
+            for given in _parts(messages, several, _ATOMIC_LIMIT):
+                part = [n for n in given if keys[n] not in failed]
                 got = await self._ordered([messages[n] for n in part], deadline_seconds)
                 for n, receipt in zip(part, got, strict=True):
                     receipts[n] = receipt
                     if receipt.error:
-                        failed.add((messages[n].subject, messages[n].key))
+                        failed.add(keys[n])
         return receipts
 
-    async def read(self, stream: str, position: int, most: int = 1000) -> AsyncIterator[Sequence[Received]]:
+    async def read(
+        self, stream: str, position: int, most: int = 1000, most_bytes: int = MOST_BYTES
+    ) -> AsyncIterator[Sequence[Received]]:
         """See :meth:`kilo.bus.Bus.read`."""
-        async for batch in read(self._client, self._closed, stream, position, most):
+        async for batch in read(self._client, self._closed, stream, position, most, most_bytes=most_bytes):
             yield batch
 
     async def last_position(self, stream: str) -> int:
@@ -299,6 +296,19 @@ class NatsBus:
             self._missing -= 1
             if self._missing == 0:
                 self._done.set()
+
+
+def _parts(messages: Sequence[Message], numbers: Sequence[int], most: int) -> Iterator[Sequence[int]]:
+    """``numbers`` in parts of at most ``most`` messages and about :data:`MOST_BYTES`, in order."""
+    start, size = 0, 0
+    for at, number in enumerate(numbers):
+        of_this = len(messages[number].payload) + len(messages[number].headers)
+        if at > start and (at - start >= most or size + of_this > MOST_BYTES):
+            yield numbers[start:at]
+            start, size = at, 0
+        size += of_this
+    if start < len(numbers):
+        yield numbers[start:]
 
 
 def _frame(message: Message, reply: bytes, extra: bytes) -> bytes:

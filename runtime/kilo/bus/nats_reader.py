@@ -22,8 +22,6 @@ from kilo.bus.port import BusError, Received
 
 _IDLE_SECONDS = 1.0
 _EXPIRES_SECONDS = 30
-_REQUEST_BYTES = 16 * 1024 * 1024
-"""That are asked for at once, whatever the number of messages; several times the largest message."""
 _INACTIVE_SECONDS = 120
 
 
@@ -32,7 +30,7 @@ class _Gap(Exception):
 
 
 async def read(
-    client: Client, closed: asyncio.Event, stream: str, position: int, most: int
+    client: Client, closed: asyncio.Event, stream: str, position: int, most: int, *, most_bytes: int
 ) -> AsyncIterator[Sequence[Received]]:
     """See :meth:`kilo.bus.Bus.read`."""
     made_at = None
@@ -44,7 +42,7 @@ async def read(
                 msg = f"stream {stream} was made anew"
                 raise BusError(msg)
             made_at = info.created
-            async for batch in _once(client, closed, stream, position, most):
+            async for batch in _once(client, closed, stream, position, most, most_bytes=most_bytes):
                 if batch:
                     position = batch[-1].position
                 yield batch
@@ -56,7 +54,7 @@ async def read(
 
 
 async def _once(
-    client: Client, closed: asyncio.Event, stream: str, position: int, most: int
+    client: Client, closed: asyncio.Event, stream: str, position: int, most: int, *, most_bytes: int
 ) -> AsyncIterator[Sequence[Received]]:
     jetstream = client.jetstream()
     made = await jetstream.add_consumer(
@@ -74,8 +72,11 @@ async def _once(
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
     ask = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{made.name}"
-    expires = _EXPIRES_SECONDS * 1_000_000_000
-    request = json.dumps({"batch": most, "max_bytes": _REQUEST_BYTES, "expires": expires}).encode()
+    # The server ends a request before it has sent more bytes than this: more than its pending limit for one
+    # client (64 MiB) would end the connection. https://docs.nats.io/reference/reference-protocols/nats_api_reference
+    request = json.dumps(
+        {"batch": most, "max_bytes": most_bytes, "expires": _EXPIRES_SECONDS * 1_000_000_000}
+    ).encode()
     expected, wanted = 1, 0
     loop = asyncio.get_running_loop()
     asked_at = 0.0

@@ -9,6 +9,10 @@ from typing import NamedTuple, Protocol
 
 from kilo.errors import Unreachable
 
+MOST_BYTES = 8 * 1024 * 1024
+"""What a reader or publisher has under way at most, unless told otherwise: several of the largest messages
+(2 MiB), and a small part of the smallest pod's memory (384 MiB)."""
+
 
 class BusError(Unreachable):
     """The bus does not answer, or ended the connection; connect again."""
@@ -62,8 +66,12 @@ class Bus(Protocol):
         """
         ...
 
-    def read(self, stream: str, position: int, most: int = 1000) -> AsyncIterator[Sequence[Received]]:
+    def read(
+        self, stream: str, position: int, most: int = 1000, most_bytes: int = MOST_BYTES
+    ) -> AsyncIterator[Sequence[Received]]:
         """Read ``stream`` after ``position`` in order, for ever; yields what is there, at most ``most``.
+
+        No more than about ``most_bytes`` are fetched ahead or yielded at once, but always one message.
 
         Yields an empty sequence about every second when nothing comes, so that a reader can do other work.
 

@@ -1,10 +1,15 @@
-"""An event as a handler gets it."""
+"""An event as a handler gets it, and how it is read from a message.
+
+What comes from the bus is hostile until it is read here: a header may hold anything, and what the outbox's
+trigger refuses (``outbox_check`` in the migrations) is refused once more.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kilo.bus import Received
@@ -62,37 +67,119 @@ class Envelope:
     raw: bytes
 
     @property
-    def lane(self) -> tuple[str, str]:
-        """What order is kept within."""
-        return self.aggregate, self.aggregate_id
+    def ordering_key(self) -> tuple[str, str, str]:
+        """What order is kept within: tenant, aggregate, aggregate id."""
+        return self.tenant, self.aggregate, self.aggregate_id
+
+    @property
+    def occurrence(self) -> tuple[str, str, datetime]:
+        """What tells it from every other event: tenant, fingerprint, creation time.
+
+        A fingerprint alone does not: it may be used again after its window.
+        """
+        return self.tenant, self.fingerprint, self.created_at
+
+
+_PATTERNS = {
+    "fingerprint": re.compile(r"[!-~]{1,255}"),
+    "tenant": re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?"),
+    "aggregate-id": re.compile(r"[!-~]{1,200}"),
+    "kind": re.compile(r"[a-z][a-z0-9_.-]{0,126}"),
+}
+_AGGREGATE = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+_AHEAD = timedelta(days=2)
+"""How far the database's clock may be ahead of this one."""
+_PUBLISHERS = frozenset({"worker", "cdc"})
 
 
 def envelope(received: Received) -> Envelope:
     """Read the headers of ``received``.
 
     Raises:
-        Unreadable: one that every event has is missing or not what it should be.
+        Unreadable: one that every event has is missing or not what it should be; its value is not quoted.
     """
     headers = received.headers
+    for name, pattern in _PATTERNS.items():
+        value = headers.get(name)
+        if value is None:
+            msg = f"header {name} is missing"
+            raise Unreadable(msg)
+        if not pattern.fullmatch(value):
+            msg = f"header {name} is not {pattern.pattern}"
+            raise Unreadable(msg)
+    aggregate = received.subject.rpartition(".")[2]
+    if not _AGGREGATE.fullmatch(aggregate):
+        msg = f"the subject's last token is not {_AGGREGATE.pattern}"
+        raise Unreadable(msg)
+    publisher = headers.get("publisher", "worker")
+    if publisher not in _PUBLISHERS:
+        msg = "header publisher is neither worker nor cdc"
+        raise Unreadable(msg)
+    return Envelope(
+        fingerprint=headers["fingerprint"],
+        tenant=headers["tenant"],
+        aggregate=aggregate,
+        aggregate_id=headers["aggregate-id"],
+        kind=headers["kind"],
+        created_at=_creation_time(headers.get("created-at")),
+        publisher=publisher,
+        position=received.position,
+        headers=headers,
+        raw=received.payload,
+    )
+
+
+def stand_in(received: Received, stream: str) -> Envelope:
+    """An envelope for a message that is no event, so that it can be kept and looked at.
+
+    It is the same whenever the message is read. Of the headers only what is well-formed is used.
+    """
+
+    def given(name: str, otherwise: str) -> str:
+        value = received.headers.get(name, "")
+        return value if _PATTERNS[name].fullmatch(value) else otherwise
+
+    aggregate = received.subject.rpartition(".")[2]
+    name = f"unreadable/{stream}/{received.position}"
+    return Envelope(
+        fingerprint=name,
+        tenant=given("tenant", "unknown"),
+        aggregate=aggregate if _AGGREGATE.fullmatch(aggregate) else "unreadable",
+        aggregate_id=given("aggregate-id", name),
+        kind=given("kind", "unreadable"),
+        created_at=_stored_time(received.stored_at),
+        publisher="unknown",
+        position=received.position,
+        headers=received.headers,
+        raw=received.payload,
+    )
+
+
+def _creation_time(text: str | None) -> datetime:
+    if text is None:
+        msg = "header created-at is missing"
+        raise Unreadable(msg)
     try:
-        return Envelope(
-            fingerprint=headers["fingerprint"],
-            tenant=headers["tenant"],
-            aggregate=received.subject.rpartition(".")[2],
-            aggregate_id=headers["aggregate-id"],
-            kind=headers["kind"],
-            created_at=datetime.fromisoformat(headers["created-at"]),
-            publisher=headers.get("publisher", "worker"),
-            position=received.position,
-            headers=headers,
-            raw=received.payload,
-        )
-    except KeyError as error:
-        msg = f"header {error} is missing"
+        found = datetime.fromisoformat(text)
+        in_utc = found.astimezone(UTC) if found.tzinfo else None
+    except (ValueError, OverflowError) as error:
+        msg = "header created-at is not a time (RFC 3339)"
         raise Unreadable(msg) from error
-    except ValueError as error:
-        msg = f"header created-at: {error}"
-        raise Unreadable(msg) from error
+    if in_utc is None:
+        msg = "header created-at has no time zone"
+        raise Unreadable(msg)
+    if not _EARLIEST <= in_utc <= datetime.now(UTC) + _AHEAD:
+        msg = "header created-at is before 2000 or more than two days ahead"
+        raise Unreadable(msg)
+    return in_utc
+
+
+def _stored_time(seconds: float) -> datetime:
+    try:
+        return max(datetime.fromtimestamp(seconds, UTC), _EARLIEST)
+    except (ValueError, OverflowError, OSError):
+        return _EARLIEST
 
 
 def payload_of(one: Envelope) -> Any:
@@ -105,6 +192,9 @@ def payload_of(one: Envelope) -> Any:
         return strict_json.parse(one.raw)
     except strict_json.NotStrict as error:
         raise Unreadable(str(error)) from error
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        msg = f"the payload can't be read as JSON ({type(error).__name__})"
+        raise Unreadable(msg) from error
 
 
 def event(one: Envelope, payload: Any) -> Event:

@@ -72,6 +72,12 @@ class Handlers:
         found = self._writers.get(kind) or self._writers.get("*")
         return found[0] if found else None
 
+    @property
+    def longest_timeout_seconds(self) -> float:
+        """The longest time that an attempt of any handler may take."""
+        given = [policy for _, policy in (*self._handlers.values(), *self._writers.values())]
+        return max(each.timeout_seconds for each in (self._policy, *given))
+
     def _check_free(self, kind: str) -> None:
         if kind in self._handlers or kind in self._writers:
             msg = f"consumer {self._consumer}: {kind!r} has a handler already"

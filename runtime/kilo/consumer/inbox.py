@@ -1,4 +1,4 @@
-"""The consumer's own tables: inbox, position, and what is set aside.
+"""The consumer's own tables: inbox, position, and dead letters.
 
 Everything here runs in the caller's transaction.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -20,31 +20,36 @@ _CLAIM = """
 INSERT INTO inbox (consumer, fingerprint, created_at, tenant, publisher)
 SELECT %s, claimed.* FROM json_to_recordset(%s::json)
     AS claimed (fingerprint text, created_at timestamptz, tenant text, publisher text)
-ON CONFLICT (consumer, fingerprint, created_at) DO NOTHING RETURNING fingerprint
+ON CONFLICT (consumer, fingerprint, created_at, tenant) DO NOTHING RETURNING tenant, fingerprint, created_at
 """
 _COUNT_DUPLICATES = """
 UPDATE inbox SET duplicates = duplicates + again.times
-FROM unnest(%s::text[], %s::timestamptz[], %s::integer[]) AS again (fingerprint, created_at, times)
+FROM unnest(%s::text[], %s::text[], %s::timestamptz[], %s::integer[])
+    AS again (tenant, fingerprint, created_at, times)
 WHERE inbox.consumer = %s AND inbox.fingerprint = again.fingerprint AND inbox.created_at = again.created_at
+    AND inbox.tenant = again.tenant
 """
 _MOVE = """
 INSERT INTO consumer_positions (consumer, source, position, stored_at) VALUES (%s, %s, %s, %s)
 ON CONFLICT (consumer, source) DO UPDATE SET position = excluded.position, stored_at = excluded.stored_at,
     updated_at = now()
 """
-_SET_ASIDE = """
+_KEEP = """
 INSERT INTO dead_letters (consumer, state, fingerprint, tenant, aggregate, aggregate_id, kind, payload,
     headers, traceparent, created_at, error, stack_digest, attempts, next_at, position, holds)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now() + %s * interval '1 s', %s, %s)
-ON CONFLICT (consumer, fingerprint) DO UPDATE SET state = excluded.state, error = excluded.error,
-    stack_digest = excluded.stack_digest, attempts = dead_letters.attempts + excluded.attempts,
-    next_at = excluded.next_at, last_at = now(), headers = excluded.headers
+ON CONFLICT (consumer, tenant, fingerprint, created_at) DO UPDATE SET state = excluded.state,
+    error = excluded.error, stack_digest = excluded.stack_digest, payload = excluded.payload,
+    attempts_before = dead_letters.attempts, attempts = dead_letters.attempts + excluded.attempts,
+    next_at = excluded.next_at, last_at = now(), headers = excluded.headers, position = excluded.position
 WHERE dead_letters.state IN ('replayed', 'discarded')
 """
 
 
-async def claim(connection: AsyncConnection[Any], consumer: str, events: Sequence[Envelope]) -> set[str]:
-    """Write inbox rows and return the fingerprints that were not there; the others are duplicates."""
+async def claim(
+    connection: AsyncConnection[Any], consumer: str, events: Sequence[Envelope]
+) -> set[tuple[str, str, datetime]]:
+    """Write inbox rows and return the occurrences that were not there; the others are duplicates."""
     # As JSON: the driver makes an array element by element, which took a sixth of the consumer's time.
     rows = [
         {
@@ -56,13 +61,13 @@ async def claim(connection: AsyncConnection[Any], consumer: str, events: Sequenc
         for each in events
     ]
     cursor = await connection.execute(_CLAIM, (consumer, json.dumps(rows)), prepare=True)
-    fresh = {row[0] for row in await cursor.fetchall()}
+    fresh: set[tuple[str, str, datetime]] = set(await cursor.fetchall())
     if len(fresh) < len(events):
-        deliveries = Counter((each.fingerprint, each.created_at) for each in events)
+        deliveries = Counter(each.occurrence for each in events)
         again = [
-            (fingerprint, created_at, times - (fingerprint in fresh))
-            for (fingerprint, created_at), times in deliveries.items()
-            if times > (fingerprint in fresh)
+            (*occurrence, times - (occurrence in fresh))
+            for occurrence, times in deliveries.items()
+            if times > (occurrence in fresh)
         ]
         await connection.execute(_COUNT_DUPLICATES, (*map(list, zip(*again, strict=True)), consumer))
     return fresh
@@ -83,21 +88,27 @@ async def move(connection: AsyncConnection[Any], consumer: str, source: str, to:
     await connection.execute(_MOVE, (consumer, source, to.position, to.stored_at), prepare=True)
 
 
-async def blocked_lanes(
+async def blocked_keys(
     connection: AsyncConnection[Any], consumer: str, events: Sequence[Envelope]
-) -> set[tuple[str, str]]:
-    """Aggregates of ``events`` that have something set aside, behind which they must wait."""
+) -> set[tuple[str, str, str]]:
+    """Ordering keys of ``events`` that have an open dead letter, behind which later events are held."""
     cursor = await connection.execute(
-        "SELECT DISTINCT aggregate, aggregate_id FROM dead_letters WHERE consumer = %s AND holds"
+        "SELECT DISTINCT tenant, aggregate, aggregate_id FROM dead_letters WHERE consumer = %s AND holds"
         " AND state IN ('retrying', 'parked', 'waiting', 'replaying')"
-        " AND (aggregate, aggregate_id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
-        (consumer, [each.aggregate for each in events], [each.aggregate_id for each in events]),
+        " AND (tenant, aggregate, aggregate_id) IN"
+        " (SELECT * FROM unnest(%s::text[], %s::text[], %s::text[]))",
+        (
+            consumer,
+            [each.tenant for each in events],
+            [each.aggregate for each in events],
+            [each.aggregate_id for each in events],
+        ),
         prepare=True,
     )
-    return {(row[0], row[1]) for row in await cursor.fetchall()}
+    return set(await cursor.fetchall())
 
 
-async def set_aside(
+async def keep(
     connection: AsyncConnection[Any],
     consumer: str,
     one: Envelope,
@@ -109,9 +120,9 @@ async def set_aside(
     pause_seconds: float | None = None,
     holds: bool = True,
 ) -> None:
-    """Keep ``one`` for later: to try again, for a person, or behind an earlier one of its aggregate."""
+    """Keep ``one`` as a dead letter: to retry, parked for a person, or held behind an earlier one."""
     await connection.execute(
-        _SET_ASIDE,
+        _KEEP,
         (
             consumer,
             state,
@@ -121,10 +132,10 @@ async def set_aside(
             one.aggregate_id,
             one.kind,
             one.raw,
-            json.dumps(dict(one.headers)),
-            one.headers.get("traceparent"),
+            headers_json(one.headers),
+            _storable(one.headers["traceparent"]) if "traceparent" in one.headers else None,
             one.created_at,
-            error[:2000],
+            error,
             stack_digest,
             attempts,
             pause_seconds,
@@ -134,18 +145,10 @@ async def set_aside(
     )
 
 
-def stand_in(received: Received, stream: str) -> Envelope:
-    """An envelope for a message that is no event, so that it can be kept and looked at."""
-    headers = received.headers
-    return Envelope(
-        fingerprint=headers.get("fingerprint") or f"unreadable/{stream}/{received.position}",
-        tenant=headers.get("tenant", "unknown"),
-        aggregate=received.subject.rpartition(".")[2],
-        aggregate_id=headers.get("aggregate-id") or f"unreadable-{received.position}",
-        kind=headers.get("kind", "unreadable"),
-        created_at=datetime.now(UTC),
-        publisher=headers.get("publisher", "unknown"),
-        position=received.position,
-        headers=headers,
-        raw=received.payload,
-    )
+def headers_json(headers: Mapping[str, str]) -> str:
+    """``headers`` as JSON that jsonb takes: it can hold neither U+0000 nor lone surrogates."""
+    return json.dumps({_storable(name): _storable(value) for name, value in headers.items()})
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -37,3 +37,8 @@ class Policy:
     timeout_seconds: float = 30.0
     holds_aggregate: bool = True
     retryable: Callable[[BaseException], bool] = _retryable
+
+    def pause_seconds(self, attempts: int) -> float:
+        """How long to wait after this many attempts, before jitter."""
+        doubled = self.first_pause_seconds * 2.0 ** min(attempts - 1, 60)
+        return min(doubled, self.longest_pause_seconds)

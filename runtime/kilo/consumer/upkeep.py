@@ -60,8 +60,9 @@ class InboxUpkeep:
             await connection.execute("SELECT inbox_make_partitions()")
             await connection.execute("SELECT inbox_drop_expired()")
             cursor = await connection.execute(
-                "SELECT kind, tenant, count(*), count(DISTINCT (aggregate, aggregate_id)) FROM dead_letters"
-                " WHERE consumer = %s AND state IN ('parked', 'waiting') GROUP BY kind, tenant",
+                "SELECT kind, tenant, count(*), count(DISTINCT (tenant, aggregate, aggregate_id))"
+                " FROM dead_letters WHERE consumer = %s AND state IN ('parked', 'waiting')"
+                " GROUP BY kind, tenant",
                 (self._name,),
             )
             self._metrics.dead_letters.clear()

@@ -15,12 +15,11 @@ import psycopg
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from kilo.contract import load_outputs
 from kilo.deadletter.store import DONE_STATES, OPEN_STATES, DeadLetter, DeadLetters, Filter
 from kilo.environment import database_url
-from kilo.errors import BadInput, CheckFailed, Unreachable
+from kilo.errors import BadInput, Unreachable
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters: look at them, replay, edit or discard them.")
 
@@ -62,19 +61,15 @@ def list_(  # noqa: PLR0917  options, given by name
     if as_json:
         typer.echo(json.dumps([_as_json(each) for each in found], default=str, indent=2))
         return
-    table = Table("id", "state", "kind", "tenant", "aggregate", "attempts", "since", "error")
+    if not found:
+        typer.echo("no dead letters")
+        return
+    # Two lines a letter: in the columns of a table 80 characters wide, ids and errors would be cut.
     for each in found:
-        table.add_row(
-            str(each.id),
-            each.state,
-            each.kind,
-            each.tenant,
-            f"{each.aggregate} {each.aggregate_id}",
-            str(each.attempts),
-            each.first_at.isoformat(timespec="seconds"),
-            each.error[:80] or "waits behind an earlier one",
-        )
-    Console().print(table if found else "no dead letters")
+        about = f"{each.kind} of {each.tenant}: {each.aggregate} {each.aggregate_id}"
+        typer.echo(f"{each.id:<8} {each.status:12} {about}")
+        attempts = "1 attempt" if each.attempts == 1 else f"{each.attempts} attempts"
+        typer.echo(f"         since {each.first_at:%Y-%m-%d %H:%M:%S}, {attempts}  {each.error}".rstrip())
 
 
 @app.command()
@@ -87,16 +82,23 @@ def show(letter_id: Annotated[int, typer.Argument(help="Its number.")], as_json:
         letter = _one(letters, letter_id)
         behind, edits = letters.behind(letter), letters.edits(letter)
     if as_json:
-        typer.echo(json.dumps({**_as_json(letter), "waiting_behind": behind, "edits": edits}, default=_text))
+        typer.echo(
+            json.dumps(
+                {**_as_json(letter), "held_behind": behind, "waiting_behind": behind, "edits": edits},
+                default=_text,
+            )
+        )
         return
     console = Console()
     for name, value in _as_json(letter).items():
-        console.print(f"[bold]{name:14}[/] {value}", highlight=False)
-    console.print(f"[bold]{'behind':14}[/] {behind} later events of the aggregate wait", highlight=False)
+        if name == "headers":
+            for header, content in letter.headers.items():
+                _print(console, "header", f"{header}: {content}")
+        else:
+            _print(console, name, value)
+    _print(console, "held behind it", f"{behind} later events of its ordering key")
     for at, by, before, after in edits:
-        console.print(
-            f"edited {at} by {by}\n  before {_text(before)}\n  after  {_text(after)}", highlight=False
-        )
+        _print(console, "edited", f"{at} by {by}\n  before {_text(before)}\n  after  {_text(after)}")
 
 
 @app.command()
@@ -138,7 +140,7 @@ def replay(  # noqa: PLR0917  options, given by name
 ) -> None:
     """Have parked events handled again; each has one effect, however often this is run.
 
-    Those that wait behind them follow by themselves.
+    Those that are held behind them follow by themselves.
 
     Example:  kilo dlq replay --kind order.created --rate 50 --dry-run
     """
@@ -158,7 +160,7 @@ def discard(  # noqa: PLR0917  options, given by name
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Give parked events up for good; those that wait behind them are handled then.
+    """Give parked events up for good; those held behind them are handled then.
 
     Example:  kilo dlq discard 17 18
     """
@@ -220,8 +222,25 @@ def _one(letters: DeadLetters, letter_id: int) -> DeadLetter:
     letter = next(iter(letters.find(which)), None)
     if letter is None:
         msg = f"no dead letter {letter_id}: `kilo dlq list --all` has their numbers"
-        raise CheckFailed(msg)
+        raise BadInput(msg)
     return letter
+
+
+def _check_there(letters: DeadLetters, numbers: tuple[int, ...]) -> None:
+    """Refuse numbers of letters that are not there; one that is dealt with already is no mistake.
+
+    Raises:
+        BadInput: naming them.
+    """
+    there = letters.ids(Filter(numbers, states=(*OPEN_STATES, *DONE_STATES))) if numbers else ()
+    missing = sorted(set(numbers) - set(there))
+    if missing:
+        msg = f"no dead letter {', '.join(map(str, missing))}: `kilo dlq list --all` has their numbers"
+        raise BadInput(msg)
+
+
+def _print(console: Console, name: str, value: object) -> None:
+    console.print(f"{name:14} {value}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _each(
@@ -235,24 +254,25 @@ def _each(
 ) -> None:
     done = 0
     with _letters() as letters, _progress() as progress:
-        found = list(letters.find(which))
+        _check_there(letters, which.ids)
+        found = letters.ids(which)
         task = progress.add_task(what, total=len(found))
-        for each in found:
-            if not dry_run:
-                done += do(letters, each)
-                time.sleep(1 / rate)
+        for each in () if dry_run else letters.find(which):
+            done += do(letters, each)
+            time.sleep(1 / rate)
             progress.advance(task)
     if as_json:
         typer.echo(json.dumps({"matched": len(found), what: done, "dry_run": dry_run}))
     elif dry_run:
-        typer.echo(f"would {what} {len(found)}: {', '.join(str(each.id) for each in found[:20])}")
+        typer.echo(f"would {what} {len(found)}: {', '.join(map(str, found[:20]))}")
     else:
         typer.echo(f"{what}: {done} of {len(found)}")
 
 
 def _as_json(letter: DeadLetter) -> dict[str, Any]:
     names = [name for name in DeadLetter.__slots__ if name != "payload"]
-    return {**{name: getattr(letter, name) for name in names}, "payload": _text(letter.payload)}
+    values = {name: getattr(letter, name) for name in names}
+    return {**values, "status": letter.status, "payload": _text(letter.payload)}
 
 
 def _text(value: object) -> str:

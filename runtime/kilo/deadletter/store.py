@@ -19,6 +19,7 @@ from kilo.outbox import strict_json
 OPEN_STATES = ("parked", "waiting", "retrying", "replaying")
 DONE_STATES = ("replayed", "discarded")
 _PRUNE_STEP = 1000
+_PAGE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,13 @@ class DeadLetter:
     first_at: datetime
     last_at: datetime
     replays: int
+
+    @property
+    def status(self) -> str:
+        """The state in words: one that went by itself was not replayed, and one that waits is held behind."""
+        if self.state == "waiting":
+            return "held behind"
+        return "handled" if self.state == "replayed" and not self.replays else self.state
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +84,34 @@ class DeadLetters:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
 
+    def ids(self, which: Filter) -> list[int]:
+        """The numbers of the letters, oldest first."""
+        condition, values = _condition(which)
+        query = sql.SQL("SELECT id FROM dead_letters WHERE {} ORDER BY id").format(condition)
+        return [row[0] for row in self._connection.execute(query, values)]
+
     def find(self, which: Filter, most: int | None = None) -> Iterator[DeadLetter]:
-        """The letters, oldest first."""
+        """The letters, oldest first, of which a few are in memory at a time: payloads can be large."""
+        numbers = self.ids(which)[:most]
+        for start in range(0, len(numbers), _PAGE):
+            yield from self._page(Filter(tuple(numbers[start : start + _PAGE]), states=which.states))
+
+    def _page(self, which: Filter) -> Iterator[DeadLetter]:
         condition, values = _condition(which)
         query = sql.SQL(
             "SELECT id, consumer, state, fingerprint, tenant, aggregate, aggregate_id, kind, payload,"
             " headers, traceparent, created_at, error, stack_digest, attempts, first_at, last_at, replays"
-            " FROM dead_letters WHERE {} ORDER BY id LIMIT %(most)s"
+            " FROM dead_letters WHERE {} ORDER BY id"
         ).format(condition)
         with self._connection.cursor(row_factory=class_row(DeadLetter)) as cursor:
-            yield from cursor.execute(query, {**values, "most": most})
+            yield from cursor.execute(query, values)
 
     def behind(self, letter: DeadLetter) -> int:
         """How many later events of the aggregate wait behind ``letter``."""
         row = self._connection.execute(
-            "SELECT count(*) FROM dead_letters WHERE consumer = %s AND aggregate = %s AND aggregate_id = %s"
-            " AND state = 'waiting' AND id > %s",
-            (letter.consumer, letter.aggregate, letter.aggregate_id, letter.id),
+            "SELECT count(*) FROM dead_letters WHERE consumer = %s AND tenant = %s AND aggregate = %s"
+            " AND aggregate_id = %s AND state = 'waiting' AND id > %s",
+            (letter.consumer, letter.tenant, letter.aggregate, letter.aggregate_id, letter.id),
         ).fetchone()
         return int(row[0]) if row else 0
 
@@ -108,7 +127,8 @@ class DeadLetters:
             "replay-of": original,
         }
         done = self._connection.execute(
-            "UPDATE dead_letters SET state = 'replaying', replays = replays + 1, headers = %s, attempts = 0"
+            "UPDATE dead_letters SET state = 'replaying', replays = replays + 1, headers = %s,"
+            " attempts_before = attempts"
             " WHERE id = %s AND state = 'parked'",
             (json.dumps(headers), letter.id),
         )

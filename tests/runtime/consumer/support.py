@@ -37,14 +37,20 @@ class Plain:
         raise NotImplementedError
 
 
-def a_message(n: int, aggregate_id: str = "1", payload: bytes | None = None, **other: str) -> Message:
+def a_message(
+    n: int,
+    aggregate_id: str = "1",
+    payload: bytes | None = None,
+    created_at: datetime | None = None,
+    **other: str,
+) -> Message:
     headers = event_headers(
         message_id=other.pop("message_id", f"acme/{n}"),
-        fingerprint=f"acme/{n}",
+        fingerprint=other.pop("fingerprint", f"acme/{n}"),
         kind=other.pop("kind", "order.paid"),
-        tenant="acme",
+        tenant=other.pop("tenant", "acme"),
         aggregate_id=aggregate_id,
-        created_at=datetime(2026, 3, 1, 12, 0, n % 60, n, tzinfo=UTC),
+        created_at=created_at or datetime(2026, 3, 1, 12, 0, n % 60, n, tzinfo=UTC),
         publisher="worker",
     )
     body = payload if payload is not None else b'{"n": %d}' % n
@@ -90,11 +96,14 @@ class Running:
     async def until(self, query: str, expected: object) -> None:
         await eventually(lambda: self.sql(query) == expected, f"{query} never gave {expected}")
 
+    @property
+    def place(self) -> Place:
+        return Place(self.url, self.bus.connect, "EVENTS", Plain())
+
     @asynccontextmanager
     async def running(self, copies: int = 1) -> AsyncGenerator[None]:
         stopping = asyncio.Event()
-        place = Place(self.url, self.bus.connect, "EVENTS", Plain())
-        tasks = [asyncio.create_task(self.consumer.run(place, stopping)) for _ in range(copies)]
+        tasks = [asyncio.create_task(self.consumer.run(self.place, stopping)) for _ in range(copies)]
         yield
         stopping.set()
         await asyncio.gather(*tasks)

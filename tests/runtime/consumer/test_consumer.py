@@ -89,9 +89,9 @@ async def test_what_fails_for_good_is_parked_with_all_that_is_known(
     await one.publish([a_message(1, "a"), a_message(2, "a"), a_message(3, "b"), a_message(4, "a")])
     async with one.running():
         await one.until(
-            "SELECT fingerprint, state, attempts, error FROM dead_letters ORDER BY id",
+            "SELECT fingerprint, state, attempts, split_part(error, ' ', 1) FROM dead_letters ORDER BY id",
             [
-                ("acme/1", "parked", 3, "RuntimeError: never"),
+                ("acme/1", "parked", 3, "RuntimeError"),
                 ("acme/2", "waiting", 0, ""),
                 ("acme/4", "waiting", 0, ""),
             ],
@@ -286,7 +286,7 @@ async def test_a_function_that_only_says_its_writes_has_one_effect_an_event_in_o
     assert made.effects("1") == [1, 4]
     assert made.effects("2") == [2]
     parked = made.sql("SELECT fingerprint, error FROM dead_letters WHERE state = 'parked' ORDER BY 1")
-    assert [(key, error.partition(":")[0]) for key, error in parked] == [
+    assert [(key, error.partition(" ")[0]) for key, error in parked] == [
         ("acme/5", "Park"),
         ("acme/7", "UniqueViolation"),
     ]

@@ -77,7 +77,10 @@ async def test_one_that_hangs_is_given_up_and_what_it_does_later_has_no_effect(
     await one.publish([a_message(1, "a", kind="order.hangs"), a_message(2, "b")])
     async with one.running():
         await one.until("SELECT n FROM effects", [(2,)])
-        await one.until("SELECT state, attempts, error FROM dead_letters", [("parked", 3, "TimeoutError: ")])
+        await one.until(
+            "SELECT state, attempts, split_part(error, ' ', 1) FROM dead_letters",
+            [("parked", 3, "TimeoutError")],
+        )
         go_on.set()
         await one.publish([a_message(3, "b")])
         await one.until("SELECT n FROM effects ORDER BY n", [(2,), (3,)])

@@ -58,14 +58,14 @@ async def test_a_replay_has_one_effect_and_those_behind_follow_in_order(
 
 async def test_a_replay_that_fails_again_is_parked_again(database_url: str, bus: BusServer) -> None:
     one = await parked(database_url, bus)
-    one.fail[1] = RuntimeError("still down")
+    one.fail[1] = ZeroDivisionError("still down")
     with psycopg.connect(database_url, autocommit=True) as connection:
         letters = DeadLetters(connection)
         assert letters.replay(next(letters.find(Filter())))
     async with one.running():
         await one.until(
-            "SELECT state, error FROM dead_letters ORDER BY id LIMIT 1",
-            [("parked", "RuntimeError: still down")],
+            "SELECT state, split_part(error, ' ', 1), attempts FROM dead_letters ORDER BY id LIMIT 1",
+            [("parked", "ZeroDivisionError", 6)],
         )
     assert one.effects() == [4]
 
@@ -145,7 +145,7 @@ async def test_the_command_line_finds_replays_and_prunes(
     one = await parked(database_url, bus)
     monkeypatch.setenv("DATABASE_URL", database_url)
     run = CliRunner().invoke
-    listed = json.loads(run(app, ["list", "--json", "--error", "down"]).stdout)
+    listed = json.loads(run(app, ["list", "--json", "--error", "RuntimeError"]).stdout)
     assert [(each["fingerprint"], each["payload"]) for each in listed] == [("acme/1", '{"n": 1}')]
     assert run(app, ["list", "--kind", "nothing.such"]).stdout == "no dead letters\n"
     dry = json.loads(run(app, ["replay", "--dry-run", "--json"]).stdout)
@@ -162,6 +162,50 @@ async def test_the_command_line_finds_replays_and_prunes(
     assert prune("--days", "0", "--kind", "other.kind") == {"matched": 0, "pruned": 0, "dry_run": False}
     assert prune("--days", "0", "--dry-run") == {"matched": 3, "pruned": 0, "dry_run": True}
     assert prune("--days", "0", "--tenant", "acme") == {"matched": 3, "pruned": 3, "dry_run": False}
+
+
+@pytest.mark.parametrize("command", [["replay", "77"], ["discard", "1", "77"], ["show", "77"]])
+def test_a_letter_that_is_not_there_is_a_mistake(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    a_letter(database_url, "{}")
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, BadInput)
+    assert "no dead letter 77:" in str(result.exception)
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT state FROM dead_letters").fetchall() == [("parked",)]
+
+
+def test_a_list_of_eighty_columns_cuts_nothing_and_says_what_is_true(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("COLUMNS", "80")
+    a_letter(database_url, "{}")
+    long = "order-" + "9" * 60
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "UPDATE dead_letters SET error = 'CheckViolation (SQLSTATE 23514) table orders at billing.py:17"
+            ' in bill\', headers = \'{"kind": "order.paid", "tenant": "globex"}\', aggregate_id = %s',
+            (long,),
+        )
+        connection.execute(
+            "INSERT INTO dead_letters (consumer, state, fingerprint, tenant, aggregate, aggregate_id, kind,"
+            " payload, headers, created_at, position, attempts) SELECT 'c', state, 'globex/' || state,"
+            " 'globex', 'order', '2', 'order.paid', '{}', '{}', now(), 1, 1"
+            " FROM unnest('{waiting,replayed}'::text[]) AS state"
+        )
+    run = CliRunner().invoke
+    listed = run(app, ["list", "--all"]).stdout
+    for whole in (long, "CheckViolation (SQLSTATE 23514) table orders at billing.py:17 in bill"):
+        assert whole in listed
+    lines = [line.split() for line in listed.splitlines()]
+    assert any(line[:3] == ["2", "held", "behind"] for line in lines)
+    assert any(line[:2] == ["3", "handled"] for line in lines)
+    shown = run(app, ["show", "1"]).stdout
+    assert "kind: order.paid" in shown
+    assert "{'" not in shown
 
 
 def test_discarding_everything_has_to_be_meant(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
