@@ -4,9 +4,8 @@ Cold: a multi-platform image with referrers on its children, copied into an empt
 rounds in which the tools take turns. crane and skopeo copy no referrers; their column says so.
 
 Nothing to do: a repository of many tags copied a second time. A tool that takes one image at a time is
-called once a tag, for a sample whose time is scaled to all. Tools that take all tags at once are measured
-with every answer of both registries 20 ms late, too, since nobody mirrors between two registries on
-loopback. Requests are counted by a proxy in a run of their own over the sample, since counting costs time.
+called once a tag, for a sample whose time is scaled to all. Requests are counted by a proxy in a run of
+their own over the sample, since counting costs time.
 
 Events: small images pushed ten a second to a registry whose push events go through EventBridge and SQS (moto)
 to ``kilo registry mirror``; from the push's answer until the secondary has the tag, which comes last.
@@ -47,13 +46,12 @@ from sandbox.servers.registries import PrimaryRegistry, SecondaryRegistry
 from tests.events import REGION, make_outputs
 from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.programs import program
-from tests.runtime.registry.proxy import Fault, Proxy
+from tests.runtime.registry.proxy import Proxy
 
 KILO = [sys.executable, "-c", "from kilo.cli import main; raise SystemExit(main())", "registry"]
 BEFORE = "kilo before"
 PLATFORMS, LAYERS = 2, 4
 SAMPLE = 50
-FAR_SECONDS = 0.02
 PUSHES_PER_SECOND = 10
 
 Command = Callable[[Shelf, Shelf, str], list[str]]
@@ -277,16 +275,12 @@ def nothing_to_do(setting: Setting, tags: int) -> dict[str, Any]:
                 seconds.setdefault(name, []).append(cost)
         for name, tool in setting.tools.items():
             requests[name] = _requests(tool, sampled, sample_there)
-        far = _far_away(setting, here, there)
     median = {name: statistics.median(each) for name, each in seconds.items()}
     for name in setting.tools:
         if name != "kilo":
             setting.ratios[f"nothing to do: {name}'s seconds over kilo's"] = round(
                 median[name] / median["kilo"], 2
             )
-    for name in far.keys() - {"kilo"}:
-        ratio = statistics.median(far[name]) / statistics.median(far["kilo"])
-        setting.ratios[f"nothing to do, 20 ms away: {name}'s seconds over kilo's"] = round(ratio, 2)
     fewest = min(value for name, value in requests.items() if name not in {"kilo", BEFORE})
     setting.ratios["nothing to do: fewest other requests over kilo's"] = round(fewest / requests["kilo"], 2)
     show(
@@ -303,26 +297,7 @@ def nothing_to_do(setting: Setting, tags: int) -> dict[str, Any]:
             for name, tool in setting.tools.items()
         ],
     )
-    return {
-        name: {"seconds": each, "requests_per_tag": requests[name], "far_seconds": far.get(name)}
-        for name, each in seconds.items()
-    }
-
-
-def _far_away(setting: Setting, here: Shelf, there: Shelf) -> dict[str, list[float]]:
-    """Seconds of each tool that takes all tags at once, with every answer late."""
-    seconds: dict[str, list[float]] = {}
-    proxies = [Proxy(shelf.url) for shelf in (here, there)]
-    for proxy in proxies:
-        proxy.rule = lambda _method, _path: Fault(delay_seconds=FAR_SECONDS)
-    ends = [Shelf(proxy.url, shelf.repository) for proxy, shelf in zip(proxies, (here, there), strict=True)]
-    for _ in range(setting.rounds):
-        for name, tool in setting.tools.items():
-            if tool.every:
-                seconds.setdefault(name, []).append(measure(tool.every(ends[0], ends[1], "")).seconds)
-    for proxy in proxies:
-        proxy.close()
-    return seconds
+    return {name: {"seconds": each, "requests_per_tag": requests[name]} for name, each in seconds.items()}
 
 
 def _one_by_one(tool: Tool, here: Shelf, there: Shelf) -> float:

@@ -30,9 +30,6 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of table
 _Tags = Annotated[
     str, typer.Option("--tags", metavar="PATTERN", help="Only tags that match, such as 'v1.*'.")
 ]
-_JOBS = 16
-"""Looking at an image that is there already is waiting for registries; blobs have a bound of their own."""
-
 _Jobs = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Images under way at once.")]
 _Repositories = Annotated[
     list[str] | None,
@@ -64,7 +61,7 @@ def sync(
     certificate_identity: CertificateIdentity = None,
     certificate_oidc_issuer: CertificateIssuer = None,
     trusted_root: TrustedRootFile = None,
-    jobs: _Jobs = _JOBS,
+    jobs: _Jobs = 8,
     as_json: _Json = False,
 ) -> None:
     """Copy images whole: every platform, signature, SBOM and attestation; tags last.
@@ -107,7 +104,7 @@ def diff(
     repository: _Repositories = None,
     tags: _Tags = "*",
     repair: Annotated[bool, typer.Option("--repair", help="Copy what differs, then compare again.")] = False,
-    jobs: _Jobs = _JOBS,
+    jobs: _Jobs = 8,
     as_json: _Json = False,
 ) -> None:
     """Compare both sides graph by graph, down to the blobs; name every difference."""
@@ -146,7 +143,7 @@ def diff(
 
 
 @app.command(epilog="Example: kilo registry sweep")
-def sweep(jobs: _Jobs = _JOBS, as_json: _Json = False) -> None:
+def sweep(jobs: _Jobs = 8, as_json: _Json = False) -> None:
     """Copy all that the secondary registry lacks, down to the blobs: every repository of the stage.
 
     What the stage's signers did not sign is quarantined, and the exit code is 1.
