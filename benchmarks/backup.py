@@ -30,8 +30,8 @@ import urllib3
 
 from benchmarks.harness import Cost, measure
 from benchmarks.rounds import save
-from kilo.backup.database import environment_of
 from kilo.backup.fanout import fan_out
+from kilo.backup.programs import environment_of
 from kilo.backup.stores import open_stores
 from kilo.contract import StackOutputs, load_outputs
 from sandbox import toolchain

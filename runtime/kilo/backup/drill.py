@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kilo.backup.catalogue import Opened, open_newest, read_catalogue
 from kilo.backup.keys import BackupKey
 from kilo.backup.restore import restore
-from kilo.backup.scratch import scratch_server
+from kilo.backup.scratch import scratch_database
 from kilo.backup.signatures import Verifier
 from kilo.backup.stores import Store
 from kilo.errors import CheckFailed, KiloError
@@ -29,7 +29,7 @@ _KEY = re.compile(r"drills/\d{8}T\d{12}Z-(?P<store>[a-z]+)-(?P<backup>[0-9TZ]+-[
 
 
 class Evidence(BaseModel):
-    """What one drill from one store proved. Times are UTC."""
+    """What one drill from one store proved, and in what it was not as at the source. Times are UTC."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,6 +42,7 @@ class Evidence(BaseModel):
     tables: int
     rows: int
     manifest_sha256: str
+    notes: tuple[str, ...] = ()
     error: str | None = None
 
     @property
@@ -92,12 +93,15 @@ def drill(
 
 def _drill(name: str, store: Store, opened: Opened, begun: datetime) -> Evidence:
     manifest = opened.manifest
+    notes: list[str] = []
     try:
-        with scratch_server() as url:
-            restored = restore(store, manifest, opened.data_key, url)
+        with scratch_database(manifest.database, manifest.bootstrap_role, manifest.locale) as scratch:
+            notes += [scratch.note] if scratch.note else []
+            restored = restore(store, manifest, opened.data_key, scratch.url)
             finished = datetime.now(UTC)
     except KiloError as error:
-        return _failed(name, manifest.id, begun, error)
+        told = CheckFailed("; ".join([str(error), *notes])) if notes else error
+        return _failed(name, manifest.id, begun, told)
     return Evidence(
         backup=manifest.id,
         store=name,
@@ -107,6 +111,7 @@ def _drill(name: str, store: Store, opened: Opened, begun: datetime) -> Evidence
         tables=restored.tables,
         rows=restored.rows,
         manifest_sha256=hashlib.sha256(manifest.content()).hexdigest(),
+        notes=(*notes, *restored.left_out),
     )
 
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Literal, Self
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kilo.backup.signatures import Signature, Signer, Verifier
 from kilo.errors import CheckFailed
@@ -40,11 +40,37 @@ class _Part(BaseModel):
 
 
 class TableState(_Part):
-    """How many rows a table has, and the sum of their hashes: of the rows themselves, or of their text."""
+    """How many rows a table has, and their fingerprint.
+
+    ``hashed`` says by which rules: "values" are those of :mod:`kilo.backup.fingerprints`, "record" and "text"
+    those of format 2 (:mod:`kilo.backup.former`).
+    """
 
     rows: int
     fingerprint: str
-    hashed: Literal["record", "text"]
+    hashed: Literal["record", "text", "values"]
+
+
+class DefinitionState(_Part):
+    """How many objects of a kind there are, and the SHA-256 of what defines them, as canonical JSON."""
+
+    objects: int
+    sha256: str
+
+
+class Locale(_Part):
+    """A database's encoding and locale, as pg_database and pg_collation_actual_version have them.
+
+    ``version`` is the collations' (of ICU or the C library); empty where they have none, as of C.
+    """
+
+    encoding: str
+    provider: Literal["libc", "icu", "builtin"]
+    collate: str
+    ctype: str
+    locale: str = ""
+    icu_rules: str = ""
+    version: str = ""
 
 
 class ObjectState(_Part):
@@ -65,10 +91,13 @@ class Encryption(_Part):
     wrapped_key: str
 
 
-class Manifest(_Part):
-    """A backup. Times are UTC."""
+_SINCE_3 = frozenset({"bootstrap_role", "locale", "fingerprint_seed", "definitions"})
 
-    format: Literal[2] = 2
+
+class Manifest(_Part):
+    """A backup. Times are UTC. Format 2 has none of :data:`_SINCE_3`, nor an object of definitions."""
+
+    format: Literal[2, 3] = 3
     id: str
     sequence: int
     previous: tuple[str, ...]
@@ -80,6 +109,10 @@ class Manifest(_Part):
     server_version: str
     schema_version: str
     lsn: str
+    bootstrap_role: str = "postgres"
+    locale: Locale | None = None
+    fingerprint_seed: int = 0
+    definitions: dict[str, DefinitionState] = Field(default_factory=dict[str, DefinitionState])
     tables: dict[str, TableState]
     objects: dict[str, ObjectState]
     encryption: Encryption
@@ -100,7 +133,8 @@ class Manifest(_Part):
 
     def content(self) -> bytes:
         """The canonical bytes."""
-        return rfc8785.dumps(json.loads(self.model_dump_json()))
+        beyond = _SINCE_3 if self.format == 2 else frozenset[str]()
+        return rfc8785.dumps(json.loads(self.model_dump_json(exclude=set(beyond))))
 
     def key(self) -> str:
         """The key under which the manifest lies."""
@@ -171,6 +205,10 @@ def parse_manifest(key: ManifestKey, content: bytes, place: str, verifier: Verif
         where = ".".join(str(part) for part in first["loc"])
         msg = f"{place}/{key.key}: {where}: {first['msg']}"
         raise CheckFailed(msg) from error
+    if manifest.content() != content:
+        # What is not in the canonical form is not under the signature.
+        msg = f"{place}/{key.key}: is not the canonical form of what it says"
+        raise CheckFailed(msg)
     if (manifest.id, manifest.sequence) != (key.id, key.sequence):
         msg = f"{place}/{key.key}: says that it is backup {manifest.id}, {manifest.sequence} of the chain"
         raise CheckFailed(msg)

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from kilo.backup import cipher, database
+from kilo.backup import cipher, database, programs
+from kilo.backup.definitions import SCHEMA
 from kilo.backup.failures import mark_failure
 from kilo.backup.fanout import Outcome, Pipe, fan_out
 from kilo.backup.keys import BackupKey, DataKey
@@ -23,6 +24,8 @@ from kilo.errors import CheckFailed, KiloError, Unreachable
 
 DUMP = "database.dump"
 GLOBALS = "globals.sql"
+_SEED_BITS = 53
+"""What a number of canonical JSON holds exactly (RFC 8785)."""
 
 Progress = Callable[[str, int], None]
 """Called with an object's name and the bytes sent of it so far."""
@@ -156,6 +159,7 @@ def _run_backup(outputs: StackOutputs, stores: dict[str, Store], url: str, repor
     now = datetime.now(UTC)
     backup_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     context = {"purpose": "backup", "stage": outputs.stage, "backup": backup_id}
+    seed = secrets.randbits(_SEED_BITS)
     backup_key, signer = BackupKey(outputs.backups), Signer(outputs.backups)
     data_key = backup_key.make(context)
     # What would refuse the manifest in the end shall refuse it before the dump.
@@ -164,12 +168,14 @@ def _run_backup(outputs: StackOutputs, stores: dict[str, Store], url: str, repor
     previous = heads(_manifest_keys(run))
     with database.open_snapshot(url) as snapshot, ThreadPoolExecutor(1) as executor:
         snapshot_at = datetime.now(UTC)
-        counting = executor.submit(snapshot.count)
+        fingerprints = executor.submit(snapshot.fingerprint_tables, seed)
         objects = {
-            DUMP: run.store(DUMP, database.dump(url, snapshot.name), report),
-            GLOBALS: run.store(GLOBALS, database.dump_globals(url), report),
+            DUMP: run.store(DUMP, programs.dump(url, snapshot.name), report),
+            GLOBALS: run.store(GLOBALS, programs.dump_roles(url), report),
         }
-        tables = counting.result()
+        definitions = snapshot.definitions_after_dump()
+        objects[SCHEMA] = run.store(SCHEMA, [definitions.content()], report)
+        tables = fingerprints.result()
     manifest = Manifest(
         id=backup_id,
         sequence=next_place(previous),
@@ -182,6 +188,10 @@ def _run_backup(outputs: StackOutputs, stores: dict[str, Store], url: str, repor
         server_version=snapshot.state.server_version,
         schema_version=snapshot.state.schema_version,
         lsn=snapshot.state.lsn,
+        bootstrap_role=snapshot.state.bootstrap_role,
+        locale=snapshot.state.locale,
+        fingerprint_seed=seed,
+        definitions=definitions.states(),
         tables=tables,
         objects=objects,
         encryption=Encryption(

@@ -1,4 +1,4 @@
-"""An empty PostgreSQL server of one's own, for as long as a drill needs it.
+"""A PostgreSQL server of one's own with one empty database, for as long as a drill needs it.
 
 From initdb and postgres on PATH, in a directory that is removed afterwards, reachable through a
 socket in that directory alone. PostgreSQL refuses to run as root; there it runs as ``nobody``.
@@ -14,10 +14,14 @@ import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 
+from kilo.backup.locales import create_database
+from kilo.backup.manifest import Locale
 from kilo.errors import BadInput, Unreachable
 
 _START_SECONDS = 60
@@ -33,9 +37,23 @@ _SETTINGS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """The URL of the database, and in what its locale is not the source's, if it is not."""
+
+    url: str
+    note: str | None
+
+
 @contextmanager
-def scratch_server() -> Generator[str]:
-    """Start a server and yield the URL of its superuser and empty database; gone when the block ends.
+def scratch_database(name: str, superuser: str, locale: Locale | None) -> Generator[Scratch]:
+    """Start a server and make an empty database in it; both are gone when the block ends.
+
+    Args:
+        name: the database's, as at the source.
+        superuser: the name that the source's first superuser has. A managed server's is the provider's, and
+            ``postgres`` there is a role like others, which a restore creates.
+        locale: the source's; None for C with UTF8.
 
     Raises:
         BadInput: PostgreSQL's server programs are not on PATH.
@@ -45,15 +63,15 @@ def scratch_server() -> Generator[str]:
         if shutil.which(program) is None:
             msg = f"{program} is not on PATH; a drill needs PostgreSQL's server programs"
             raise BadInput(msg)
-    with tempfile.TemporaryDirectory(prefix="kilo-drill-", ignore_cleanup_errors=True) as name:
-        directory = Path(name)
+    with tempfile.TemporaryDirectory(prefix="kilo-drill-", ignore_cleanup_errors=True) as made:
+        directory = Path(made)
         _give_away(directory)
         data = directory / "data"
         _run(
             [
                 "initdb",
                 f"--pgdata={data}",
-                "--username=postgres",
+                f"--username={superuser}",
                 "--auth=trust",
                 "--encoding=UTF8",
                 "--no-locale",
@@ -63,9 +81,12 @@ def scratch_server() -> Generator[str]:
         argv = [_program("postgres"), "-D", str(data), "-k", str(directory), *settings]
         process = subprocess.Popen(_as_user(argv), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
-            url = f"postgresql://postgres@/postgres?host={directory}"
-            _wait(process, url)
-            yield url
+            _wait(process, _url(superuser, "template1", directory))
+            with psycopg.connect(_url(superuser, "template1", directory), autocommit=True) as connection:
+                connection.execute("DROP DATABASE postgres")
+                wanted = locale or Locale(encoding="UTF8", provider="libc", collate="C", ctype="C")
+                substitute = create_database(connection, name, wanted)
+            yield Scratch(_url(superuser, name, directory), str(substitute) if substitute else None)
         finally:
             process.terminate()
             try:
@@ -73,6 +94,13 @@ def scratch_server() -> Generator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _url(user: str, name: str, directory: Path) -> str:
+    """The URL of a database of the server whose socket is in ``directory``."""
+    return (
+        f"postgresql://{quote(user, safe='')}@/{quote(name, safe='')}?host={quote(str(directory), safe='')}"
+    )
 
 
 def _wait(process: subprocess.Popen[bytes], url: str) -> None:
