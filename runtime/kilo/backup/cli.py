@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace as replace_fields
 from typing import Annotated
 
 import typer
@@ -25,7 +26,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from kilo.backup.catalogue import Entry, open_backup, open_newest, read_catalogue, read_manifest
+from kilo.backup.catalogue import Entry, Opened, open_newest, read_catalogue, read_manifest
 from kilo.backup.drill import drill as run_drill
 from kilo.backup.drill import keep_evidence
 from kilo.backup.exporter import Exporter
@@ -120,16 +121,17 @@ def list_backups(as_json: _Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
-        table = Table(_ID, "place", "taken", "MB", "rows", "stores")
+        # Made for 80 columns: the id says when it was taken.
+        table = Table(_ID, "place", "MB", "rows", "stores")
         for row in rows:
             size = "" if row["size_bytes"] is None else f"{int(str(row['size_bytes'])) / 1e6:.1f}"
+            held = [name for name in stores if name in str(row["stores"])]
             table.add_row(
                 str(row["backup"]),
                 str(row["place"]),
-                str(row["taken"] or "not readable"),
                 size,
-                "" if row["rows"] is None else str(row["rows"]),
-                ", ".join(name for name in stores if name in str(row["stores"])),
+                "not readable" if row["rows"] is None else str(row["rows"]),
+                "both" if len(held) == len(stores) else ", ".join(held),
             )
         Console().print(table)
     _raise_first(errors)
@@ -169,8 +171,13 @@ def restore(
         str, typer.Option("--to", metavar="URL", envvar="KILO_RESTORE_URL", help="The target database.")
     ],
     source: Annotated[
-        str, typer.Option("--from", metavar="STORE", help="primary, secondary or replica.")
-    ] = "primary",
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STORE",
+            help="primary, secondary or replica; if not given, whichever has it.",
+        ),
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Drop what the target has of the backup.")
     ] = False,
@@ -181,17 +188,7 @@ def restore(
 ) -> None:
     """Restore a backup into an empty database and compare its contents with the manifest."""
     outputs, stores = _open()
-    if source == "replica":
-        store = open_replica(outputs.backups)
-    elif source in stores:
-        store = stores[source]
-    else:
-        msg = f"--from {source}: expected one of {', '.join(stores)}, replica"
-        raise BadInput(msg)
-    catalogue = read_catalogue({source: store})
-    keys = Verifier(outputs.backups), BackupKey(outputs.backups)
-    wanted = catalogue.find(backup)
-    opened = open_backup(store, *keys, wanted) if backup else open_newest(store, *keys, catalogue.entries)
+    store, opened = _find_backup(outputs, _sources(outputs, stores, source), backup)
     for error in opened.passed_over:
         typer.echo(f"passed over: {error}", err=True)
     manifest = opened.manifest
@@ -206,6 +203,7 @@ def restore(
             "duration_seconds": restored.duration_seconds,
             "tables": restored.tables,
             "rows": restored.rows,
+            "left_out": list(restored.left_out),
         }
         typer.echo(json.dumps(document, indent=2))
     else:
@@ -213,6 +211,8 @@ def restore(
             f"{manifest.id} restored from {restored.store} in {restored.duration_seconds:.1f} s; "
             f"{restored.tables} tables and {restored.rows} rows equal the manifest"
         )
+        for what in restored.left_out:
+            typer.echo(f"not restored: {what}")
 
 
 @app.command(epilog="Example: kilo backup drill --json")
@@ -238,6 +238,8 @@ def drill(backup: _Id = None, as_json: _Json = False) -> None:
                 result.error or "",
             )
         Console().print(table)
+        for note in dict.fromkeys(f"{result.store}: {note}" for result in results for note in result.notes):
+            typer.echo(note)
     failed = [result for result in results if result.error]
     if failed:
         msg = f"the drill from {failed[0].store} failed: {failed[0].error}"
@@ -309,6 +311,39 @@ def exporter(
 def _open() -> tuple[StackOutputs, dict[str, Store]]:
     outputs = load_outputs()
     return outputs, open_stores(outputs.backups)
+
+
+def _sources(outputs: StackOutputs, stores: dict[str, Store], name: str | None) -> dict[str, Store]:
+    """The store of that name, or both."""
+    if name is None:
+        return stores
+    if name == "replica":
+        return {name: open_replica(outputs.backups)}
+    if name in stores:
+        return {name: stores[name]}
+    msg = f"--from {name}: expected one of {', '.join(stores)}, replica"
+    raise BadInput(msg)
+
+
+def _find_backup(outputs: StackOutputs, stores: dict[str, Store], backup: str | None) -> tuple[Store, Opened]:
+    """The backup of that id, or the newest genuine one, from the first store that has it."""
+    verifier, key = Verifier(outputs.backups), BackupKey(outputs.backups)
+    catalogue = read_catalogue(stores)
+    catalogue.find(backup)
+    problems = list(catalogue.errors.values())
+    found: list[tuple[Store, Opened]] = []
+    for name, store in stores.items():
+        held = [
+            entry for entry in catalogue.entries if name in entry.stores and backup in {None, entry.key.id}
+        ]
+        try:
+            found += [(store, open_newest(store, verifier, key, held))] if held else []
+        except KiloError as error:
+            problems.append(error)
+    if not found:
+        raise problems[0]
+    store, opened = max(found, key=lambda each: (each[1].manifest.sequence, each[1].manifest.id))
+    return store, replace_fields(opened, passed_over=(*problems, *opened.passed_over))
 
 
 def _database_url() -> str:

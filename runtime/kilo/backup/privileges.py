@@ -41,12 +41,28 @@ def restore_privileges(connection: psycopg.Connection[Any], definitions: Definit
             else:
                 attempt(connection, statement, f"grants on {name.rpartition(' ON ')[2]}", refused)
     owners = definitions.kinds.get("owners", {})
+    joined = _join(connection, set(owners.values()) & roles)
     for name, owner in sorted(owners.items(), key=lambda owned: owned[0].startswith(_LATER)):
         if owner not in roles:
             missing[owner] += 1
         else:
             attempt(connection, _alter(name, owner), f"owner {owner} of {name}", refused)
+    for role in joined:
+        left = sql.SQL("REVOKE {} FROM CURRENT_USER").format(sql.Identifier(role))
+        attempt(connection, left, f"membership in {role} is left", refused)
     return refused + [f"role {role} is missing: {count} owners or grants" for role, count in missing.items()]
+
+
+def _join(connection: psycopg.Connection[Any], owners: set[str]) -> list[str]:
+    """Belong to what shall own something, where that is not so and may be, as it may of roles that one made."""
+    privilege = "SET" if connection.info.server_version >= 160_000 else "MEMBER"
+    joined: list[str] = []
+    for role in sorted(owners):
+        row = connection.execute("SELECT pg_has_role(%s, %s)", [role, privilege]).fetchone()
+        statement = sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(role))
+        if row and not row[0] and attempt(connection, statement, "", []):
+            joined.append(role)
+    return joined
 
 
 def restore_database(

@@ -10,6 +10,7 @@ superusers create is left out of pg_restore's list, owners and grants are set on
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 import time
@@ -124,6 +125,7 @@ def restore(
         msg = f"pg_restore failed with exit code {code}: {programs.first_error(errors)}"
         raise CheckFailed(msg)
     if definitions:
+        left_out += [f"tablespace {name}: all is in the default one" for name in definitions.tablespaces]
         with database.connect(url, autocommit=True) as connection:
             if with_globals and not in_person:
                 left_out += restore_privileges(connection, definitions)
@@ -243,17 +245,30 @@ def _choose_entries(
         lines = (
             listed.read(_MOST_ARCHIVE_LIST_BYTES).decode(errors="surrogateescape").splitlines(keepends=True)
         )
-    del definitions, roles
     left_out: list[str] = []
+    without_role = _policies_without_role(definitions, roles) if definitions else ()
     with file.open("w", errors="surrogateescape") as chosen:
         for line in lines:
             # ID; CATALOGUE OID TYPE SCHEMA NAME OWNER
             told = line.partition("; ")[2].split(" ", 2)
             if len(told) == 3 and told[2].startswith(_OF_SUPERUSERS):
                 left_out.append(f"of superusers: {told[2].strip()}")
+            elif len(told) == 3 and told[2].startswith(without_role):
+                left_out.append(f"for a role that is missing: {told[2].strip()}")
             else:
                 chosen.write(line)
     return left_out
+
+
+def _policies_without_role(definitions: Definitions, roles: set[str]) -> tuple[str, ...]:
+    """How the entries begin of policies for roles that are missing, which CREATE POLICY would refuse."""
+    found: list[str] = []
+    for name, told in definitions.kinds.get("policies", {}).items():
+        named: list[str] = json.JSONDecoder().raw_decode(told)[0]["roles"]
+        policy, _, table = name.rpartition(" on ")
+        if not {role.strip('"') for role in named} <= roles | {"public"}:
+            found.append(f"POLICY {table.replace('.', ' ', 1)} {policy} ")
+    return tuple(found)
 
 
 def _feed(
