@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import psycopg
@@ -19,6 +21,7 @@ from kilo.backup.definitions import Database, Definitions
 from kilo.backup.roles import attempt, role_names, set_parameter
 
 _WORDS_TO_ALTER = {"FOREIGN SERVER": "SERVER"}
+_GRANT_SELF = sql.SQL("GRANT {} TO CURRENT_USER")
 _LATER = ("SEQUENCE", "SCHEMA")
 """A sequence of a column follows its table; who gives a schema away may no longer create in it."""
 
@@ -41,28 +44,33 @@ def restore_privileges(connection: psycopg.Connection[Any], definitions: Definit
             else:
                 attempt(connection, statement, f"grants on {name.rpartition(' ON ')[2]}", refused)
     owners = definitions.kinds.get("owners", {})
-    joined = _join(connection, set(owners.values()) & roles)
     for name, owner in sorted(owners.items(), key=lambda owned: owned[0].startswith(_LATER)):
         if owner not in roles:
             missing[owner] += 1
         else:
             attempt(connection, _alter(name, owner), f"owner {owner} of {name}", refused)
-    for role in joined:
-        left = sql.SQL("REVOKE {} FROM CURRENT_USER").format(sql.Identifier(role))
-        attempt(connection, left, f"membership in {role} is left", refused)
-    return refused + [f"role {role} is missing: {count} owners or grants" for role, count in missing.items()]
+    refused += [f"role {role} is missing: {count} owners or grants" for role, count in missing.items()]
+    return refused
 
 
-def _join(connection: psycopg.Connection[Any], owners: set[str]) -> list[str]:
-    """Belong to what shall own something, where that is not so and may be, as it may of roles that one made."""
+@contextmanager
+def membership_in_owners(connection: psycopg.Connection[Any], definitions: Definitions) -> Generator[None]:
+    """Belong for a while to the roles that shall own something, which giving it to them and reading it need.
+
+    Who creates a role may; where it is refused, what the role owned stays the connecting role's.
+    """
     privilege = "SET" if connection.info.server_version >= 160_000 else "MEMBER"
-    joined: list[str] = []
-    for role in sorted(owners):
+    joined: list[sql.Identifier] = []
+    for role in sorted(set(definitions.kinds.get("owners", {}).values()) & role_names(connection)):
         row = connection.execute("SELECT pg_has_role(%s, %s)", [role, privilege]).fetchone()
-        statement = sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(role))
-        if row and not row[0] and attempt(connection, statement, "", []):
-            joined.append(role)
-    return joined
+        name = sql.Identifier(role)
+        if row and not row[0] and attempt(connection, _GRANT_SELF.format(name), "", []):
+            joined.append(name)
+    try:
+        yield
+    finally:
+        for name in joined:
+            attempt(connection, sql.SQL("REVOKE {} FROM CURRENT_USER").format(name), "", [])
 
 
 def restore_database(

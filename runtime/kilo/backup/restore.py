@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from kilo.backup.catalogue import plaintext
 from kilo.backup.definitions import OF_ROLES, SCHEMA, Definitions, compare_definitions, read_definitions
 from kilo.backup.fingerprints import fingerprint_tables
 from kilo.backup.manifest import Manifest, TableState
-from kilo.backup.privileges import restore_database, restore_privileges
+from kilo.backup.privileges import membership_in_owners, restore_database, restore_privileges
 from kilo.backup.roles import create_roles, role_names
 from kilo.backup.run import DUMP, GLOBALS
 from kilo.backup.stores import Store
@@ -124,13 +125,14 @@ def restore(
     if code != 0:
         msg = f"pg_restore failed with exit code {code}: {programs.first_error(errors)}"
         raise CheckFailed(msg)
-    if definitions:
-        left_out += [f"tablespace {name}: all is in the default one" for name in definitions.tablespaces]
-        with database.connect(url, autocommit=True) as connection:
+    with database.connect(url, autocommit=True) as connection, ExitStack() as stack:
+        if definitions:
+            left_out += [f"tablespace {name}: all is in the default one" for name in definitions.tablespaces]
             if with_globals and not in_person:
+                stack.enter_context(membership_in_owners(connection, definitions))
                 left_out += restore_privileges(connection, definitions)
             left_out += restore_database(connection, definitions.database, with_roles=with_globals)
-    found, wrong = _compare(target, manifest, definitions, left_out, with_globals=with_globals)
+        found, wrong = _compare(target, manifest, definitions, left_out, with_globals=with_globals)
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         msg = f"backup {manifest.id}: restored, but {'; '.join(wrong[:5])}{more}"

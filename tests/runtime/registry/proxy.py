@@ -115,6 +115,10 @@ class Proxy:
                 headers = {k.lower(): v for k, v in answer.getheaders()} | changed
                 headers.pop("transfer-encoding", None)
                 headers.pop("connection", None)
+                if "content-length" not in headers:
+                    # What came in chunks goes on without them, so that only its end tells how long it is.
+                    headers["connection"] = "close"
+                    self.close_connection = True
                 if "location" in headers:
                     headers["location"] = headers["location"].replace(host, proxy.host)
                 for name, value in headers.items():
