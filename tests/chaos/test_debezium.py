@@ -1,0 +1,97 @@
+"""Debezium as it is deployed: in its memory with the largest payloads, and across an upgrade of the table."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from kilo.bus import connect
+from kilo.cdc.publication import apply_capture
+from sandbox.servers.moto import MotoServer
+from sandbox.servers.nats import NatsServer
+from sandbox.servers.postgres import PostgresServer
+from tests.events import Platform, make_platform
+from tests.runtime.conftest import BusServer
+
+PAYLOAD_BYTES = 262_144
+COUNT = 1_000
+
+
+@pytest.fixture
+def platform(tmp_path: Path, postgres: PostgresServer, empty_database_url: str) -> Iterator[Platform]:
+    nats, moto = NatsServer(tmp_path / "nats"), MotoServer(tmp_path / "moto")
+    nats.start()
+    moto.start()
+    with make_platform(tmp_path, postgres, nats, moto, empty_database_url.rpartition("/")[2]) as made:
+        yield made
+    moto.stop()
+    nats.stop()
+
+
+def stored(platform: Platform) -> int:
+    async def last() -> int:
+        bus = await connect(platform.bus.url)
+        try:
+            return await bus.last_position("EVENTS")
+        finally:
+            await bus.close()
+
+    return asyncio.run(last())
+
+
+def wait_for(platform: Platform, count: int) -> None:
+    for _ in range(600):
+        assert platform.debezium
+        assert platform.debezium.running
+        if stored(platform) >= count:
+            return
+        time.sleep(0.2)
+    msg = f"{stored(platform)} of {count}"
+    raise AssertionError(msg)
+
+
+@pytest.mark.timeout(300)
+def test_the_largest_payloads_pass_in_its_memory(platform: Platform) -> None:
+    with psycopg.connect(platform.url) as connection:
+        for tenant in ("acme", "globex"):
+            connection.execute(
+                "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint)"
+                " SELECT %s, 'payment', n::text, 'k', jsonb_build_object('x', repeat('a', %s)), n::text"
+                " FROM generate_series(1, %s) n",
+                (tenant, PAYLOAD_BYTES - len('{"x": ""}'), COUNT // 2),
+            )
+    platform.start_debezium()
+    wait_for(platform, COUNT)
+
+
+@pytest.mark.timeout(300)
+def test_rows_from_before_an_upgrade_do_not_stop_it(platform: Platform) -> None:
+    """A row in the slot without the columns that the configuration names."""
+    insert = (
+        "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint)"
+        " VALUES ('acme', 'payment', '1', 'k', '{{}}', '{0}')"
+    )
+    with psycopg.connect(platform.url, autocommit=True) as connection:
+        columns = "message_id text, ADD COLUMN ordering_key text"
+        connection.execute("ALTER TABLE outbox DISABLE TRIGGER outbox_before_insert")
+        connection.execute("ALTER TABLE outbox DROP COLUMN message_id, DROP COLUMN ordering_key")
+        connection.execute(
+            "INSERT INTO outbox (id, tenant, aggregate, aggregate_id, kind, payload, fingerprint, publisher,"
+            " slot, content_digest) VALUES (0, 'acme', 'payment', '1', 'k', '{}', 'former', 'cdc', 0, '')"
+        )
+        connection.execute(f"ALTER TABLE outbox ADD COLUMN {columns}".encode())
+        connection.execute("ALTER TABLE outbox ENABLE TRIGGER outbox_before_insert")
+        connection.execute("UPDATE outbox_capture_from SET position = pg_current_wal_insert_lsn()")
+        connection.execute(insert.format("present").encode())
+        apply_capture(connection, platform.outputs.outbox)
+    platform.start_debezium()
+    wait_for(platform, 1)
+    bus = BusServer(platform.bus, platform.outputs)
+    (message,) = asyncio.run(bus.all())
+    assert message.headers["fingerprint"] == "present"
+    assert message.headers["Nats-Msg-Id"] == "acme/present"
