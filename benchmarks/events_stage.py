@@ -36,12 +36,14 @@ _START_SECONDS, _TURN_SECONDS = 60, 900
 
 _FILL = """
 INSERT INTO outbox (id, aggregate, aggregate_id, kind, payload, fingerprint, content_digest, tenant,
-                    traceparent, publisher)
-SELECT nextval('outbox_id_seq'), %(aggregate)s, (n / %(same)s)::text, 'order.created',
-       jsonb_build_object('number', n, 'customer', 'Zoë Müller', 'note', repeat('x', 150)),
+                    traceparent, publisher, slot, payload_bytes, message_id, ordering_key)
+SELECT nextval('outbox_id_seq'), %(aggregate)s, (n / %(same)s)::text, 'order.created', payload,
        'acme/' || %(fill)s::text || '-' || n, '', 'acme',
-       '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', %(publisher)s
-FROM generate_series(%(first)s::bigint, %(last)s::bigint) n
+       '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', %(publisher)s,
+       (n / %(same)s) & 63, octet_length(payload::text),
+       'acme/acme/' || %(fill)s::text || '-' || n, 'acme/' || %(aggregate)s || '/' || (n / %(same)s)
+FROM generate_series(%(first)s::bigint, %(last)s::bigint) n,
+     jsonb_build_object('number', n, 'customer', 'Zoë Müller', 'note', repeat('x', 150)) payload
 """
 
 Candidate = Callable[["Place", int], Awaitable[int]]
