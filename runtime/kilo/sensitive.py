@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from kilo.fle.formats import DocumentRow, RowId, is_encrypted
+from kilo.fle.frames import clears_frames_async
 from kilo.outbox import strict_json
 
 TABLE = "events"
@@ -37,6 +38,7 @@ class PayloadCipher(Protocol):
         ...
 
 
+@clears_frames_async
 async def hide(cipher: PayloadCipher, tenant: str, fingerprint: str, payload: Mapping[str, Any]) -> Any:
     """A copy of ``payload`` with the tenant's encrypted fields encrypted."""
     fields = await cipher.protected_fields(tenant)
@@ -45,6 +47,7 @@ async def hide(cipher: PayloadCipher, tenant: str, fingerprint: str, payload: Ma
     )
 
 
+@clears_frames_async
 async def reveal(cipher: PayloadCipher, tenant: str, fingerprint: str, payload: Any) -> Any:
     """A copy of ``payload`` as it came in."""
     fields = await cipher.revealed_fields(tenant)
@@ -53,6 +56,7 @@ async def reveal(cipher: PayloadCipher, tenant: str, fingerprint: str, payload: 
     )
 
 
+@clears_frames_async
 async def is_same(
     cipher: PayloadCipher, tenant: str, fingerprint: str, stored: Any, given: Mapping[str, Any]
 ) -> bool:

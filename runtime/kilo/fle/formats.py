@@ -114,7 +114,9 @@ def row_data(row_id: RowId) -> bytes:
     row = str(row_id)
     if len(row) == _UUID_CHARACTERS and kind is not UUID and _UUID.fullmatch(row):
         row = row.lower()
-    return length_prefixed(row.encode())
+    data = row.encode()
+    # Not length_prefixed(): at this speed a call shows.
+    return len(data).to_bytes(4, "big") + data
 
 
 def older_row_data(row_id: RowId) -> list[bytes]:
