@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +80,29 @@ def test_what_no_extra_brings_is_not_called_one() -> None:
         raise ModuleNotFoundError(name="kilo.gone")
     assert type(told.value) is ModuleNotFoundError
     assert (extra_of("opentelemetry.sdk.trace"), extra_of("opentelemetry.trace")) == ("otel", "consumer")
+
+
+def test_each_library_of_an_extra_is_known_to_come_with_it() -> None:
+    """Else the error would be a traceback, or name an extra that does not help."""
+    file = Path(__file__).parents[2] / "runtime" / "pyproject.toml"
+    project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+    plain = {"kilo", *map(name_of, project["dependencies"])}
+    extras: dict[str, set[str]] = {}
+    for extra, wanted in project["optional-dependencies"].items():
+        for each in wanted:
+            extras.setdefault(name_of(each), set()).add(extra)
+    wrong = {
+        module: extra_of(module)
+        for module, owners in packages_distributions().items()
+        for owner in owners
+        if (bringing := extras.get(name_of(owner)))
+        and name_of(owner) not in plain
+        and not module.startswith("_")
+        # A namespace that several extras share is told apart further down (opentelemetry.sdk).
+        if len(owners) == 1 and extra_of(module) not in bringing
+    }
+    assert wrong == {}
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-").replace(".", "-")
