@@ -9,8 +9,6 @@ from typing import Annotated, Any
 
 import psycopg
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from kilo.environment import database_url
 from kilo.errors import CheckFailed, Unreachable
@@ -31,7 +29,8 @@ SELECT received_at, 'consumer ' || consumer, 'handled',
                        ELSE 'by ' || publisher || ', ' || duplicates || ' duplicates suppressed' END, NULL
 FROM inbox WHERE fingerprint = %(f)s
 UNION ALL
-SELECT first_at, 'consumer ' || consumer, 'set aside', error, traceparent
+SELECT first_at, 'consumer ' || consumer, CASE error WHEN '' THEN 'held behind' ELSE 'failed' END, error,
+       traceparent
 FROM dead_letters WHERE fingerprint = %(f)s
 UNION ALL
 SELECT last_at, 'dead letter ' || id, state, attempts || ' attempts, ' || replays || ' replays', traceparent
@@ -64,7 +63,7 @@ def trace(
     fingerprint: Annotated[str, typer.Argument(help="TENANT/KEY, as ingest answered it.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Follow one event through every part: when it was stored, published, handled, set aside, replayed.
+    """Follow one event through every part: when it was stored, published, handled, parked, replayed.
 
     Reads the database of DATABASE_URL.
 
@@ -82,13 +81,10 @@ def trace(
     if as_json:
         typer.echo(json.dumps([asdict(step) for step in steps], default=str, indent=2))
         return
-    table = Table("at", "after", "where", "what", "details", title=fingerprint)
+    # Lines, and no table: at 80 columns it would cut where and what.
+    typer.echo(f"{fingerprint}, first seen {steps[0].at.isoformat(timespec='milliseconds')}")
     for step in steps:
         after = (step.at - steps[0].at).total_seconds()
-        table.add_row(
-            step.at.isoformat(timespec="milliseconds"), f"{after:.3f} s", step.where, step.what, step.details
-        )
-    console = Console()
-    console.print(table)
+        typer.echo(f"{f'+{after:.3f} s':>12}  {step.where}: {step.what}, {step.details}".rstrip(", "))
     known = next((step.traceparent for step in steps if step.traceparent), None)
-    console.print(f"traceparent {known or 'none'}", highlight=False)
+    typer.echo(f"traceparent {known or 'none'}")
