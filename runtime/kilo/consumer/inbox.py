@@ -84,8 +84,25 @@ async def position(connection: AsyncConnection[Any], consumer: str, source: str)
 
 
 async def move(connection: AsyncConnection[Any], consumer: str, source: str, to: Received) -> None:
-    """Remember that ``consumer`` has read everything up to ``to``."""
+    """Remember that ``consumer`` has read everything up to ``to``.
+
+    From then on the transaction can't be committed until :func:`allow_commit`.
+    """
     await connection.execute(_MOVE, (consumer, source, to.position, to.stored_at), prepare=True)
+
+
+async def forbid_commit(connection: AsyncConnection[Any], consumer: str, source: str) -> None:
+    """As :func:`move` does, where there is nothing to move to."""
+    await connection.execute(
+        "UPDATE consumer_positions SET position = position WHERE consumer = %s AND source = %s",
+        (consumer, source),
+        prepare=True,
+    )
+
+
+async def allow_commit(connection: AsyncConnection[Any]) -> None:
+    """Let the transaction be committed: every handler of it has returned."""
+    await connection.execute("SELECT set_config('kilo.consumer_commits', 'on', true)", prepare=True)
 
 
 async def blocked_keys(

@@ -129,10 +129,17 @@ class Session:
                     await self._connection.execute("SELECT")
 
     @asynccontextmanager
+    async def _fenced(self) -> AsyncGenerator[None]:
+        """A transaction fenced by the lease, which only the consumer commits once it has moved on."""
+        async with self._lease.fenced(self._connection):
+            yield
+            await inbox.allow_commit(self._connection)
+
+    @asynccontextmanager
     async def _transaction(self, events: Sequence[Envelope] = ()) -> AsyncGenerator[None]:
         """A transaction fenced by the lease, in which ``events`` are handled."""
         self.current = events
-        async with self._lease.fenced(self._connection):
+        async with self._fenced():
             yield
         self._runner.clear(events)
         self.current = ()
@@ -149,10 +156,10 @@ class Session:
         if not any(map(self._runner.is_suspect, envelopes)):
             try:
                 async with self._transaction(envelopes):
+                    await self._move(batch[-1])
                     for one, error in unreadable:
                         await self._park_unreadable(one, error)
                     await self._attempt(envelopes)
-                    await self._move(batch[-1])
             except Failure as failure:
                 known = failure if failure.sure else None
             else:
@@ -288,10 +295,10 @@ class Session:
         for one in envelopes:
             try:
                 async with self._transaction([one]):
-                    await self._attempt([one], known or self._lost(one))
                     await self._move(received[one.position])
+                    await self._attempt([one], known or self._lost(one))
             except Failure as failure:
-                async with self._lease.fenced(self._connection):
+                async with self._fenced():
                     await self._fail(failure)
                     await self._move(received[one.position])
                 self._runner.clear([one])
@@ -369,13 +376,14 @@ class Session:
                     lost = self._lost(one)
                     if lost is not None:
                         raise lost
+                    await inbox.forbid_commit(self._connection, self._consumer.name, self._stream)
                     fresh = await inbox.claim(self._connection, self._consumer.name, [one])
                     if fresh:
                         await self._call(one)
                     await self._retries.done(letter)
             except Failure as failure:
                 _, policy = self._consumer.handler_for(one.kind)
-                async with self._lease.fenced(self._connection):
+                async with self._fenced():
                     again = await self._retries.failed(letter, failure, policy)
                 self._runner.clear([one])
                 self.current = ()

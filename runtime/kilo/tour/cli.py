@@ -173,5 +173,8 @@ def _print_counts(console: Console, counts: Mapping[str, TenantCount], answers: 
 
 def _print_places(console: Console, outputs: StackOutputs) -> None:
     console.print(f"outputs     {os.environ.get('KILO_OUTPUTS', '')}", highlight=False)
-    console.print(f"metrics     {outputs.monitoring.prometheus_url}", highlight=False)
+    # Debian's Prometheus comes without its pages: these are of its API, which every build serves.
+    prometheus = outputs.monitoring.prometheus_url
+    console.print(f"metrics     {prometheus}/api/v1/query?query=up", highlight=False)
+    console.print(f"alerts      {prometheus}/api/v1/alerts", highlight=False)
     console.print("logs        kilo logs NAME, names in `kilo status`", highlight=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kilo.errors import BadInput, Unreachable
+from kilo.errors import BadInput
 from kilo.outbox import strict_json
 
 REQUIRED = ("tenant", "aggregate", "aggregate_id", "kind", "payload")
@@ -78,14 +78,14 @@ def read_events(path: Path) -> list[Event]:
     as they were written, numbers to their last digit.
 
     Raises:
-        Unreachable: the file can't be read.
-        BadInput: a line is not such an object; the message names the line and the field.
+        BadInput: the file can't be read, or a line is not such an object; the message names line and field.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        # Editors of Windows write a byte order mark, which is no JSON.
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        msg = f"{path}: can't be read ({error.strerror})"
-        raise Unreachable(msg) from error
+        msg = f"--events {path}: can't be read ({error.strerror}); name a file of newline-delimited JSON"
+        raise BadInput(msg) from error
     except UnicodeDecodeError as error:
         msg = f"{path}: not UTF-8 at byte {error.start}"
         raise BadInput(msg) from error

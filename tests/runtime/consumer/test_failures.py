@@ -53,6 +53,8 @@ async def _fail(how: str, connection: AsyncConnection[Any]) -> None:
                 await connection.execute("SELECT 1 / 0")
         case "rolls back":
             await connection.execute("ROLLBACK")
+        case "commits":
+            await connection.execute("COMMIT")
         case "closes the connection":
             await connection.close()
         case _:
@@ -71,6 +73,7 @@ async def _fail(how: str, connection: AsyncConnection[Any]) -> None:
         ("exits", "SystemExit"),
         ("swallows a refused statement", "TransactionEnded"),
         ("rolls back", "TransactionEnded"),
+        ("commits", "InvalidTransactionTermination (SQLSTATE 2D000)"),
         ("closes the connection", "ConnectionLost"),
         ("ends its own session", "ConnectionLost"),
     ],
