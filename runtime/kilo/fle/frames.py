@@ -7,10 +7,11 @@ frames are the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import wraps
 from traceback import clear_frames
-from typing import ParamSpec, TypeVar
+from types import CoroutineType
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,7 +46,9 @@ def clears_frames(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def clears_frames_async(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def clears_frames_async(
+    function: Callable[P, CoroutineType[Any, Any, T]],
+) -> Callable[P, CoroutineType[Any, Any, T]]:
     """As :func:`clears_frames`, for a coroutine function."""
 
     @wraps(function)
