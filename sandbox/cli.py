@@ -186,6 +186,8 @@ def logs(
             typer.echo(f"==> {part} <==")
         if text := tail(path, lines):
             typer.echo(text)
+        elif lines:
+            typer.echo("empty so far", err=True)
     if wait:
         for line in follow(list(files.values())):
             typer.echo(line, nl=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.cli import logs
 from sandbox.parts import PartStatus, log_files
 
 
@@ -39,3 +40,14 @@ def test_a_pods_log_is_found_with_and_without_its_namespace(
 )
 def test_a_failed_jobs_pod_is_not_waited_for(state: str, settled: bool) -> None:
     assert PartStatus("kilo/one", state, None, 0, "").settled is settled
+
+
+def test_an_empty_log_is_said_to_be_empty(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sandbox.cli.find_project", lambda: project)
+    logs("prometheus")
+    assert capsys.readouterr() == ("", "empty so far\n")
+    next(project.rglob("prometheus.0.log")).write_text("one\ntwo\n")
+    logs("prometheus", lines=1)
+    assert capsys.readouterr() == ("two\n", "")

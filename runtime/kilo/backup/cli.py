@@ -40,8 +40,10 @@ from kilo.backup.signatures import Verifier
 from kilo.backup.stores import Store, open_replica, open_stores
 from kilo.backup.verify import Verification
 from kilo.contract import StackOutputs, load_outputs
+from kilo.environment import bind_address
 from kilo.errors import BadInput, CheckFailed, KiloError, Unreachable
 from kilo.health import HealthServer
+from kilo.service import log_start
 
 app = typer.Typer(help="Take backups into both stores and drill the restore.", no_args_is_help=True)
 
@@ -299,6 +301,14 @@ def exporter(
     """Export metrics of what both stores have, until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     outputs, stores = _open()
+    log_start(
+        "backup-exporter",
+        {
+            "listens on": f"{bind_address()}:{port}",
+            **{name: f"{store.provider}://{store.bucket}" for name, store in outputs.backups.buckets.items()},
+        },
+        {"seconds between looks": every},
+    )
     registry = CollectorRegistry()
     exporting = Exporter(stores, Verifier(outputs.backups), registry)
     stopping = threading.Event()

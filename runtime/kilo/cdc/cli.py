@@ -19,9 +19,9 @@ from kilo.cdc.properties import (
 )
 from kilo.cdc.watch import STALLED_SECONDS, ConnectorWatch
 from kilo.contract import load_outputs
-from kilo.environment import database_url
+from kilo.environment import bind_address, database_url
 from kilo.health import Health
-from kilo.service import health_routes, serve_until_stopped, start_logging, stopping_event
+from kilo.service import health_routes, log_start, serve_until_stopped, start_logging, stopping_event
 
 app = typer.Typer(no_args_is_help=True, help="Change capture: its configuration, and whether it moves.")
 
@@ -48,6 +48,11 @@ def watch(
     """
     url, slot = database_url(), load_outputs().outbox.replication_slot
     start_logging()
+    log_start(
+        "cdc-watch",
+        {"listens on": f"{bind_address()}:{port}", "database": url, "connector": connector},
+        {"slot": slot, "seconds without progress": stalled_seconds},
+    )
     asyncio.run(_watch(url, slot, connector, port, stalled_seconds))
 
 

@@ -13,7 +13,7 @@ from kilo.consumer.consumer import Place
 from kilo.consumer.projection import make_consumer
 from kilo.consumer.upkeep import InboxUpkeep
 from kilo.contract import StackOutputs, load_outputs
-from kilo.environment import database_url
+from kilo.environment import bind_address, database_url
 from kilo.fle import AsyncFieldCipher
 from kilo.fle.upkeep import EncryptionUpkeep
 from kilo.health import Health
@@ -21,6 +21,7 @@ from kilo.observe.tracing import export_spans
 from kilo.sensitive import TABLE
 from kilo.service import (
     health_routes,
+    log_start,
     serve_until_stopped,
     spare_garbage_collection,
     start_logging,
@@ -48,6 +49,11 @@ def run(
     """
     url, outputs = database_url(), load_outputs()
     start_logging()
+    log_start(
+        "consumer",
+        {"listens on": f"{bind_address()}:{port}", "database": url, "bus": outputs.bus.url},
+        {"stream": outputs.bus.stream, "tenants": len(outputs.tenants)},
+    )
     export_spans("kilo-consumer")
     spare_garbage_collection()
     asyncio.run(_run(url, outputs, port))

@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from kilo.contract import StackOutputs, load_outputs
-from kilo.environment import database_url
+from kilo.environment import bind_address, database_url
 from kilo.fle import AsyncFieldCipher
 from kilo.health import Health
 from kilo.ingest.app import make_app
@@ -18,6 +18,7 @@ from kilo.ingest.store import EventStore
 from kilo.observe.tracing import export_spans
 from kilo.sensitive import TABLE
 from kilo.service import (
+    log_start,
     run_to_end,
     serve_until_stopped,
     spare_garbage_collection,
@@ -50,6 +51,11 @@ def serve(
     """
     url, outputs = database_url(), load_outputs()
     start_logging()
+    log_start(
+        "ingest",
+        {"listens on": f"{bind_address()}:{port}", "database": url},
+        {"tenants": len(outputs.tenants), "payload bytes": outputs.outbox.payload_limit_bytes},
+    )
     export_spans("kilo-ingest")
     run_to_end(_serve(url, outputs, port))
 

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 
 from kilo.bus import connect
 from kilo.contract import StackOutputs, load_outputs
-from kilo.environment import database_url
+from kilo.environment import bind_address, database_url
 from kilo.errors import Unreachable
 from kilo.health import Health
 from kilo.observe.tracing import export_spans
@@ -28,6 +28,7 @@ from kilo.outbox.upkeep import OutboxState, Upkeep, compact, outbox_state
 from kilo.outbox.worker import BATCH, Worker
 from kilo.service import (
     health_routes,
+    log_start,
     serve_until_stopped,
     spare_garbage_collection,
     start_logging,
@@ -58,6 +59,11 @@ def worker(
     """
     url, outputs = database_url(), load_outputs()
     start_logging()
+    log_start(
+        "outbox-worker",
+        {"listens on": f"{bind_address()}:{port}", "database": url, "bus": outputs.bus.url},
+        {"rows a batch": batch, "payload bytes": outputs.outbox.payload_limit_bytes},
+    )
     export_spans("kilo-outbox-worker")
     spare_garbage_collection()
     asyncio.run(_work(url, outputs, port, batch))
@@ -94,6 +100,11 @@ def reconcile(
     """
     url, outputs = database_url(), load_outputs()
     start_logging()
+    log_start(
+        "outbox-reconciler",
+        {"listens on": f"{bind_address()}:{port}", "database": url, "bus": outputs.bus.url},
+        {"seconds behind": lag_seconds},
+    )
     asyncio.run(_reconcile(url, outputs, port, lag_seconds))
 
 

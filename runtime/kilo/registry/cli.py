@@ -178,13 +178,25 @@ def mirror(
     from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
     from kilo.contract import load_outputs  # noqa: PLC0415
+    from kilo.environment import bind_address  # noqa: PLC0415
     from kilo.health import HealthServer  # noqa: PLC0415
     from kilo.registry.mirror import Mirror, MirrorMetrics  # noqa: PLC0415
     from kilo.registry.signers import Signers  # noqa: PLC0415
     from kilo.registry.watch import Watch  # noqa: PLC0415
+    from kilo.service import log_start  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     outputs = load_outputs().registries
+    log_start(
+        "mirror",
+        {
+            "listens on": f"{bind_address()}:{port}",
+            "primary": outputs.primary.url,
+            "secondary": outputs.secondary.url,
+            "queue": outputs.push_queue_url,
+        },
+        {"pushes at once": jobs, "seconds between comparisons": compare_every},
+    )
     metrics_registry = CollectorRegistry()
     instruments = MirrorMetrics(metrics_registry, outputs.repositories)
     policy = _policy(Signers.of_outputs(outputs.signers))
