@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,22 +17,27 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from kilo.contract import StackOutputs, load_outputs
 from kilo.errors import CheckFailed, Unreachable
 from kilo.tour.artifacts import Artifacts, show_artifacts
 from kilo.tour.artifacts import as_table as artifacts_table
 from kilo.tour.count import TenantCount, count, wait_delivered
-from kilo.tour.events import Event, make_events, read_events
+from kilo.tour.events import KEY, Event, make_events, read_events
 from kilo.tour.report import as_json, as_table, total
 from kilo.tour.sender import Answer, send_all
 
 _EVENTS_EACH = 100
 _LOG_WIDTH = 120
+_FINGERPRINTS_SHOWN = 3
 
 
 def tour(
@@ -42,7 +48,8 @@ def tour(
         int, typer.Option("--count", min=1, max=100_000, help="How many events to make up a tenant.")
     ] = _EVENTS_EACH,
     timeout_seconds: Annotated[
-        float, typer.Option("--timeout", min=1, help="Seconds until what has not arrived counts as lost.")
+        float,
+        typer.Option("--timeout", min=1, help="Seconds without progress until what has not arrived is lost."),
     ] = 120.0,
     events_only: Annotated[
         bool, typer.Option("--events-only", help="Push no image and take no backup.")
@@ -81,7 +88,11 @@ def tour(
     if not (events or tenants):
         msg = f"no tenant of {outputs.stage} takes requests: every entry has accepting: false"
         raise CheckFailed(msg)
-    sent = read_events(events) if events else make_events(tenants, count_each * len(tenants))
+    sent = (
+        read_events(events, outputs.outbox.payload_limit_bytes)
+        if events
+        else make_events(tenants, count_each * len(tenants))
+    )
     answers = _send_and_wait(outputs, database, sent, timeout_seconds)
     fields = {name: tenant.encrypted_fields for name, tenant in outputs.tenants.items()}
     counts = count(database, answers, fields)
@@ -97,6 +108,7 @@ def tour(
             console.print(artifacts_table(artifacts))
             console.print()
         _print_places(console, outputs)
+        _print_fingerprints(answers)
     whole = total(counts)
     found = ((whole.lost, "lost"), (whole.altered, "altered"), (whole.refused, "refused"))
     failures = [f"{number} {what}" for number, what in found if number]
@@ -124,16 +136,61 @@ def _mirror_and_back_up(outputs: StackOutputs, database: str, timeout_seconds: f
 def _send_and_wait(
     outputs: StackOutputs, database: str, events: Sequence[Event], timeout_seconds: float
 ) -> list[Answer]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    answered: list[Answer] = []
+    try:
+        return _send_and_wait_shown(outputs, database, events, timeout_seconds, answered)
+    except KeyboardInterrupt:
+        taken = sum(answer.acknowledged for answer in answered)
+        refused = len(answered) - taken
+        typer.echo(
+            f"interrupted: of {len(events)} events {taken} are acknowledged and will be delivered, {refused} "
+            f"were refused, {len(events) - len(answered)} have no answer; those may be stored or not, and "
+            f"are stored once if they are sent again with the same {KEY}",
+            err=True,
+        )
+        raise
+
+
+class _Rate(ProgressColumn):
+    """Events a second, lately."""
+
+    def render(self, task: Task) -> Text:
+        """The rate, or nothing before there is one."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
+def _send_and_wait_shown(
+    outputs: StackOutputs,
+    database: str,
+    events: Sequence[Event],
+    timeout_seconds: float,
+    answered: list[Answer],
+) -> list[Answer]:
+    """The answers in the events' order; ``answered`` is filled as they come."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         sending = progress.add_task("sending", total=len(events))
+
+        def note(answer: Answer) -> None:
+            answered.append(answer)
+            progress.advance(sending)
+
         answers = asyncio.run(
             send_all(
                 outputs.gateway.url,
                 outputs.gateway.tenant_header,
                 events,
                 timeout_seconds=timeout_seconds,
-                answered=lambda _: progress.advance(sending),
+                answered=note,
             )
         )
         acknowledged = sum(answer.acknowledged for answer in answers)
@@ -151,6 +208,24 @@ def _refusals(answers: Sequence[Answer]) -> list[str]:
     return [f"{answer.event.place}: {answer.refusal}" for answer in answers if answer.refusal]
 
 
+def _fingerprints(answers: Sequence[Answer]) -> dict[str, list[str]]:
+    """The acknowledged events' by tenant; lines of a file that share a key are one event."""
+    found: dict[str, dict[str, None]] = {}
+    for answer in answers:
+        if answer.fingerprint:
+            found.setdefault(answer.event.tenant, {})[answer.fingerprint] = None
+    return {tenant: list(each) for tenant, each in sorted(found.items())}
+
+
+def _print_fingerprints(answers: Sequence[Answer]) -> None:
+    """A few for each tenant, as commands, each on a line of its own however long: they are copied whole."""
+    for tenant, fingerprints in _fingerprints(answers).items():
+        typer.echo(f"\n{tenant}: {len(fingerprints):,} events; --json lists them all")
+        for fingerprint in fingerprints[:_FINGERPRINTS_SHOWN]:
+            typer.echo(f"  kilo trace {shlex.quote(fingerprint)} --tenant {shlex.quote(tenant)}")
+        typer.echo(f"  kilo events find --tenant {shlex.quote(tenant)}")
+
+
 def _print_json(
     counts: Mapping[str, TenantCount], answers: Sequence[Answer], artifacts: Artifacts | None
 ) -> None:
@@ -158,6 +233,7 @@ def _print_json(
         "tenants": {tenant: as_json(line) for tenant, line in sorted(counts.items())},
         "total": as_json(total(counts)),
         "refusals": _refusals(answers),
+        "fingerprints": _fingerprints(answers),
     }
     if artifacts:
         document["artifacts"] = artifacts.document()

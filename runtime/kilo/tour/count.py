@@ -70,13 +70,13 @@ class TenantCount:
 def wait_delivered(
     url: str, answers: Sequence[Answer], *, timeout_seconds: float, progress: Callable[[int], None]
 ) -> None:
-    """Wait until a consumer has every acknowledged event, or the time is up.
+    """Wait until a consumer has every acknowledged event, or none has arrived for ``timeout_seconds``.
 
     The database may go away meanwhile; ``progress`` is called with how many have arrived.
     """
     # Lines of a file may share a key, and are one event then.
     fingerprints = list({answer.fingerprint for answer in answers if answer.fingerprint})
-    deadline = time.monotonic() + timeout_seconds
+    deadline, most = time.monotonic() + timeout_seconds, 0
     while time.monotonic() < deadline:
         try:
             with psycopg.connect(url, connect_timeout=5, autocommit=True) as connection:
@@ -86,6 +86,8 @@ def wait_delivered(
             row = None
         arrived = int(row[0]) if row else 0
         progress(arrived)
+        if arrived > most:
+            deadline, most = time.monotonic() + timeout_seconds, arrived
         if arrived == len(fingerprints):
             return
         time.sleep(_POLL_SECONDS)

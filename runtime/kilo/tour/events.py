@@ -71,14 +71,19 @@ def _event(tenant: str, index: int, run: str) -> Event:
     return Event(tenant, f"{run}-{index}", json.dumps(body, ensure_ascii=False), f"event {index + 1}")
 
 
-def read_events(path: Path) -> list[Event]:
+def read_events(path: Path, payload_limit_bytes: int) -> list[Event]:
     """Events of a file of newline-delimited JSON, one object a line with at least :data:`REQUIRED`.
 
     An ``idempotency_key`` in the object is used; a line without one gets one of its own. Values go out
     as they were written, numbers to their last digit.
 
+    Args:
+        path: of the file.
+        payload_limit_bytes: what the stage takes of a payload, as JSON in UTF-8.
+
     Raises:
-        BadInput: the file can't be read, or a line is not such an object; the message names line and field.
+        BadInput: the file can't be read, or a line is not such an object or has too large a payload; the
+            message names line and field.
     """
     try:
         # Editors of Windows write a byte order mark, which is no JSON.
@@ -89,14 +94,14 @@ def read_events(path: Path) -> list[Event]:
     except UnicodeDecodeError as error:
         msg = f"{path}: not UTF-8 at byte {error.start}"
         raise BadInput(msg) from error
-    events = list(_parse(path, text))
+    events = list(_parse(path, text, payload_limit_bytes))
     if not events:
         msg = f"{path}: no events; give one JSON object a line with {', '.join(REQUIRED)}"
         raise BadInput(msg)
     return events
 
 
-def _parse(path: Path, text: str) -> Iterator[Event]:
+def _parse(path: Path, text: str, payload_limit_bytes: int) -> Iterator[Event]:
     run = uuid.uuid4().hex[:12]
     # Only a newline ends a line: U+2028 and its like may stand in a JSON string as they are.
     for number, line in enumerate(text.split("\n"), start=1):
@@ -104,6 +109,10 @@ def _parse(path: Path, text: str) -> Iterator[Event]:
             continue
         place = f"{path}:{number}"
         value = _object(line, place)
+        size = len(strict_json.write(value["payload"]).encode())
+        if size > payload_limit_bytes:
+            msg = f"{place}: payload: {size:,} bytes of JSON; the stage takes at most {payload_limit_bytes:,}"
+            raise BadInput(msg)
         body = strict_json.write({name: value[name] for name in REQUIRED if name != "tenant"})
         yield Event(value["tenant"], value.get(KEY) or f"{run}-{number}", body, place)
 

@@ -37,6 +37,23 @@ class Answer:
         return self.fingerprint is not None
 
 
+class _Patience:
+    """How long is waited on: renewed by every answer, so that many events may take as long as they need."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+        self.renew()
+
+    def renew(self) -> None:
+        """An event was answered."""
+        self._deadline = time.monotonic() + self._timeout_seconds
+
+    @property
+    def left_seconds(self) -> float:
+        """Until everything without an answer is given up; not below 0."""
+        return max(0.0, self._deadline - time.monotonic())
+
+
 async def send_all(
     url: str,
     tenant_header: str,
@@ -53,10 +70,10 @@ async def send_all(
         url: of the gateway.
         tenant_header: names the tenant of a request.
         events: to send.
-        timeout_seconds: after which what has no answer is given up.
+        timeout_seconds: after which, without an answer to any event, what has none is given up.
         answered: called with each answer as it comes.
     """
-    deadline = time.monotonic() + timeout_seconds
+    patience = _Patience(timeout_seconds)
     lanes: dict[object, list[int]] = {}
     for index, event in enumerate(events):
         lanes.setdefault(_lane(event), []).append(index)
@@ -67,7 +84,7 @@ async def send_all(
 
         async def run(lane: list[int]) -> None:
             for index in lane:
-                answers[index] = await _send(client, slots, tenant_header, events[index], deadline)
+                answers[index] = await _send(client, slots, tenant_header, events[index], patience)
                 answered(answers[index])
 
         await asyncio.gather(*(run(lane) for lane in lanes.values()))
@@ -80,7 +97,7 @@ def _lane(event: Event) -> object:
 
 
 async def _send(
-    client: httpx.AsyncClient, slots: asyncio.Semaphore, tenant_header: str, event: Event, deadline: float
+    client: httpx.AsyncClient, slots: asyncio.Semaphore, tenant_header: str, event: Event, patience: _Patience
 ) -> Answer:
     headers = {
         tenant_header: event.tenant,
@@ -89,7 +106,7 @@ async def _send(
     }
     pause = _FIRST_PAUSE_SECONDS
     problem = "no answer"
-    while time.monotonic() < deadline:
+    while patience.left_seconds > 0:
         wait = pause * (0.5 + random.random())  # noqa: S311  spreads clients, hides nothing
         try:
             # Not held while it pauses: events that are refused again and again must not stop all others.
@@ -99,13 +116,15 @@ async def _send(
             problem = f"no answer ({type(error).__name__})"
         else:
             if response.is_success:
+                patience.renew()
                 return Answer(event, fingerprint=str(response.json()["fingerprint"]))
             problem = _problem(response)
             if response.status_code == _TOO_MANY_REQUESTS:
                 wait = max(wait, float(response.headers.get("retry-after", 0)))
             elif response.is_client_error:
+                patience.renew()
                 return Answer(event, refusal=problem)
-        await asyncio.sleep(min(wait, max(0.0, deadline - time.monotonic())))
+        await asyncio.sleep(min(wait, patience.left_seconds))
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
     return Answer(event, refusal=problem)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import psycopg
 import pytest
 
@@ -64,6 +66,28 @@ def test_a_value_lies_encrypted_when_every_copy_of_it_does(
         {"email": plain} if plain else {},
     )
     assert (line.altered, line.acknowledged, line.lost) == (altered, 1, 1)
+
+
+def test_arrivals_may_take_longer_than_the_timeout_while_they_go_on(database_url: str) -> None:
+    answers = [
+        Answer(Event("acme", f"k-{n}", '{"payload": {}}', f"event {n}"), fingerprint=f"acme/k-{n}")
+        for n in range(6)
+    ]
+    arrived: list[int] = []
+
+    def one_more(number: int) -> None:
+        arrived.append(number)
+        if number < len(answers):
+            time.sleep(0.5)
+            with psycopg.connect(database_url) as connection:
+                connection.execute(
+                    "INSERT INTO inbox (consumer, fingerprint, created_at, tenant, publisher)"
+                    " VALUES ('projection', %s, now(), 'acme', 'worker')",
+                    (f"acme/k-{number}",),
+                )
+
+    wait_delivered(database_url, answers, timeout_seconds=2, progress=one_more)
+    assert arrived == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_events_that_share_a_key_are_waited_for_once(database_url: str) -> None:

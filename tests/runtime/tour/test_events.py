@@ -11,6 +11,7 @@ import pytest
 from kilo.errors import BadInput
 from kilo.tour.events import make_events, read_events
 
+LIMIT = 262_144
 GOOD = {
     "tenant": "acme",
     "aggregate": "order",
@@ -44,9 +45,20 @@ def test_a_file_keeps_numbers_keys_and_text_as_written(tmp_path: Path) -> None:
         '{"n": 12345678901234567890123, "f": 0.12345678901234567890123, "large": 1E+300, "s": "a\u2028b"}'
     )
     line = json.dumps({**GOOD, "payload": "PAYLOAD", "idempotency_key": "k-1"}).replace('"PAYLOAD"', payload)
-    (event,) = read_events(file_of(tmp_path, "", line))
+    (event,) = read_events(file_of(tmp_path, "", line), LIMIT)
     assert payload in event.body
     assert event.idempotency_key == "k-1"
+
+
+def test_a_payload_over_the_stages_limit_is_named_before_anything_is_sent(tmp_path: Path) -> None:
+    fits = json.dumps({**GOOD, "payload": {"a": "ä" * 46}}, ensure_ascii=False)
+    file = file_of(tmp_path, fits, json.dumps({**GOOD, "payload": {"a": "ä" * 47}}))
+    size = len('{"a": ""}') + 2 * 46
+    with pytest.raises(
+        BadInput, match=rf":2: payload: {size + 2} bytes of JSON; the stage takes at most {size}"
+    ):
+        read_events(file, size)
+    assert len(read_events(file, size + 2)) == 2
 
 
 @pytest.mark.parametrize(
@@ -65,15 +77,15 @@ def test_a_file_keeps_numbers_keys_and_text_as_written(tmp_path: Path) -> None:
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(BadInput) as caught:
-        read_events(file_of(tmp_path, json.dumps(GOOD), line))
+        read_events(file_of(tmp_path, json.dumps(GOOD), line), LIMIT)
     assert message in str(caught.value)
 
 
 def test_a_file_without_events_or_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no events"):
-        read_events(file_of(tmp_path, "", ""))
+        read_events(file_of(tmp_path, "", ""), LIMIT)
     with pytest.raises(BadInput, match="can't be read"):
-        read_events(tmp_path / "missing.ndjson")
+        read_events(tmp_path / "missing.ndjson", LIMIT)
     (tmp_path / "latin.ndjson").write_bytes(b'{"tenant": "\xfc"}')
     with pytest.raises(BadInput, match="not UTF-8 at byte 12"):
-        read_events(tmp_path / "latin.ndjson")
+        read_events(tmp_path / "latin.ndjson", LIMIT)

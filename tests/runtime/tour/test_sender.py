@@ -24,6 +24,8 @@ tried: Counter[str] = Counter()
 async def take(request: Request) -> Response:
     key, tenant = request.headers["idempotency-key"], request.headers["x-tenant-id"]
     tried[key] += 1
+    if tenant == "slow":
+        await asyncio.sleep(0.4)
     if tenant == "broken":
         return JSONResponse({"title": "Service Unavailable", "detail": "no key"}, 503)
     if tenant == "wrong":
@@ -62,3 +64,10 @@ async def test_one_tenants_trouble_holds_up_no_other(url: str) -> None:
     answers = await send_all(url, "x-tenant-id", [*broken, *fine], timeout_seconds=3)
     assert all(answer.acknowledged for answer in answers[len(broken) :])
     assert {answer.refusal for answer in answers[: len(broken)]} == {"503 Service Unavailable: no key"}
+
+
+async def test_many_events_may_take_longer_than_the_timeout_while_answers_come(url: str) -> None:
+    body = json.dumps({"aggregate": "order", "aggregate_id": "1", "kind": "order.made", "payload": {}})
+    events = [Event("slow", f"slow-{number}", body, f"event {number}") for number in range(6)]
+    answers = await send_all(url, "x-tenant-id", events, timeout_seconds=2)
+    assert all(answer.acknowledged for answer in answers)
