@@ -128,11 +128,11 @@ def _broker(value: str) -> str:
 Broker = Annotated[str, AfterValidator(_broker)]
 
 
-class _Part(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class TenantKeyUser(_Part):
+class TenantKeyUser(_Model):
     """A role that uses tenants' KMS keys, such as the one that rotates data keys."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9]{0,31}$")] = Field(
@@ -145,7 +145,7 @@ class TenantKeyUser(_Part):
     )
 
 
-class Aws(_Part):
+class Aws(_Model):
     """The primary cloud. ``region`` comes from ``aws:region``, which the provider reads as well."""
 
     region: AwsRegion
@@ -159,7 +159,7 @@ class Aws(_Part):
     )
 
 
-class Gcp(_Part):
+class Gcp(_Model):
     """The secondary cloud. ``project`` and ``region`` come from ``gcp:project`` and ``gcp:region``."""
 
     project: Annotated[
@@ -171,7 +171,7 @@ class Gcp(_Part):
     workload_identity_provider: WorkloadIdentityPool
 
 
-class Images(_Part):
+class Images(_Model):
     """Container images, pinned. The platform's own is ``runtime``; the rest have tested defaults."""
 
     runtime: Image
@@ -180,21 +180,21 @@ class Images(_Part):
     debezium: Image = "quay.io/debezium/server:3.6.0.Final"
 
 
-class Database(_Part):
+class Database(_Model):
     """PostgreSQL, given by URL. The URL is a secret: only its name stands here."""
 
     url_secret_id: SecretId
     network: Network = Field(default="10.0.0.0/8", description="Where the database is, for network policies.")
 
 
-class Kafka(_Part):
+class Kafka(_Model):
     """A Kafka that is there already. It is reached without TLS and without credentials."""
 
     brokers: tuple[Broker, ...] = Field(min_length=1)
     network: Network = Field(default="10.0.0.0/8", description="Where it is, for network policies.")
 
 
-class Bus(_Part):
+class Bus(_Model):
     """NATS JetStream, deployed with the stage, or with ``kafka`` one that is there already."""
 
     kafka: Kafka | None = None
@@ -205,7 +205,7 @@ class Bus(_Part):
     retention_days: int = Field(default=7, ge=1, le=365)
 
 
-class Outbox(_Part):
+class Outbox(_Model):
     """The outbox: its workers, and which aggregates go by CDC instead of by them."""
 
     workers: int = Field(default=1, ge=1, le=16)
@@ -214,7 +214,7 @@ class Outbox(_Part):
     fingerprint_window_days: int = Field(default=7, ge=1, le=90)
 
 
-class Gateway(_Part):
+class Gateway(_Model):
     """Envoy, the entrance for HTTP traffic."""
 
     replicas: int = Field(default=1, ge=1, le=50)
@@ -230,7 +230,7 @@ class Gateway(_Part):
     """False switches adaptive concurrency off, without a restart."""
 
 
-class Service(_Part):
+class Service(_Model):
     """How many of a runtime service run."""
 
     replicas: int = Field(default=1, ge=1, le=50)
@@ -242,7 +242,7 @@ class Ingest(Service):
     next_image: Image | None = None
 
 
-class Registry(_Part):
+class Registry(_Model):
     """The mirrored registry."""
 
     repositories: tuple[RepositoryName, ...] = Field(min_length=1)
@@ -260,28 +260,28 @@ class Registry(_Part):
         return value
 
 
-class PrimaryStore(_Part):
+class PrimaryStore(_Model):
     """An S3 bucket with object lock."""
 
     bucket: BucketName
     lock_mode: Literal["governance", "compliance"] = "governance"
 
 
-class SecondaryStore(_Part):
+class SecondaryStore(_Model):
     """A Cloud Storage bucket with a retention policy. ``locked`` cannot be undone, ever."""
 
     bucket: BucketName
     locked: bool = False
 
 
-class Replica(_Part):
+class Replica(_Model):
     """Another region of AWS, to which the primary store and the backup key are copied."""
 
     region: AwsRegion
     bucket: BucketName
 
 
-class Backups(_Part):
+class Backups(_Model):
     """Database backups in two clouds."""
 
     primary: PrimaryStore
@@ -310,13 +310,13 @@ class Audit(PrimaryStore):
     destruction_schedule: CronSchedule = "40 3 * * *"
 
 
-class Alerts(_Part):
+class Alerts(_Model):
     """Where alerts go. The URL lies in a Secret of the stage's namespace, under the key ``url``."""
 
     webhook_secret: DnsLabel
 
 
-class Monitoring(_Part):
+class Monitoring(_Model):
     """Prometheus, which the cluster brings, and what is shown and alerted on."""
 
     prometheus_url: Url
@@ -324,7 +324,7 @@ class Monitoring(_Part):
     alerts: Alerts | None = None
 
 
-class Preview(_Part):
+class Preview(_Model):
     """A short-lived environment of one service's image."""
 
     name: DnsLabel
@@ -337,7 +337,7 @@ class Preview(_Part):
     ]
 
 
-class Tiers(_Part):
+class Tiers(_Model):
     """What each tier promises to its tenants."""
 
     gold: TierPolicy
@@ -356,7 +356,7 @@ StageName = Annotated[
 ]
 
 
-class Settings(_Part):
+class Settings(_Model):
     """Everything that a stage is configured with."""
 
     stage: StageName

@@ -25,11 +25,11 @@ AUDIT_PREFIX = "fle-audit/"
 """Where checkpoints of the audit log lie in the audit bucket."""
 
 
-class _Part(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class KeyReference(_Part):
+class KeyReference(_Model):
     """A KMS key by name; never its material."""
 
     provider: Literal["aws", "gcp"]
@@ -37,7 +37,7 @@ class KeyReference(_Part):
     alias: str
 
 
-class TenantOutputs(_Part):
+class TenantOutputs(_Model):
     """What a service may know of one tenant."""
 
     tier: TierName
@@ -48,7 +48,7 @@ class TenantOutputs(_Part):
     )
 
 
-class DatabaseOutputs(_Part):
+class DatabaseOutputs(_Model):
     """The PostgreSQL database; credentials come from the Secret of the reader's own role."""
 
     host: str
@@ -59,7 +59,7 @@ class DatabaseOutputs(_Part):
     )
 
 
-class BusOutputs(_Part):
+class BusOutputs(_Model):
     """Where the bus is, NATS JetStream or Kafka by its URL, and the streams that are declared on it."""
 
     url: str
@@ -69,7 +69,7 @@ class BusOutputs(_Part):
     duplicate_window_seconds: int
 
 
-class OutboxOutputs(_Part):
+class OutboxOutputs(_Model):
     """Which publisher carries which aggregates. Aggregates not listed go by the worker."""
 
     table: str
@@ -80,14 +80,14 @@ class OutboxOutputs(_Part):
     fingerprint_window_days: int
 
 
-class GatewayOutputs(_Part):
+class GatewayOutputs(_Model):
     """The entrance for HTTP traffic."""
 
     url: str
     tenant_header: str
 
 
-class RegistryOutputs(_Part):
+class RegistryOutputs(_Model):
     """One side of the mirrored registry."""
 
     provider: Literal["aws", "gcp"]
@@ -95,7 +95,7 @@ class RegistryOutputs(_Part):
     location: str
 
 
-class SignerIdentity(_Part):
+class SignerIdentity(_Model):
     """Who a keyless signature must be by, as the signing certificate has it."""
 
     subject: str = Field(
@@ -104,7 +104,7 @@ class SignerIdentity(_Part):
     issuer: str = Field(min_length=1, description="The OIDC issuer that vouches for the subject.")
 
 
-class SignersOutputs(_Part):
+class SignersOutputs(_Model):
     """Who must have signed an image before it is mirrored: any one of these. None: nothing is asked."""
 
     keys: tuple[str, ...] = Field(default=(), description="Public keys in PEM form.")
@@ -115,7 +115,7 @@ class SignersOutputs(_Part):
     )
 
 
-class RegistriesOutputs(_Part):
+class RegistriesOutputs(_Model):
     """Both sides of the mirrored registry and the queue of the primary's push events."""
 
     primary: RegistryOutputs
@@ -131,7 +131,7 @@ class RegistriesOutputs(_Part):
     )
 
 
-class BucketOutputs(_Part):
+class BucketOutputs(_Model):
     """An object-locked bucket."""
 
     provider: Literal["aws", "gcp"]
@@ -141,7 +141,7 @@ class BucketOutputs(_Part):
     retention_days: int
 
 
-class BackupOutputs(_Part):
+class BackupOutputs(_Model):
     """Both backup stores and the key under which backups are encrypted before they leave."""
 
     primary: BucketOutputs
@@ -166,14 +166,14 @@ class BackupOutputs(_Part):
         return {"primary": self.primary, "secondary": self.secondary}
 
 
-class RotationPrincipal(_Part):
+class RotationPrincipal(_Model):
     """Somebody who may request or approve key rotations, known by a public key."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9.-]{0,62}$")
     public_key: str = Field(description="Ed25519, base64 of the 32 bytes (RFC 8032).")
 
 
-class TokenColumn(_Part):
+class TokenColumn(_Model):
     """Where a field's index tokens lie, and how its blind index makes them."""
 
     column: str = Field(description="A text column beside the field's.")
@@ -181,7 +181,7 @@ class TokenColumn(_Part):
     bits: int = Field(default=256, ge=8, le=256, description="Length of a token.")
 
 
-class EncryptedTable(_Part):
+class EncryptedTable(_Model):
     """A table whose columns hold encrypted fields, as rotation and the coverage report walk it."""
 
     table: str = Field(description="The table's name in the database.")
@@ -210,7 +210,7 @@ class EncryptedTable(_Part):
         return self
 
 
-class FieldEncryptionOutputs(_Part):
+class FieldEncryptionOutputs(_Model):
     """Who rotates field encryption keys, what is rotated, and whether rotation is switched on."""
 
     rotation_enabled: bool = False
@@ -233,13 +233,13 @@ class FieldEncryptionOutputs(_Part):
     )
 
 
-class MonitoringOutputs(_Part):
+class MonitoringOutputs(_Model):
     """Where the platform's own metrics are."""
 
     prometheus_url: str
 
 
-class StackOutputs(_Part):
+class StackOutputs(_Model):
     """Everything that a stage tells the services that run on it."""
 
     contract_version: Literal[2] = CONTRACT_VERSION

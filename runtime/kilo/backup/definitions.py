@@ -67,11 +67,11 @@ SELECT DISTINCT s.spcname FROM pg_tablespace s JOIN pg_class c ON c.reltablespac
 WHERE s.spcname !~ '^pg_' ORDER BY 1"""
 
 
-class _Part(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Grant(_Part):
+class Grant(_Model):
     """A privilege on the database; ``role`` is empty for PUBLIC."""
 
     role: str
@@ -79,7 +79,7 @@ class Grant(_Part):
     grantable: bool
 
 
-class Setting(_Part):
+class Setting(_Model):
     """``ALTER DATABASE … SET``, or with a role ``ALTER ROLE … IN DATABASE … SET``."""
 
     role: str
@@ -87,7 +87,7 @@ class Setting(_Part):
     value: str
 
 
-class Database(_Part):
+class Database(_Model):
     """What pg_dump leaves to ``--create``: the database's own properties."""
 
     owner: str
@@ -97,7 +97,7 @@ class Database(_Part):
     settings: tuple[Setting, ...]
 
 
-class Sequence(_Part):
+class Sequence(_Model):
     """The value that a sequence gives next, before the dump and after it."""
 
     before: int
@@ -111,7 +111,7 @@ class Sequence(_Part):
         return backwards or low <= value <= high
 
 
-class Definitions(_Part):
+class Definitions(_Model):
     """All that is compared of a database but its rows, and what a restore makes roles from."""
 
     kinds: dict[str, dict[str, str]]

@@ -35,11 +35,11 @@ _KEY = re.compile(
 )
 
 
-class _Part(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class TableState(_Part):
+class TableState(_Model):
     """How many rows a table has, and their fingerprint.
 
     ``hashed`` says by which rules: "values" are those of :mod:`kilo.backup.fingerprints`, "record" and "text"
@@ -51,14 +51,14 @@ class TableState(_Part):
     hashed: Literal["record", "text", "values"]
 
 
-class DefinitionState(_Part):
+class DefinitionState(_Model):
     """How many objects of a kind there are, and the SHA-256 of what defines them, as canonical JSON."""
 
     objects: int
     sha256: str
 
 
-class Locale(_Part):
+class Locale(_Model):
     """A database's encoding and locale, as pg_database and pg_collation_actual_version have them.
 
     ``version`` is the collations' (of ICU or the C library); empty where they have none, as of C.
@@ -73,7 +73,7 @@ class Locale(_Part):
     version: str = ""
 
 
-class ObjectState(_Part):
+class ObjectState(_Model):
     """One encrypted object: what lies in the stores, and how much it decrypts to."""
 
     key: str
@@ -82,7 +82,7 @@ class ObjectState(_Part):
     plaintext_size: int
 
 
-class Encryption(_Part):
+class Encryption(_Model):
     """How the objects are encrypted, and the wrapped data key."""
 
     algorithm: str
@@ -94,7 +94,7 @@ class Encryption(_Part):
 _SINCE_3 = frozenset({"bootstrap_role", "locale", "fingerprint_seed", "definitions"})
 
 
-class Manifest(_Part):
+class Manifest(_Model):
     """A backup. Times are UTC. Format 2 has none of :data:`_SINCE_3`, nor an object of definitions."""
 
     format: Literal[2, 3] = 3

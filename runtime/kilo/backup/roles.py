@@ -43,11 +43,11 @@ _ORDINARY = frozenset({"inherit", "login"})
 """Attributes that whoever may create roles may give."""
 
 
-class _Part(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Membership(_Part):
+class Membership(_Model):
     """That a role belongs to ``role``; ``inherit`` and ``set`` since PostgreSQL 16."""
 
     role: str
@@ -56,7 +56,7 @@ class Membership(_Part):
     set: bool | None
 
 
-class Role(_Part):
+class Role(_Model):
     """A role without its password."""
 
     name: str
