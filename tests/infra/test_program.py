@@ -150,6 +150,7 @@ def test_no_workload_has_a_cloud_identity_it_does_not_need(stage: str) -> None:
     }
     assert with_identity == {
         "ingest",
+        "key-making",
         "consumer",
         "registry-mirror",
         "registry-sweep",
@@ -273,6 +274,7 @@ def test_each_process_gets_the_database_url_of_its_own_role_alone(stage: str) ->
         "consumer": {"database-consumer"},
         "backup": {"database-backup"},
         "key-destruction": {"database-destroyer"},
+        "key-making": {"database-keymaker"},
     }
 
 
@@ -376,6 +378,7 @@ def test_one_more_tenant_touches_what_is_the_tenants_alone() -> None:
         "namespace-outputs",
         "gateway-envoy",
         "ingest",
+        "key-making",
         "consumer",
         "monitoring-prometheusrule-kilo",
     }

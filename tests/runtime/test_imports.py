@@ -53,7 +53,7 @@ def test_writing_events_loads_none_of_the_libraries_that_take_long() -> None:
         ),
         (
             "import kilo.consumer",
-            {"boto3", "cryptography", "opentelemetry", "prometheus_client", "psycopg", "pydantic"},
+            {"boto3", "cryptography", "prometheus_client", "psycopg", "pydantic"},
         ),
     ],
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,  # pyright: ignore[reportPrivateImportUsage]
@@ -96,6 +96,10 @@ def apply_topics(url: str, topics: list[Topic]) -> list[tuple[str, str]]:
                 _check_partitions(topic.name, len(there.partitions))
                 _configure(admin, topic)
         except KafkaException as error:
+            # Listed a moment ago without it: another process, or a broker behind another, has made it.
+            if there is None and error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                done.append((topic.name, "up to date"))
+                continue
             msg = f"the bus refuses topic {topic.name}: {error.args[0].str()}"
             raise BadInput(msg) from error
         done.append((topic.name, "up to date" if there else "created"))

@@ -205,5 +205,9 @@ async def test_a_workload_can_not_take_another_ones_lease(connection: AsyncConne
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         await Lease(NAME, "worker").acquire(connection)
     await connection.execute("SET ROLE kilo_consumer")
-    assert not (await (await connection.execute("SELECT FROM leases")).fetchall())
+    for statement in ("DELETE FROM leases", "UPDATE leases SET expires_at = '-infinity'"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="another workload's"):
+            await connection.execute(statement)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="another workload's"):
+        await connection.execute("INSERT INTO leases VALUES ('outbox/x', 'consumer', 1, now())")
     assert await Lease(NAME, "consumer").acquire(connection)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from kilo.database import ROLES
+from kilo.database.roles import ROLES
 
 TABLES = (
     "outbox",
@@ -56,6 +56,8 @@ PERMITTED: dict[str, dict[str, str]] = {
         "events": "SELECT",
     },
     "kilo_cdc": {"outbox": "SELECT"},
+    # Rotation rewrites encrypted values where they lie, and looks for those that dead letters still need.
+    "kilo_rotator": {"events": "SELECT UPDATE(payload)", "dead_letters": "SELECT"},
     "kilo_backup": dict.fromkeys(TABLES, "SELECT"),
 }
 FUNCTIONS = {
@@ -76,8 +78,8 @@ def permits(connection: psycopg.Connection[Any], statement: str) -> bool:
             with connection.transaction():
                 connection.execute(statement.encode())
         except psycopg.errors.InsufficientPrivilege as error:
-            # A policy for rows is not a privilege on the table.
-            return "row-level security" in str(error)
+            # What rows it may be is not a privilege on the table.
+            return "another workload's" in str(error)
         except psycopg.Error:
             return True
     return True
