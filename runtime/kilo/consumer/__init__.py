@@ -24,8 +24,8 @@ from kilo.extras import requires
 with requires("consumer"):
     from kilo.consumer.consumer import Consumer, Place
     from kilo.consumer.event import Event
-    from kilo.consumer.policy import Park, Policy
+    from kilo.consumer.policy import Behind, Park, Policy
     from kilo.consumer.statements import Statements
     from kilo.consumer.sync import SyncConnection
 
-__all__ = ["Consumer", "Event", "Park", "Place", "Policy", "Statements", "SyncConnection"]
+__all__ = ["Behind", "Consumer", "Event", "Park", "Place", "Policy", "Statements", "SyncConnection"]

@@ -1,19 +1,27 @@
-"""``kilo consumer``: the sample consumer."""
+"""``kilo consumer``: the sample consumer, and the refill of any."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Annotated
 
+import psycopg
 import typer
+from rich.console import Console
+from rich.progress import Progress
 from starlette.applications import Starlette
 
 from kilo.bus import Bus, connect
 from kilo.consumer.consumer import Place
 from kilo.consumer.projection import make_consumer
+from kilo.consumer.refill import Refill, Refilled
 from kilo.consumer.upkeep import InboxUpkeep
 from kilo.contract import StackOutputs, load_outputs
+from kilo.database.lease import LeaseLost
+from kilo.database.session import connect as connect_database
 from kilo.environment import bind_address, database_url
+from kilo.errors import BadInput, CheckFailed, Unreachable
 from kilo.fle import AsyncFieldCipher
 from kilo.fle.upkeep import EncryptionUpkeep
 from kilo.health import Health
@@ -80,3 +88,59 @@ async def _run(url: str, outputs: StackOutputs, port: int) -> None:
             lambda: asyncio.ensure_future(EncryptionUpkeep(outputs, url).run(stopping)),
         ],
     )
+
+
+@app.command()
+def refill(
+    consumer: Annotated[str, typer.Option(help="The consumer's name.")],
+    dry_run: Annotated[bool, typer.Option(help="Say what would be done, and do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Give a consumer the events that the stream no longer had, from the outbox's rows that still exist.
+
+    Each has one effect, however often this is run. Reads the stage's outputs from KILO_OUTPUTS and the
+    database from DATABASE_URL, with the worker's role.
+
+    Example:  kilo consumer refill --consumer projection --dry-run
+    """
+    url, outputs = database_url(), load_outputs()
+    done = asyncio.run(_refill(url, outputs, consumer, dry_run=dry_run))
+    if as_json:
+        counts = {"gaps": done.gaps, "missing": done.missing, "found": done.found}
+        more = {"republished": done.republished, "no_longer_exist": done.no_longer_exist, "dry_run": dry_run}
+        typer.echo(json.dumps({"consumer": consumer, **counts, **more}))
+    elif not done.gaps:
+        typer.echo(f"consumer {consumer} has no gap to refill")
+    else:
+        what = "would republish" if dry_run else "republished"
+        count = done.found if dry_run else done.republished
+        typer.echo(
+            f"{done.missing} messages in {done.gaps} gaps: {done.found} rows found, {what} {count},"
+            f" {done.no_longer_exist} no longer exist"
+        )
+
+
+async def _refill(url: str, outputs: StackOutputs, consumer: str, *, dry_run: bool) -> Refilled:
+    bus = await connect(outputs.bus.url, "kilo-consumer-refill")
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as shown:
+            task = shown.add_task("refill", total=None)
+
+            def progress(more: int, missing: int) -> None:
+                shown.update(task, advance=more, total=missing)
+
+            async with await connect_database(url, "kilo-consumer-refill") as connection:
+                stream, prefix = outputs.bus.stream, outputs.bus.subject_prefix
+                work = Refill(connection, bus, stream, prefix, consumer, progress)
+                return await work.run(dry_run=dry_run)
+    except psycopg.errors.InsufficientPrivilege as error:
+        msg = f"DATABASE_URL: its role may not do this, the worker's may: {str(error).splitlines()[0]}"
+        raise BadInput(msg) from error
+    except psycopg.OperationalError as error:
+        msg = f"the database does not answer: {str(error).splitlines()[0]}"
+        raise Unreachable(msg) from error
+    except LeaseLost as error:
+        msg = f"{error}: another refill of consumer {consumer} goes on"
+        raise CheckFailed(msg) from error
+    finally:
+        await bus.close()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from kilo.bus import MOST_BYTES, Bus
 from kilo.consumer.handlers import Handlers
-from kilo.consumer.policy import Policy
+from kilo.consumer.policy import Behind, Policy
 from kilo.health import Health
 from kilo.sensitive import PayloadCipher
 
@@ -43,15 +43,23 @@ class Consumer(Handlers):
         policy: for kinds that have none of their own.
         batch: events a transaction, at most; what bounds how long a transaction is.
         batch_bytes: bytes a transaction, at most; what bounds memory. No less than the largest message.
+        behind: what it does when the stream no longer has messages that it has not read.
     """
 
     def __init__(
-        self, name: str, policy: Policy | None = None, batch: int = 500, batch_bytes: int = MOST_BYTES
+        self,
+        name: str,
+        policy: Policy | None = None,
+        batch: int = 500,
+        batch_bytes: int = MOST_BYTES,
+        *,
+        behind: Behind = Behind.GO_ON,
     ) -> None:
         super().__init__(name, policy or Policy())
         self.name = name
         self.batch = batch
         self.batch_bytes = batch_bytes
+        self.behind = behind
 
     async def run(self, place: Place, stopping: asyncio.Event, health: Health | None = None) -> None:
         """Consume until ``stopping`` is set.

@@ -73,14 +73,25 @@ async def claim(
     return fresh
 
 
-async def position(connection: AsyncConnection[Any], consumer: str, source: str) -> tuple[int, float | None]:
-    """How far ``consumer`` has read ``source``, 0 at first, and when the last message was stored there."""
+async def position(
+    connection: AsyncConnection[Any], consumer: str, source: str
+) -> tuple[int, float | None] | None:
+    """How far ``consumer`` has read ``source``, and when the last message was stored; none if it is new."""
     cursor = await connection.execute(
         "SELECT position, stored_at FROM consumer_positions WHERE consumer = %s AND source = %s",
         (consumer, source),
     )
     row = await cursor.fetchone()
-    return (int(row[0]), row[1]) if row else (0, None)
+    return (int(row[0]), row[1]) if row else None
+
+
+async def begin(connection: AsyncConnection[Any], consumer: str, source: str, after: int) -> None:
+    """Remember that ``consumer``, which is new, reads ``source`` after the position ``after``."""
+    await connection.execute(
+        "INSERT INTO consumer_positions (consumer, source, position) VALUES (%s, %s, %s)"
+        " ON CONFLICT (consumer, source) DO NOTHING",
+        (consumer, source, after),
+    )
 
 
 async def move(connection: AsyncConnection[Any], consumer: str, source: str, to: Received) -> None:

@@ -21,6 +21,8 @@ class ConsumerMetrics:
         self._duration = metrics.CONSUMER_HANDLER_DURATION.create(REGISTRY)
         self._parked = metrics.DEAD_LETTERS.create(REGISTRY)
         self._replayed = metrics.DEAD_LETTERS_REPLAYED.create(REGISTRY)
+        self._lost = metrics.CONSUMER_EVENTS_LOST.create(REGISTRY)
+        self.gap_events = metrics.CONSUMER_GAP_EVENTS.create(REGISTRY)
         self.pending = metrics.CONSUMER_EVENTS_PENDING.create(REGISTRY)
         self.held_aggregates = metrics.CONSUMER_PARKED_AGGREGATES.create(REGISTRY)
         self.dead_letters = metrics.DEAD_LETTERS_WAITING.create(REGISTRY)
@@ -50,6 +52,10 @@ class ConsumerMetrics:
             for one in some:
                 latency.observe(now - one.created_at.timestamp())
                 duration.observe(share)
+
+    def lost(self, consumer: str, count: int) -> None:
+        """Count messages that were gone before ``consumer`` had read them."""
+        self._lost.labels(consumer).inc(count)
 
     def parked(self, one: Envelope) -> None:
         """Count a dead letter."""

@@ -1,9 +1,10 @@
-"""What happens to an event whose handler fails."""
+"""What happens to an event whose handler fails, and what when events are gone before they were read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 import psycopg
 
@@ -12,6 +13,15 @@ from kilo.consumer.event import Unreadable
 
 class Park(Exception):
     """Raised by a handler: this event can never be handled as it is; don't try again."""
+
+
+class Behind(Enum):
+    """What a consumer does when the stream no longer has messages that it has not read."""
+
+    GO_ON = "go on"
+    """Say so, and read what is still there."""
+    STOP = "stop"
+    """Be not ready and read nothing, until the gap was refilled."""
 
 
 def _retryable(error: BaseException) -> bool:

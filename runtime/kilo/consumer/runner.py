@@ -26,6 +26,7 @@ from kilo.bus import BusError
 from kilo.consumer.consumer import Consumer, Place
 from kilo.consumer.event import Envelope
 from kilo.consumer.failure import describe
+from kilo.consumer.retention import BehindRetention
 from kilo.consumer.session import Session
 from kilo.database.lease import Lease, LeaseLost
 from kilo.database.session import SessionLimits, connect
@@ -36,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 _PAUSE_LONGEST_SECONDS = 5.0
 _STAND_BY_SECONDS = 0.5
+_GAP_SECONDS = 2.0
+"""Between two looks whether a gap was refilled."""
 _LIMITS = SessionLimits(idle_in_transaction=10.0, transaction=0.0, lock=0.0)
 """A transaction may take as long as its handlers do, while the process lives: it says so every second (see
 :class:`kilo.consumer.session.Session`). A frozen one ends after 10 seconds."""
@@ -51,7 +54,7 @@ class Runner:
         self.cancelled = False
         """Whether this copy itself was cancelled; a handler's CancelledError is its own failure."""
         self.lease = Lease(f"consumer/{consumer.name}", f"{socket.gethostname()}/{os.getpid()}")
-        self._health = health
+        self.health = health
         self._suspects: Counter[tuple[str, str, datetime]] = Counter()
 
     async def run(self) -> None:
@@ -88,6 +91,12 @@ class Runner:
                 await self._session()
             except BadInput:
                 raise
+            except BehindRetention as error:
+                if self.health.reasons.get("retention") != str(error):
+                    _log.error("consumer %s stops: %s", self.consumer.name, error)
+                self.health.broken("retention", str(error))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.stopping.wait(), _GAP_SECONDS)
             except Exception as error:
                 self._report(error, pause)
                 if time.monotonic() - started > 2 * _PAUSE_LONGEST_SECONDS:
@@ -109,7 +118,7 @@ class Runner:
             isinstance(error, psycopg.OperationalError) and not error.sqlstate
         )
         reason = str(error).splitlines()[0] if ended and str(error) else describe(error)
-        self._health.broken(part, reason)
+        self.health.broken(part, reason)
         _log.log(
             logging.WARNING if passing else logging.ERROR,
             "starting again in %.1f s: %s: %s",
@@ -124,9 +133,9 @@ class Runner:
             # A statement ends before its attempt's own time limit matters to nobody any more.
             longest = round(1000 * (self.consumer.longest_timeout_seconds + 1))
             await connection.execute("SELECT set_config('statement_timeout', %s, false)", (str(longest),))
-            self._health.fine("database")
+            self.health.fine("database")
             bus = await self.place.connect_bus()
-            self._health.fine("bus")
+            self.health.fine("bus")
             try:
                 if not await self._acquire_leadership(connection):
                     return

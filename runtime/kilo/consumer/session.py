@@ -28,7 +28,7 @@ from psycopg import AsyncConnection
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from kilo.bus import Bus, BusError, Received, same_history
+from kilo.bus import Bus, BusError, Received
 from kilo.consumer import inbox
 from kilo.consumer.event import Envelope, Event, Unreadable, envelope, event, payload_of, stand_in
 from kilo.consumer.failure import (
@@ -41,6 +41,7 @@ from kilo.consumer.failure import (
 )
 from kilo.consumer.handlers import Writer
 from kilo.consumer.metrics import ConsumerMetrics
+from kilo.consumer.retention import RetentionCheck
 from kilo.consumer.retries import Retries
 from kilo.consumer.statements import Statements
 from kilo.consumer.sync import SyncHandlers
@@ -77,14 +78,14 @@ class Session:
         """What is being handled, until its transaction is over."""
 
     async def run(self) -> None:
-        """Work until the runner is stopped."""
-        position, stored_at = await inbox.position(self._connection, self._consumer.name, self._stream)
-        if not await same_history(self._bus, self._stream, position, stored_at):
-            # The stream was made anew or restored from before: the inbox knows what had its effect.
-            _log.warning(
-                "stream %s is not the one of which %d was read: reading it whole", self._stream, position
-            )
-            position = 0
+        """Work until the runner is stopped.
+
+        Raises:
+            BehindRetention: messages are gone unread, and the consumer's policy is to stop.
+        """
+        retention = RetentionCheck(self._consumer, self._stream, self._connection, self._bus, self._fenced)
+        position = await retention.begin()
+        self._runner.health.fine("retention")
         stop = asyncio.ensure_future(self._runner.stopping.wait())
         alive = asyncio.ensure_future(self._say_alive())
         reading = self._bus.read(self._stream, position, self._consumer.batch, self._consumer.batch_bytes)
@@ -99,6 +100,7 @@ class Session:
                 if following.done():
                     batch, following = following.result(), None
                     if batch:
+                        await retention.follow(batch)
                         await self._handle(batch)
                 if self._lease.due:
                     await self._lease.renew(self._connection)

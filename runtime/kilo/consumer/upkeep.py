@@ -72,6 +72,13 @@ class InboxUpkeep:
                 held += aggregates
             self._metrics.held_aggregates.set(held)
             cursor = await connection.execute(
+                "SELECT coalesce(sum(to_position - from_position + 1), 0) FROM consumer_gaps"
+                " WHERE consumer = %s AND refilled_at IS NULL",
+                (self._name,),
+            )
+            row = await cursor.fetchone()
+            self._metrics.gap_events.labels(self._name).set(row[0] if row else 0)
+            cursor = await connection.execute(
                 "SELECT coalesce(max(position), 0) FROM consumer_positions"
                 " WHERE consumer = %s AND source = %s",
                 (self._name, self._stream),

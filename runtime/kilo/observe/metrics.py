@@ -166,6 +166,12 @@ CONSUMER_HANDLER_DURATION = HistogramMetric(
     _MILLISECONDS,
 )
 CONSUMER_EVENTS_PENDING = GaugeMetric("consumer_events_pending", "Events of the stream not yet delivered.")
+CONSUMER_EVENTS_LOST = CounterMetric(
+    "consumer_events_lost_total", "Messages that the stream gave up before they were read.", ("consumer",)
+)
+CONSUMER_GAP_EVENTS = GaugeMetric(
+    "consumer_gap_events", "Messages that were gone unread and have not been refilled.", ("consumer",)
+)
 CONSUMER_PARKED_AGGREGATES = GaugeMetric(
     "consumer_parked_aggregates", "Aggregates whose events wait behind a dead letter."
 )

@@ -112,6 +112,13 @@ def consumer_alerts() -> list[Alert]:
             "{{ $value }} events are pending and no consumer takes any",
             "5m",
         ),
+        # By what lies in the table, not by the counter: a process that starts counts from 0.
+        Alert(
+            "ConsumerBehindRetention",
+            f"max by (consumer) ({metrics.CONSUMER_GAP_EVENTS.name}) > 0",
+            "page",
+            "{{ $value }} messages were gone before consumer {{ $labels.consumer }} had read them",
+        ),
         Alert(
             "DeadLetters",
             f"sum by (kind, tenant) (increase({metrics.DEAD_LETTERS.name}[10m])) > 0",

@@ -51,22 +51,31 @@ class _Row(NamedTuple):
 
 
 async def republish(
-    connection: AsyncConnection[Any], bus: Bus, lease: Lease, subject_prefix: str, ids: Sequence[int]
-) -> None:
-    """Publish the rows with these ids again and mark them.
+    connection: AsyncConnection[Any],
+    bus: Bus,
+    lease: Lease,
+    subject_prefix: str,
+    ids: Sequence[int],
+    *,
+    replays: bool = False,
+) -> int:
+    """Publish the rows with these ids again and mark them; returns how many there were.
+
+    With ``replays`` each message says of which it is the replay.
 
     Raises:
         LeaseLost: ``lease`` was taken over meanwhile.
         BusError: the bus does not take one of them, or ended the connection.
     """
     ordered = sorted(ids)
+    total = 0
     for start in range(0, len(ordered), _BATCH):
         cursor = await connection.execute(_SIZES, (ordered[start : start + _BATCH],))
         for part in _parts(await cursor.fetchall()):
             # Renewed before each: what is published in the name of a lost lease is published twice.
             await lease.renew(connection)
             rows = [_Row(*row) for row in await (await connection.execute(_ROWS, (part,))).fetchall()]
-            receipts = await bus.publish([_message(row, subject_prefix) for row in rows])
+            receipts = await bus.publish([_message(row, subject_prefix, replays=replays) for row in rows])
             stored = [
                 row for row, receipt in zip(rows, receipts, strict=True) if receipt.position is not None
             ]
@@ -77,6 +86,8 @@ async def republish(
             if len(stored) < len(rows):
                 msg = "the bus does not take events that are missing"
                 raise BusError(msg)
+            total += len(stored)
+    return total
 
 
 def _parts(sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
@@ -92,7 +103,7 @@ def _parts(sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
         yield part
 
 
-def _message(row: _Row, subject_prefix: str) -> Message:
+def _message(row: _Row, subject_prefix: str, *, replays: bool) -> Message:
     headers = event_headers(
         message_id=f"{row.tenant}/{row.fingerprint}#{uuid.uuid4().hex[:12]}",
         fingerprint=row.fingerprint,
@@ -102,6 +113,7 @@ def _message(row: _Row, subject_prefix: str) -> Message:
         created_at=row.shown_created_at,
         publisher="worker",
         traceparent=row.traceparent,
+        replay_of=f"{row.tenant}/{row.fingerprint}" if replays else None,
     )
     key = f"{row.tenant}/{row.aggregate}/{row.aggregate_id}"
     return Message(f"{subject_prefix}.{row.aggregate}", key, encode_headers(headers), row.payload.encode())

@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 from kilo.bus import Message, encode_headers, event_headers
 from kilo.consumer import Consumer, Event, Place, Policy
 from kilo.fle.formats import RowId
+from kilo.health import Health
 from tests.patience import eventually
 from tests.runtime.conftest import BusServer
 
@@ -101,9 +102,9 @@ class Running:
         return Place(self.url, self.bus.connect, "EVENTS", Plain())
 
     @asynccontextmanager
-    async def running(self, copies: int = 1) -> AsyncGenerator[None]:
+    async def running(self, copies: int = 1, health: Health | None = None) -> AsyncGenerator[None]:
         stopping = asyncio.Event()
-        tasks = [asyncio.create_task(self.consumer.run(self.place, stopping)) for _ in range(copies)]
+        tasks = [asyncio.create_task(self.consumer.run(self.place, stopping, health)) for _ in range(copies)]
         yield
         stopping.set()
         await asyncio.gather(*tasks)

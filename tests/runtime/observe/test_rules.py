@@ -130,6 +130,13 @@ CASES = [
         "5 events are pending and no consumer takes any",
     ),
     Case(
+        "ConsumerBehindRetention",
+        {'consumer_gap_events{consumer="billing"}': "15x60"},
+        {'consumer_gap_events{consumer="billing"}': "15x10 0x50"},
+        "15 messages were gone before consumer billing had read them",
+        {"consumer": "billing"},
+    ),
+    Case(
         "DeadLetters",
         {'dead_letters_total{kind="order.created", tenant="acme"}': "0x30 1x30"},
         {'dead_letters_total{kind="order.created", tenant="acme"}': "1x60"},
