@@ -34,10 +34,10 @@ from kilo.backup.fanout import fan_out
 from kilo.backup.programs import environment_of
 from kilo.backup.stores import open_stores
 from kilo.contract import StackOutputs, load_outputs
+from kilo.testing.servers.postgres import PostgresServer
 from sandbox import toolchain
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.moto import MotoServer
-from sandbox.servers.postgres import PostgresServer
 from tests.runtime.backup.conftest import REGION, RUN, make_signing_key, stage_outputs
 
 UPLOADED = "KILO_BENCH_UPLOADED"

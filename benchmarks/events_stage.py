@@ -27,8 +27,8 @@ import psycopg
 from kilo.contract import StackOutputs
 from kilo.database import migrate
 from kilo.service import spare_garbage_collection
-from sandbox.servers.nats import NatsServer
-from sandbox.servers.postgres import PostgresServer
+from kilo.testing.servers.nats import NatsServer
+from kilo.testing.servers.postgres import PostgresServer
 from tests.events import declare, make_outputs
 
 _TICK = os.sysconf("SC_CLK_TCK")

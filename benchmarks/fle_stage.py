@@ -21,7 +21,7 @@ from kilo.fle import CacheLimits, FieldCipher
 from kilo.fle.keyring import Keyring
 from kilo.fle.keytable import KeyTable
 from kilo.fle.kms import KmsClients
-from sandbox.servers.postgres import PostgresServer
+from kilo.testing.servers.postgres import PostgresServer
 
 REQUESTS = "requests.log"
 SCOPE = {"acme": ("email", "phone"), "legacy": ("email",)}

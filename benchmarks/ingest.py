@@ -26,11 +26,11 @@ from benchmarks.events_stage import Turns, processor_seconds
 from benchmarks.ingest_bare import bare_handler, pgbench
 from benchmarks.ingest_load import TENANTS, Answered, Load, send
 from benchmarks.rounds import save
+from kilo.testing.servers.nats import NatsServer
+from kilo.testing.servers.ports import free_port
+from kilo.testing.servers.postgres import PostgresServer
 from kilo.traffic.settings import GatewaySettings, Upstream
 from sandbox.servers.moto import MotoServer
-from sandbox.servers.nats import NatsServer
-from sandbox.servers.ports import free_port
-from sandbox.servers.postgres import PostgresServer
 from tests.events import Platform, make_platform
 from tests.runtime.traffic.support import Gateway, make_tenant
 

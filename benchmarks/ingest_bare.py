@@ -28,8 +28,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from kilo.service import run_to_end
-from sandbox.servers.ports import free_port
-from sandbox.servers.postgres import PostgresServer
+from kilo.testing.servers.ports import free_port
+from kilo.testing.servers.postgres import PostgresServer
 from sandbox.toolchain import path
 
 _OUTBOX = (

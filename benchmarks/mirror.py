@@ -38,10 +38,10 @@ import urllib3
 
 from benchmarks.harness import Cost, measure, show
 from benchmarks.rounds import save
+from kilo.testing.servers.ports import free_port
 from kilo.tour.report import percentile
 from sandbox import toolchain
 from sandbox.servers.moto import MotoServer
-from sandbox.servers.ports import free_port
 from sandbox.servers.registries import PrimaryRegistry, SecondaryRegistry
 from tests.events import REGION, make_outputs
 from tests.runtime.registry.images import Shelf

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sandbox.servers.ports import free_port
+from kilo.testing.servers.ports import free_port
 
 logger = logging.getLogger(__name__)
 

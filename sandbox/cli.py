@@ -15,12 +15,12 @@ from rich.table import Table
 
 from kilo.errors import BadInput, CheckFailed, Unreachable
 from kilo.project import find_project
+from kilo.testing.servers.process import tail
 from sandbox import daemon, stage
 from sandbox.doctor import examine
 from sandbox.engine.environment import UNSET, shell
 from sandbox.parts import PartStatus, follow, log_files, parts
 from sandbox.reach import ways_in
-from sandbox.servers.process import tail
 
 _LOG_WIDTH = 120
 _SETTLE_SECONDS = 60.0

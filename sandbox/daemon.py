@@ -26,6 +26,8 @@ from typing import TextIO
 import psycopg
 
 from kilo.errors import KiloError, Unreachable
+from kilo.testing.servers.postgres import PostgresServer
+from kilo.testing.servers.process import tail
 from sandbox import toolchain
 from sandbox.backing import Backing, Ports, write_atomically
 from sandbox.cluster.service import ClusterService, Surroundings
@@ -33,8 +35,6 @@ from sandbox.secrets import DEV, put_stage_secrets
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.leftovers import MARK, end_marked, start_guardian
 from sandbox.servers.moto import MotoServer
-from sandbox.servers.postgres import PostgresServer
-from sandbox.servers.process import tail
 from sandbox.servers.registries import PrimaryRegistry, SecondaryRegistry
 from sandbox.stages import region_of, write_registries_conf
 from sandbox.toolchain.progress import Progress

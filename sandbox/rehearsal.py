@@ -29,6 +29,7 @@ from typing import Any, Self
 import uvicorn
 
 from kilo.errors import BadInput, CheckFailed
+from kilo.testing.servers.ports import free_port
 from sandbox import toolchain
 from sandbox.cluster.addresses import Addresses
 from sandbox.cluster.client import forget_token, new_token
@@ -44,7 +45,6 @@ from sandbox.providers.kubernetes.readiness import WITHOUT_NODE
 from sandbox.secrets import NOWHERE, put_stage_secrets
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.moto import MotoServer
-from sandbox.servers.ports import free_port
 from sandbox.stages import region_of
 
 # A value that only the stage's own key opens. Nothing here may need it, so that it shows as what it is.

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from sandbox.servers.nats import NatsServer
-from sandbox.servers.postgres import PostgresServer
+from kilo.testing.servers.nats import NatsServer
+from kilo.testing.servers.postgres import PostgresServer
 
 _numbers = itertools.count(1)
 _TEMPLATE = "kilo_template"

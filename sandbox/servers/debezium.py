@@ -12,8 +12,8 @@ from pathlib import Path
 
 import httpx
 
-from sandbox.servers.ports import free_port
-from sandbox.servers.process import OneProcess, ServerProcess
+from kilo.testing.servers.ports import free_port
+from kilo.testing.servers.process import OneProcess, ServerProcess
 from sandbox.toolchain import path
 
 

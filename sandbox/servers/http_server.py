@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from sandbox.servers.ports import free_port
-from sandbox.servers.process import OneProcess, ServerProcess
+from kilo.testing.servers.ports import free_port
+from kilo.testing.servers.process import OneProcess, ServerProcess
 
 
 class HttpServer(OneProcess):

@@ -9,8 +9,8 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from sandbox.servers.ports import free_port
-from sandbox.servers.process import OneProcess, ServerProcess
+from kilo.testing.servers.ports import free_port
+from kilo.testing.servers.process import OneProcess, ServerProcess
 from sandbox.toolchain import path
 
 _CLUSTER = "kilokilokilokilokiloki"

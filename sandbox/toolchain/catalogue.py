@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kilo.errors import BadInput, Unreachable
+from kilo.testing.servers.wheels import nats_server, postgres_programs
 from sandbox.toolchain import debezium, debian, kafka, wheels
 from sandbox.toolchain.cache import Recipe, install, require_disk_space
 from sandbox.toolchain.golang import go_module_files, go_program, module_version
@@ -209,8 +210,8 @@ _SOURCES: dict[str, Callable[[], Path | _Made]] = {
     "actionlint": _actionlint,
     "crds": _crds,
     "envoy": wheels.envoy,
-    "nats-server": wheels.nats_server,
-    "postgres": wheels.postgres_programs,
+    "nats-server": nats_server,
+    "postgres": postgres_programs,
     "java": wheels.java,
     "fake-gcs-server": wheels.fake_gcs_server,
 }

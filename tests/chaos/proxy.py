@@ -8,7 +8,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from sandbox.servers.ports import free_port
+from kilo.testing.servers.ports import free_port
 
 _BYTES = 1 << 16
 

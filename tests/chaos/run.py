@@ -11,10 +11,10 @@ from typing import Literal
 
 import psycopg
 
+from kilo.testing.servers.nats import NatsServer
+from kilo.testing.servers.postgres import PostgresServer
 from sandbox.servers.kafka import KafkaServer
 from sandbox.servers.moto import MotoServer
-from sandbox.servers.nats import NatsServer
-from sandbox.servers.postgres import PostgresServer
 from tests.chaos.faults import Faults, small_disk
 from tests.chaos.load import Load, Outcome
 from tests.chaos.proxy import Proxy

@@ -12,9 +12,9 @@ import pytest
 
 from kilo.bus import connect
 from kilo.cdc.publication import apply_capture
+from kilo.testing.servers.nats import NatsServer
+from kilo.testing.servers.postgres import PostgresServer
 from sandbox.servers.moto import MotoServer
-from sandbox.servers.nats import NatsServer
-from sandbox.servers.postgres import PostgresServer
 from tests.events import Platform, make_platform
 from tests.runtime.conftest import BusServer
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sandbox.servers.ports import free_port
-from sandbox.servers.process import ServerProcess
+from kilo.testing.servers.ports import free_port
+from kilo.testing.servers.process import ServerProcess
 from sandbox.toolchain import path
 from tests.chaos.conftest import in_stream, wait_for, write
 from tests.chaos.run import Scene, scene

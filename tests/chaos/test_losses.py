@@ -15,7 +15,7 @@ import pytest
 
 from kilo.bus.nats import NatsBus
 from kilo.cdc.publication import apply_capture
-from sandbox.servers.postgres import PostgresServer
+from kilo.testing.servers.postgres import PostgresServer
 from tests.chaos.conftest import effects, eventually, in_stream, wait_for, write
 from tests.chaos.run import Scene
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.servers.ports import free_port
-from sandbox.servers.process import ServerProcess
+from kilo.testing.servers.ports import free_port
+from kilo.testing.servers.process import ServerProcess
 from sandbox.toolchain.cache import install
 from sandbox.toolchain.golang import go_program
 from sandbox.toolchain.progress import Progress

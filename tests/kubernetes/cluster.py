@@ -18,9 +18,9 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from kilo.testing.servers.ports import free_port
+from kilo.testing.servers.process import ServerProcess
 from sandbox import toolchain
-from sandbox.servers.ports import free_port
-from sandbox.servers.process import ServerProcess
 from tests.kubernetes.programs import control_plane, etcd
 
 _NODE = "node"

@@ -12,8 +12,8 @@ import pytest
 
 from kilo.bus import Bus, Received, connect
 from kilo.contract import StackOutputs
+from kilo.testing.servers.nats import NatsServer
 from sandbox.servers.kafka import KafkaServer
-from sandbox.servers.nats import NatsServer
 from tests.events import declare, make_outputs
 from tests.patience import PATIENCE_SECONDS
 

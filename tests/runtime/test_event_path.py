@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from kilo.outbox import strict_json
+from kilo.testing.servers.nats import NatsServer
+from kilo.testing.servers.postgres import PostgresServer
 from sandbox.servers.moto import MotoServer
-from sandbox.servers.nats import NatsServer
-from sandbox.servers.postgres import PostgresServer
 from tests.events import Platform, make_platform
 from tests.patience import until
 from tests.runtime.conftest import BusServer

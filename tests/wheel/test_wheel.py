@@ -27,6 +27,7 @@ EXAMPLE = ROOT / "docs" / "examples" / "service.py"
 PLAIN = (
     "kilo",
     "kilo.bus",
+    "kilo.context",
     "kilo.contract",
     "kilo.environment",
     "kilo.errors",
@@ -42,6 +43,8 @@ NEEDS = {
     "kilo.fle.integrations.sqlalchemy_type": {"fle", "sqlalchemy"},
     "kilo.health": {"fle"},
     "kilo.outbox.sqlalchemy_session": {"sqlalchemy"},
+    "kilo.testing": {"testing"},
+    "kilo.web": {"web"},
 }
 """Public modules that the plain install lacks something for, and the extras that bring it."""
 
@@ -50,9 +53,10 @@ BRINGS = {
     "gcp": {"fle"},
     "kafka": {"consumer", "fle"},
     "otel": {"consumer", "fle"},
-    "platform": {"client", "consumer", "fle"},
-    "sbom": {"client", "consumer", "fle", "platform"},
-    "signatures": {"client", "consumer", "fle", "platform"},
+    "platform": {"client", "consumer", "fle", "web"},
+    "sbom": {"client", "consumer", "fle", "platform", "web"},
+    "signatures": {"client", "consumer", "fle", "platform", "web"},
+    "testing": {"client", "consumer", "fle"},
 }
 """What an extra brings besides itself."""
 

@@ -31,7 +31,6 @@ from kilo.ingest.batch import reader_of
 from kilo.ingest.batch_answer import answer
 from kilo.ingest.commit import GroupCommit
 from kilo.ingest.limits import AGAIN, BATCH_BYTES, READ_SECONDS, TRANSACTION_EVENTS, BodyBudget
-from kilo.ingest.problem import Problem, refused
 from kilo.ingest.request import CheckedEvent, body_limit, check, known_tenant
 from kilo.ingest.rows import Row
 from kilo.ingest.store import EventStore, Result
@@ -39,6 +38,7 @@ from kilo.observe.metrics import INGEST_EVENTS, INGEST_REQUEST_DURATION, INGEST_
 from kilo.observe.spans import span
 from kilo.observe.tracing import parse_traceparent
 from kilo.service import health_routes
+from kilo.web.problem import Problem, refused
 
 _log = logging.getLogger(__name__)
 _requests = INGEST_REQUESTS.create(REGISTRY)

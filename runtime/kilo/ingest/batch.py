@@ -18,10 +18,10 @@ from typing import Any
 
 from kilo.contract import StackOutputs
 from kilo.ingest.limits import BATCH_EVENTS
-from kilo.ingest.problem import Problem, refused
 from kilo.ingest.request import KEY_RULE, CheckedEvent, Error, check_event, is_key, parse_object
 from kilo.observe.tracing import parse_traceparent
 from kilo.outbox import strict_json
+from kilo.web.problem import Problem, refused
 
 NDJSON = "application/x-ndjson"
 CLOUDEVENTS = "application/cloudevents-batch+json"

@@ -7,8 +7,8 @@ from http import HTTPStatus
 from typing import Any
 
 from kilo.ingest.limits import AGAIN
-from kilo.ingest.problem import Problem
 from kilo.ingest.store import Result
+from kilo.web.problem import Problem
 
 
 def answer(

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from http import HTTPStatus
 
-from kilo.ingest.problem import Problem
+from kilo.web.problem import Problem
 
 BATCH_BYTES = 1_048_576
 """The largest body of a batch. The gateway keeps so much of a request for trying it again."""

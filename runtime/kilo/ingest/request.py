@@ -9,9 +9,10 @@ from http import HTTPStatus
 from typing import Any
 
 from kilo.contract import StackOutputs
-from kilo.ingest.problem import refused
 from kilo.outbox import strict_json
 from kilo.sensitive import inside
+from kilo.web.problem import refused
+from kilo.web.tenants import verified_tenant
 
 KEY_HEADER = "Idempotency-Key"
 _ENVELOPE_BYTES = 4096
@@ -73,12 +74,7 @@ def known_tenant(headers: Mapping[str, str], outputs: StackOutputs) -> str:
         Problem: it names none, or one that the stage does not have.
     """
     name = outputs.gateway.tenant_header
-    tenant = headers.get(name.lower(), "")
-    if not tenant:
-        raise refused(HTTPStatus.BAD_REQUEST, {"header": name, "detail": "missing; it names the tenant"})
-    if tenant not in outputs.tenants:
-        raise refused(HTTPStatus.FORBIDDEN, {"header": name, "detail": f"tenant {tenant[:80]!r} is unknown"})
-    return tenant
+    return verified_tenant(headers.get(name.lower(), ""), name, outputs.tenants)
 
 
 def check(headers: Mapping[str, str], body: bytes, outputs: StackOutputs, tenant: str) -> CheckedEvent:

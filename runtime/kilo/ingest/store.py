@@ -20,10 +20,10 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from kilo.fle import FieldError
 from kilo.ingest.limits import AGAIN, TRANSACTION_EVENTS
-from kilo.ingest.problem import Problem, refused
 from kilo.ingest.request import KEY_HEADER, IncomingEvent
 from kilo.ingest.rows import Row, insert, is_stored, known_digests, row_of
 from kilo.sensitive import PayloadCipher
+from kilo.web.problem import Problem, refused
 
 _log = logging.getLogger(__name__)
 

@@ -97,6 +97,16 @@ INGEST_EVENTS = CounterMetric(
     ("tenant", "outcome"),
 )
 
+# Services that run with kilo.web.
+SERVICE_REQUESTS = CounterMetric(
+    "service_requests_total",
+    "Requests that a service answered, by HTTP status; 499 where the client left first.",
+    ("service", "tenant", "method", "status"),
+)
+SERVICE_REQUEST_DURATION = HistogramMetric(
+    "service_request_duration_seconds", "From request to answer.", ("service", "tenant"), _MILLISECONDS
+)
+
 # Outbox, exported by the worker.
 OUTBOX_OLDEST_AGE = GaugeMetric(
     "outbox_oldest_undequeued_age_seconds",

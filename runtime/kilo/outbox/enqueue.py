@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from kilo.context import current_traceparent
 from kilo.errors import BadInput
 from kilo.outbox import strict_json
 
@@ -91,7 +92,8 @@ class Event:
             is written once for each ``Event`` that is made: a retry that makes it anew writes it again. Give
             the key of the request or the message that you answer to where there is one, or
             :func:`content_fingerprint`.
-        traceparent: of the trace that this belongs to (W3C Trace Context).
+        traceparent: of the trace that this belongs to (W3C Trace Context); by default that of the request
+            or message that is handled (:mod:`kilo.context`).
         content_digest: what equal content means, when ``payload`` holds ciphertext, which differs every
             time; by default a SHA-256 over everything but the trace.
     """
@@ -290,7 +292,7 @@ def values_of(event: Event) -> tuple[Any, ...]:
         event.kind,
         event.payload if isinstance(event.payload, str) else strict_json.write(payload),
         event.fingerprint,
-        event.traceparent,
+        event.traceparent or current_traceparent(),
         event.content_digest
         or content_digest(event.tenant, event.aggregate, event.aggregate_id, event.kind, payload),
     )

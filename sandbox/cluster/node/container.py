@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kilo.testing.servers.process import command, signal_group, tail
 from sandbox.cluster.node import probes
 from sandbox.cluster.node.environment import command_line, environment
 from sandbox.cluster.node.images import Image, ImageError, Images
@@ -24,7 +25,6 @@ from sandbox.cluster.node.lookup import Lookup, MissingReference
 from sandbox.cluster.node.volumes import FileSystem, VolumeError
 from sandbox.cluster.objects import Object, timestamp
 from sandbox.servers.leftovers import inherited
-from sandbox.servers.process import command, signal_group, tail
 
 _FIRST_DELAY, _LAST_DELAY = 1.0, 60.0
 _CALM_SECONDS = 600

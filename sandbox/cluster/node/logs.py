@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from kilo.testing.servers.process import tail
 from sandbox.cluster.errors import bad_request
 from sandbox.cluster.objects import Object
-from sandbox.servers.process import tail
 
 _KEPT_STARTS = 3
 

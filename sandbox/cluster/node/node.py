@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kilo.testing.servers.process import bound_log
 from sandbox.cluster.addresses import Addresses
 from sandbox.cluster.node.container import Surroundings
 from sandbox.cluster.node.images import Images
@@ -16,7 +17,6 @@ from sandbox.cluster.node.pod import PodRunner
 from sandbox.cluster.node.text import Names
 from sandbox.cluster.objects import Key, Object, controller_of, is_deleting
 from sandbox.cluster.store import Store
-from sandbox.servers.process import bound_log
 
 _DEFAULT_GRACE_SECONDS = 30
 _ROTATE_SECONDS = 30

@@ -19,9 +19,9 @@ from kilo.backup.keys import BackupKey
 from kilo.backup.signatures import Verifier
 from kilo.backup.stores import Store, open_stores
 from kilo.contract import StackOutputs
+from kilo.testing.servers.postgres import PostgresServer
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.moto import MotoServer
-from sandbox.servers.postgres import PostgresServer
 from sandbox.toolchain import path
 from tests.runtime.registry.proxy import Proxy
 

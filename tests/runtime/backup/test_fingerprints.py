@@ -15,7 +15,7 @@ from psycopg import sql
 
 from kilo.backup.programs import environment_of
 from kilo.backup.restore import compare
-from sandbox.servers.postgres import PostgresServer
+from kilo.testing.servers.postgres import PostgresServer
 from sandbox.toolchain import path
 from tests.runtime.backup.test_values import execute, fingerprints
 

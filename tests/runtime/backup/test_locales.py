@@ -17,7 +17,7 @@ from kilo.backup.signatures import Verifier
 from kilo.backup.stores import Store
 from kilo.contract import StackOutputs
 from kilo.errors import CheckFailed
-from sandbox.servers.postgres import PostgresServer
+from kilo.testing.servers.postgres import PostgresServer
 from tests.runtime.backup.test_backup import back_up
 from tests.runtime.backup.test_values import execute
 

@@ -14,7 +14,7 @@ from kilo.backup.cli import app
 from kilo.backup.stores import open_stores
 from kilo.contract import StackOutputs
 from kilo.errors import CheckFailed, Unreachable
-from sandbox.servers.ports import free_port
+from kilo.testing.servers.ports import free_port
 from tests.runtime.backup.conftest import REGION
 from tests.runtime.backup.test_backup import back_up
 

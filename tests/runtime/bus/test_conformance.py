@@ -10,8 +10,8 @@ import pytest
 
 from kilo.bus import BusError, Message, connect, encode_headers
 from kilo.errors import BadInput
+from kilo.testing.servers.nats import NatsServer
 from sandbox.servers.kafka import KafkaServer
-from sandbox.servers.nats import NatsServer
 from tests.events import declare, make_outputs
 from tests.runtime.conftest import BusServer
 

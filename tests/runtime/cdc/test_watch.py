@@ -8,7 +8,7 @@ import pytest
 
 from kilo.cdc.watch import ConnectorWatch, SlotLook, Standstill
 from kilo.health import Health
-from sandbox.servers.ports import free_port
+from kilo.testing.servers.ports import free_port
 
 WAITS = SlotLook(100, 200, decoding=False)
 

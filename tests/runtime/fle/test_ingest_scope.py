@@ -11,10 +11,10 @@ from psycopg_pool import AsyncConnectionPool
 
 from kilo.fle import AsyncFieldCipher
 from kilo.fle.formats import is_encrypted
-from kilo.ingest.problem import Problem
 from kilo.ingest.request import IncomingEvent
 from kilo.ingest.store import EventStore
 from kilo.outbox import strict_json
+from kilo.web.problem import Problem
 
 from .conftest import Stage
 from .test_scope import configured

@@ -14,7 +14,7 @@ from psycopg_pool import AsyncConnectionPool
 from kilo.ingest.app import make_app
 from kilo.ingest.store import EventStore
 from kilo.service import Health, server
-from sandbox.servers.ports import free_port
+from kilo.testing.servers.ports import free_port
 from tests.events import make_outputs
 from tests.patience import until
 from tests.runtime.consumer.support import Plain

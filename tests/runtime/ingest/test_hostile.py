@@ -21,9 +21,9 @@ from kilo.health import Health
 from kilo.http_protocol import HEAD_LIMIT_BYTES
 from kilo.ingest.app import make_app
 from kilo.ingest.limits import BodyBudget
-from kilo.ingest.problem import Problem
 from kilo.ingest.store import EventStore
 from kilo.service import server
+from kilo.web.problem import Problem
 from tests.events import make_outputs
 from tests.runtime.consumer.support import Plain
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.servers.ports import free_port
-from sandbox.servers.process import ServerProcess
+from kilo.testing.servers.ports import free_port
+from kilo.testing.servers.process import ServerProcess
 from sandbox.servers.registries import SecondaryRegistry
 from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.programs import program

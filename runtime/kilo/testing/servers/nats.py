@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx
 
-from sandbox.servers.ports import free_port
-from sandbox.servers.process import ServerProcess
-from sandbox.toolchain import path
+from kilo.testing.servers.ports import free_port
+from kilo.testing.servers.process import ServerProcess
+from kilo.testing.servers.wheels import nats_server
 
 
 class NatsServer:
@@ -66,7 +66,7 @@ class NatsServer:
         configuration.write_text(self._configuration(), encoding="utf-8")
         self._process = ServerProcess(
             name="nats",
-            argv=[str(path("nats-server")), "--config", str(configuration)],
+            argv=[str(nats_server()), "--config", str(configuration)],
             env=dict(os.environ),
             directory=self.directory,
             log_path=self.directory / "nats.log",

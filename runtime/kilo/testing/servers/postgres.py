@@ -22,9 +22,9 @@ from pathlib import Path
 import psycopg
 
 from kilo.errors import Unreachable
-from sandbox.servers.ports import free_port
-from sandbox.servers.process import ServerProcess
-from sandbox.toolchain import path
+from kilo.testing.servers.ports import free_port
+from kilo.testing.servers.process import ServerProcess
+from kilo.testing.servers.wheels import postgres_programs
 
 _SETTINGS = {
     "wal_level": "logical",
@@ -61,7 +61,7 @@ class PostgresServer:
         self.directory = directory
         self.address = address
         self.port = port or free_port(address)
-        self._programs = path("postgres")
+        self._programs = postgres_programs()
         self._data = directory / "data"
         self._password_file = directory / "password"
         self._settings = {**_SETTINGS, **(settings or {})}
