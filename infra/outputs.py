@@ -93,6 +93,7 @@ def _document(settings: Settings, clouds: Clouds) -> dict[str, Any]:
             "host": host,
             "port": _database_port(clouds.database_url),
             "name": database,
+            "schema_name": settings.database.schema_name,
             "role_secrets": {role: secret_of(role) for role in ROLES},
         },
         "bus": bus_outputs(settings).model_dump(mode="json"),
@@ -178,6 +179,7 @@ def outbox_outputs(settings: Settings) -> OutboxOutputs:
         replication_slot="outbox_cdc",
         payload_limit_bytes=settings.outbox.payload_limit_bytes,
         fingerprint_window_days=settings.outbox.fingerprint_window_days,
+        events_keep_days=settings.ingest.keep_days,
     )
 
 

@@ -92,6 +92,16 @@ def _aggregates_are_unique(settings: Settings) -> Iterator[Violation]:
             yield "outbox.cdc_aggregates", f"aggregate '{name}' is listed {count} times; list it once"
 
 
+def _events_outlive_their_fingerprints(settings: Settings) -> Iterator[Violation]:
+    keep, window = settings.ingest.keep_days, settings.outbox.fingerprint_window_days
+    if keep is not None and keep < window:
+        yield (
+            "ingest.keep_days",
+            f"{keep} days, but a retry is compared with the row for {window} days"
+            f" (outbox.fingerprint_window_days); use at least {window}, or leave it out",
+        )
+
+
 def _repositories_are_unique(settings: Settings) -> Iterator[Violation]:
     for name, count in Counter(settings.registry.repositories).items():
         if count > 1:
@@ -238,6 +248,7 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _gold_fits_the_gateway,
     _weights_have_a_version,
     _aggregates_are_unique,
+    _events_outlive_their_fingerprints,
     _repositories_are_unique,
     _replica_regions_are_others,
     _rows_outlive_the_duplicate_window,

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from kilo.contract import FieldEncryptionOutputs, SignersOutputs
+from kilo.contract import DEFAULT_SCHEMA, FieldEncryptionOutputs, SignersOutputs
 from kilo.errors import KiloError
 from kilo.registry.signers import Signers
 from kilo.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
@@ -75,6 +75,11 @@ CronSchedule = Annotated[
     str,
     StringConstraints(pattern=r"^(\S+ ){4}\S+$"),
     Field(description="a cron schedule of five fields such as '15 2 * * *'"),
+]
+SchemaName = Annotated[
+    str,
+    StringConstraints(pattern=r"^(?!pg_)[a-z_][a-z0-9_]{0,62}$"),
+    Field(description="a schema's name: lower-case letters, digits and _, no pg_ before it"),
 ]
 SecretId = Annotated[
     str,
@@ -185,6 +190,8 @@ class Database(_Model):
 
     url_secret_id: SecretId
     network: Network = Field(default="10.0.0.0/8", description="Where the database is, for network policies.")
+    schema_name: SchemaName = DEFAULT_SCHEMA
+    """The schema that the platform's tables are in; chosen once, with the database."""
 
 
 class Kafka(_Model):
@@ -240,6 +247,8 @@ class Ingest(Service):
     """The ingest service, and the version under trial that tenants' ``next_weight_percent`` points to."""
 
     next_image: Image | None = None
+    keep_days: int | None = Field(default=None, ge=1, le=36_500)
+    """How long the table `events` keeps a row; for good when it is left out."""
 
 
 class Registry(_Model):

@@ -17,7 +17,7 @@ from kilo.host import replace_service_names
 from sandbox import daemon, toolchain
 from sandbox.backing import write_atomically
 from sandbox.engine import environment
-from sandbox.stages import region_of
+from sandbox.stages import region_of, stage_config
 
 STAGE = "dev"
 _DATABASE_PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore", "psql", "initdb", "postgres")
@@ -130,11 +130,17 @@ def open_stage(project: Path) -> Stage:
     )
     _link_database_programs(environment.Layout(project).binaries)
     variables[OUTPUTS_VARIABLE] = str(project / ".kilo" / "outputs.json")
-    variables["DATABASE_URL"] = daemon.database_url(project)
+    variables["DATABASE_URL"] = daemon.database_url(project) + _search_path(project)
     variables["CONTAINERS_REGISTRIES_CONF"] = str(project / ".kilo" / "registries.conf")
     stage = Stage(project, endpoints, variables)
     stage.ensure_stacks()
     return stage
+
+
+def _search_path(project: Path) -> str:
+    """What has the superuser find the stage's tables, who is no role of the platform's."""
+    schema = stage_config(project, STAGE).get("kilo:database", {}).get("schema_name")
+    return f"?options=-csearch_path%3D{schema}%2Cpg_temp" if schema else ""
 
 
 def _link_database_programs(binaries: Path) -> None:

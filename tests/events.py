@@ -25,6 +25,7 @@ from kilo.cdc.properties import ConnectorSettings, render_properties
 from kilo.cdc.publication import apply_capture
 from kilo.contract import StackOutputs
 from kilo.database import ROLES, migrate
+from kilo.database.migrator import use_schema
 from kilo.testing.servers.nats import NatsServer
 from kilo.testing.servers.ports import free_port
 from kilo.testing.servers.postgres import PostgresServer
@@ -41,7 +42,10 @@ PROBES = 8
 
 
 def make_outputs(
-    bus_url: str = "nats://127.0.0.1:1", keys: dict[str, str] | None = None, topic: str = "events"
+    bus_url: str = "nats://127.0.0.1:1",
+    keys: dict[str, str] | None = None,
+    topic: str = "events",
+    schema: str = "public",
 ) -> StackOutputs:
     """Outputs of a stage with three tenants; ``keys`` are their KMS keys' ARNs."""
     locked = {
@@ -65,7 +69,13 @@ def make_outputs(
                 }
                 for tenant, fields in TENANTS.items()
             },
-            "database": {"host": "localhost", "port": 5432, "name": "kilo", "role_secrets": {}},
+            "database": {
+                "host": "localhost",
+                "port": 5432,
+                "name": "kilo",
+                "schema_name": schema,
+                "role_secrets": {},
+            },
             "bus": {
                 "url": bus_url,
                 "stream": topic if bus_url.startswith("kafka") else "EVENTS",
@@ -120,7 +130,8 @@ class Platform:
     @property
     def url(self) -> str:
         """The administrator's database URL."""
-        return self.postgres.url_of(self.database)
+        schema = self.outputs.database.schema_name
+        return f"{self.postgres.url_of(self.database)}?options=-csearch_path%3D{schema}"
 
     @property
     def ingest_url(self) -> str:
@@ -194,7 +205,10 @@ class Platform:
             host = {"DATABASE_HOST": "127.0.0.1", "DATABASE_PORT": str(self.database_port)}
             user = {"DATABASE_USER": "kilo_cdc", "DATABASE_PASSWORD": "kilo_cdc-password"}
             settings = ConnectorSettings(
-                self.outputs.bus, self.outputs.outbox, str(self.directory / "offsets.dat")
+                self.outputs.bus,
+                self.outputs.outbox,
+                str(self.directory / "offsets.dat"),
+                self.outputs.database.schema_name,
             )
             self.debezium = DebeziumServer(
                 self.directory / "debezium",
@@ -248,6 +262,7 @@ def make_platform(
     *,
     bus_url: str | None = None,
     database_port: int | None = None,
+    schema: str = "public",
 ) -> Generator[Platform]:
     """A migrated database, declared streams and tenants' keys; processes are started by the test.
 
@@ -259,6 +274,7 @@ def make_platform(
         database: its name.
         bus_url: where processes reach the bus, when a test stands between.
         database_port: where processes reach the database, likewise.
+        schema: that the platform's tables are in.
     """
     kms = boto3.client(
         "kms",
@@ -268,11 +284,12 @@ def make_platform(
         aws_secret_access_key="test",
     )
     keys = {tenant: kms.create_key()["KeyMetadata"]["Arn"] for tenant in TENANTS}
-    outputs = make_outputs(bus_url or bus.url, keys)
+    outputs = make_outputs(bus_url or bus.url, keys, schema=schema)
     (directory / "outputs.json").write_text(json.dumps(outputs.model_dump(mode="json")), encoding="utf-8")
     url = postgres.url_of(database)
-    migrate(url, {role: f"{role}-password" for role in ROLES})
+    migrate(url, {role: f"{role}-password" for role in ROLES}, schema=schema)
     with psycopg.connect(url, autocommit=True) as connection:
+        use_schema(connection, schema)
         apply_capture(connection, outputs.outbox)
     asyncio.run(declare(bus.url, outputs))
     platform = Platform(directory, postgres, bus, moto, outputs, database, database_port or postgres.port)

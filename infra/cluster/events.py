@@ -66,6 +66,9 @@ def _debezium_properties(settings: Settings) -> str:
     """``application.properties``."""
     return render_properties(
         ConnectorSettings(
-            bus=bus_outputs(settings), outbox=outbox_outputs(settings), offsets_file=OFFSETS_FILE
+            bus=bus_outputs(settings),
+            outbox=outbox_outputs(settings),
+            offsets_file=OFFSETS_FILE,
+            schema=settings.database.schema_name,
         )
     )

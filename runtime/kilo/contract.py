@@ -21,6 +21,8 @@ from kilo.tenancy import AggregateName, FieldName, TenantId, TierName
 
 CONTRACT_VERSION = 2
 OUTPUTS_MOUNT = "/etc/kilo/outputs.json"
+DEFAULT_SCHEMA = "public"
+"""Of PostgreSQL: where the platform's tables are when the stage says nothing else."""
 AUDIT_PREFIX = "fle-audit/"
 """Where checkpoints of the audit log lie in the audit bucket."""
 
@@ -54,6 +56,9 @@ class DatabaseOutputs(_Model):
     host: str
     port: int
     name: str
+    schema_name: str = Field(
+        default=DEFAULT_SCHEMA, description="The schema that the platform's tables are in."
+    )
     role_secrets: dict[str, str] = Field(
         description="Kubernetes Secret by role: ingest, worker, consumer, cdc, backup."
     )
@@ -78,6 +83,9 @@ class OutboxOutputs(_Model):
     replication_slot: str
     payload_limit_bytes: int
     fingerprint_window_days: int
+    events_keep_days: int | None = Field(
+        default=None, description="How long ingest's own rows are kept; for good without it."
+    )
 
 
 class GatewayOutputs(_Model):

@@ -206,6 +206,18 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
         "kilo:database.url_secret_id",
         "the name of a secret",
     ),
+    "schema of PostgreSQL's own": (
+        "dev",
+        put("kilo:database.schema_name", "pg_kilo"),
+        "kilo:database.schema_name",
+        "no pg_ before it",
+    ),
+    "rows that go before their fingerprints": (
+        "dev",
+        put("kilo:ingest.keep_days", 3),
+        "kilo:ingest.keep_days",
+        "use at least 7",
+    ),
     "aggregate no subject token": (
         "dev",
         put("kilo:outbox.cdc_aggregates", ["order created"]),

@@ -132,6 +132,13 @@ def _value(connection: psycopg.Connection[Any], query: Any) -> object:
 
 def _schema_version(connection: psycopg.Connection[Any]) -> str:
     """The last migration that ran; empty where the database has none."""
-    if _value(connection, "SELECT to_regclass('public.kilo_migrations')") is None:
+    # The stage chooses the schema, and a scratch database knows no stage.
+    name = _value(
+        connection,
+        "SELECT min(oid::regclass::text) FROM pg_catalog.pg_class WHERE relname = 'kilo_migrations'"
+        " AND relkind = 'r' AND pg_catalog.has_table_privilege(oid, 'SELECT')",
+    )
+    if name is None:
         return ""
-    return str(_value(connection, "SELECT max(name) FROM public.kilo_migrations") or "")
+    query = sql.SQL("SELECT max(name) FROM {}").format(sql.SQL(str(name)))  # pyright: ignore[reportArgumentType]
+    return str(_value(connection, query) or "")

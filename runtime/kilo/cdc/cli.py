@@ -98,4 +98,4 @@ def properties() -> None:
 
 def _settings() -> ConnectorSettings:
     outputs = load_outputs()
-    return ConnectorSettings(outputs.bus, outputs.outbox)
+    return ConnectorSettings(outputs.bus, outputs.outbox, schema=outputs.database.schema_name)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from kilo.contract import BusOutputs, OutboxOutputs
+from kilo.contract import DEFAULT_SCHEMA, BusOutputs, OutboxOutputs
 
 CONNECTOR_PATH = "/livez/connector"
 """Where ``kilo cdc watch`` answers the connector's liveness probe."""
@@ -39,6 +39,7 @@ class ConnectorSettings:
     bus: BusOutputs
     outbox: OutboxOutputs
     offsets_file: str = "/debezium/data/offsets.dat"
+    schema: str = DEFAULT_SCHEMA
 
     @property
     def on_kafka(self) -> bool:
@@ -102,7 +103,7 @@ def _source(settings: ConnectorSettings) -> dict[str, str]:
         "database.password": "${DATABASE_PASSWORD}",
         "topic.prefix": bus.subject_prefix,
         "plugin.name": "pgoutput",
-        "table.include.list": f"public.{outbox.table}",
+        "table.include.list": f"{settings.schema}.{outbox.table}",
         # Publication and slot are declared by the database's migration, never by the connector.
         "publication.name": outbox.publication,
         "publication.autocreate.mode": "disabled",

@@ -12,6 +12,7 @@ import typer
 from kilo.cdc.publication import apply_capture
 from kilo.contract import load_outputs
 from kilo.database.migrator import migrate as run_migrations
+from kilo.database.migrator import use_schema
 from kilo.database.partitions import declare_windows
 from kilo.database.roles import ROLES
 from kilo.environment import database_url
@@ -38,9 +39,11 @@ def migrate(
     url = database_url()
     outputs = load_outputs()
     passwords = {role: os.environ.get(f"{role.upper()}_PASSWORD", "") for role in ROLES}
-    report = run_migrations(url, passwords)
+    schema = outputs.database.schema_name
+    report = run_migrations(url, passwords, schema=schema)
     with psycopg.connect(url, autocommit=True) as connection:
-        declare_windows(connection, outputs.outbox.fingerprint_window_days)
+        use_schema(connection, schema)
+        declare_windows(connection, outputs.outbox)
         capture = apply_capture(connection, outputs.outbox)
     without = [role for role, password in passwords.items() if not password]
     if as_json:

@@ -3,25 +3,33 @@
 A file whose first line is ``-- kilo: no-transaction`` runs outside a transaction (CREATE INDEX
 CONCURRENTLY); all others run in one of their own together with their record. A file that was changed
 after it ran is refused: its record has the file's SHA-256.
+
+All of it goes into one schema, which is the session's whole search_path: files name no schema, and their
+functions take the path as it is (``SET search_path FROM CURRENT``). The first ones named ``public``, which is
+rendered as the schema. A database has one such schema, for good.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
-from kilo.database.roles import apply_roles
+from kilo.contract import DEFAULT_SCHEMA
+from kilo.database.roles import apply_roles, apply_search_path
 from kilo.errors import BadInput, Unreachable
 
 _LOCK = 4_716_093_552_718_245_111
 """An advisory lock's number; any would do that nobody else takes."""
 
 _NO_TRANSACTION = "-- kilo: no-transaction"
+_SCHEMA = re.compile(r"(?<=SCHEMA )public\b|(?<=search_path = )public\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ def migrate(
     database_url: str,
     passwords: Mapping[str, str] | None = None,
     files: Sequence[Migration] | None = None,
+    schema: str = DEFAULT_SCHEMA,
 ) -> MigrationReport:
     """Bring the database at ``database_url`` to the newest schema; safe to run twice and in two copies.
 
@@ -65,9 +74,10 @@ def migrate(
         database_url: an administrator's URL.
         passwords: the password of each role, by role; roles left out keep theirs.
         files: the migrations, by default those of this package.
+        schema: where the tables are; made when it is missing.
 
     Raises:
-        BadInput: a migration that ran was changed since, or one fails.
+        BadInput: a migration that ran was changed since, one fails, or the tables are in another schema.
         Unreachable: the database does not answer.
     """
     passwords = passwords or {}
@@ -80,6 +90,7 @@ def migrate(
         connection.execute("SET client_min_messages = warning")
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         apply_roles(connection, passwords)
+        _enter(connection, schema)
         connection.execute(
             "CREATE TABLE IF NOT EXISTS kilo_migrations (name text PRIMARY KEY, digest text NOT NULL,"
             " applied_at timestamptz NOT NULL DEFAULT now())"
@@ -90,9 +101,32 @@ def migrate(
             if migration.name in done:
                 _check_unchanged(migration, done[migration.name])
                 continue
-            _apply(connection, migration)
+            _apply(connection, migration, schema)
             applied.append(migration.name)
+        apply_search_path(connection, schema)
     return MigrationReport(tuple(applied), len(done))
+
+
+def use_schema(connection: psycopg.Connection[Any], schema: str) -> None:
+    """Have an administrator's ``connection`` find the tables in ``schema``, and nothing elsewhere."""
+    connection.execute(sql.SQL("SET search_path = {}, pg_temp").format(sql.Identifier(schema)))
+
+
+def _enter(connection: psycopg.Connection[Any], schema: str) -> None:
+    others = connection.execute(
+        "SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = 'kilo_migrations'"
+        " AND relkind = 'r' AND relnamespace <> coalesce(to_regnamespace(quote_ident(%s)), 0)",
+        (schema,),
+    ).fetchone()
+    if others:
+        msg = (
+            f"kilo:database.schema_name: '{schema}', but the tables are in the schema '{others[0]}' of this"
+            " database; leave it at that, or give the stage a new database"
+        )
+        raise BadInput(msg)
+    if connection.execute("SELECT to_regnamespace(quote_ident(%s))", (schema,)).fetchone() == (None,):
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+    use_schema(connection, schema)
 
 
 def _check_unchanged(migration: Migration, digest: str) -> None:
@@ -104,20 +138,22 @@ def _check_unchanged(migration: Migration, digest: str) -> None:
         raise BadInput(msg)
 
 
-def _apply(connection: psycopg.Connection[Any], migration: Migration) -> None:
+def _apply(connection: psycopg.Connection[Any], migration: Migration, schema: str) -> None:
+    name = sql.Identifier(schema).as_string()
+    text = _SCHEMA.sub(lambda _: name, migration.text) if schema != DEFAULT_SCHEMA else migration.text
     record = "INSERT INTO kilo_migrations (name, digest) VALUES (%s, %s)"
     try:
         if migration.text.startswith(_NO_TRANSACTION):
-            connection.execute(migration.text.encode())
+            connection.execute(text.encode())
             connection.execute(record, (migration.name, migration.digest))
             return
         with connection.transaction():
-            connection.execute(migration.text.encode())
+            connection.execute(text.encode())
             connection.execute(record, (migration.name, migration.digest))
     except psycopg.Error as error:
         diagnostic = error.diag
         line = ""
         if diagnostic.statement_position:
-            line = f" line {migration.text[: int(diagnostic.statement_position)].count(chr(10)) + 1}"
+            line = f" line {text[: int(diagnostic.statement_position)].count(chr(10)) + 1}"
         msg = f"migrations/{migration.name}{line}: {diagnostic.message_primary or error}"
         raise BadInput(msg) from error

@@ -1,4 +1,4 @@
-"""How long outbox and inbox keep their partitions: written down by an administrator, for roles to obey."""
+"""How long outbox, inbox and events keep their rows: written down by an administrator, for roles to obey."""
 
 from __future__ import annotations
 
@@ -6,16 +6,28 @@ from typing import Any
 
 import psycopg
 
+from kilo.contract import OutboxOutputs
 
-def declare_windows(connection: psycopg.Connection[Any], fingerprint_window_days: int) -> None:
-    """Have the outbox know fingerprints for so many days, and the inbox twice as long.
 
-    Twice, since replays of the stream must find what was consumed.
+def declare_windows(connection: psycopg.Connection[Any], outbox: OutboxOutputs) -> None:
+    """Have the outbox know fingerprints for the stage's window, and the inbox twice as long.
+
+    Twice, since replays of the stream must find what was consumed. Ingest's own rows are kept for good unless
+    the stage says otherwise, and no shorter than their fingerprints, by which a retry is compared with them.
 
     Args:
         connection: an administrator's, in autocommit mode.
-        fingerprint_window_days: the stage's.
+        outbox: the stage's.
     """
-    windows = {"outbox": fingerprint_window_days, "inbox": 2 * fingerprint_window_days}
-    for parent, days in windows.items():
-        connection.execute("UPDATE partition_windows SET days = %s WHERE parent = %s", (days, parent))
+    days, keep = outbox.fingerprint_window_days, outbox.events_keep_days
+    if keep is None:
+        connection.execute("DELETE FROM partition_windows WHERE parent = 'events'")
+    else:
+        connection.execute(
+            "INSERT INTO partition_windows VALUES ('events', %s)"
+            " ON CONFLICT (parent) DO UPDATE SET days = excluded.days",
+            (max(days, keep),),
+        )
+    windows = {"outbox": days, "inbox": 2 * days}
+    for parent, window in windows.items():
+        connection.execute("UPDATE partition_windows SET days = %s WHERE parent = %s", (window, parent))

@@ -68,3 +68,30 @@ def _end_lost_replication(connection: psycopg.Connection[Any]) -> None:
     known = connection.execute("SELECT rolconfig FROM pg_roles WHERE rolname = 'kilo_cdc'").fetchone()
     if known and setting not in (known[0] or ()):
         connection.execute("ALTER ROLE kilo_cdc SET wal_sender_timeout = '20s'")
+
+
+def apply_search_path(connection: psycopg.Connection[Any], schema: str) -> None:
+    """Have every role find ``schema`` and nothing else in this database, whatever its clients set.
+
+    By the server, so that a connection needs no option for it and a pooler passes it on. The database's own
+    setting stays the application's.
+    """
+    row = connection.execute("SELECT current_database()").fetchone()
+    assert row is not None  # noqa: S101  a SELECT without FROM has one row
+    path = sql.SQL("{}, pg_temp").format(sql.Identifier(schema))
+    known = {
+        role
+        for (role,) in connection.execute(
+            "SELECT r.rolname FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole"
+            " JOIN pg_database d ON d.oid = s.setdatabase"
+            " WHERE d.datname = current_database() AND %s = ANY (s.setconfig)",
+            (f"search_path={path.as_string()}",),
+        ).fetchall()
+    }
+    for role in ROLES:
+        if role not in known:
+            connection.execute(
+                sql.SQL("ALTER ROLE {} IN DATABASE {} SET search_path = {}").format(
+                    sql.Identifier(role), sql.Identifier(row[0]), path
+                )
+            )

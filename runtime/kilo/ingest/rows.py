@@ -30,10 +30,6 @@ WITH new AS (
 )
 INSERT INTO events (fingerprint, tenant, aggregate, aggregate_id, kind, payload)
 SELECT fingerprint, tenant, aggregate, aggregate_id, kind, payload FROM new
--- A key that is used again after its window is a new event.
-ON CONFLICT (fingerprint) DO UPDATE SET tenant = excluded.tenant, aggregate = excluded.aggregate,
-    aggregate_id = excluded.aggregate_id, kind = excluded.kind, payload = excluded.payload,
-    received_at = excluded.received_at
 RETURNING fingerprint
 """
 _DIGESTS = (
@@ -41,7 +37,11 @@ _DIGESTS = (
     # A fingerprint is TENANT/KEY here; another writer's tenant may have the same.
     " WHERE fingerprint = ANY(%s::text[]) AND tenant = split_part(fingerprint, '/', 1)"
 )
-_EVENT = "SELECT tenant, aggregate, aggregate_id, kind, payload::text FROM events WHERE fingerprint = %s"
+# A key that is used again after its window is an event of its own, with a row of its own.
+_EVENT = (
+    "SELECT tenant, aggregate, aggregate_id, kind, payload::text FROM events WHERE fingerprint = %s"
+    " ORDER BY received_at DESC LIMIT 1"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString, cast
 from uuid import UUID
 
 from kilo.context import current_traceparent
@@ -35,7 +35,7 @@ COLUMNS = (
 )
 """What a writer gives; the database does the rest."""
 
-_INSERT = (
+_INSERT: LiteralString = (
     "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint, traceparent,"
     " content_digest) VALUES (%s, %s, %s, %s, %s::jsonb, %s, %s, %s) RETURNING id"
 )
@@ -140,8 +140,14 @@ def content_fingerprint(tenant: str, aggregate: str, aggregate_id: str, kind: st
     return f"{tenant}/sha256-{digest.hex()}"
 
 
-def enqueue(connection: psycopg.Connection[Any], event: Event) -> Enqueued:
+def enqueue(connection: psycopg.Connection[Any], event: Event, schema: str | None = None) -> Enqueued:
     """Write ``event`` in the transaction that ``connection`` is in.
+
+    Args:
+        connection: in a transaction.
+        event: what to write.
+        schema: where the outbox is (``database.schema_name`` of the stage's outputs); by default where the
+            connection's own ``search_path`` finds it.
 
     Raises:
         FingerprintConflict: its fingerprint was used for another content.
@@ -153,7 +159,7 @@ def enqueue(connection: psycopg.Connection[Any], event: Event) -> Enqueued:
     values = values_of(event)
     try:
         with connection.cursor(row_factory=_tuple_row()) as cursor:
-            row = cursor.execute(_INSERT, values).fetchone()
+            row = cursor.execute(_insert(schema), values).fetchone()
     except Exception as error:
         if (problem := _explained(error)) is None:
             raise
@@ -162,13 +168,15 @@ def enqueue(connection: psycopg.Connection[Any], event: Event) -> Enqueued:
     raise problem
 
 
-async def enqueue_async(connection: psycopg.AsyncConnection[Any], event: Event) -> Enqueued:
+async def enqueue_async(
+    connection: psycopg.AsyncConnection[Any], event: Event, schema: str | None = None
+) -> Enqueued:
     """As :func:`enqueue`, for asyncio."""
     _check_transaction(connection)
     values = values_of(event)
     try:
         async with connection.cursor(row_factory=_tuple_row()) as cursor:
-            row = await (await cursor.execute(_INSERT, values)).fetchone()
+            row = await (await cursor.execute(_insert(schema), values)).fetchone()
     except Exception as error:
         if (problem := _explained(error)) is None:
             raise
@@ -177,7 +185,9 @@ async def enqueue_async(connection: psycopg.AsyncConnection[Any], event: Event) 
     raise problem
 
 
-def enqueue_many(connection: psycopg.Connection[Any], events: Iterable[Event]) -> list[Enqueued]:
+def enqueue_many(
+    connection: psycopg.Connection[Any], events: Iterable[Event], schema: str | None = None
+) -> list[Enqueued]:
     """Write many events, pipelined; returns what became of each, in the order given.
 
     Events of one ordering key (tenant, aggregate and id) keep their order. Each key that occurs takes one of
@@ -194,7 +204,7 @@ def enqueue_many(connection: psycopg.Connection[Any], events: Iterable[Event]) -
     ids: list[int | None] = []
     try:
         with connection.cursor(row_factory=_tuple_row()) as cursor:
-            cursor.executemany(_INSERT, values, returning=True)
+            cursor.executemany(_insert(schema), values, returning=True)
             while True:
                 row = cursor.fetchone()
                 ids.append(row[0] if row else None)
@@ -209,7 +219,7 @@ def enqueue_many(connection: psycopg.Connection[Any], events: Iterable[Event]) -
 
 
 async def enqueue_many_async(
-    connection: psycopg.AsyncConnection[Any], events: Iterable[Event]
+    connection: psycopg.AsyncConnection[Any], events: Iterable[Event], schema: str | None = None
 ) -> list[Enqueued]:
     """As :func:`enqueue_many`, for asyncio."""
     _check_transaction(connection)
@@ -219,7 +229,7 @@ async def enqueue_many_async(
     ids: list[int | None] = []
     try:
         async with connection.cursor(row_factory=_tuple_row()) as cursor:
-            await cursor.executemany(_INSERT, values, returning=True)
+            await cursor.executemany(_insert(schema), values, returning=True)
             while True:
                 row = await cursor.fetchone()
                 ids.append(row[0] if row else None)
@@ -231,6 +241,19 @@ async def enqueue_many_async(
     else:
         return _in_given_order(ordered, ids)
     raise problem
+
+
+def outbox_in(schema: str | None) -> str:
+    """The outbox's name in SQL; without a schema it is looked up by the connection's ``search_path``."""
+    if schema is None:
+        return "outbox"
+    # As libpq's PQescapeIdentifier does; importing the driver for it takes long.
+    quoted = schema.replace('"', '""')
+    return f'"{quoted}".outbox'
+
+
+def _insert(schema: str | None) -> LiteralString:
+    return cast("LiteralString", _INSERT.replace("outbox", outbox_in(schema), 1)) if schema else _INSERT
 
 
 def lock_order(event: Event) -> tuple[str, str, str]:

@@ -21,25 +21,24 @@ a ``scoped_session`` or an ``async_scoped_session`` too, as Flask's extension gi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from kilo.errors import BadInput
 from kilo.extras import requires
-from kilo.outbox.enqueue import COLUMNS, Enqueued, Event, explained, lock_order, values_of
+from kilo.outbox.enqueue import COLUMNS, Enqueued, Event, explained, lock_order, outbox_in, values_of
 
 with requires("sqlalchemy"):
-    from sqlalchemy import Connection, event, text
+    from sqlalchemy import Connection, TextClause, event, text
     from sqlalchemy.exc import IntegrityError
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
     from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
 
 _KEY = "kilo_outbox"
-_INSERT = text(
-    f"INSERT INTO outbox ({', '.join(COLUMNS)}) VALUES"  # noqa: S608  names of our own
+_VALUES = (
+    f"({', '.join(COLUMNS)}) VALUES"
     f" ({', '.join(f'CAST(:{name} AS jsonb)' if name == 'payload' else f':{name}' for name in COLUMNS)})"
-    " RETURNING id"
 )
-_INSERT_MANY = text(_INSERT.text.removesuffix(" RETURNING id"))
 
 AnySession = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
 
@@ -50,6 +49,8 @@ class _Recorded:
 
     events: list[tuple[SessionTransaction | None, Event]] = field(default_factory=list)
     """With the transaction or savepoint that each belongs to."""
+    schema: str | None = None
+    """Where the outbox is; a session has one."""
     committing: bool = False
     """Whether they were written: what another hook records now is written at once."""
 
@@ -65,8 +66,14 @@ def install(sessions: type[Session] | sessionmaker[Any] | scoped_session[Any] = 
             event.listen(sessions, name, listener)
 
 
-def record(session: AnySession, one: Event) -> str:
+def record(session: AnySession, one: Event, schema: str | None = None) -> str:
     """Have ``one`` written when ``session`` commits; returns its fingerprint.
+
+    Args:
+        session: on which the hook is installed.
+        one: what to write.
+        schema: where the outbox is (``database.schema_name`` of the stage's outputs), the same for all of a
+            session; by default where the connection's own ``search_path`` finds it.
 
     Raises:
         BadInput: a field is not what the outbox takes, or the hook is not installed on this session.
@@ -78,6 +85,7 @@ def record(session: AnySession, one: Event) -> str:
     values_of(one)
     within = plain.get_nested_transaction() or plain.get_transaction() or plain.begin()
     recorded = _recorded(plain)
+    recorded.schema = schema
     if recorded.committing:
         _insert(plain, [one])
     else:
@@ -85,8 +93,8 @@ def record(session: AnySession, one: Event) -> str:
     return one.fingerprint
 
 
-def enqueue(session: Session | scoped_session[Any], one: Event) -> Enqueued:
-    """Write ``one`` now, in the transaction of ``session``.
+def enqueue(session: Session | scoped_session[Any], one: Event, schema: str | None = None) -> Enqueued:
+    """Write ``one`` now, in the transaction of ``session``; ``schema`` is as :func:`record` has it.
 
     Raises:
         FingerprintConflict: its fingerprint was used for another content.
@@ -95,13 +103,15 @@ def enqueue(session: Session | scoped_session[Any], one: Event) -> Enqueued:
     """
     plain = _plain(session)
     plain.flush()
-    return _enqueue(plain.connection(), one)
+    return _enqueue(plain.connection(), one, schema)
 
 
-async def enqueue_async(session: AsyncSession | async_scoped_session[Any], one: Event) -> Enqueued:
+async def enqueue_async(
+    session: AsyncSession | async_scoped_session[Any], one: Event, schema: str | None = None
+) -> Enqueued:
     """As :func:`enqueue`, for asyncio; the events' locks are held until the transaction ends."""
     await session.flush()
-    return await (await session.connection()).run_sync(_enqueue, one)
+    return await (await session.connection()).run_sync(_enqueue, one, schema)
 
 
 def _plain(session: AnySession) -> Session:
@@ -110,15 +120,24 @@ def _plain(session: AnySession) -> Session:
     return one.sync_session if isinstance(one, AsyncSession) else one
 
 
+@cache
+def _insert_into(schema: str | None, returning: str = "") -> TextClause:
+    # A colon would be a parameter's.
+    name = outbox_in(schema).replace(":", r"\:")
+    return text(f"INSERT INTO {name} {_VALUES}{returning}")
+
+
 def _recorded(session: Session) -> _Recorded:
     return session.info.setdefault(_KEY, _Recorded())
 
 
-def _enqueue(connection: Connection, one: Event) -> Enqueued:
+def _enqueue(connection: Connection, one: Event, schema: str | None) -> Enqueued:
     _check_transaction(connection)
     values = values_of(one)
     try:
-        row = connection.execute(_INSERT, dict(zip(COLUMNS, values, strict=True))).first()
+        row = connection.execute(
+            _insert_into(schema, " RETURNING id"), dict(zip(COLUMNS, values, strict=True))
+        ).first()
     except IntegrityError as error:
         if (problem := _explained(error)) is None:
             raise
@@ -148,7 +167,7 @@ def _insert(session: Session, events: list[Event]) -> None:
     connection = session.connection()
     _check_transaction(connection)
     try:
-        connection.execute(_INSERT_MANY, rows)
+        connection.execute(_insert_into(_recorded(session).schema), rows)
     except IntegrityError as error:
         if (problem := _explained(error)) is None:
             raise

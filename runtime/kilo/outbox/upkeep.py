@@ -36,6 +36,8 @@ _slot_limit = metrics.REPLICATION_SLOT_LIMIT.create(REGISTRY)
 
 _GAUGES_SECONDS = 5.0
 _PARTITIONS_SECONDS = 60.0
+_EVENT_STEPS = 200
+"""Of 5,000 rows each, between two of which others have their turn."""
 _COUNTED = 1_000_000
 """Rows up to which waiting ones are counted; more is "a million or more"."""
 
@@ -107,6 +109,17 @@ async def compact(connection: AsyncConnection[Any]) -> str | None:
     return row[0] if row else None
 
 
+async def drop_events(connection: AsyncConnection[Any]) -> int:
+    """Delete rows of ``events`` that are older than the stage keeps them, in bounded steps; how many."""
+    gone = 0
+    for _ in range(_EVENT_STEPS):
+        row = await (await connection.execute("SELECT events_drop_expired()")).fetchone()
+        if not row or not row[0]:
+            break
+        gone += row[0]
+    return gone
+
+
 class Upkeep:
     """Runs beside the worker."""
 
@@ -133,6 +146,8 @@ class Upkeep:
             await connection.execute("SELECT outbox_make_partitions()")
             if name := await compact(connection):
                 _log.info("dropped %s: drained and older than the fingerprint window", name)
+            if gone := await drop_events(connection):
+                _log.info("deleted %d rows of events that were older than their window", gone)
         state = await outbox_state(connection, self._outbox)
         _waiting.set(state.rows_waiting)
         _oldest.set(state.oldest_age_seconds)

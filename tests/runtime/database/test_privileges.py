@@ -67,6 +67,7 @@ PERMITTED: dict[str, dict[str, str]] = {
 FUNCTIONS = {
     "outbox_make_partitions()": {"kilo_worker"},
     "outbox_drop_expired()": {"kilo_worker"},
+    "events_drop_expired()": {"kilo_worker"},
     "inbox_make_partitions()": {"kilo_consumer"},
     "inbox_drop_expired()": {"kilo_consumer"},
     "make_partitions('outbox', 1)": set[str](),

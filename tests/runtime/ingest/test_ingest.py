@@ -181,3 +181,16 @@ async def test_other_paths_and_methods_are_problems_too(client: httpx.AsyncClien
     for method, path, status in (("GET", "/v1/events", 405), ("POST", "/nothing", 404)):
         answer = await client.request(method, path)
         assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+async def test_a_key_used_again_after_its_window_leaves_the_former_row(
+    client: httpx.AsyncClient, database_url: str
+) -> None:
+    assert (await post(client, with_payload('{"n": 1}'))).status_code == 201
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE events SET received_at = received_at - interval '8 days'")
+        connection.execute("DELETE FROM outbox_fingerprints")
+        answers = [await post(client, with_payload('{"n": 2}')) for _ in range(2)]
+        assert [each.status_code for each in answers] == [201, 200]
+        rows = connection.execute("SELECT payload ->> 'n' FROM events ORDER BY received_at").fetchall()
+    assert rows == [("1",), ("2",)]

@@ -13,9 +13,11 @@ from psycopg import AsyncConnection
 from typer.testing import CliRunner
 
 from kilo.cdc.publication import apply_capture
+from kilo.database.partitions import declare_windows
 from kilo.outbox import Event, enqueue
 from kilo.outbox.cli import app
-from kilo.outbox.upkeep import Upkeep, compact, outbox_state
+from kilo.outbox.upkeep import Upkeep, compact, drop_events, outbox_state
+from tests.events import make_outputs
 from tests.runtime.conftest import BusServer
 from tests.runtime.outbox.test_worker import waiting, write
 
@@ -72,6 +74,27 @@ async def test_compaction_drops_drained_partitions_one_a_step_and_keeps_what_wai
         assert await compacted(database_url) == second
         assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (3,)
         connection.execute("SELECT pg_drop_replication_slot('outbox_cdc')")
+
+
+@pytest.mark.parametrize(("keep_days", "left"), [(None, [1, 9, 40]), (30, [1, 9]), (1, [1])])
+async def test_ingests_own_rows_are_kept_as_long_as_the_stage_says(
+    database_url: str, keep_days: int | None, left: list[int]
+) -> None:
+    """And never shorter than their fingerprints, seven days here."""
+    outputs = make_outputs().outbox.model_copy(update={"events_keep_days": keep_days})
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        declare_windows(connection, make_outputs().outbox.model_copy(update={"events_keep_days": 400}))
+        declare_windows(connection, outputs)
+        connection.execute(
+            "INSERT INTO events (tenant, aggregate, aggregate_id, kind, payload, fingerprint, received_at)"
+            " SELECT 'acme', 'order', '1', 'k', '{}', 'acme/' || days, now() - days * interval '1 day'"
+            " FROM unnest(ARRAY[1, 9, 40]) AS days"
+        )
+        async with await AsyncConnection.connect(database_url, autocommit=True) as own:
+            await own.execute("SET ROLE kilo_worker")
+            assert await drop_events(own) == 3 - len(left)
+        found = connection.execute("SELECT split_part(fingerprint, '/', 2)::int FROM events ORDER BY 1")
+        assert [row[0] for row in found.fetchall()] == left
 
 
 async def test_compaction_waits_for_nobody(database_url: str) -> None:
