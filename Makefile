@@ -20,7 +20,7 @@ up: environment ## Bring the dev stage up on this machine and send events throug
 down: ## Stop the dev stage; its data stays under .kilo/
 	@if [ -x $(KILO) ]; then $(KILO) down; else echo "Nothing runs: the dev stage was never brought up here."; fi
 
-status: ## Show the dev stage's parts
+status: ## Show the dev stage's components
 	@if [ -x $(KILO) ]; then $(KILO) status; else echo "Nothing runs: the dev stage was never brought up here."; fi
 
 # Half of the time tests wait, for servers to start or to notice; so there are more workers than cores.

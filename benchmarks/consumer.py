@@ -25,8 +25,7 @@ from psycopg import AsyncConnection
 from benchmarks.events_stage import Candidate, Place, Stage, Turns, stage
 from benchmarks.rounds import save
 from kilo.bus import Message, connect, encode_headers, event_headers
-from kilo.consumer import Consumer, Event, Statements
-from kilo.consumer import Place as ConsumerPlace
+from kilo.consumer import Connections, Consumer, Event, Statements
 from tests.runtime.consumer.support import Plain
 
 NAIVE = "a transaction an event"
@@ -41,8 +40,8 @@ _INBOX = (
 
 
 async def _run(place: Place, consumer: Consumer, stopping: asyncio.Event) -> int:
-    where = ConsumerPlace(place.database_url, lambda: connect(place.bus_url), "EVENTS", Plain())
-    await consumer.run(where, stopping)
+    connections = Connections(place.database_url, lambda: connect(place.bus_url), "EVENTS", Plain())
+    await consumer.run(connections, stopping)
     return 0
 
 

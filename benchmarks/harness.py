@@ -69,15 +69,15 @@ class _Peak:
         self._thread.start()
 
     def stop(self) -> None:
-        self._look()
+        self._read_status()
         self._stopping.set()
         self._thread.join()
 
     def _watch(self) -> None:
         while not self._stopping.wait(0.02):
-            self._look()
+            self._read_status()
 
-    def _look(self) -> None:
+    def _read_status(self) -> None:
         try:
             lines = self._status.read_text().splitlines()
         except OSError:

@@ -44,7 +44,7 @@ class Server(Protocol):
 
 
 @dataclass
-class Part:
+class Component:
     """One server and how it has fared.
 
     Attributes:
@@ -96,11 +96,11 @@ class Backing:
     """Starts the servers side by side and keeps them running until they are stopped."""
 
     def __init__(self, servers: Mapping[str, tuple[Server, str]]) -> None:
-        self.parts = [Part(name, server, address) for name, (server, address) in servers.items()]
+        self.components = [Component(name, server, address) for name, (server, address) in servers.items()]
         self._stopping = threading.Event()
         self._watchers = [
-            threading.Thread(target=self._watch, args=(part,), name=part.name, daemon=True)
-            for part in self.parts
+            threading.Thread(target=self._watch, args=(component,), name=component.name, daemon=True)
+            for component in self.components
         ]
 
     def start(self) -> None:
@@ -109,8 +109,8 @@ class Backing:
         Raises:
             Unreachable: one did not come up; the message has its last lines.
         """
-        with ThreadPoolExecutor(len(self.parts)) as pool:
-            for started in [pool.submit(_start, part) for part in self.parts]:
+        with ThreadPoolExecutor(len(self.components)) as pool:
+            for started in [pool.submit(_start, component) for component in self.components]:
                 started.result()
         for watcher in self._watchers:
             watcher.start()
@@ -121,29 +121,29 @@ class Backing:
         for watcher in self._watchers:
             if watcher.is_alive():
                 watcher.join()
-        with ThreadPoolExecutor(len(self.parts)) as pool:
-            list(pool.map(lambda part: part.server.stop(), self.parts))
+        with ThreadPoolExecutor(len(self.components)) as pool:
+            list(pool.map(lambda component: component.server.stop(), self.components))
 
-    def _watch(self, part: Part) -> None:
+    def _watch(self, component: Component) -> None:
         pause = 1.0
         while not self._stopping.wait(_WATCH_SECONDS):
-            if part.server.pid is not None:
+            if component.server.pid is not None:
                 continue
-            part.state, part.restarts = "restarting", part.restarts + 1
-            logger.warning("%s ended; starting it again", part.name)
+            component.state, component.restarts = "restarting", component.restarts + 1
+            logger.warning("%s ended; starting it again", component.name)
             try:
-                _start(part)
+                _start(component)
                 pause = 1.0
             except Exception as error:
                 # Whatever it was, the next try may do; without one the server would stay away.
-                logger.warning("%s: %s", part.name, error)
+                logger.warning("%s: %s", component.name, error)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
-def _start(part: Part) -> None:
-    part.server.start()
-    part.state, part.since = "running", time.time()
+def _start(component: Component) -> None:
+    component.server.start()
+    component.state, component.since = "running", time.time()
 
 
 def write_atomically(path: Path, value: object) -> None:

@@ -17,9 +17,9 @@ from kilo.errors import BadInput, CheckFailed, Unreachable
 from kilo.project import find_project
 from kilo.testing.servers.process import tail
 from sandbox import daemon, stage
+from sandbox.components import ComponentStatus, components, follow, log_files
 from sandbox.doctor import examine
 from sandbox.engine.environment import UNSET, shell
-from sandbox.parts import PartStatus, follow, log_files, parts
 from sandbox.reach import ways_in
 
 _LOG_WIDTH = 120
@@ -59,7 +59,7 @@ def up(
     for name in _wait_until_healthy(project):
         typer.echo(f"{name} is not ready yet; `kilo logs {name}` may say why", err=True)
     typer.echo(
-        f"dev is up after {time.monotonic() - started:.0f} s. `kilo status` shows its parts.", err=True
+        f"dev is up after {time.monotonic() - started:.0f} s. `kilo status` shows its components.", err=True
     )
     if tour:
         _kilo(project, "tour", *(["--json"] if as_json else []))
@@ -76,14 +76,14 @@ def _kilo(project: Path, *arguments: str, quiet: bool = False) -> None:
 
 
 def _wait_until_healthy(project: Path) -> list[str]:
-    """The parts that are not healthy after a while: the engine waits only for what it changes itself, and
-    after a power cut it finds nothing to change while pods are still starting again."""
+    """The components that are not healthy after a while: the engine waits only for what it changes itself,
+    and after a power cut it finds nothing to change while pods are still starting again."""
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:
         endpoints = daemon.running(project)
-        found = parts(project, endpoints) if endpoints else []
-        if all(part.settled for part in found) or time.monotonic() > deadline:
-            return [part.name for part in found if not part.healthy]
+        found = components(project, endpoints) if endpoints else []
+        if all(component.settled for component in found) or time.monotonic() > deadline:
+            return [component.name for component in found if not component.healthy]
         time.sleep(_SETTLE_PAUSE_SECONDS)
 
 
@@ -116,9 +116,9 @@ def down(
 
 
 def status(as_json: JsonOption = False) -> None:
-    """Show the parts of the dev stage (state, since when, restarts, address) and how to reach it.
+    """Show the components of the dev stage (state, since when, restarts, address) and how to reach it.
 
-    Exits with 1 when a part is not running.
+    Exits with 1 when a component is not running.
 
     Examples:
 
@@ -128,25 +128,31 @@ def status(as_json: JsonOption = False) -> None:
     """
     project = find_project()
     endpoints = daemon.running(project)
-    found = parts(project, endpoints) if endpoints else []
+    found = components(project, endpoints) if endpoints else []
     if as_json:
-        typer.echo(json.dumps([part.as_json() for part in found], indent=2))
+        typer.echo(json.dumps([component.as_json() for component in found], indent=2))
     elif endpoints is None:
         typer.echo("The sandbox is not running; `kilo up` starts it.", err=True)
     else:
         _print_table(found)
         _print_ways_in(project, endpoints)
-    if endpoints is None or any(not part.healthy for part in found):
+    if endpoints is None or any(not component.healthy for component in found):
         raise typer.Exit(1)
 
 
-def _print_table(found: list[PartStatus]) -> None:
+def _print_table(found: list[ComponentStatus]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("part", "state", "since", "restarts", "address"):
+    for column in ("component", "state", "since", "restarts", "address"):
         table.add_column(column, justify="right" if column == "restarts" else "left", overflow="fold")
-    for part in found:
-        colour = "green" if part.healthy else "red"
-        table.add_row(part.name, f"[{colour}]{part.state}[/]", part.age(), str(part.restarts), part.address)
+    for component in found:
+        colour = "green" if component.healthy else "red"
+        table.add_row(
+            component.name,
+            f"[{colour}]{component.state}[/]",
+            component.age(),
+            str(component.restarts),
+            component.address,
+        )
     # A log has no width of its own; a terminal's is kept.
     console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
     console.print(table)
@@ -161,11 +167,13 @@ def _print_ways_in(project: Path, endpoints: daemon.Endpoints, to: TextIO | None
 
 
 def logs(
-    name: Annotated[str, typer.Argument(help="A part of `kilo status`, a pod, or the start of its name.")],
+    name: Annotated[
+        str, typer.Argument(help="A component of `kilo status` or a pod, or how its name begins.")
+    ],
     lines: Annotated[int, typer.Option("--tail", "-n", min=0, help="How many of the last lines.")] = 100,
     wait: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")] = False,
 ) -> None:
-    """Show the log of one part.
+    """Show the log of one component.
 
     Examples:
 
@@ -178,12 +186,12 @@ def logs(
     project = find_project()
     files = log_files(project, name)
     if not files:
-        known = ", ".join(sorted(log_files(project, ""))) or "none yet; `kilo up` starts the parts"
+        known = ", ".join(sorted(log_files(project, ""))) or "none yet; `kilo up` starts the components"
         msg = f"no log of '{name}'; there are logs of: {known}"
         raise BadInput(msg)
-    for part, path in files.items():
+    for component, path in files.items():
         if len(files) > 1:
-            typer.echo(f"==> {part} <==")
+            typer.echo(f"==> {component} <==")
         if text := tail(path, lines):
             typer.echo(text)
         elif lines:

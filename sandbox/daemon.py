@@ -30,10 +30,10 @@ from kilo.testing.servers.postgres import PostgresServer
 from kilo.testing.servers.process import tail
 from sandbox import toolchain
 from sandbox.backing import Backing, Ports, write_atomically
-from sandbox.cluster.service import ClusterService, Surroundings
+from sandbox.cluster.service import ClusterService, ServerUrls
 from sandbox.secrets import DEV, put_stage_secrets
 from sandbox.servers.fake_gcs import FakeGcsServer
-from sandbox.servers.leftovers import MARK, end_marked, start_guardian
+from sandbox.servers.leftovers import MARK, end_processes_of, start_guardian
 from sandbox.servers.moto import MotoServer
 from sandbox.servers.registries import PrimaryRegistry, SecondaryRegistry
 from sandbox.stages import region_of, write_registries_conf
@@ -60,7 +60,7 @@ _LOCK_TRIES, _LOCK_PAUSE_SECONDS = 40, 0.025
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where a running daemon's parts answer, URLs without credentials, and which program it runs."""
+    """Where a running daemon's components answer, URLs without credentials, and which program it runs."""
 
     pid: int
     cluster: str
@@ -173,7 +173,7 @@ def stop(project: Path) -> bool:
     """
     home = Home(project.resolve() / ".kilo")
     if not _is_locked(home.lock):
-        end_marked(str(home.directory))
+        end_processes_of(str(home.directory))
         return False
     pid = int(home.lock.read_text())
     with suppress(ProcessLookupError):
@@ -184,7 +184,7 @@ def stop(project: Path) -> bool:
             msg = f"the sandbox (process {pid}) did not stop within {STOP_SECONDS:.0f} s; see {home.log}"
             raise Unreachable(msg)
         time.sleep(0.05)
-    end_marked(str(home.directory))
+    end_processes_of(str(home.directory))
     return True
 
 
@@ -245,7 +245,7 @@ async def _serve(project: Path, home: Home) -> None:
         write_registries_conf(home.directory / "registries.conf", project, primary.url, secondary.url)
         cluster = ClusterService(
             home.directory,
-            Surroundings(
+            ServerUrls(
                 aws=aws.url,
                 gcs=gcs.url,
                 primary_registry=primary.url,
@@ -280,13 +280,13 @@ async def _report_until(stopped: asyncio.Event, home: Home, backing: Backing) ->
     while not stopped.is_set():
         now = [
             {
-                "name": part.name,
-                "state": part.state,
-                "since": part.since,
-                "restarts": part.restarts,
-                "address": part.address,
+                "name": component.name,
+                "state": component.state,
+                "since": component.since,
+                "restarts": component.restarts,
+                "address": component.address,
             }
-            for part in backing.parts
+            for component in backing.components
         ]
         if now != last:
             write_atomically(home.status, now)
@@ -318,7 +318,7 @@ def main() -> int:
         lock.write(str(os.getpid()))
         lock.flush()
         owner = str(home.directory)
-        end_marked(owner)
+        end_processes_of(owner)
         os.environ[MARK] = owner
         start_guardian(owner)
         try:

@@ -25,7 +25,7 @@ from kilo.extras import MissingExtra, extra_of, requires
 from kilo.project import locate_project
 
 _EPILOG = (
-    "Exit codes: 0 fine, 1 the check said no, 2 wrong use or bad input, 3 a part could not be reached. "
+    "Exit codes: 0 fine, 1 the check said no, 2 wrong use or bad input, 3 a component could not be reached. "
     "Completion for your shell: kilo --install-completion"
 )
 # EX_SOFTWARE of sysexits.h: none of the documented codes, so that no script takes a defect for an answer.
@@ -45,8 +45,8 @@ _SANDBOX, _STAGE, _EVENTS, _DATA = "The dev stage on this machine", "A stage", "
 HELP = {
     "up": Help(_SANDBOX, "Bring the dev stage up and send events through it."),
     "down": Help(_SANDBOX, "Stop the dev stage; its data stays."),
-    "status": Help(_SANDBOX, "Show the parts: state, since, restarts, address."),
-    "logs": Help(_SANDBOX, "Show the log of one part."),
+    "status": Help(_SANDBOX, "Show the components: state, since, restarts, address."),
+    "logs": Help(_SANDBOX, "Show the log of one component."),
     "env": Help(_SANDBOX, 'Print the environment for plain pulumi: eval "$(kilo env)".'),
     "doctor": Help(_SANDBOX, "Check what this machine needs and say what to install."),
     "toolchain": Help(_SANDBOX, "Build or download the sandbox's programs and say where they are."),
@@ -65,7 +65,7 @@ HELP = {
     "consumer": Help(_EVENTS, "Run the idempotent consumer."),
     "dlq": Help(_EVENTS, "List, show, replay and prune dead letters."),
     "events": Help(_EVENTS, "Find events by tenant, aggregate, kind, time or trace."),
-    "trace": Help(_EVENTS, "Follow one event through every part."),
+    "trace": Help(_EVENTS, "Follow one event through every component."),
     "fle": Help(_DATA, "Field-level encryption: keys, rotation, audit."),
     "registry": Help(_DATA, "Mirror images and prove that both registries agree."),
     "promote": Help(_DATA, "Check that a promotion runs the same bits everywhere."),

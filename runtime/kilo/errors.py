@@ -38,6 +38,6 @@ class BadInput(KiloError):
 
 
 class Unreachable(KiloError):
-    """A part that the command needs could not be reached."""
+    """A component that the command needs could not be reached."""
 
     exit_code = ExitCode.UNREACHABLE

@@ -23,18 +23,18 @@ ADDRESS_VARIABLE = "POD_IP"
 
 
 class Health:
-    """Why the process is not ready, by part; ready when there is no reason."""
+    """Why the process is not ready, by component; ready when there is no reason."""
 
-    def __init__(self, *parts: str) -> None:
-        self._reasons = dict.fromkeys(parts, "starting")
+    def __init__(self, *components: str) -> None:
+        self._reasons = dict.fromkeys(components, "starting")
 
-    def fine(self, part: str) -> None:
-        """``part`` works."""
-        self._reasons.pop(part, None)
+    def fine(self, component: str) -> None:
+        """``component`` works."""
+        self._reasons.pop(component, None)
 
-    def broken(self, part: str, reason: str) -> None:
-        """``part`` does not work."""
-        self._reasons[part] = reason
+    def broken(self, component: str, reason: str) -> None:
+        """``component`` does not work."""
+        self._reasons[component] = reason
 
     @property
     def reasons(self) -> dict[str, str]:

@@ -30,7 +30,7 @@ class PayloadCipher(Protocol):
         ...
 
     async def revealed_fields(self, tenant: str) -> frozenset[str]:
-        """The fields whose values may lie encrypted."""
+        """The fields whose values may be encrypted."""
         ...
 
     async def reveal_value(self, tenant: str, field: str, row_id: RowId, value: object) -> object:

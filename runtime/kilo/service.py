@@ -44,7 +44,7 @@ def health_routes(health: Health) -> list[Route]:
 
     async def readyz(_request: Request) -> Response:
         reasons = health.reasons
-        text = "".join(f"{part}: {reason}\n" for part, reason in reasons.items())
+        text = "".join(f"{component}: {reason}\n" for component, reason in reasons.items())
         return PlainTextResponse(text or "ok\n", status_code=503 if reasons else 200)
 
     async def metrics(_request: Request) -> Response:

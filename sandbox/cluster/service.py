@@ -21,7 +21,7 @@ from sandbox.cluster.node.node import NodeSettings
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ServerUrls:
     """The servers beside the cluster, by URL, and programs that pods find on their PATH."""
 
     aws: str
@@ -36,13 +36,13 @@ class ClusterService:
 
     Args:
         home: the project's ``.kilo``.
-        surroundings: what pods are told of the world.
+        servers: what pods are told of the world.
         images: local programs for images.
     """
 
-    def __init__(self, home: Path, surroundings: Surroundings, images: Images | None = None) -> None:
+    def __init__(self, home: Path, servers: ServerUrls, images: Images | None = None) -> None:
         settings = NodeSettings(
-            home=home, images=images or Images(), injected=_cloud_variables(home, surroundings)
+            home=home, images=images or Images(), injected=_cloud_variables(home, servers)
         )
         self._ports = Ports(home / "cluster-ports.json")
         self.cluster = Cluster(settings, toolchain.path("crds"))
@@ -83,13 +83,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _cloud_variables(home: Path, surroundings: Surroundings) -> Mapping[str, str]:
+def _cloud_variables(home: Path, servers: ServerUrls) -> Mapping[str, str]:
     """What leads the clouds' client libraries to the sandbox's servers; any credentials are taken there."""
     return {
-        "AWS_ENDPOINT_URL": surroundings.aws,
+        "AWS_ENDPOINT_URL": servers.aws,
         "AWS_ACCESS_KEY_ID": "sandbox",
         "AWS_SECRET_ACCESS_KEY": "sandbox",
         "AWS_EC2_METADATA_DISABLED": "true",
-        "STORAGE_EMULATOR_HOST": surroundings.gcs,
+        "STORAGE_EMULATOR_HOST": servers.gcs,
         "CONTAINERS_REGISTRIES_CONF": str(home / "registries.conf"),
     }

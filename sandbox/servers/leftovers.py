@@ -27,7 +27,7 @@ def inherited() -> dict[str, str]:
     return {MARK: os.environ[MARK]} if MARK in os.environ else {}
 
 
-def marked(owner: str, before: float = math.inf) -> list[psutil.Process]:
+def processes_of(owner: str, before: float = math.inf) -> list[psutil.Process]:
     """Every process of this user that carries the owner's mark, apart from this one.
 
     ``before`` leaves out those that were started later, in seconds as psutil's ``create_time`` has them.
@@ -43,10 +43,10 @@ def marked(owner: str, before: float = math.inf) -> list[psutil.Process]:
     return found
 
 
-def end_marked(owner: str, before: float = math.inf) -> int:
-    """Kill every process that :func:`marked` finds until there is none; says how many there were."""
+def end_processes_of(owner: str, before: float = math.inf) -> int:
+    """Kill every process that :func:`processes_of` finds until there is none; says how many there were."""
     ended = 0
-    while found := marked(owner, before):
+    while found := processes_of(owner, before):
         for process in found:
             try:
                 process.kill()
@@ -72,4 +72,4 @@ if __name__ == "__main__":
     # Nothing is ever written: the pipe's end is the owner's.
     sys.stdin.buffer.read()
     # The boot time that create_time counts from is rounded to seconds, so the time of day would not do.
-    end_marked(sys.argv[1], before=psutil.boot_time() + time.clock_gettime(time.CLOCK_BOOTTIME))
+    end_processes_of(sys.argv[1], before=psutil.boot_time() + time.clock_gettime(time.CLOCK_BOOTTIME))

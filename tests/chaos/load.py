@@ -17,10 +17,10 @@ _GIVE_UP_SECONDS = 300
 
 # Every effect of the sample consumer, with its time and in its order; a projection keeps only the last.
 _EFFECTS = """
-CREATE TABLE effects (serial bigserial, fingerprint text, lane text,
+CREATE TABLE effects (serial bigserial, fingerprint text, ordering_key text,
     at timestamptz DEFAULT clock_timestamp());
 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
-    INSERT INTO effects (fingerprint, lane) VALUES (NEW.last_fingerprint, NEW.aggregate_id);
+    INSERT INTO effects (fingerprint, ordering_key) VALUES (NEW.last_fingerprint, NEW.aggregate_id);
     RETURN NEW;
 END $$;
 CREATE TRIGGER note AFTER INSERT OR UPDATE ON projection FOR EACH ROW EXECUTE FUNCTION note();
@@ -33,11 +33,16 @@ FROM effects JOIN outbox o USING (fingerprint) GROUP BY 1 ORDER BY 1
 
 
 class Writer(threading.Thread):
-    """Sends numbered events of one aggregate, each until it is acknowledged; odd lanes go by CDC."""
+    """Sends numbered events of one aggregate, each until it is acknowledged; odd ones go by CDC."""
 
-    def __init__(self, url: str, lane: int, stopping: threading.Event, pause_seconds: float) -> None:
+    def __init__(self, url: str, ordering_key: int, stopping: threading.Event, pause_seconds: float) -> None:
         super().__init__(daemon=True)
-        self._url, self._lane, self._stopping, self._pause = url, lane, stopping, pause_seconds
+        self._url, self._ordering_key, self._stopping, self._pause = (
+            url,
+            ordering_key,
+            stopping,
+            pause_seconds,
+        )
         self.acknowledged: list[str] = []
         self.failed_tries = 0
         self.gave_up = False
@@ -53,10 +58,10 @@ class Writer(threading.Thread):
                 time.sleep(self._pause)
 
     def _send(self, client: httpx.Client, number: int) -> bool:
-        aggregate, key = "payment" if self._lane % 2 else "order", f"{self._lane}-{number}"
+        aggregate, key = "payment" if self._ordering_key % 2 else "order", f"{self._ordering_key}-{number}"
         body = {
             "aggregate": aggregate,
-            "aggregate_id": str(self._lane),
+            "aggregate_id": str(self._ordering_key),
             "kind": f"{aggregate}.made",
             "payload": {"number": number, "email": "ana@example.com"},
         }
@@ -130,12 +135,12 @@ class Load:
 
     Args:
         platform: with ingest running.
-        lanes: aggregates, each with a writer of its own.
+        ordering_keys: aggregates, each with a writer of its own.
         pause_seconds: of each writer between two events.
     """
 
     platform: Platform
-    lanes: int = 20
+    ordering_keys: int = 20
     pause_seconds: float = 0.0
     samples: list[Sample] = field(default_factory=list[Sample])
     writers: list[Writer] = field(default_factory=list[Writer])
@@ -146,7 +151,10 @@ class Load:
         self._stopping, self._done = threading.Event(), threading.Event()
         self._started = time.monotonic()
         url = self.platform.ingest_url
-        self.writers = [Writer(url, lane, self._stopping, self.pause_seconds) for lane in range(self.lanes)]
+        self.writers = [
+            Writer(url, ordering_key, self._stopping, self.pause_seconds)
+            for ordering_key in range(self.ordering_keys)
+        ]
         self._sampler = threading.Thread(target=self._sample, daemon=True)
         for thread in (*self.writers, self._sampler):
             thread.start()
@@ -163,8 +171,8 @@ class Load:
             writer.join()
 
     def settled(self) -> bool:
-        """Whether every acknowledged event has had its effect, and every row is marked."""
-        sample = self._look()
+        """Whether every acknowledged event has had its effect, and every row is dispatched."""
+        sample = self._take_sample()
         return sample.effects is not None and sample.waiting == 0 and sample.effects >= sample.acknowledged
 
     def stop_sampling(self) -> None:
@@ -176,14 +184,14 @@ class Load:
         """Count everything."""
         sql = self.platform.sql
         acknowledged = {key for writer in self.writers for key in writer.acknowledged}
-        rows = sql("SELECT fingerprint, lane FROM effects ORDER BY serial")
+        rows = sql("SELECT fingerprint, ordering_key FROM effects ORDER BY serial")
         times = Counter(fingerprint for fingerprint, _ in rows)
         out_of_order = 0
         newest: dict[str, int] = {}
-        for fingerprint, lane in rows:
+        for fingerprint, ordering_key in rows:
             number = int(fingerprint.rpartition("-")[2])
-            out_of_order += number < newest.get(lane, -1)
-            newest[lane] = max(number, newest.get(lane, -1))
+            out_of_order += number < newest.get(ordering_key, -1)
+            newest[ordering_key] = max(number, newest.get(ordering_key, -1))
         return Outcome(
             acknowledged=len(acknowledged),
             effects=len(rows),
@@ -204,9 +212,9 @@ class Load:
 
     def _sample(self) -> None:
         while not self._done.wait(1.0):
-            self.samples.append(self._look())
+            self.samples.append(self._take_sample())
 
-    def _look(self) -> Sample:
+    def _take_sample(self) -> Sample:
         acknowledged = sum(len(writer.acknowledged) for writer in self.writers)
         try:
             with psycopg.connect(self.platform.url, connect_timeout=2, autocommit=True) as connection:

@@ -85,8 +85,8 @@ def _page(run: Run) -> str:
 <style>{_STYLE}</style>
 <h1>Soak over {run.bus}: {run.seconds / 60:.1f} minutes</h1>
 <p class="{"holds" if outcome.holds else "broken"}">{verdict}</p>
-<p>{sum(run.faults.counts.values())} faults while {run.load.lanes} writers sent events; all was settled
-{run.settle_seconds:.0f} s after the last.</p>
+<p>{sum(run.faults.counts.values())} faults while {run.load.ordering_keys} writers sent events; all was
+settled {run.settle_seconds:.0f} s after the last.</p>
 <h2>Counts</h2><table>{_rows(counts)}</table>
 <h2>From an event's creation to its effect, faults included</h2>
 <table><tr><th><th>p50<th>p99<th>most{latencies}</table>

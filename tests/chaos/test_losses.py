@@ -37,7 +37,7 @@ async def test_a_bus_that_lost_what_it_had_acknowledged(made: Scene) -> None:
         platform.processes[process].kill()
     written += await asyncio.to_thread(write, platform.url, range(100, 200))
     eventually(
-        lambda: platform.sql("SELECT count(*) FROM outbox WHERE dequeued_at IS NULL") == [(0,)], "marked"
+        lambda: platform.sql("SELECT count(*) FROM outbox WHERE dequeued_at IS NULL") == [(0,)], "dispatched"
     )
     platform.bus.kill()
     shutil.rmtree(directory / "store")

@@ -15,7 +15,7 @@ import pytest
 
 from sandbox import daemon
 from sandbox.engine.environment import overlay
-from sandbox.servers.leftovers import marked
+from sandbox.servers.leftovers import processes_of
 
 ROOT = Path(__file__).parents[2]
 # A machine under load takes its time; nothing here depends on how long.
@@ -80,7 +80,7 @@ class Stage:
 
     def processes(self) -> list[str]:
         """What runs for this stage besides the daemon."""
-        return [process.name() for process in marked(str(self.home))]
+        return [process.name() for process in processes_of(str(self.home))]
 
 
 def _environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -33,7 +33,10 @@ def ok(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def statuses(stage: Stage) -> dict[str, str]:
-    return {part["name"]: part["state"] for part in json.loads(stage.kilo("status", "--json").stdout)}
+    return {
+        component["name"]: component["state"]
+        for component in json.loads(stage.kilo("status", "--json").stdout)
+    }
 
 
 def test_one_command_brings_everything_up(stage: Stage) -> None:

@@ -160,8 +160,8 @@ class ManifestKey:
     sha256: str
 
     @property
-    def begun_at(self) -> datetime:
-        """When the run began, by its own clock; the end of time where the id says no time."""
+    def started_at(self) -> datetime:
+        """When the run started, by its own clock; the end of time where the id says no time."""
         try:
             return datetime.strptime(self.id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         except ValueError:

@@ -133,7 +133,7 @@ class Verification:
             each.key
             for each in gone
             # An invented manifest may claim any time; it was there before this one.
-            if each.key not in known and not is_over(min(each.begun_at, manifest.snapshot_at), bucket)
+            if each.key not in known and not is_over(min(each.started_at, manifest.snapshot_at), bucket)
         ]
         if gaps:
             msg = f"backup {manifest.id}: the chain has a gap: {', '.join(gaps)} is in no store"

@@ -242,7 +242,7 @@ class NatsBus:
         stopped: set[tuple[str, str]] = set()
         for each in messages:
             if (each.subject, each.key) in stopped:
-                receipts.append(Receipt(None, error="waits behind an earlier one that failed"))
+                receipts.append(Receipt(None, error="held behind an earlier one that failed"))
                 continue
             (receipt,) = await self._pipelined([each], deadline_seconds)
             receipts.append(receipt)

@@ -52,7 +52,7 @@ class SlotLook:
     decoding: bool
 
 
-class Standstill:
+class StallWatch:
     """How long WAL has waited without a sign of progress.
 
     Signs are: nothing waits, the confirmed position moved, or the server is decoding, which takes long for
@@ -103,7 +103,7 @@ class ConnectorWatch:
         self._connector_url = connector_url
         self._health = health
         self._limit = stalled_seconds
-        self._standstill = Standstill()
+        self._stall = StallWatch()
         self._reason: str | None = None
 
     @property
@@ -135,25 +135,25 @@ class ConnectorWatch:
                 return None
             reason = f"the connector answers {answer.status_code} to its own liveness probe"
         # What is started again has the whole time anew.
-        self._standstill.observe(time.monotonic(), None)
+        self._stall.observe(time.monotonic(), None)
         return reason
 
     async def _stalled(self) -> str | None:
         try:
-            look, delivered = await asyncio.wait_for(self._look(), _ANSWER_SECONDS)
+            look, delivered = await asyncio.wait_for(self._read_slot(), _ANSWER_SECONDS)
         except (psycopg.Error, TimeoutError) as error:
             # Starting the connector again would not bring the database back.
             self._health.broken("database", str(error).partition("\n")[0] or type(error).__name__)
             look, delivered = None, False
         else:
             self._health.fine("database")
-        seconds = self._standstill.observe(time.monotonic(), None if delivered else look)
+        seconds = self._stall.observe(time.monotonic(), None if delivered else look)
         if look is None or seconds < self._limit:
             return None
         waiting = look.written - look.confirmed
         return f"slot {self._slot}: {waiting:,} bytes of WAL wait, and none was confirmed for {seconds:.0f} s"
 
-    async def _look(self) -> tuple[SlotLook | None, bool]:
+    async def _read_slot(self) -> tuple[SlotLook | None, bool]:
         """The slot, none where there is none to read, and whether its rows reached the bus lately."""
         async with await AsyncConnection.connect(
             self._url, autocommit=True, application_name="kilo-cdc-watch"

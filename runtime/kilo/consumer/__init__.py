@@ -22,10 +22,10 @@ Where the effect is writes alone, a function that only says them is several time
 from kilo.extras import requires
 
 with requires("consumer"):
-    from kilo.consumer.consumer import Consumer, Place
+    from kilo.consumer.consumer import Connections, Consumer
     from kilo.consumer.event import Event
     from kilo.consumer.policy import Behind, Park, Policy
     from kilo.consumer.statements import Statements
     from kilo.consumer.sync import SyncConnection
 
-__all__ = ["Behind", "Consumer", "Event", "Park", "Place", "Policy", "Statements", "SyncConnection"]
+__all__ = ["Behind", "Connections", "Consumer", "Event", "Park", "Policy", "Statements", "SyncConnection"]

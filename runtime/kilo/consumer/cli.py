@@ -13,7 +13,7 @@ from rich.progress import Progress
 from starlette.applications import Starlette
 
 from kilo.bus import Bus, connect
-from kilo.consumer.consumer import Place
+from kilo.consumer.consumer import Connections
 from kilo.consumer.projection import make_consumer
 from kilo.consumer.refill import Refill, Refilled
 from kilo.consumer.upkeep import InboxUpkeep
@@ -76,14 +76,14 @@ async def _run(url: str, outputs: StackOutputs, port: int) -> None:
     async def connect_bus() -> Bus:
         return await connect(outputs.bus.url, "kilo-consumer")
 
-    place = Place(url, connect_bus, outputs.bus.stream, cipher)
+    connections = Connections(url, connect_bus, outputs.bus.stream, cipher)
     upkeep = InboxUpkeep(url, connect_bus, outputs.bus.stream, consumer.name)
     await serve_until_stopped(
         Starlette(routes=health_routes(health)),
         port,
         stopping,
         [
-            lambda: asyncio.ensure_future(consumer.run(place, stopping, health)),
+            lambda: asyncio.ensure_future(consumer.run(connections, stopping, health)),
             lambda: asyncio.ensure_future(upkeep.run(stopping)),
             lambda: asyncio.ensure_future(EncryptionUpkeep(outputs, url).run(stopping)),
         ],

@@ -19,8 +19,8 @@ from kilo.sensitive import PayloadCipher
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a consumer works.
+class Connections:
+    """What a consumer is connected to.
 
     Attributes:
         database_url: with the credentials of a role that may write the consumer's tables and its own.
@@ -61,11 +61,13 @@ class Consumer(Handlers):
         self.batch_bytes = batch_bytes
         self.behind = behind
 
-    async def run(self, place: Place, stopping: asyncio.Event, health: Health | None = None) -> None:
+    async def run(
+        self, connections: Connections, stopping: asyncio.Event, health: Health | None = None
+    ) -> None:
         """Consume until ``stopping`` is set.
 
         A database or a bus that is away is waited for, and no error of a handler ends it.
         """
         from kilo.consumer.runner import Runner  # noqa: PLC0415  it knows this class
 
-        await Runner(self, place, stopping, health or Health()).run()
+        await Runner(self, connections, stopping, health or Health()).run()

@@ -37,7 +37,7 @@ class Policy:
         first_pause_seconds: before the second attempt; it doubles each time, with jitter.
         longest_pause_seconds: where the doubling ends.
         timeout_seconds: after which an attempt counts as failed.
-        holds_aggregate: whether later events of the aggregate wait behind a parked one.
+        holds_aggregate: whether later events of the ordering key are held behind a parked one.
         retryable: whether trying again can help after this error.
     """
 

@@ -141,7 +141,7 @@ class Refill:
         (until,) = cast("Any", await cursor.fetchone())
         held = await self._held(position) if gaps else set[int]()
         while gaps:
-            rows = await self._look(after, until)
+            rows = await self._page(after, until)
             if not rows:
                 break
             after = rows[-1][0]
@@ -191,7 +191,7 @@ class Refill:
                     await self._lease.renew(self._connection)
         return held
 
-    async def _look(self, after: int, until: datetime) -> list[tuple[int, str, str, datetime, bool]]:
+    async def _page(self, after: int, until: datetime) -> list[tuple[int, str, str, datetime, bool]]:
         cursor = await self._connection.execute(
             _LOOK.encode(),
             {"after": after, "until": until, "consumer": self._consumer, "page": _PAGE},

@@ -23,7 +23,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from kilo.bus import BusError
-from kilo.consumer.consumer import Consumer, Place
+from kilo.consumer.consumer import Connections, Consumer
 from kilo.consumer.event import Envelope
 from kilo.consumer.failure import describe
 from kilo.consumer.retention import BehindRetention
@@ -47,9 +47,11 @@ _LIMITS = SessionLimits(idle_in_transaction=10.0, transaction=0.0, lock=0.0)
 class Runner:
     """One copy of ``consumer``, until ``stopping`` is set."""
 
-    def __init__(self, consumer: Consumer, place: Place, stopping: asyncio.Event, health: Health) -> None:
+    def __init__(
+        self, consumer: Consumer, connections: Connections, stopping: asyncio.Event, health: Health
+    ) -> None:
         self.consumer = consumer
-        self.place = place
+        self.connections = connections
         self.stopping = stopping
         self.cancelled = False
         """Whether this copy itself was cancelled; a handler's CancelledError is its own failure."""
@@ -128,13 +130,15 @@ class Runner:
         )
 
     async def _session(self) -> None:
-        connection = await connect(self.place.database_url, f"kilo-consumer {self.consumer.name}", _LIMITS)
+        connection = await connect(
+            self.connections.database_url, f"kilo-consumer {self.consumer.name}", _LIMITS
+        )
         async with connection:
             # A statement ends before its attempt's own time limit matters to nobody any more.
             longest = round(1000 * (self.consumer.longest_timeout_seconds + 1))
             await connection.execute("SELECT set_config('statement_timeout', %s, false)", (str(longest),))
             self.health.fine("database")
-            bus = await self.place.connect_bus()
+            bus = await self.connections.connect_bus()
             self.health.fine("bus")
             try:
                 if not await self._acquire_leadership(connection):

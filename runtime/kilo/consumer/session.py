@@ -68,8 +68,8 @@ class Session:
         self._lease = runner.lease
         self._connection = connection
         self._bus = bus
-        self._stream = runner.place.stream
-        self._cipher = runner.place.cipher
+        self._stream = runner.connections.stream
+        self._cipher = runner.connections.cipher
         self._metrics = ConsumerMetrics.shared()
         self._retries = Retries(connection, self._consumer.name, self._consumer.batch_bytes)
         self._sync = SyncHandlers()

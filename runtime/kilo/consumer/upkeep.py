@@ -47,13 +47,13 @@ class InboxUpkeep:
         """Work until ``stopping`` is set."""
         while not stopping.is_set():
             try:
-                await self._look()
+                await self._measure()
             except (psycopg.Error, BusError) as error:
                 _log.warning("inbox upkeep: %s", str(error).splitlines()[0])
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), _LOOK_SECONDS)
 
-    async def _look(self) -> None:
+    async def _measure(self) -> None:
         async with await AsyncConnection.connect(
             self._url, autocommit=True, connect_timeout=5, application_name="kilo-consumer-upkeep"
         ) as connection:

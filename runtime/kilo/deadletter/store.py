@@ -63,8 +63,8 @@ class Filter:
         tenant: this tenant.
         error: this text stands in the error, or is its stack digest.
         aggregate_id: this thing.
-        since: first set aside at or after this.
-        until: first set aside before this.
+        since: first parked at or after this.
+        until: first parked before this.
         states: in one of these states; parked and waiting by default.
     """
 
@@ -107,7 +107,7 @@ class DeadLetters:
             yield from cursor.execute(query, values)
 
     def behind(self, letter: DeadLetter) -> int:
-        """How many later events of the aggregate wait behind ``letter``."""
+        """How many later events of the ordering key are held behind ``letter``."""
         row = self._connection.execute(
             "SELECT count(*) FROM dead_letters WHERE consumer = %s AND tenant = %s AND aggregate = %s"
             " AND aggregate_id = %s AND state = 'waiting' AND id > %s",

@@ -18,6 +18,6 @@ with requires("fle"):
     from kilo.fle.aio import AsyncFieldCipher
     from kilo.fle.cipher import FieldCipher
     from kilo.fle.errors import FieldError
-    from kilo.fle.ring import CacheLimits
+    from kilo.fle.keyset import CacheLimits
 
 __all__ = ["AsyncFieldCipher", "CacheLimits", "FieldCipher", "FieldError"]

@@ -15,8 +15,8 @@ from kilo.fle.cipher import FieldCipher
 from kilo.fle.formats import RowId
 from kilo.fle.frames import clears_frames_async
 from kilo.fle.keymaking import WouldWait
+from kilo.fle.keyset import CacheLimits
 from kilo.fle.kms import KmsClients
-from kilo.fle.ring import CacheLimits
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -46,10 +46,10 @@ from kilo.fle.formats import (
 )
 from kilo.fle.frames import clear, clears_frames
 from kilo.fle.keyring import Keyring
+from kilo.fle.keyset import CacheLimits, Keyset, Reader, Writer
 from kilo.fle.keytable import KeyTable
 from kilo.fle.kms import KmsClients
 from kilo.fle.records import Records
-from kilo.fle.ring import CacheLimits, Reader, Ring, Writer
 from kilo.fle.scope import known_fields
 from kilo.fle.text import bytes_of, text_of
 from kilo.fle.usage import raise_by
@@ -84,7 +84,7 @@ class FieldCipher(Records):
         super().__init__(keyring, scope, known)
         self.table = table
         self.deterministic = frozenset(deterministic)
-        self._clock, self._rings = keyring.clock, keyring.rings
+        self._clock, self._keysets = keyring.clock, keyring.keysets
 
     @classmethod
     def from_outputs(
@@ -118,11 +118,11 @@ class FieldCipher(Records):
             tenant: (each.encryption_key, *((further[tenant],) if tenant in further else ()))
             for tenant, each in outputs.tenants.items()
         }
-        ring = Keyring(
+        keyring = Keyring(
             KeyTable(database_url), kms or KmsClients(), references, principal=principal, limits=limits
         )
         scope = {tenant: each.encrypted_fields for tenant, each in outputs.tenants.items()}
-        return cls(ring, scope, table, deterministic=deterministic, known=known_fields(outputs))
+        return cls(keyring, scope, table, deterministic=deterministic, known=known_fields(outputs))
 
     def for_table(self, table: str, *, deterministic: Iterable[str] = ()) -> Self:
         """The same keys for another table."""
@@ -147,10 +147,10 @@ class FieldCipher(Records):
         try:
             data = plaintext if type(plaintext) is bytes else bytes_of(tenant, field, plaintext)
             # Written out rather than called: at this speed each call that is saved shows.
-            ring = self._rings.get(tenant)
-            if ring is None or self._clock() >= ring.fresh_until:
-                ring = self._fresh(tenant, field)
-            return (ring.writers[self.table].get(field) or self._prepare(tenant, field)).write(data, row_id)
+            keyset = self._keysets.get(tenant)
+            if keyset is None or self._clock() >= keyset.fresh_until:
+                keyset = self._fresh(tenant, field)
+            return (keyset.writers[self.table].get(field) or self._prepare(tenant, field)).write(data, row_id)
         except Exception as error:
             clear(error)
             del plaintext, data
@@ -260,7 +260,7 @@ class FieldCipher(Records):
             kinds = {classify(raw) for raw in raws}
             if kinds == {(V1, 0)} and len(keys := self.keyring.v1_readers(tenant)) == 1:
                 opened = keys[0].open_many(raws)
-                raise_by(self.keyring.ring(tenant).uses.decrypts, len(opened) - 1)
+                raise_by(self.keyring.keyset(tenant).uses.decrypts, len(opened) - 1)
                 return opened
             heads = {raw[:V2_HEADER] for raw in raws}
             if kinds == {(V2, SUITE_KC_XAES)} and len(heads) == 1 and field not in self.deterministic:
@@ -309,15 +309,15 @@ class FieldCipher(Records):
         raise TypeError(msg)
 
     def _writer(self, tenant: str, field: str) -> Writer:
-        ring = self._rings.get(tenant)
-        if ring is None or self._clock() >= ring.fresh_until:
-            ring = self._fresh(tenant, field)
-        return ring.writers[self.table].get(field) or self._prepare(tenant, field)
+        keyset = self._keysets.get(tenant)
+        if keyset is None or self._clock() >= keyset.fresh_until:
+            keyset = self._fresh(tenant, field)
+        return keyset.writers[self.table].get(field) or self._prepare(tenant, field)
 
-    def _fresh(self, tenant: str, field: str) -> Ring:
+    def _fresh(self, tenant: str, field: str) -> Keyset:
         self._check_scope(tenant, field)
         try:
-            return self.keyring.ring(tenant)
+            return self.keyring.keyset(tenant)
         except FieldError as error:
             problem = error.at(tenant, field)
         raise problem
@@ -350,7 +350,7 @@ class FieldCipher(Records):
     def _prepare(self, tenant: str, field: str) -> Writer:
         self._check_scope(tenant, field)
         try:
-            key, ring = self.keyring.writer(tenant)
+            key, keyset = self.keyring.writer(tenant)
         except FieldError as error:
             problem = error.at(tenant, field)
         else:
@@ -360,8 +360,8 @@ class FieldCipher(Records):
             else:
                 large = partial(self._take_large, key, tenant, field)
                 writer = Writer(key.writer(place, large, self.keyring.extend), key, place)
-            self.keyring.note_scope(tenant, ring.rows.scope, field)
-            ring.writers[self.table][field] = writer
+            self.keyring.note_scope(tenant, keyset.rows.scope, field)
+            keyset.writers[self.table][field] = writer
             return writer
         raise problem
 
@@ -374,10 +374,10 @@ class FieldCipher(Records):
         return self._open_siv(tenant, field, raw)
 
     def _open_v1(self, tenant: str, raw: bytes) -> bytes:
-        ring = self._rings.get(tenant)
-        if ring is not None and ring.v1 is not None and self._clock() < ring.fresh_until:
-            keys = ring.v1
-            next(ring.uses.decrypts)
+        keyset = self._keysets.get(tenant)
+        if keyset is not None and keyset.v1 is not None and self._clock() < keyset.fresh_until:
+            keys = keyset.v1
+            next(keyset.uses.decrypts)
         else:
             keys = self.keyring.v1_readers(tenant)
         for key in keys:
@@ -386,7 +386,7 @@ class FieldCipher(Records):
             except InvalidTag:
                 continue
         # The value may be under a key that can't be had now.
-        refused = self.keyring.ring(tenant).v1_refused
+        refused = self.keyring.keyset(tenant).v1_refused
         raise refused or NotAuthentic(key_id=keys[0].key_id if len(keys) == 1 else None)
 
     def _open_v2(self, tenant: str, field: str, raw: bytes, row_id: RowId) -> bytes:
@@ -413,14 +413,14 @@ class FieldCipher(Records):
         raise NotAuthentic(key_id=reader.key.key_id)
 
     def _reader(self, tenant: str, field: str, head: bytes) -> Reader:
-        ring = self._rings.get(tenant)
-        if ring is not None and self._clock() < ring.fresh_until:
-            found = ring.readers.get((self.table, field, head))
+        keyset = self._keysets.get(tenant)
+        if keyset is not None and self._clock() < keyset.fresh_until:
+            found = keyset.readers.get((self.table, field, head))
             if found is not None:
                 return found
-        key, ring = self.keyring.reader(tenant, int.from_bytes(head[2:], "big"))
+        key, keyset = self.keyring.reader(tenant, int.from_bytes(head[2:], "big"))
         if not isinstance(key, XaesKey):
             raise WrongKey(key_id=key.key_id)
-        reader = Reader(key, associated_data(head, tenant, self.table, field), ring.uses.decrypts)
-        ring.readers[self.table, field, head] = reader
+        reader = Reader(key, associated_data(head, tenant, self.table, field), keyset.uses.decrypts)
+        keyset.readers[self.table, field, head] = reader
         return reader

@@ -102,7 +102,7 @@ class KeyMaking:
         raise NotImplementedError
 
     def note_scope(self, tenant: str, known: frozenset[str], field: str) -> None:
-        """Note in the key table that values of ``field`` lie encrypted, unless they are ``known``."""
+        """Note in the key table that values of ``field`` are stored encrypted, unless they are ``known``."""
         if field in known:
             return
         self._may_block()

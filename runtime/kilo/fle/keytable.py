@@ -180,7 +180,7 @@ class KeyTable:
         )
 
     def note_scope(self, tenant: str, field: str) -> None:
-        """Note that values of ``field`` lie encrypted from now on."""
+        """Note that values of ``field`` are stored encrypted from now on."""
         with self.transaction() as connection:
             connection.execute(
                 "INSERT INTO fle_scope (tenant, field) VALUES (%s, %s) ON CONFLICT DO NOTHING",

@@ -4,7 +4,7 @@ AWS KMS gets the tenant, purpose, key id, version and format as encryption conte
 additional authenticated data: a wrapped key that is moved to another tenant's row does not unwrap. Endpoints,
 credentials and regions come from the clouds' own standard variables; a key's region from its ARN.
 
-Left out: retries of our own (both SDKs have theirs), and any caching (that is the key ring's).
+Left out: retries of our own (both SDKs have theirs), and any caching (that is the keyring's).
 """
 
 from __future__ import annotations

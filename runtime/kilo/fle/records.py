@@ -17,7 +17,7 @@ class Records:
     Args:
         keyring: where keys come from.
         scope: the encrypted fields by tenant.
-        known: further names of fields that may lie encrypted, such as those of the tables that are rotated.
+        known: further names of fields that may be encrypted, such as those of the tables that are rotated.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Records:
             raise UnknownTenant(tenant) from None
 
     def protected_fields(self, tenant: str) -> frozenset[str]:
-        """The fields that are encrypted for ``tenant``: the configuration's, and those that lie encrypted.
+        """The fields that are encrypted for ``tenant``: the configuration's, and those stored encrypted.
 
         A field that left the configuration without a release (``kilo fle rotate plan --kind release``) is
         encrypted and decrypted as before, and a warning says so: values in plain beside encrypted ones, or
         encrypted ones that nobody decrypts, would be the alternative.
         """
         scope = self.encrypted_fields(tenant)
-        rows = self.keyring.ring(tenant).rows
+        rows = self.keyring.keyset(tenant).rows
         if rows.scope <= scope:
             return scope
         warn_kept(tenant, rows.scope - rows.plain_accepted - scope)
@@ -99,13 +99,13 @@ class Records:
         return result
 
     def revealed_fields(self, tenant: str) -> frozenset[str]:
-        """The fields whose values may lie encrypted: those that are, and those that a rotation moves."""
-        return self.protected_fields(tenant) | self.keyring.ring(tenant).rows.noted
+        """The fields whose values may be encrypted: those that are, and those that a rotation moves."""
+        return self.protected_fields(tenant) | self.keyring.keyset(tenant).rows.noted
 
     @clears_frames
     def reveal_value(self, tenant: str, field: str, row_id: RowId, value: object) -> object:
         """Decrypt one value as :meth:`reveal` does: while a rotation moves the field, plain ones pass."""
-        if field in self.keyring.ring(tenant).rows.plain_accepted and not (
+        if field in self.keyring.keyset(tenant).rows.plain_accepted and not (
             isinstance(value, str) and is_encrypted(value)
         ):
             return value

@@ -1,4 +1,4 @@
-"""Fields that lie encrypted and that the stage's configuration does not name, or the other way round."""
+"""Fields that are stored encrypted and not named by the stage's configuration, or the other way round."""
 
 from __future__ import annotations
 

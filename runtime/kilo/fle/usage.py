@@ -1,6 +1,6 @@
-"""What the key rings of this process did, as metrics: operations, and keys found in memory or fetched.
+"""What the keysets of this process did, as metrics: operations, and keys found in memory or fetched.
 
-An operation costs a microsecond, and a labelled counter of the metrics library as much again. So rings
+An operation costs a microsecond, and a labelled counter of the metrics library as much again. So keysets
 count with ``itertools.count``, whose ``next`` is one step for the interpreter, and the counts are read
 when Prometheus asks. Encryptions are what keys count anyway for their limits: a value counts once for each
 4 KiB that it begins.
@@ -58,7 +58,7 @@ _tenants: dict[str, Uses] = {}
 
 
 def uses_of(tenant: str) -> Uses:
-    """The counts of ``tenant``, which all rings of the process share."""
+    """The counts of ``tenant``, which all keysets of the process share."""
     return _tenants.setdefault(tenant, Uses())
 
 

@@ -110,9 +110,9 @@ SERVICE_REQUEST_DURATION = HistogramMetric(
 # Outbox, exported by the worker.
 OUTBOX_OLDEST_AGE = GaugeMetric(
     "outbox_oldest_undequeued_age_seconds",
-    "Age of the oldest outbox row that no publisher has marked; 0 when none.",
+    "Age of the oldest outbox row that is not dispatched; 0 when none.",
 )
-OUTBOX_ROWS_WAITING = GaugeMetric("outbox_rows_waiting", "Outbox rows that no publisher has marked.")
+OUTBOX_ROWS_WAITING = GaugeMetric("outbox_rows_waiting", "Outbox rows that are not dispatched.")
 OUTBOX_WATERMARK_AGE = GaugeMetric(
     "outbox_watermark_age_seconds", "Age of the oldest open transaction, below which alone rows may be read."
 )
@@ -183,7 +183,7 @@ CONSUMER_GAP_EVENTS = GaugeMetric(
     "consumer_gap_events", "Messages that were gone unread and have not been refilled.", ("consumer",)
 )
 CONSUMER_PARKED_AGGREGATES = GaugeMetric(
-    "consumer_parked_aggregates", "Aggregates whose events wait behind a dead letter."
+    "consumer_parked_aggregates", "Ordering keys whose events are held behind a dead letter."
 )
 DEAD_LETTERS = CounterMetric("dead_letters_total", "Events parked as dead letters.", ("kind", "tenant"))
 DEAD_LETTERS_WAITING = GaugeMetric(
@@ -221,12 +221,12 @@ FLE_DATA_KEY_CACHE = CounterMetric(
 )
 FLE_COVERAGE = GaugeMetric(
     "fle_coverage_ratio",
-    "Share of the field's stored values that lie encrypted, 0 to 1.",
+    "Share of the field's stored values that are encrypted, 0 to 1.",
     ("tenant", "field"),
 )
 FLE_SCOPE_MISMATCHES = GaugeMetric(
     "fle_scope_mismatches",
-    "Fields that lie otherwise than the stage's configuration says; `kilo fle coverage`.",
+    "Fields that are stored otherwise than the stage's configuration says; `kilo fle coverage`.",
 )
 FLE_ROTATION_ROWS_REMAINING = GaugeMetric(
     "fle_rotation_rows_remaining", "Values not yet under the newest data key; 0 when none.", ("tenant",)

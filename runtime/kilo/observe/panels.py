@@ -92,9 +92,9 @@ PAGES = (
                 {"dead tuples": f"max({metrics.OUTBOX_DEAD_TUPLES.name})"},
             ),
             Panel(
-                "Is any aggregate stuck?",
+                "Is any ordering key blocked?",
                 "short",
-                {"aggregates": f"max({metrics.OUTBOX_STUCK_AGGREGATES.name})"},
+                {"keys": f"max({metrics.OUTBOX_BLOCKED_KEYS.name})"},
             ),
         ],
     ),

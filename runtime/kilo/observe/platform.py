@@ -50,17 +50,17 @@ def outbox_alerts() -> list[Alert]:
             "10m",
         ),
         Alert(
-            "OutboxStuckAggregate",
-            f"max({metrics.OUTBOX_STUCK_AGGREGATES.name}) > 0",
+            "OutboxBlockedKey",
+            f"max({metrics.OUTBOX_BLOCKED_KEYS.name}) > 0",
             "ticket",
-            "{{ $value }} aggregates wait behind an event that can't be published",
+            "{{ $value }} ordering keys are blocked by an event that can't be published",
             "5m",
         ),
         Alert(
             "OutboxEventsLost",
             f"max({metrics.OUTBOX_LOST.name}) > 0",
             "page",
-            "{{ $value }} events are marked as published and are not on the bus",
+            "{{ $value }} events were dispatched and are not on the bus",
         ),
         Alert(
             "OutboxReconcilerStale",

@@ -66,10 +66,10 @@ def worker(
     )
     export_spans("kilo-outbox-worker")
     spare_garbage_collection()
-    asyncio.run(_work(url, outputs, port, batch))
+    asyncio.run(_publish(url, outputs, port, batch))
 
 
-async def _work(url: str, outputs: StackOutputs, port: int, batch: int) -> None:
+async def _publish(url: str, outputs: StackOutputs, port: int, batch: int) -> None:
     stopping = stopping_event()
     health = Health("database", "bus")
     runner = Worker(url, lambda: connect(outputs.bus.url, "kilo-outbox-worker"), health, batch)

@@ -64,7 +64,7 @@ class OutboxState:
     """How the outbox is at a moment.
 
     Attributes:
-        rows_waiting: rows that no publisher has marked, counted up to a million.
+        rows_waiting: rows that are not dispatched, counted up to a million.
         oldest_age_seconds: how long the first of them waits.
         blocked_keys: ordering keys whose next event the bus does not take.
         dead_tuples: of all partitions, as PostgreSQL's statistics have it.

@@ -40,7 +40,7 @@ class TenantCount:
     Attributes:
         altered: events of which another payload is stored than was sent.
         latencies: seconds from an event's commit until a consumer had it.
-        encrypted: how many values lie encrypted, by field.
+        encrypted: how many values are stored encrypted, by field.
         plain: how many lie in the clear although the stage encrypts their field.
     """
 

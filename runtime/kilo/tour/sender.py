@@ -64,7 +64,7 @@ async def send_all(
 ) -> list[Answer]:
     """Send every event and return the answers in the events' order.
 
-    Events of one aggregate are sent one after the other, others side by side.
+    Events of one ordering key are sent one after the other, others side by side.
 
     Args:
         url: of the gateway.
@@ -74,24 +74,24 @@ async def send_all(
         answered: called with each answer as it comes.
     """
     patience = _Patience(timeout_seconds)
-    lanes: dict[object, list[int]] = {}
+    keys: dict[object, list[int]] = {}
     for index, event in enumerate(events):
-        lanes.setdefault(_lane(event), []).append(index)
+        keys.setdefault(_ordering_key(event), []).append(index)
     answers: dict[int, Answer] = {}
     slots = asyncio.Semaphore(CONCURRENCY)
     limits = httpx.Limits(max_connections=CONCURRENCY)
     async with httpx.AsyncClient(base_url=url, timeout=10, limits=limits) as client:
 
-        async def run(lane: list[int]) -> None:
-            for index in lane:
+        async def run(indexes: list[int]) -> None:
+            for index in indexes:
                 answers[index] = await _send(client, slots, tenant_header, events[index], patience)
                 answered(answers[index])
 
-        await asyncio.gather(*(run(lane) for lane in lanes.values()))
+        await asyncio.gather(*(run(indexes) for indexes in keys.values()))
     return [answers[index] for index in range(len(events))]
 
 
-def _lane(event: Event) -> object:
+def _ordering_key(event: Event) -> object:
     content: Any = event.content()
     return event.tenant, str(content.get("aggregate")), str(content.get("aggregate_id"))
 

@@ -34,7 +34,7 @@ _MESSAGE_LINES = 10
 
 
 @dataclass
-class Surroundings:
+class ContainerContext:
     """What a container needs to know of the node and its pod."""
 
     pod: Object
@@ -55,7 +55,7 @@ class Container:
     Args:
         spec: the container's specification.
         files: its mounts.
-        around: its pod and the node.
+        context: its pod and the node.
         restarts: how often it was restarted before, in an earlier life of the node.
         last_state: how its last run ended.
         policy: when it is restarted.
@@ -65,7 +65,7 @@ class Container:
         self,
         spec: Object,
         files: FileSystem,
-        around: Surroundings,
+        context: ContainerContext,
         *,
         policy: str,
         restarts: int = 0,
@@ -80,7 +80,7 @@ class Container:
         self.state: Object = {"waiting": {"reason": "PodInitializing"}}
         self._policy = policy
         self._last_state = last_state or {}
-        self._around = around
+        self._context = context
         self._process: asyncio.subprocess.Process | None = None
         self._environment: dict[str, str] = {}
         self._stopping = False
@@ -161,11 +161,11 @@ class Container:
 
     async def _refer(self) -> dict[str, str]:
         """Mounts and variables, as soon as all that they refer to is there."""
-        around = self._around
+        context = self._context
         while True:
             try:
                 self.files.prepare()
-                return environment(around.pod, self.spec, around.address, around.lookup)
+                return environment(context.pod, self.spec, context.address, context.lookup)
             except MissingReference as error:
                 self._wait("CreateContainerConfigError", str(error))
                 await self._pause(_REFERENCE_DELAY)
@@ -178,7 +178,7 @@ class Container:
         while True:
             try:
                 # The first use of a program may build or download it.
-                return await asyncio.to_thread(self._around.images.find, self.spec["image"])
+                return await asyncio.to_thread(self._context.images.find, self.spec["image"])
             except ImageError as error:
                 self._wait("ErrImagePull" if delay == _FIRST_DELAY else "ImagePullBackOff", str(error))
                 await self._pause(delay)
@@ -193,10 +193,10 @@ class Container:
             "PATH": image.search_path,
             "HOME": str(self.files.root),
             "TMPDIR": str(scratch),
-            "HOSTNAME": self._around.pod["metadata"]["name"],
+            "HOSTNAME": self._context.pod["metadata"]["name"],
             "LANG": "C.UTF-8",
             **image.environment,
-            **self._around.injected,
+            **self._context.injected,
             **inherited(),
         }
         replaced = {name: self.files.text.replace(value) for name, value in variables.items()}
@@ -208,20 +208,20 @@ class Container:
         return directory
 
     def _log_path(self) -> Path:
-        return self._around.logs.path(self._around.pod, self.name, self.restarts)
+        return self._context.logs.path(self._context.pod, self.name, self.restarts)
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, cut short when something happens that the container may have waited for."""
         if self._stopping:
             return
-        self._around.wake.clear()
+        self._context.wake.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._around.wake.wait(), seconds)
+            await asyncio.wait_for(self._context.wake.wait(), seconds)
 
     async def stop(self, grace_seconds: float) -> None:
         """Stop for good: preStop hook, SIGTERM, and SIGKILL when the grace period is over."""
         self._stopping = True
-        self._around.wake.set()
+        self._context.wake.set()
         await self._terminate(grace_seconds)
 
     async def _terminate(self, grace_seconds: float) -> None:
@@ -246,11 +246,11 @@ class Container:
         elif execute := hook.get("exec"):
             await self.execute(execute.get("command") or [])
         elif hook:
-            await probes.check_of(hook, self._around.address, self.spec, self.execute)()
+            await probes.check_of(hook, self._context.address, self.spec, self.execute)()
 
     async def execute(self, argv: list[str]) -> tuple[bool, str]:
         """Run a command in the container's environment: whether it exited with 0, and its output."""
-        image = self._around.images.find(self.spec["image"])
+        image = self._context.images.find(self.spec["image"])
         words = [self.files.text.replace(word) for word in argv]
         process = await asyncio.create_subprocess_exec(
             *command([image.find(words[0]), *words[1:]]),
@@ -282,10 +282,10 @@ class Container:
             self._watch(readiness, self._readiness_changed, holds=False)
         else:
             self.ready = True
-        self._around.changed()
+        self._context.changed()
 
     def _watch(self, probe: Object, changed: Callable[[bool, str], None], *, holds: bool) -> None:
-        check = probes.check_of(probe, self._around.address, self.spec, self.execute)
+        check = probes.check_of(probe, self._context.address, self.spec, self.execute)
         if probe is self.spec.get("startupProbe"):
             task = asyncio.create_task(self._await_startup(probe, check, changed))
         else:
@@ -318,12 +318,12 @@ class Container:
     def _readiness_changed(self, outcome: bool, said: str) -> None:
         del said
         self.ready = outcome
-        self._around.changed()
+        self._context.changed()
 
     def _restart(self, why: str) -> None:
         with self._log_path().open("a", encoding="utf-8") as log:
             log.write(f"--- {why}; the container will be restarted ---\n")
-        task = asyncio.create_task(self._terminate(self._around.grace_seconds))
+        task = asyncio.create_task(self._terminate(self._context.grace_seconds))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -338,7 +338,7 @@ class Container:
 
     def _set(self, state: Object) -> None:
         self.state = state
-        self._around.changed()
+        self._context.changed()
 
     def _terminated(self, code: int, message: str, began: str, reason: str) -> Object:
         ended = {"exitCode": code, "reason": reason, "startedAt": began, "finishedAt": timestamp()}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kilo.testing.servers.process import bound_log
 from sandbox.cluster.addresses import Addresses
-from sandbox.cluster.node.container import Surroundings
+from sandbox.cluster.node.container import ContainerContext
 from sandbox.cluster.node.images import Images
 from sandbox.cluster.node.logs import LogReader
 from sandbox.cluster.node.lookup import Lookup
@@ -95,7 +95,7 @@ class Node:
         metadata, spec = pod["metadata"], pod["spec"]
         namespace = metadata["namespace"]
         grace = spec.get("terminationGracePeriodSeconds")
-        around = Surroundings(
+        context = ContainerContext(
             pod=pod,
             address=self._addresses.pod(namespace, metadata["name"]),
             images=self._settings.images,
@@ -107,7 +107,7 @@ class Node:
         )
         directory = self._settings.home / "pods" / metadata["uid"]
         claims = self._settings.home / "volumes" / namespace
-        runner = PodRunner(self._store, around, directory, claims, self._names)
+        runner = PodRunner(self._store, context, directory, claims, self._names)
         task = asyncio.get_running_loop().create_task(runner.run())
         self._running[runner.key] = (runner, task)
         task.add_done_callback(lambda _: self._ended(runner))

@@ -8,7 +8,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from sandbox.cluster.node.container import Container, Surroundings
+from sandbox.cluster.node.container import Container, ContainerContext
 from sandbox.cluster.node.lookup import MissingReference
 from sandbox.cluster.node.text import Names
 from sandbox.cluster.node.volumes import FileSystem
@@ -24,18 +24,18 @@ class PodRunner:
 
     Args:
         store: where its status goes.
-        around: what its containers share.
+        context: what its containers share.
         directory: the pod's own, removed with it.
         claims: where persistent volumes of its namespace lie.
         names: for names in its text.
     """
 
     def __init__(
-        self, store: Store, around: Surroundings, directory: Path, claims: Path, names: Names
+        self, store: Store, context: ContainerContext, directory: Path, claims: Path, names: Names
     ) -> None:
         self._store = store
-        self._around = around
-        self.pod = around.pod
+        self._context = context
+        self.pod = context.pod
         self.key = key_of(self.pod)
         self._directory = directory
         self._phase = "Pending"
@@ -51,10 +51,10 @@ class PodRunner:
             files = FileSystem(
                 self.pod,
                 item,
-                address=around.address,
+                address=context.address,
                 pod_directory=directory,
                 claims=claims,
-                lookup=around.lookup,
+                lookup=context.lookup,
                 names=names,
             )
             earlier = before.get(item["name"], {})
@@ -62,7 +62,7 @@ class PodRunner:
             return Container(
                 item,
                 files,
-                around,
+                context,
                 policy=policy,
                 restarts=earlier.get("restartCount", 0) + (1 if lost else 0),
                 last_state=_lost(lost) if lost else earlier.get("lastState"),
@@ -87,7 +87,7 @@ class PodRunner:
         """Run the pod; returns when it is gone from the store, or suspended."""
         phase = (self.pod.get("status") or {}).get("phase")
         if phase not in FINAL and not is_deleting(self.pod):
-            work = asyncio.create_task(self._guarded_work())
+            work = asyncio.create_task(self._run_guarded())
             deleted = asyncio.create_task(self._deleted.wait())
             await asyncio.wait({work, deleted}, return_when=asyncio.FIRST_COMPLETED)
             if deleted.done():
@@ -98,7 +98,7 @@ class PodRunner:
         if self._suspended:
             return
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
-        self._around.logs.remove(self.pod)
+        self._context.logs.remove(self.pod)
         self._store.remove(self.key)
 
     def suspend(self) -> None:
@@ -112,21 +112,21 @@ class PodRunner:
 
     def refresh(self) -> None:
         """A ConfigMap or Secret of the namespace has changed."""
-        self._around.wake.set()
+        self._context.wake.set()
         for container in self.containers:
             if container.pid is not None:
                 # What is gone keeps its files, as with the kubelet.
                 with contextlib.suppress(MissingReference):
                     container.files.refresh()
 
-    async def _guarded_work(self) -> None:
+    async def _run_guarded(self) -> None:
         try:
-            await self._work()
+            await self._run_containers()
         except Exception as error:
             _log.exception("%s", self.key)
             self.finish("Failed", "NodeError", str(error))
 
-    async def _work(self) -> None:
+    async def _run_containers(self) -> None:
         if self._lost:
             self.finish("Failed", "ContainerStatusUnknown", "the node was stopped while the pod ran")
             return
@@ -144,11 +144,11 @@ class PodRunner:
         if not self._deleted.is_set():
             self.finish("Failed" if any(codes) else "Succeeded", "", "")
         for container, task in zip(self._initial, sidecars, strict=False):
-            await container.stop(self._around.grace_seconds)
+            await container.stop(self._context.grace_seconds)
             await task
 
     async def _stop(self, work: asyncio.Task[None]) -> None:
-        grace = self._around.grace_seconds
+        grace = self._context.grace_seconds
         await asyncio.gather(*(c.stop(grace) for c in [*self.containers, *self._initial]))
         await work
 
@@ -182,8 +182,8 @@ class PodRunner:
         ]
         status: Object = {
             "phase": self._phase,
-            "podIP": self._around.address,
-            "podIPs": [{"ip": self._around.address}],
+            "podIP": self._context.address,
+            "podIPs": [{"ip": self._context.address}],
             "hostIP": "127.0.0.1",
             "startTime": old.get("startTime") or timestamp(),
             "conditions": with_transitions(conditions, old.get("conditions")),

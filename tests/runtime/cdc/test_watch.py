@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kilo.cdc.watch import ConnectorWatch, SlotLook, Standstill
+from kilo.cdc.watch import ConnectorWatch, SlotLook, StallWatch
 from kilo.health import Health
 from kilo.testing.servers.ports import free_port
 
@@ -14,12 +14,12 @@ WAITS = SlotLook(100, 200, decoding=False)
 
 
 def seconds(*looks: SlotLook | None) -> float:
-    """What a standstill amounts to after these looks, ten seconds apart."""
-    standstill = Standstill()
-    return [standstill.observe(10.0 * number, look) for number, look in enumerate(looks)][-1]
+    """For how long a connector is stalled after these looks, ten seconds apart."""
+    stall = StallWatch()
+    return [stall.observe(10.0 * number, look) for number, look in enumerate(looks)][-1]
 
 
-def test_wal_that_waits_while_nothing_is_confirmed_is_a_standstill() -> None:
+def test_wal_that_waits_while_nothing_is_confirmed_is_a_stall() -> None:
     assert seconds(WAITS, WAITS, WAITS, SlotLook(100, 900, decoding=False)) == 20
 
 

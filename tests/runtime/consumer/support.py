@@ -13,7 +13,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from kilo.bus import Message, encode_headers, event_headers
-from kilo.consumer import Consumer, Event, Place, Policy
+from kilo.consumer import Connections, Consumer, Event, Policy
 from kilo.fle.formats import RowId
 from kilo.health import Health
 from tests.patience import eventually
@@ -98,13 +98,15 @@ class Running:
         await eventually(lambda: self.sql(query) == expected, f"{query} never gave {expected}")
 
     @property
-    def place(self) -> Place:
-        return Place(self.url, self.bus.connect, "EVENTS", Plain())
+    def connections(self) -> Connections:
+        return Connections(self.url, self.bus.connect, "EVENTS", Plain())
 
     @asynccontextmanager
     async def running(self, copies: int = 1, health: Health | None = None) -> AsyncGenerator[None]:
         stopping = asyncio.Event()
-        tasks = [asyncio.create_task(self.consumer.run(self.place, stopping, health)) for _ in range(copies)]
+        tasks = [
+            asyncio.create_task(self.consumer.run(self.connections, stopping, health)) for _ in range(copies)
+        ]
         yield
         stopping.set()
         await asyncio.gather(*tasks)

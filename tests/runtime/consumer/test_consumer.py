@@ -279,7 +279,7 @@ async def test_a_function_that_only_says_its_writes_has_one_effect_an_event_in_o
     messages = [a_message(n, str(n % 3)) for n in range(12)]
     await made.publish([*messages, *(a_message(n, str(n % 3), message_id=f"again/{n}") for n in (0, 3, 6))])
     async with made.running():
-        # 5 asks to be parked, and 8 and 11 wait behind it; the row of 7 was there, and 10 waits behind it.
+        # 5 asks to be parked, and 8 and 11 are held behind it; the row of 7 was there, with 10 behind.
         await made.until("SELECT count(*) FROM dead_letters", [(5,)])
         await made.until("SELECT sum(duplicates) FROM inbox", [(3,)])
     assert made.effects("0") == [0, 3, 6, 9]

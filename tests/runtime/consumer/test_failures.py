@@ -110,7 +110,7 @@ async def test_a_consumer_that_is_cancelled_ends(database_url: str, bus: BusServ
         await asyncio.sleep(3600)
 
     await one.publish([a_message(1)])
-    running = asyncio.create_task(one.consumer.run(one.place, asyncio.Event()))
+    running = asyncio.create_task(one.consumer.run(one.connections, asyncio.Event()))
     await begun.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -27,7 +27,7 @@ from tests.runtime.consumer.support import QUICK, Running, a_message, make
 LEADER = """
 import asyncio, sys
 from kilo.bus import connect
-from kilo.consumer import Consumer, Place, Policy
+from kilo.consumer import Consumer, Connections, Policy
 from tests.runtime.consumer.support import Plain
 consumer = Consumer("test")
 @consumer.on("*", Policy(timeout_seconds=120))
@@ -38,7 +38,8 @@ async def handle(event, connection):
     if n == 2:
         await asyncio.sleep(3)
 async def main():
-    await consumer.run(Place(sys.argv[1], lambda: connect(sys.argv[2]), "EVENTS", Plain()), asyncio.Event())
+    connections = Connections(sys.argv[1], lambda: connect(sys.argv[2]), "EVENTS", Plain())
+    await consumer.run(connections, asyncio.Event())
 asyncio.run(main())
 """
 LEADING = "SELECT count(*) FROM leases WHERE name = 'consumer/test'"

@@ -21,7 +21,7 @@ import asyncio, resource, sys
 limit = int(sys.argv[3]) << 20
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 from kilo.bus import connect
-from kilo.consumer import Consumer, Park, Place, Policy
+from kilo.consumer import Consumer, Park, Connections, Policy
 from tests.runtime.consumer.support import Plain
 consumer = Consumer("test")
 @consumer.on("*", Policy(attempts=2, first_pause_seconds=0))
@@ -30,7 +30,8 @@ async def handle(event, connection):
         raise RuntimeError
     await connection.execute("INSERT INTO effects (aggregate_id) VALUES (%s)", (event.tenant,))
 async def main():
-    await consumer.run(Place(sys.argv[1], lambda: connect(sys.argv[2]), "EVENTS", Plain()), asyncio.Event())
+    connections = Connections(sys.argv[1], lambda: connect(sys.argv[2]), "EVENTS", Plain())
+    await consumer.run(connections, asyncio.Event())
 asyncio.run(main())
 """
 

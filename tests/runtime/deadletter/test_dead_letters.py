@@ -20,7 +20,7 @@ from tests.runtime.consumer.support import Running, a_message, make
 
 
 async def parked(database_url: str, bus: BusServer) -> Running:
-    """Event 1 of aggregate a is parked, 2 and 3 wait behind it, 4 of b went through."""
+    """Event 1 of aggregate a is parked, 2 and 3 are held behind it, 4 of b went through."""
     one = make(database_url, bus)
     one.handle_with_effects()
     one.fail[1] = RuntimeError("down")

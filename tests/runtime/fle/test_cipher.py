@@ -323,8 +323,8 @@ def test_a_search_finds_rows_of_the_new_and_the_old_index_version(stage: Stage) 
 def test_no_key_or_value_shows_in_errors_representations_or_pickles(stage: Stage) -> None:
     cipher = stage.cipher()
     value = cipher.encrypt("gold", "email", 1, "secret-value")
-    key, ring = cipher.keyring.writer("gold")
-    for thing in (cipher, cipher.keyring, key, ring):
+    key, keyset = cipher.keyring.writer("gold")
+    for thing in (cipher, cipher.keyring, key, keyset):
         with pytest.raises(TypeError):
             pickle.dumps(thing)
         assert "secret" not in repr(thing)
@@ -389,8 +389,8 @@ async def test_async_never_waits_for_another_thread_s_fetch_on_the_loop(stage: S
 
     sync = stage.cipher()
     value = sync.encrypt("gold", "email", 1, "x")
-    sync.keyring.rings["gold"].keys.clear()
-    sync.keyring.rings["gold"].readers.clear()
+    sync.keyring.keysets["gold"].keys.clear()
+    sync.keyring.keysets["gold"].readers.clear()
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -108,12 +108,12 @@ def test_a_key_s_state_is_its_primary_version_s(cloud: CloudKms, state: str, see
 def test_a_second_cloud_opens_what_the_first_can_t(stage: Stage, cloud: CloudKms) -> None:
     first = stage.outputs.tenants["gold"].encryption_key
     second = KeyReference(provider="gcp", key=NAME, alias="gold")
-    ring = Keyring(KeyTable(stage.url), KmsClients(gcp=GcpKms(cloud.client())), {"gold": (first, second)})
-    cipher = FieldCipher(ring, {"gold": ["email"]}, "customers")
+    keyring = Keyring(KeyTable(stage.url), KmsClients(gcp=GcpKms(cloud.client())), {"gold": (first, second)})
+    cipher = FieldCipher(keyring, {"gold": ["email"]}, "customers")
     value = cipher.encrypt("gold", "email", 1, "x")
     assert stage.sql("SELECT provider FROM fle_wraps ORDER BY 1") == [("aws",), ("gcp",)]
     stage.destroy_kms_key("gold")
-    ring.clear()
+    keyring.clear()
     assert cipher.decrypt("gold", "email", 1, value) == "x"
 
 

@@ -27,7 +27,7 @@ from kilo.fle import FieldCipher, errors
 from kilo.fle.deterministic import BlindIndex
 from kilo.fle.formats import inspect
 from kilo.fle.integrations.psycopg_rows import revealed
-from kilo.fle.integrations.pydantic_field import Encrypted, EncryptedModel, Place
+from kilo.fle.integrations.pydantic_field import Encrypted, EncryptedModel, RowContext
 from kilo.fle.integrations.sqlalchemy_type import Clear, EncryptedText, NotEncryptable, Sealed
 
 from .conftest import Stage
@@ -324,34 +324,34 @@ def customers(stage: Stage) -> Any:
 
 def test_pydantic_models_are_plain_inside_and_encrypted_outside(stage: Stage, cipher: FieldCipher) -> None:
     customer = customers(stage)
-    place = Place(cipher, "gold", 7)
+    context = RowContext(cipher, "gold", 7)
     ana = customer(id=7, mail="ana@example.com")
-    stored = ana.model_dump(context=place)
+    stored = ana.model_dump(context=context)
     # By the field that the type says, whatever the attribute is called.
     assert cipher.decrypt("gold", "email", 7, stored["mail"]) == "ana@example.com"
     assert stored["phone"] is None
-    assert customer.model_validate(stored, context=place) == ana
-    assert customer.model_validate_json(ana.model_dump_json(context=place), context=place) == ana
-    assert customer.model_validate(ana.model_dump(context=place, by_alias=True), context=place) == ana
+    assert customer.model_validate(stored, context=context) == ana
+    assert customer.model_validate_json(ana.model_dump_json(context=context), context=context) == ana
+    assert customer.model_validate(ana.model_dump(context=context, by_alias=True), context=context) == ana
     full = customer(id=7, mail="ana@example.com", phone="+4670000001")
-    assert customer.model_validate(full.model_dump(context=place), context=place) == full
+    assert customer.model_validate(full.model_dump(context=context), context=context) == full
     for wrong in (ana.model_dump, ana.model_dump_json, lambda: TypeAdapter(customer).dump_python(ana)):
-        with pytest.raises(PydanticSerializationError, match="Place as context"):
+        with pytest.raises(PydanticSerializationError, match="RowContext as its context"):
             wrong()
     with pytest.raises(errors.NotAuthentic):
-        customer.model_validate(stored, context=Place(cipher, "gold", 8))
+        customer.model_validate(stored, context=RowContext(cipher, "gold", 8))
     with pytest.raises(errors.WrongTenant):
-        customer.model_validate(stored, context=Place(cipher, "second", 7))
-    assert ana.model_dump(context=Place(cipher, "plain", 7))["mail"] == "ana@example.com"
+        customer.model_validate(stored, context=RowContext(cipher, "second", 7))
+    assert ana.model_dump(context=RowContext(cipher, "plain", 7))["mail"] == "ana@example.com"
 
 
 def test_a_plain_value_in_storage_is_not_taken_for_authentic(stage: Stage, cipher: FieldCipher) -> None:
     with pytest.raises(errors.PlaintextFound):
         customers(stage).model_validate(
-            {"id": 7, "mail": "injected@evil.example"}, context=Place(cipher, "gold", 7)
+            {"id": 7, "mail": "injected@evil.example"}, context=RowContext(cipher, "gold", 7)
         )
     kept = customers(stage).model_validate(
-        {"id": 7, "mail": "a@b.example"}, context=Place(cipher, "plain", 7)
+        {"id": 7, "mail": "a@b.example"}, context=RowContext(cipher, "plain", 7)
     )
     assert kept.mail == "a@b.example"
 
@@ -361,8 +361,8 @@ def test_a_model_that_is_read_back_without_its_place_is_not_taken_for_plain(
 ) -> None:
     """Otherwise the encrypted text would be encrypted once more when the model is written again."""
     customer = customers(stage)
-    stored = customer(id=7, mail="ana@example.com").model_dump(context=Place(cipher, "gold", 7))
-    with pytest.raises(ValidationError, match="Place as context"):
+    stored = customer(id=7, mail="ana@example.com").model_dump(context=RowContext(cipher, "gold", 7))
+    with pytest.raises(ValidationError, match="RowContext as its context"):
         customer.model_validate(stored)
 
 
@@ -387,15 +387,15 @@ def test_no_value_shows_in_a_models_repr_or_errors(stage: Stage, cipher: FieldCi
     for shown in (repr(one), str(one), repr([one]), repr(Order(customer=one, note="n"))):
         assert "secret" not in shown
         assert "+467" not in shown
-    place = Place(cipher, "gold", 7)
-    stored = {"id": 7, "mail": one.model_dump(context=place)["mail"]}
+    context = RowContext(cipher, "gold", 7)
+    stored = {"id": 7, "mail": one.model_dump(context=context)["mail"]}
     long = {**stored, "phone": cipher.encrypt("gold", "phone", 7, "secret" * 9)}
     for attempt in (
         lambda: customer(id="x", mail="secret@example.com"),
         lambda: customer(mail="secret@example.com"),
         lambda: customer(id=7, mail=["secret"]),
         lambda: customer(id=7, mail="m", phone="secret+4670000001"),
-        lambda: customer.model_validate(long, context=place),
+        lambda: customer.model_validate(long, context=context),
         lambda: customer.model_validate_json('{"id": 7, "e-mail": "secret", "phone": "secret+467000000"}'),
         lambda: customer.model_validate_json('{"e-mail": "secret"'),
         lambda: Order.model_validate({"customer": {"id": 7, "mail": "secret"}}),
@@ -425,4 +425,4 @@ def test_an_encrypted_field_outside_of_an_encrypted_model_is_refused(cipher: Fie
         with pytest.raises(TypeError, match="belongs into an EncryptedModel"):
             attempt()
     with pytest.raises(PydanticSerializationError, match="from an EncryptedModel"):
-        Plain.model_construct(email="ana").model_dump(context=Place(cipher, "gold", 7))
+        Plain.model_construct(email="ana").model_dump(context=RowContext(cipher, "gold", 7))

@@ -1,4 +1,4 @@
-"""The key ring: ages, outages, revocation, counters, single flight, forks, principals, second KMS."""
+"""The keyring: ages, outages, revocation, counters, single flight, forks, principals, second KMS."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def ring_of(
+def keyring_of(
     stage: Stage, kms: Any, clock: Clock | None = None, limits: CacheLimits = LIMITS, **more: Any
 ) -> Keyring:
     references = {name: (each.encryption_key,) for name, each in stage.outputs.tenants.items()}
@@ -78,13 +78,13 @@ def ring_of(
     )
 
 
-def cipher_of(stage: Stage, ring: Keyring) -> FieldCipher:
+def cipher_of(stage: Stage, keyring: Keyring) -> FieldCipher:
     scope = {name: each.encrypted_fields for name, each in stage.outputs.tenants.items()}
-    return FieldCipher(ring, scope, "customers")
+    return FieldCipher(keyring, scope, "customers")
 
 
 def test_kms_calls_do_not_grow_with_operations(stage: Stage, kms: CountingKms) -> None:
-    cipher = cipher_of(stage, ring_of(stage, kms))
+    cipher = cipher_of(stage, keyring_of(stage, kms))
     for number in range(1000):
         cipher.decrypt("gold", "email", number, cipher.encrypt("gold", "email", number, "x"))
     assert (kms.wraps, kms.unwraps) == (1, 1)
@@ -93,7 +93,7 @@ def test_kms_calls_do_not_grow_with_operations(stage: Stage, kms: CountingKms) -
 def test_keys_are_fetched_again_at_their_age_and_a_revoked_one_stops(
     stage: Stage, kms: CountingKms, clock: Clock
 ) -> None:
-    cipher = cipher_of(stage, ring_of(stage, kms, clock))
+    cipher = cipher_of(stage, keyring_of(stage, kms, clock))
     value = cipher.encrypt("gold", "email", 1, "x")
     stage.destroy_kms_key("gold")
     clock.now += 99
@@ -106,7 +106,7 @@ def test_keys_are_fetched_again_at_their_age_and_a_revoked_one_stops(
 
 
 def test_an_outage_is_served_for_its_time_and_no_longer(stage: Stage, kms: CountingKms, clock: Clock) -> None:
-    cipher = cipher_of(stage, ring_of(stage, kms, clock))
+    cipher = cipher_of(stage, keyring_of(stage, kms, clock))
     value = cipher.encrypt("gold", "email", 1, "x")
     kms.down = True
     for _ in range(14):
@@ -122,10 +122,10 @@ def test_an_outage_is_served_for_its_time_and_no_longer(stage: Stage, kms: Count
 
 
 def test_the_key_table_s_outage_is_served_as_well(stage: Stage, kms: CountingKms, clock: Clock) -> None:
-    ring = ring_of(stage, kms, clock)
-    cipher = cipher_of(stage, ring)
+    keyring = keyring_of(stage, kms, clock)
+    cipher = cipher_of(stage, keyring)
     value = cipher.encrypt("gold", "email", 1, "x")
-    ring.table = KeyTable("postgresql://nobody:hidden@127.0.0.1:1/none")
+    keyring.table = KeyTable("postgresql://nobody:hidden@127.0.0.1:1/none")
     clock.now += 120
     assert cipher.decrypt("gold", "email", 1, value) == "x"
     clock.now += 31
@@ -137,9 +137,9 @@ def test_the_key_table_s_outage_is_served_as_well(stage: Stage, kms: CountingKms
 def test_a_key_that_is_new_in_an_outage_is_out_of_reach_and_not_another_tenant_s(
     stage: Stage, kms: CountingKms, clock: Clock
 ) -> None:
-    reader = cipher_of(stage, ring_of(stage, kms, clock))
+    reader = cipher_of(stage, keyring_of(stage, kms, clock))
     reader.encrypt("gold", "email", 1, "x")
-    other = ring_of(stage, CountingKms())
+    other = keyring_of(stage, CountingKms())
     new = other.create("gold", DATA, "pending")
     stage.sql("UPDATE fle_keys SET state = 'retiring' WHERE state = 'active'")
     stage.sql("UPDATE fle_keys SET state = 'active' WHERE id = %s", new)
@@ -153,19 +153,19 @@ def test_a_key_that_is_new_in_an_outage_is_out_of_reach_and_not_another_tenant_s
 
 
 def test_index_roots_are_wiped_with_their_ring(stage: Stage, kms: CountingKms) -> None:
-    ring = ring_of(stage, kms)
-    ring.index_keys("gold", "customers", "email")
-    (root,) = ring.rings["gold"].index.values()
+    keyring = keyring_of(stage, kms)
+    keyring.index_keys("gold", "customers", "email")
+    (root,) = keyring.keysets["gold"].index.values()
     assert any(root)
-    ring.clear()
+    keyring.clear()
     assert root == bytes(32)
 
 
 def test_refusals_are_remembered_for_a_while(stage: Stage, kms: CountingKms, clock: Clock) -> None:
-    cipher_of(stage, ring_of(stage, kms)).encrypt("gold", "email", 1, "x")
+    cipher_of(stage, keyring_of(stage, kms)).encrypt("gold", "email", 1, "x")
     stage.destroy_kms_key("gold")
     kms.unwraps = 0
-    cipher = cipher_of(stage, ring_of(stage, kms, clock))
+    cipher = cipher_of(stage, keyring_of(stage, kms, clock))
     for _ in range(50):
         with pytest.raises(errors.KmsKeyUnusable):
             cipher.encrypt("gold", "email", 1, "x")
@@ -179,13 +179,13 @@ def test_refusals_are_remembered_for_a_while(stage: Stage, kms: CountingKms, clo
 def test_unknown_keys_do_not_ask_the_key_table_each_time(
     stage: Stage, kms: CountingKms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ring = ring_of(stage, kms, limits=CacheLimits(max_tenants=3))
-    cipher = cipher_of(stage, ring)
+    keyring = keyring_of(stage, kms, limits=CacheLimits(max_tenants=3))
+    cipher = cipher_of(stage, keyring)
     value = cipher.encrypt("gold", "email", 1, "x")
     asked: list[int] = []
-    owner = ring.table.owner
-    monkeypatch.setattr(ring.table, "owner", lambda key_id: asked.append(key_id) or owner(key_id))
-    monkeypatch.setattr(ring.table, "read", None)
+    owner = keyring.table.owner
+    monkeypatch.setattr(keyring.table, "owner", lambda key_id: asked.append(key_id) or owner(key_id))
+    monkeypatch.setattr(keyring.table, "read", None)
     kms.unwraps = 0
     for number in range(200):
         unknown = to_text(b"\x02\x01\xff\xff\xff" + bytes([number // 40]) + to_bytes(value)[6:])
@@ -193,14 +193,14 @@ def test_unknown_keys_do_not_ask_the_key_table_each_time(
             cipher.decrypt("gold", "email", 1, unknown)
     assert len(asked) == 5
     assert kms.unwraps == 0
-    assert len(ring.refusals) <= 3
+    assert len(keyring.refusals) <= 3
 
 
 def test_threads_wait_for_one_fetch(stage: Stage, kms: CountingKms) -> None:
-    cipher_of(stage, ring_of(stage, kms)).encrypt("gold", "email", 1, "x")
-    value = cipher_of(stage, ring_of(stage, kms)).encrypt("gold", "email", 1, "x")
+    cipher_of(stage, keyring_of(stage, kms)).encrypt("gold", "email", 1, "x")
+    value = cipher_of(stage, keyring_of(stage, kms)).encrypt("gold", "email", 1, "x")
     kms.unwraps, kms.gate = 0, threading.Event()
-    cipher = cipher_of(stage, ring_of(stage, kms))
+    cipher = cipher_of(stage, keyring_of(stage, kms))
     with ThreadPoolExecutor(16) as pool:
         found = [pool.submit(cipher.decrypt, "gold", "email", 1, value) for _ in range(16)]
         kms.gate.set()
@@ -212,7 +212,7 @@ def test_two_processes_making_the_first_key_agree_on_one(stage: Stage, kms: Coun
     with ThreadPoolExecutor(8) as pool:
         values = list(
             pool.map(
-                lambda n: cipher_of(stage, ring_of(stage, CountingKms())).encrypt("gold", "email", n, "x"),
+                lambda n: cipher_of(stage, keyring_of(stage, CountingKms())).encrypt("gold", "email", n, "x"),
                 range(8),
             )
         )
@@ -221,11 +221,11 @@ def test_two_processes_making_the_first_key_agree_on_one(stage: Stage, kms: Coun
 
 
 def test_the_message_limit_holds_across_restarts(stage: Stage, kms: CountingKms) -> None:
-    key_id = ring_of(stage, kms).create("gold", DATA, "active")
+    key_id = keyring_of(stage, kms).create("gold", DATA, "active")
     stage.sql("UPDATE fle_keys SET message_limit = 250 WHERE id = %s", key_id)
     made = 0
     for _ in range(5):
-        cipher = cipher_of(stage, ring_of(stage, kms))
+        cipher = cipher_of(stage, keyring_of(stage, kms))
         with suppress(errors.KeyExhausted):
             for _ in range(60):
                 cipher.encrypt("gold", "email", 1, "x")
@@ -234,15 +234,15 @@ def test_the_message_limit_holds_across_restarts(stage: Stage, kms: CountingKms)
     assert made <= 250
     assert stage.sql("SELECT messages_reserved FROM fle_keys") == [(250,)]
     with pytest.raises(errors.KeyExhausted):
-        cipher_of(stage, ring_of(stage, kms)).encrypt("gold", "email", 1, "x")
+        cipher_of(stage, keyring_of(stage, kms)).encrypt("gold", "email", 1, "x")
     with pytest.raises(errors.KeyExhausted):
-        cipher_of(stage, ring_of(stage, kms)).encrypt_column("gold", "email", [1, 2], ["x", "y"])
+        cipher_of(stage, keyring_of(stage, kms)).encrypt_column("gold", "email", [1, 2], ["x", "y"])
 
 
 def test_columns_count_each_value(stage: Stage, kms: CountingKms) -> None:
-    key_id = ring_of(stage, kms).create("gold", DATA, "active")
+    key_id = keyring_of(stage, kms).create("gold", DATA, "active")
     stage.sql("UPDATE fle_keys SET message_limit = 10 WHERE id = %s", key_id)
-    cipher = cipher_of(stage, ring_of(stage, kms))
+    cipher = cipher_of(stage, keyring_of(stage, kms))
     cipher.encrypt_column("gold", "email", list(range(10)), ["x"] * 10)
     with pytest.raises(errors.KeyExhausted):
         cipher.encrypt("gold", "email", 1, "x")
@@ -251,7 +251,7 @@ def test_columns_count_each_value(stage: Stage, kms: CountingKms) -> None:
 def test_the_byte_limit_fetches_again(stage: Stage, kms: CountingKms) -> None:
     """Each value counts as a message for every 4 KiB that it begins."""
     limits = CacheLimits(max_bytes=40 * 4096, reserve_messages=10)
-    cipher = cipher_of(stage, ring_of(stage, kms, limits=limits))
+    cipher = cipher_of(stage, keyring_of(stage, kms, limits=limits))
     for _ in range(25):
         cipher.encrypt("gold", "email", 1, "x" * 10_000)
     assert stage.sql("SELECT messages_reserved FROM fle_keys") == [(80,)]
@@ -260,7 +260,7 @@ def test_the_byte_limit_fetches_again(stage: Stage, kms: CountingKms) -> None:
 
 def test_the_message_limit_of_the_cache_fetches_again(stage: Stage, kms: CountingKms) -> None:
     limits = CacheLimits(max_messages=10, reserve_messages=5)
-    cipher = cipher_of(stage, ring_of(stage, kms, limits=limits))
+    cipher = cipher_of(stage, keyring_of(stage, kms, limits=limits))
     for _ in range(31):
         cipher.encrypt("gold", "email", 1, "x")
     assert kms.unwraps > 2
@@ -269,8 +269,8 @@ def test_the_message_limit_of_the_cache_fetches_again(stage: Stage, kms: Countin
 def test_principals_share_no_key(stage: Stage) -> None:
     allowed, denied = CountingKms(), CountingKms()
     denied.down = True
-    one = cipher_of(stage, ring_of(stage, allowed, principal="ingest"))
-    other = cipher_of(stage, ring_of(stage, denied, principal="support"))
+    one = cipher_of(stage, keyring_of(stage, allowed, principal="ingest"))
+    other = cipher_of(stage, keyring_of(stage, denied, principal="support"))
     value = one.encrypt("gold", "email", 1, "x")
     with pytest.raises(errors.KmsUnavailable):
         other.decrypt("gold", "email", 1, value)
@@ -278,25 +278,25 @@ def test_principals_share_no_key(stage: Stage) -> None:
 
 
 def test_least_recently_fetched_tenants_leave_the_cache(stage: Stage, kms: CountingKms) -> None:
-    ring = ring_of(stage, kms, limits=CacheLimits(max_tenants=1))
-    cipher = cipher_of(stage, ring)
+    keyring = keyring_of(stage, kms, limits=CacheLimits(max_tenants=1))
+    cipher = cipher_of(stage, keyring)
     value = cipher.encrypt("gold", "email", 1, "x")
     cipher.encrypt("second", "email", 1, "x")
-    assert list(ring.rings) == ["second"]
+    assert list(keyring.keysets) == ["second"]
     assert cipher.decrypt("gold", "email", 1, value) == "x"
 
 
 def test_a_wrap_does_not_open_in_another_tenant_s_context(stage: Stage, kms: CountingKms) -> None:
     """One KEK for many tenants (branch keys): the context is what keeps their wraps apart."""
     shared = stage.outputs.tenants["gold"].encryption_key
-    ring = Keyring(KeyTable(stage.url), KmsClients(aws=kms), {"gold": (shared,), "second": (shared,)})
-    cipher = FieldCipher(ring, {"gold": ["email"], "second": ["email"]}, "customers")
+    keyring = Keyring(KeyTable(stage.url), KmsClients(aws=kms), {"gold": (shared,), "second": (shared,)})
+    cipher = FieldCipher(keyring, {"gold": ["email"], "second": ["email"]}, "customers")
     values = {tenant: cipher.encrypt(tenant, "email", 1, "x") for tenant in ("gold", "second")}
     assert inspect(values["gold"]).key_id != inspect(values["second"]).key_id
     stage.past_triggers(
         "UPDATE fle_wraps w SET wrapped = o.wrapped FROM fle_wraps o WHERE w.key_id = 2 AND o.key_id = 1"
     )
-    ring.clear()
+    keyring.clear()
     assert cipher.decrypt("gold", "email", 1, values["gold"]) == "x"
     with pytest.raises(errors.WrapNotAuthentic):
         cipher.decrypt("second", "email", 1, values["second"])
@@ -331,7 +331,7 @@ def test_a_second_key_of_the_stage_s_configuration_is_used_without_being_asked_f
 
 
 def test_wrapping_again_changes_wraps_and_no_value(stage: Stage, kms: CountingKms) -> None:
-    cipher = cipher_of(stage, ring_of(stage, kms))
+    cipher = cipher_of(stage, keyring_of(stage, kms))
     value = cipher.encrypt("gold", "email", 1, "x")
     arn = stage.kms.create_key()["KeyMetadata"]["Arn"]
     new = Keyring(
@@ -363,8 +363,8 @@ def test_an_identity_without_the_right_is_denied(stage: Stage, enforced: Any) ->
     its tenants' keys is shown on the policies themselves, in the tests of the component that makes them.
     """
     value = stage.cipher().encrypt("gold", "email", 1, "x")
-    reader = cipher_of(stage, ring_of(stage, AwsKms(session_with(stage, "kms:Decrypt"))))
-    writer = cipher_of(stage, ring_of(stage, AwsKms(session_with(stage, "kms:Encrypt"))))
+    reader = cipher_of(stage, keyring_of(stage, AwsKms(session_with(stage, "kms:Decrypt"))))
+    writer = cipher_of(stage, keyring_of(stage, AwsKms(session_with(stage, "kms:Encrypt"))))
     enforced()
     assert reader.decrypt("gold", "email", 1, value) == "x"
     with pytest.raises(errors.KmsDenied, match="second/email"):
@@ -407,7 +407,7 @@ def test_a_forked_child_starts_with_no_key_and_repeats_no_nonce(stage: Stage) ->
         # The child says what it found, and leaves without pytest's cleaning up.
         try:
             report = [
-                len(cipher.keyring.rings),
+                len(cipher.keyring.keysets),
                 *(cipher.encrypt("gold", "email", 1, "x") for _ in range(200)),
             ]
             os.write(writer, json.dumps(report).encode())
@@ -415,10 +415,10 @@ def test_a_forked_child_starts_with_no_key_and_repeats_no_nonce(stage: Stage) ->
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
-        rings, *child = json.load(pipe)
+        keysets, *child = json.load(pipe)
     os.waitpid(pid, 0)
     own = [cipher.encrypt("gold", "email", 1, "x") for _ in range(200)]
-    assert rings == 0
+    assert keysets == 0
     assert len({to_bytes(each)[6:30] for each in child + own}) == 400
     assert cipher.decrypt("gold", "email", 1, child[0]) == "x"
 

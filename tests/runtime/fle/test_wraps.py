@@ -16,7 +16,7 @@ from kilo.fle.kms import KmsClients, context_of, context_without_version
 from kilo.fle.wraps import secret_digest
 
 from .conftest import Stage
-from .test_keyring import LIMITS, Clock, CountingKms, cipher_of, ring_of
+from .test_keyring import LIMITS, Clock, CountingKms, cipher_of, keyring_of
 
 SECRET = b"A" * 32
 INSERT_KEY = """
@@ -58,7 +58,7 @@ def test_a_key_under_somebody_else_s_kms_key_is_refused_before_kms_is_asked(stag
     add_wrap(stage, 999, evil, wrapped(stage, evil, context_of("gold", DATA, 999, 99, 2)))
     kms = CountingKms()
     with pytest.raises(errors.ForeignKmsKey, match="not the tenant's"):
-        cipher_of(stage, ring_of(stage, kms)).decrypt("gold", "email", 1, forged(999, b"eve@example.com"))
+        cipher_of(stage, keyring_of(stage, kms)).decrypt("gold", "email", 1, forged(999, b"eve@example.com"))
     assert kms.unwraps == 0
 
 
@@ -96,7 +96,7 @@ def test_a_wrap_is_bound_to_version_format_and_purpose(stage: Stage) -> None:
 def test_a_key_in_memory_is_compared_when_it_is_unwrapped_again(stage: Stage) -> None:
     """Whoever could change wrap and digest alike does not get a running writer to take another secret."""
     clock = Clock()
-    cipher = cipher_of(stage, ring_of(stage, CountingKms(), clock))
+    cipher = cipher_of(stage, keyring_of(stage, CountingKms(), clock))
     cipher.encrypt("gold", "email", 1, "x")
     own = stage.outputs.tenants["gold"].encryption_key.key
     blob = wrapped(stage, own, context_of("gold", DATA, 1, 1, 2))
@@ -174,21 +174,21 @@ def test_wrapping_again_keeps_the_old_wraps_when_a_new_one_does_not_open(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = stage.cipher().encrypt("gold", "email", 1, "x")
-    ring = stage.cipher().keyring
-    kms = ring.wraps.kms.of("aws")
+    keyring = stage.cipher().keyring
+    kms = keyring.wraps.kms.of("aws")
     wrap = kms.wrap
     monkeypatch.setattr(kms, "wrap", lambda key, secret, context: wrap(key, b"?" * 32, context))
     with pytest.raises(errors.WrapNotAuthentic):
-        ring.rewrap("gold")
+        keyring.rewrap("gold")
     assert stage.cipher().decrypt("gold", "email", 1, value) == "x"
 
 
 def test_one_secret_is_one_key(stage: Stage) -> None:
-    ring = stage.cipher().keyring
-    first = ring.create("legacy", DATA, "active", bytearray(b"k" * 32))
+    keyring = stage.cipher().keyring
+    first = keyring.create("legacy", DATA, "active", bytearray(b"k" * 32))
     for tenant in ("legacy", "gold"):
         with pytest.raises(errors.SecretInUse, match=f"key {first}"):
-            ring.create(tenant, DATA, "retiring", bytearray(b"k" * 32))
+            keyring.create(tenant, DATA, "retiring", bytearray(b"k" * 32))
 
 
 def test_each_key_that_is_made_is_in_the_audit_log(stage: Stage) -> None:
@@ -213,8 +213,8 @@ def two_kms_keys(stage: Stage, kms: CountingKms, clock: Clock) -> tuple[Keyring,
 
 def test_an_old_kms_key_that_is_destroyed_stops_no_encryption(stage: Stage) -> None:
     clock = Clock()
-    ring, value = two_kms_keys(stage, CountingKms(), clock)
-    cipher = cipher_of(stage, ring)
+    keyring, value = two_kms_keys(stage, CountingKms(), clock)
+    cipher = cipher_of(stage, keyring)
     assert cipher.decrypt("gold", "email", 1, value) == "old"
     cipher.encrypt("gold", "email", 2, "new")
     stage.destroy_kms_key("gold")
@@ -229,8 +229,8 @@ def test_an_outage_of_one_kms_key_is_served_for_its_time_and_stops_no_other(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, kms = Clock(), CountingKms()
-    ring, value = two_kms_keys(stage, kms, clock)
-    cipher = cipher_of(stage, ring)
+    keyring, value = two_kms_keys(stage, kms, clock)
+    cipher = cipher_of(stage, keyring)
     cipher.decrypt("gold", "email", 1, value)
     cipher.encrypt("gold", "email", 2, "new")
     away, unwrap = stage.outputs.tenants["gold"].encryption_key.key, kms.unwrap
@@ -253,11 +253,11 @@ def test_an_outage_of_one_kms_key_is_served_for_its_time_and_stops_no_other(
 
 
 def test_a_bad_v1_key_stops_no_other_v1_key(stage: Stage) -> None:
-    ring = stage.cipher().keyring
-    good = ring.create("legacy", DATA, "active", bytearray(b"k" * 32))
+    keyring = stage.cipher().keyring
+    good = keyring.create("legacy", DATA, "active", bytearray(b"k" * 32))
     value = stage.cipher().encrypt("legacy", "email", 1, "x")
     stage.sql("UPDATE fle_keys SET state = 'retiring' WHERE id = %s", good)
-    bad = ring.create("legacy", DATA, "active", bytearray(b"b" * 32))
+    bad = keyring.create("legacy", DATA, "active", bytearray(b"b" * 32))
     other = stage.cipher().encrypt("legacy", "email", 1, "y")
     stage.past_triggers("UPDATE fle_wraps SET wrapped = '\\x00' WHERE key_id = %s", bad)
     reader = stage.cipher()

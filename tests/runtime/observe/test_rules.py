@@ -84,16 +84,16 @@ CASES = [
         "The bus has refused publishes for ten minutes",
     ),
     Case(
-        "OutboxStuckAggregate",
-        {"outbox_stuck_aggregates": "2x60"},
-        {"outbox_stuck_aggregates": "0x60"},
-        "2 aggregates wait behind an event that can't be published",
+        "OutboxBlockedKey",
+        {"outbox_blocked_keys": "2x60"},
+        {"outbox_blocked_keys": "0x60"},
+        "2 ordering keys are blocked by an event that can't be published",
     ),
     Case(
         "OutboxEventsLost",
         {"outbox_lost_events": "1x60"},
         {"outbox_lost_events": "0x60"},
-        "1 events are marked as published and are not on the bus",
+        "1 events were dispatched and are not on the bus",
     ),
     Case(
         "OutboxReconcilerStale",

@@ -11,15 +11,15 @@ import signal
 import sys
 from pathlib import Path
 
-from sandbox.cluster.service import ClusterService, Surroundings
-from sandbox.servers.leftovers import MARK, end_marked, start_guardian
+from sandbox.cluster.service import ClusterService, ServerUrls
+from sandbox.servers.leftovers import MARK, end_processes_of, start_guardian
 
 
 async def serve(home: Path) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     nowhere = "http://127.0.0.1:9"
-    cluster = ClusterService(home, Surroundings(nowhere, nowhere, nowhere, nowhere, Path("/nowhere")))
+    cluster = ClusterService(home, ServerUrls(nowhere, nowhere, nowhere, nowhere, Path("/nowhere")))
     print(await cluster.start(), flush=True)
     await stopped.wait()
     await cluster.stop()
@@ -27,7 +27,7 @@ async def serve(home: Path) -> None:
 
 if __name__ == "__main__":
     home = Path(sys.argv[1])
-    end_marked(str(home))
+    end_processes_of(str(home))
     os.environ[MARK] = str(home)
     start_guardian(str(home))
     asyncio.run(serve(home))

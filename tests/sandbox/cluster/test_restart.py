@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from sandbox.cluster.client import connect
-from sandbox.servers.leftovers import marked
+from sandbox.servers.leftovers import processes_of
 from tests.patience import until
 from tests.sandbox.cluster.support import (
     NAMESPACE,
@@ -68,7 +68,7 @@ def cluster(home: Path) -> Generator[Client]:
         process.kill()
         process.wait()
         process.stdout.close()
-        until(lambda: not marked(str(home)))
+        until(lambda: not processes_of(str(home)))
 
 
 def available(client: Client, name: str) -> bool:
@@ -90,10 +90,10 @@ def test_a_killed_cluster_leaves_no_process(tmp_path: Path) -> None:
         client.apply(deployment("stray", container("-c", STRAY), replicas=2))
         until(lambda: available(client, "web") and available(client, "stray"))
         # Two servers, two strays and the child of each.
-        until(lambda: len(marked(str(tmp_path))) >= 6)
+        until(lambda: len(processes_of(str(tmp_path))) >= 6)
         client.process.send_signal(signal.SIGKILL)
         client.process.wait()
-        until(lambda: not marked(str(tmp_path)))
+        until(lambda: not processes_of(str(tmp_path)))
 
 
 def test_what_survives_cluster_and_guardian_is_ended_by_the_next_one(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_what_survives_cluster_and_guardian_is_ended_by_the_next_one(tmp_path: P
     left = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(1000)"], env=environment, start_new_session=True
     )
-    until(lambda: marked(str(tmp_path)))
+    until(lambda: processes_of(str(tmp_path)))
     with cluster(tmp_path):
         assert left.wait() == -signal.SIGKILL
 

@@ -121,11 +121,11 @@ def make(outputs: OutputsFile = None, as_json: AsJson = False) -> None:
     kilo fle keys make
     """
     found = stage(outputs)
-    ring = cipher(found, "").keyring
+    keyring = cipher(found, "").keyring
     made = [
-        {"tenant": tenant, "purpose": purpose, "key": ring.create(tenant, purpose, "active")}
+        {"tenant": tenant, "purpose": purpose, "key": keyring.create(tenant, purpose, "active")}
         for tenant, each in found.tenants.items()
-        if each.encrypted_fields and not (rows := ring.table.read(tenant)).shredded
+        if each.encrypted_fields and not (rows := keyring.table.read(tenant)).shredded
         for purpose in (DATA, INDEX)
         if rows.active(purpose) is None
     ]

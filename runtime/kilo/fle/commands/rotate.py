@@ -140,7 +140,7 @@ def run(
     each = rows_per_second / workers if rows_per_second else None
     others = [
         multiprocessing.get_context("spawn").Process(
-            target=_work, args=(found, database_url(), plan_hash, batch_rows, each), daemon=True
+            target=_rewrite_rows, args=(found, database_url(), plan_hash, batch_rows, each), daemon=True
         )
         for _ in range(workers - 1)
     ]
@@ -292,7 +292,7 @@ def _progress(total: int, workers: int):
     return on_batch
 
 
-def _work(
+def _rewrite_rows(
     outputs: StackOutputs, url: str, plan_hash: str, batch_rows: int, rows_per_second: float | None
 ) -> None:
 

@@ -7,12 +7,12 @@ A field's type says which field of the stage it is, and the class says which sta
         email: Annotated[str, Encrypted("email")]
         phone: Annotated[str, Encrypted("phone")] | None = None
 
-    place = Place(cipher, tenant="acme", row_id=7)
-    customer = Customer.model_validate(row, context=place)   # what was stored
-    customer.model_dump(context=place)                       # what is stored
+    context = RowContext(cipher, tenant="acme", row_id=7)
+    customer = Customer.model_validate(row, context=context)   # what was stored
+    customer.model_dump(context=context)                       # what is stored
     Customer(id=7, email="ana@example.com")                  # what a person gave
 
-With a :class:`Place` as context a model is read from and written to storage: a plain value where an
+With a :class:`RowContext` as context a model is read from and written to storage: a plain value where an
 encrypted one is due is refused. Without one, values are plain, an encrypted one is refused, and dumping is.
 A name that the outputs don't know is refused when the class is made. No value shows in ``repr`` nor in a
 validation error; only a model around it that is no :class:`EncryptedModel` would show its input.
@@ -50,8 +50,8 @@ _OF_VALIDATORS = frozenset(("value_error", "assertion_error"))
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a model's values belong: ``cipher`` is bound to the table."""
+class RowContext:
+    """The row that a model is read from and written to: ``cipher`` is bound to the table."""
 
     cipher: FieldCipher
     tenant: str
@@ -77,27 +77,27 @@ class Encrypted:
         if not (info.config or {}).get("hide_input_in_errors"):
             msg = f"an encrypted field ({self.name}) belongs into an EncryptedModel"
             raise TypeError(msg)
-        place = info.context
-        if isinstance(place, Place):
-            if value is not None and self.name in place.cipher.revealed_fields(place.tenant):
-                value = place.cipher.reveal_value(place.tenant, self.name, place.row_id, value)
+        context = info.context
+        if isinstance(context, RowContext):
+            if value is not None and self.name in context.cipher.revealed_fields(context.tenant):
+                value = context.cipher.reveal_value(context.tenant, self.name, context.row_id, value)
         elif isinstance(value, str) and is_encrypted(value):
             # Taken for plain, it would be encrypted once more when the model is written again.
-            kind, msg = "place_missing", "an encrypted value is read with a Place as context"
+            kind, msg = "context_missing", "an encrypted value is read with a RowContext as its context"
             raise PydanticCustomError(kind, msg)
         return handler(value)
 
     def _seal(self, model: Any, value: Any, info: FieldSerializationInfo) -> str:
-        place = info.context
-        if not isinstance(model, EncryptedModel) or not isinstance(place, Place):
-            msg = "an encrypted field is dumped from an EncryptedModel, with a Place as context"
+        context = info.context
+        if not isinstance(model, EncryptedModel) or not isinstance(context, RowContext):
+            msg = "an encrypted field is dumped from an EncryptedModel, with a RowContext as its context"
             raise ValueError(msg)  # noqa: TRY004 - pydantic reports ValueError as its own serialization error
         if not isinstance(value, str):
             msg = f"{self.name}: an encrypted field is text, not {type(value).__name__}"
             raise ValueError(msg)  # noqa: TRY004 - as above
-        if self.name not in place.cipher.protected_fields(place.tenant):
+        if self.name not in context.cipher.protected_fields(context.tenant):
             return value
-        return place.cipher.encrypt(place.tenant, self.name, place.row_id, value)
+        return context.cipher.encrypt(context.tenant, self.name, context.row_id, value)
 
 
 class EncryptedModel(BaseModel):
@@ -208,7 +208,7 @@ def _hide(error: ValidationError, model: type[EncryptedModel]) -> ValidationErro
             and (each["type"] in _OF_VALIDATORS or "url" not in each)
         ):
             # A validator's own words may quote the value.
-            said = "the value is not valid" if each["type"] != "place_missing" else said
+            said = "the value is not valid" if each["type"] != "context_missing" else said
         problem = PydanticCustomError(each["type"], said.replace("{", "{{").replace("}", "}}"))  # pyright: ignore[reportArgumentType]
         lines.append(InitErrorDetails(type=problem, loc=each["loc"], input=_HIDDEN))
     return ValidationError.from_exception_data(error.title, lines, hide_input=True)

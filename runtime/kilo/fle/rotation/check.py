@@ -15,7 +15,7 @@ from kilo.fle.formats import V2, RowId
 from kilo.fle.rotation.columns import Columns, prefixes
 from kilo.fle.rotation.convert import Converter, Goal
 from kilo.fle.rotation.coverage import Covered, coverage
-from kilo.fle.rotation.documents import cells
+from kilo.fle.rotation.documents import parse_document
 from kilo.fle.rotation.evidence import Column, Comparison
 from kilo.fle.rotation.record import Rotation
 from kilo.fle.rotation.tokens import stale_tokens
@@ -142,7 +142,7 @@ def _values(columns: Columns, row: str, texts: Sequence[str | None]) -> Iterator
     for name, text in zip(columns.documents, texts[len(columns.fields) :], strict=True):
         if text is None:
             continue
-        for cell in cells(row, text, columns.spec.documents[name])[1]:
+        for cell in parse_document(row, text, columns.spec.documents[name])[1]:
             yield cell.field, cell.row, cell.value
 
 

@@ -39,7 +39,7 @@ class ConvertedDocuments:
     failed: list[str] = field(default_factory=list[str])
 
 
-def cells(row: str, text: str, fields: Sequence[str], at: int = 0) -> tuple[Any, list[Cell]]:
+def parse_document(row: str, text: str, fields: Sequence[str], at: int = 0) -> tuple[Any, list[Cell]]:
     """The document and its values.
 
     Raises:
@@ -61,7 +61,7 @@ def convert_documents(
         if text is None:
             continue
         try:
-            documents[at], found = cells(row, text, fields, at)
+            documents[at], found = parse_document(row, text, fields, at)
         except strict_json.NotStrict as error:
             result.failed.append(f"row {row}: {error.problem}")
             continue

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kilo.contract import EncryptedTable, StackOutputs
 from kilo.errors import BadInput, CheckFailed
-from kilo.fle.ring import MOST_SERVED_SECONDS
+from kilo.fle.keyset import MOST_SERVED_SECONDS
 from kilo.tenancy import FieldName
 
 Kind = Literal["rekey", "adopt", "release", "reindex"]
@@ -119,8 +119,8 @@ def make_plan(
 
     ``fields`` are looked for in documents besides those of the outputs: a field that no tenant has had in its
     scope is not in the outputs yet when a tenant is about to move into it. An adoption or a release that
-    names some leaves the others as they are. ``scope`` are the fields that lie encrypted, which the outputs
-    may no longer name.
+    names some leaves the others as they are. ``scope`` are the fields that are stored encrypted, which the
+    outputs may no longer name.
     """
     if settle_seconds < LEAST_SETTLE_SECONDS:
         msg = (

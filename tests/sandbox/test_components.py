@@ -1,4 +1,4 @@
-"""Finding a part's log by what ``kilo status`` calls it, and knowing what is not worth waiting for."""
+"""Finding a component's log by what ``kilo status`` calls it, and knowing what is not worth waiting for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.cli import logs
-from sandbox.parts import PartStatus, log_files
+from sandbox.components import ComponentStatus, log_files
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_pods_log_is_found_with_and_without_its_namespace(
     ("state", "settled"), [("ready", True), ("completed", True), ("failed", True), ("starting", False)]
 )
 def test_a_failed_jobs_pod_is_not_waited_for(state: str, settled: bool) -> None:
-    assert PartStatus("kilo/one", state, None, 0, "").settled is settled
+    assert ComponentStatus("kilo/one", state, None, 0, "").settled is settled
 
 
 def test_an_empty_log_is_said_to_be_empty(

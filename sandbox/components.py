@@ -21,7 +21,7 @@ _FOLLOW_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class PartStatus:
+class ComponentStatus:
     """One line of ``kilo status``.
 
     Attributes:
@@ -59,16 +59,16 @@ class PartStatus:
         return asdict(self)
 
 
-def parts(project: Path, endpoints: Endpoints) -> list[PartStatus]:
+def components(project: Path, endpoints: Endpoints) -> list[ComponentStatus]:
     """Every server and every pod of the project's running sandbox.
 
     Raises:
         Unreachable: the daemon does not answer.
     """
     home = Home(project.resolve() / ".kilo")
-    found = [PartStatus("daemon", "running", home.lock.stat().st_mtime, 0, endpoints.cluster)]
+    found = [ComponentStatus("daemon", "running", home.lock.stat().st_mtime, 0, endpoints.cluster)]
     with suppress(OSError, ValueError):
-        found += [PartStatus(**part) for part in json.loads(home.status.read_bytes())]
+        found += [ComponentStatus(**component) for component in json.loads(home.status.read_bytes())]
     try:
         with connect(endpoints.cluster) as client:
             answer = client.get("/api/v1/pods").raise_for_status().json()
@@ -80,7 +80,7 @@ def parts(project: Path, endpoints: Endpoints) -> list[PartStatus]:
     return found + [_of_pod(pod) for pod in answer["items"]]
 
 
-def _of_pod(pod: dict[str, Any]) -> PartStatus:
+def _of_pod(pod: dict[str, Any]) -> ComponentStatus:
     status = pod.get("status") or {}
     containers: list[dict[str, Any]] = status.get("containerStatuses") or []
     ports = [
@@ -88,7 +88,7 @@ def _of_pod(pod: dict[str, Any]) -> PartStatus:
     ]
     address = f"{status.get('podIP', '')}:{','.join(ports)}" if ports else str(status.get("podIP", ""))
     started = status.get("startTime")
-    return PartStatus(
+    return ComponentStatus(
         f"{pod['metadata']['namespace']}/{pod['metadata']['name']}",
         _state(status, containers),
         datetime.fromisoformat(started).timestamp() if started else None,
@@ -112,7 +112,7 @@ def _state(status: dict[str, Any], containers: Sequence[dict[str, Any]]) -> str:
 
 
 def log_files(project: Path, name: str) -> dict[str, Path]:
-    """The logs whose part is named ``name``, a pod with or without its namespace, or begins with it."""
+    """The logs whose component is named ``name``, a pod with or without its namespace, or begins with it."""
     home = project.resolve() / ".kilo"
     every: dict[str, Path] = {path.stem: path for path in sorted((home / "logs").glob("*.log"))}
     for path in sorted(home.glob("*/*.log")):
@@ -121,8 +121,12 @@ def log_files(project: Path, name: str) -> dict[str, Path]:
     for path in sorted((home / "logs" / "pods").glob("*/*/*.log")):
         every[f"{path.parent.name}/{path.stem}"] = path
     pod = name.rpartition("/")[2] if (home / "logs" / "pods" / name).is_dir() else name
-    exact = {part: path for part, path in every.items() if pod in (part, part.partition("/")[0])}
-    return exact or {part: path for part, path in every.items() if part.startswith(name)}
+    exact = {
+        component: path
+        for component, path in every.items()
+        if pod in (component, component.partition("/")[0])
+    }
+    return exact or {component: path for component, path in every.items() if component.startswith(name)}
 
 
 def follow(paths: Sequence[Path]) -> Iterator[str]:

@@ -37,7 +37,7 @@ def seconds_until_started_again(made: Scene) -> float:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["connection hangs", "process frozen"])
-def test_a_standstill_ends(made: Scene, how: str) -> None:
+def test_a_stalled_connector_is_started_again(made: Scene, how: str) -> None:
     with Proxy(made.platform.postgres.port) as to_database:
         written = start(made, to_database)
         assert made.platform.debezium
@@ -55,7 +55,7 @@ def test_a_standstill_ends(made: Scene, how: str) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_neither_quiet_nor_a_long_transaction_of_others_is_a_standstill(made: Scene) -> None:
+def test_neither_quiet_nor_a_long_transaction_of_others_is_stalled(made: Scene) -> None:
     platform = made.platform
     with Proxy(platform.postgres.port) as to_database:
         written = start(made, to_database)

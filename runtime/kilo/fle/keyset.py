@@ -69,7 +69,7 @@ class Reader(NamedTuple):
     uses: count[int]
 
 
-class Ring:
+class Keyset:
     """One tenant's keys as they were fetched. Replaced whole, never changed by readers."""
 
     __slots__ = (
@@ -117,9 +117,9 @@ class Ring:
         """By table and field: two look-ups by a name are quicker than one by a pair."""
         self.readers: dict[tuple[str, str, bytes], Reader] = {}
 
-    def at(self, now: float, limits: CacheLimits) -> Ring:
+    def at(self, now: float, limits: CacheLimits) -> Keyset:
         """What of it still serves at ``now``: the keys whose deadline is not over."""
-        left = Ring(self.rows, self.uses, self.fetched_at, limits)
+        left = Keyset(self.rows, self.uses, self.fetched_at, limits)
         over = {key_id for key_id, until in self.deadlines.items() if now >= until}
         left.digests, left.messages = self.digests, self.messages
         left.deadlines = {key_id: until for key_id, until in self.deadlines.items() if key_id not in over}
@@ -133,7 +133,7 @@ class Ring:
             root[:] = bytes(len(root))
 
     def __repr__(self) -> str:
-        return f"Ring({len(self.keys)} keys)"
+        return f"Keyset({len(self.keys)} keys)"
 
     def __reduce__(self) -> NoReturn:
         msg = "keys can't be pickled"
