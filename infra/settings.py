@@ -78,7 +78,10 @@ CronSchedule = Annotated[
 ]
 SchemaName = Annotated[
     str,
-    StringConstraints(pattern=r"^(?!pg_)[a-z_][a-z0-9_]{0,62}$"),
+    # pydantic's expressions do not look ahead: what follows is a name without p first, with p, and with pg.
+    StringConstraints(
+        pattern=r"^([a-oq-z_][a-z0-9_]{0,62}|p([a-fh-z0-9_][a-z0-9_]{0,61})?|pg([a-z0-9][a-z0-9_]{0,60})?)$"
+    ),
     Field(description="a schema's name: lower-case letters, digits and _, no pg_ before it"),
 ]
 SecretId = Annotated[
