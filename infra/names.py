@@ -15,3 +15,8 @@ MIRROR = "registry-mirror"
 OUTBOX = "outbox"
 
 BUS_CLIENTS = (CHANGE_CAPTURE, CONSUMER, f"{OUTBOX}-worker", f"{OUTBOX}-reconciler")
+
+
+def feature(name: str) -> str:
+    """The workload of a feature's next version."""
+    return f"{INGEST}-{name}"

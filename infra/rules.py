@@ -86,6 +86,27 @@ def _weights_have_a_version(settings: Settings) -> Iterator[Violation]:
             )
 
 
+def _ramps_have_a_feature(settings: Settings) -> Iterator[Violation]:
+    for name, count in Counter(feature.id for feature in settings.features).items():
+        if count > 1:
+            yield "features", f"feature '{name}' is listed {count} times; give each its own id"
+    known = {feature.id for feature in settings.features}
+    for index, entry in enumerate(settings.tenants):
+        for feature in entry.ramps:
+            if feature not in known:
+                yield (
+                    f"tenants[{index}].ramps.{feature}",
+                    f"there is no feature '{feature}' in features; known here: "
+                    f"{', '.join(sorted(known)) or 'none'}",
+                )
+        if entry.ramps and entry.next_weight_percent:
+            yield (
+                f"tenants[{index}].ramps",
+                f"beside next_weight_percent {entry.next_weight_percent} nobody could tell which version "
+                "failed; take one of them out",
+            )
+
+
 def _aggregates_are_unique(settings: Settings) -> Iterator[Violation]:
     for name, count in Counter(settings.outbox.cdc_aggregates).items():
         if count > 1:
@@ -247,6 +268,7 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _objectives_fit_timeouts,
     _gold_fits_the_gateway,
     _weights_have_a_version,
+    _ramps_have_a_feature,
     _aggregates_are_unique,
     _events_outlive_their_fingerprints,
     _repositories_are_unique,

@@ -20,6 +20,7 @@ from kilo.contract import DEFAULT_SCHEMA, FieldEncryptionOutputs, SignersOutputs
 from kilo.errors import KiloError
 from kilo.registry.signers import Signers
 from kilo.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
+from kilo.traffic.features import Feature
 
 TIERS: tuple[TierName, ...] = ("gold", "silver", "bronze")
 
@@ -392,6 +393,7 @@ class Settings(_Model):
     outbox: Outbox = Outbox()
     gateway: Gateway
     ingest: Ingest = Ingest()
+    features: tuple[Feature, ...] = ()
     consumer: Service = Service()
     registry: Registry
     backups: Backups

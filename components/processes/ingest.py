@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pulumi
 
@@ -25,10 +26,21 @@ class IngestArgs:
     gateway: str
     """The workload that may connect."""
     next_image: str | None = None
+    features: Mapping[str, FeatureVersion] = field(default_factory=dict)
+    """Next versions of features, by workload."""
+
+
+@dataclass(frozen=True)
+class FeatureVersion:
+    """What runs beside the service for one feature."""
+
+    image: str
+    arguments: Sequence[str] | None = None
+    """Its command line, instead of the service's own."""
 
 
 class Ingest(pulumi.ComponentResource):
-    """The ingest service, and its next version beside it during a ramp."""
+    """The ingest service, and its next version and those of features beside it during a ramp."""
 
     workloads: tuple[str, ...]
     """The workloads that the gateway connects to."""
@@ -41,11 +53,16 @@ class Ingest(pulumi.ComponentResource):
             trial = f"{name}{NEXT_SUFFIX}"
             self._run(trial, args, args.context.with_image(args.next_image))
             self.workloads = (name, trial)
+        for workload, version in args.features.items():
+            self._run(workload, args, args.context.with_image(version.image), version.arguments)
+            self.workloads += (workload,)
         self.register_outputs({"workloads": list(self.workloads)})
 
-    def _run(self, name: str, args: IngestArgs, context: RuntimeContext) -> None:
+    def _run(
+        self, name: str, args: IngestArgs, context: RuntimeContext, arguments: Sequence[str] | None = None
+    ) -> None:
         process = Process(
-            arguments=["ingest", "serve"],
+            arguments=arguments or ["ingest", "serve"],
             port=PORT,
             database_role="ingest",
             identity=args.identity,

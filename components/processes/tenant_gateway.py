@@ -19,6 +19,7 @@ from components.pods.pod import ConfigFiles, HttpCheck, PodArgs
 from components.pods.workload import Workload, WorkloadArgs
 from kilo.tenancy import Tenant
 from kilo.traffic.envoy import BOOTSTRAP_FILE, container_args, render_files
+from kilo.traffic.features import NextService
 from kilo.traffic.settings import CONFIG_DIRECTORY, GatewaySettings
 
 OPERATIONS = "operations"
@@ -41,6 +42,8 @@ class TenantGatewayArgs:
     upstreams: Sequence[str]
     """The workloads behind."""
     monitoring_namespace: str
+    services: Sequence[NextService] = ()
+    """What else it leads to: next versions that others deploy."""
 
 
 class TenantGateway(pulumi.ComponentResource):
@@ -71,7 +74,14 @@ class TenantGateway(pulumi.ComponentResource):
                         From(port=args.settings.operations_port, namespace=args.monitoring_namespace),
                     ],
                     egress=[
-                        To(port=args.settings.stable.port, workload=upstream) for upstream in args.upstreams
+                        *(
+                            To(port=args.settings.stable.port, workload=upstream)
+                            for upstream in args.upstreams
+                        ),
+                        *(
+                            To(port=service.port, workload=service.name, namespace=service.namespace)
+                            for service in args.services
+                        ),
                     ],
                 ),
                 pod=PodArgs(

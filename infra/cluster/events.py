@@ -9,7 +9,7 @@ import pulumi
 from components.pods.runtime_pod import RuntimeContext
 from components.processes.change_capture import OFFSETS_FILE, ChangeCapture, ChangeCaptureArgs
 from components.processes.consumer import Consumer, ConsumerArgs
-from components.processes.ingest import Ingest, IngestArgs
+from components.processes.ingest import FeatureVersion, Ingest, IngestArgs
 from components.processes.key_making import KeyMaking, KeyMakingArgs
 from components.processes.outbox import Outbox, OutboxArgs
 from infra import names
@@ -34,6 +34,11 @@ def create_events(
             identity=identities.ingest,
             gateway=names.GATEWAY,
             next_image=settings.ingest.next_image,
+            features={
+                names.feature(feature.id): FeatureVersion(feature.next.image, feature.next.arguments)
+                for feature in settings.features
+                if feature.next.image
+            },
         ),
         pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[keys])),
     )

@@ -11,7 +11,7 @@ from components.processes.ingest import PORT as INGEST_PORT
 from components.processes.tenant_gateway import TenantGateway, TenantGatewayArgs
 from infra import names
 from infra.settings import Settings
-from kilo.traffic.settings import GatewaySettings, Upstream
+from kilo.traffic.settings import GatewayFeature, GatewaySettings, Upstream
 
 
 def create_gateway(settings: Settings, upstreams: Sequence[str], opts: pulumi.ResourceOptions) -> None:
@@ -24,6 +24,7 @@ def create_gateway(settings: Settings, upstreams: Sequence[str], opts: pulumi.Re
             tenants=[tenant for tenant in settings.resolved_tenants if tenant.accepting],
             settings=_gateway_settings(settings),
             upstreams=upstreams,
+            services=[feature.next.service for feature in settings.features if feature.next.service],
             monitoring_namespace=settings.monitoring.namespace,
         ),
         opts,
@@ -39,6 +40,16 @@ def _gateway_settings(settings: Settings) -> GatewaySettings:
     return GatewaySettings(
         stable=upstream(names.INGEST),
         next=upstream(names.INGEST_NEXT) if settings.ingest.next_image else None,
+        features=tuple(
+            GatewayFeature(
+                id=feature.id,
+                routes=feature.routes,
+                next=upstream(names.feature(feature.id))
+                if feature.next.service is None
+                else Upstream(host=feature.next.service.host, port=feature.next.service.port),
+            )
+            for feature in settings.features
+        ),
         tenant_header=settings.gateway.tenant_header,
         replicas=settings.gateway.replicas,
         limits_enforced=settings.gateway.limits_enforced,

@@ -32,6 +32,20 @@ AggregateName = Annotated[
 
 TierName = Literal["gold", "silver", "bronze"]
 
+FeatureId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$"),
+    Field(description="lower-case letters, digits and inner hyphens, at most 30 characters"),
+]
+"""Short enough that a workload can be named after it."""
+Shadow = Literal["shadow"]
+RampWeight = Annotated[
+    Shadow | Annotated[int, Field(ge=0, le=100)],
+    Field(description="a whole percentage of 0 to 100, or shadow: requests are copied, answers thrown away"),
+]
+Ramps = dict[FeatureId, RampWeight]
+"""Of a tenant's requests for each feature, the percentage that its next version answers."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,6 +100,7 @@ class TenantEntry(_Frozen):
     objective: Objective | None = None
     spans_per_second: int | None = Field(default=None, ge=1, le=100_000)
     next_weight_percent: int = Field(default=0, ge=0, le=100)
+    ramps: Ramps = {}
     accepting: bool = True
 
     def resolve(self, policy: TierPolicy) -> Tenant:
@@ -110,6 +125,7 @@ class Tenant(TierPolicy):
     next_weight_percent: int = Field(
         default=0, ge=0, le=100, description="Share of this tenant's requests that go to the next version."
     )
+    ramps: Ramps = Field(default={}, description="The same for each of the stage's features.")
     accepting: bool = Field(
         default=True, description="False gives it no route: the gateway knows no such tenant."
     )

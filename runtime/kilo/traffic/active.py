@@ -51,7 +51,8 @@ def read_active(operations_url: str) -> list[ActiveTenant]:
         )
         matches = configuration["virtual_hosts"][0]["matcher"]["matcher_tree"]["exact_match_map"]["map"]
         tenants = [
-            _tenant(name, match["action"]["typed_config"], buckets[name]) for name, match in matches.items()
+            _tenant(name, _own_route(match["action"]["typed_config"]), buckets[name])
+            for name, match in matches.items()
         ]
     except (KeyError, ValueError) as error:
         msg = f"{operations_url}: the gateway has no tenants' routes in force; its log says why"
@@ -71,6 +72,11 @@ def _buckets(filters: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for entry in filters
         for descriptor in entry["ecds_filter"]["typed_config"].get("descriptors", [])
     }
+
+
+def _own_route(action: dict[str, Any]) -> dict[str, Any]:
+    """The tenant's route for all that belongs to no feature, which stands last."""
+    return action["routes"][-1] if "routes" in action else action
 
 
 def _tenant(name: str, route: dict[str, Any], bucket: dict[str, Any]) -> ActiveTenant:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kilo.traffic.active import read_active
-from kilo.traffic.settings import GatewaySettings, Upstream
+from kilo.traffic.settings import GatewayFeature, GatewaySettings, Upstream
 from kilo.traffic.stage_file import load_tenants
 from kilo.traffic.validation import render_whole
 from kilo.traffic.validation import validate as ask_envoy
@@ -34,10 +34,11 @@ def validate(
 
     Example:  kilo gateway validate Pulumi.prod.yaml
     """
-    tenants = load_tenants(stage_file)
+    tenants, found = load_tenants(stage_file)
     # Addresses don't matter to validity; a next version is there, so that every weight is allowed.
     service = Upstream(host="ingest.invalid", port=10081)
-    ask_envoy(render_whole(tenants, GatewaySettings(stable=service, next=service)), envoy)
+    features = tuple(GatewayFeature(id=one.id, routes=one.routes, next=service) for one in found)
+    ask_envoy(render_whole(tenants, GatewaySettings(stable=service, next=service, features=features)), envoy)
     if as_json:
         typer.echo(json.dumps({"valid": True, "tenants": len(tenants)}))
     else:

@@ -5,27 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kilo.tenancy import Tenant
-from kilo.traffic.routes import METADATA, cluster_name
+from kilo.traffic.features import cluster_name, mirrored, next_cluster, shadow_cluster
 from kilo.traffic.settings import GatewaySettings, Upstream
-from kilo.traffic.xds import Json, discovery, duration, typed
+from kilo.traffic.xds import METADATA, Json, discovery, duration, typed
 
 
 def render_clusters(tenants: Sequence[Tenant], settings: GatewaySettings) -> Json:
     """Render the CDS file."""
     versions = {"stable": settings.stable, "next": settings.next}
     tiers = sorted({tenant.tier for tenant in tenants})
-    return discovery(
-        *(
-            typed("envoy.config.cluster.v3.Cluster", **_cluster(version, tier, upstream, settings))
-            for version, upstream in versions.items()
-            if upstream is not None
-            for tier in tiers
-        )
-    )
+    clusters = [
+        _cluster(cluster_name(version, tier), version, upstream, settings)
+        for version, upstream in versions.items()
+        if upstream is not None
+        for tier in tiers
+    ]
+    clusters += [
+        _cluster(next_cluster(feature.id, tier), "next", feature.next, settings)
+        for feature in settings.features
+        for tier in tiers
+    ]
+    # A tenant's own while its requests are copied: a copy is in no access log, only in its cluster's counts.
+    clusters += [
+        _cluster(shadow_cluster(feature.id, tenant.id), "shadow", feature.next, settings)
+        for tenant, feature in mirrored(tenants, settings.features)
+    ]
+    return discovery(*(typed("envoy.config.cluster.v3.Cluster", **cluster) for cluster in clusters))
 
 
-def _cluster(version: str, tier: str, upstream: Upstream, settings: GatewaySettings) -> Json:
-    name = cluster_name(version, tier)
+def _cluster(name: str, version: str, upstream: Upstream, settings: GatewaySettings) -> Json:
     address = {"socket_address": {"address": upstream.host, "port_value": upstream.port}}
     return {
         "name": name,

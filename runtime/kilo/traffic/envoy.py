@@ -39,6 +39,9 @@ POD_ADDRESS = "$(POD_IP)"
 CONFIG_MAP_BYTES = 1024 * 1024
 """What the values of a ConfigMap may take together: https://kubernetes.io/docs/concepts/configuration/configmap/."""
 
+_DURATIONS = "gateway.request_duration_milliseconds"
+_COPIES = "cluster.shadow/"
+"""How long copies take, which their clusters count."""
 _LATENCY_BUCKETS_MS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000)
 
 
@@ -98,10 +101,8 @@ def render_bootstrap(tenants: Sequence[Tenant], settings: GatewaySettings) -> Js
         "overload_manager": _overload_manager(settings),
         "stats_config": {
             "histogram_bucket_settings": [
-                {
-                    "match": {"prefix": "gateway.request_duration_milliseconds"},
-                    "buckets": _latency_buckets(tenants),
-                }
+                {"match": {"prefix": prefix}, "buckets": _latency_buckets(tenants)}
+                for prefix in (_DURATIONS, *((_COPIES,) if settings.features else ()))
             ]
         },
     }

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from kilo.traffic.limits import LIMITS, LIMITS_TYPE
 from kilo.traffic.problems import render_local_replies
-from kilo.traffic.routes import METADATA, ROUTES
+from kilo.traffic.routes import ROUTES
 from kilo.traffic.settings import GatewaySettings
-from kilo.traffic.xds import Json, file_source, typed
+from kilo.traffic.xds import METADATA, Json, file_source, typed
 
 ROUTES_FILE = "routes.json"
 LIMITS_FILE = "limits.json"
@@ -27,6 +27,7 @@ _SCOPE: Json = {"stats_scope": {"prefix": "gateway"}}
 # The field is mandatory; a key that no runtime layer sets leaves the default.
 _NO_RUNTIME = {"runtime_key": "gateway.unused"}
 _TENANT = f"%METADATA(ROUTE:{METADATA}:tenant)%"
+_FEATURE = f"%METADATA(ROUTE:{METADATA}:feature)%"
 _VERSION = f"%METADATA(CLUSTER:{METADATA}:version)%"
 
 
@@ -81,7 +82,7 @@ def _tenants_manager(settings: GatewaySettings, target_latency_ms: int) -> Json:
             "headers_with_underscores_action": "REJECT_REQUEST",
         },
         "local_reply_config": render_local_replies(),
-        "access_log": [_access_log(), *_statistics()],
+        "access_log": [_access_log(), *_statistics(by_feature=bool(settings.features))],
         "http_filters": [
             {
                 "name": LIMITS,
@@ -192,9 +193,11 @@ def _access_log() -> Json:
     }
 
 
-def _statistics() -> list[Json]:
+def _statistics(*, by_feature: bool) -> list[Json]:
     """Count requests by tenant, version and status, whoever answered: the gateway or a service."""
     tags = [{"name": "tenant", "value_format": _TENANT}, {"name": "version", "value_format": _VERSION}]
+    if by_feature:
+        tags.append({"name": "feature", "value_format": _FEATURE})
     status = {"name": "status", "value_format": "%RESPONSE_CODE%"}
     counters = [
         {"stat": {"name": "requests_total", "tags": [*tags, status]}, "value_fixed": 1},

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from kilo.errors import BadInput
 from kilo.tenancy import Tenant
+from kilo.traffic.feature_routes import render_feature_routes
+from kilo.traffic.features import cluster_name
 from kilo.traffic.settings import GatewaySettings
-from kilo.traffic.xds import Json, discovery, duration, typed
+from kilo.traffic.xds import METADATA, Json, discovery, duration, typed
 
-METADATA = "kilo"
 ROUTES = "tenants"
 
 
@@ -44,9 +45,7 @@ def render_route_configuration(tenants: Sequence[Tenant], settings: GatewaySetti
                     "matcher_tree": {
                         "input": _header_input(settings.tenant_header),
                         "exact_match_map": {
-                            "map": {
-                                tenant.id: _on_match(_tenant_route(tenant, settings)) for tenant in tenants
-                            }
+                            "map": {tenant.id: _tenant_action(tenant, settings) for tenant in tenants}
                         },
                     },
                     "on_no_match": {"matcher": _refusals(settings.tenant_header)},
@@ -56,9 +55,13 @@ def render_route_configuration(tenants: Sequence[Tenant], settings: GatewaySetti
     }
 
 
-def cluster_name(version: str, tier: str) -> str:
-    """Name the cluster of a version and a tier: retry budgets and ceilings are a tier's own."""
-    return f"{version}-{tier}"
+def _tenant_action(tenant: Tenant, settings: GatewaySettings) -> Json:
+    whole = _tenant_route(tenant, settings)
+    features = render_feature_routes(whole, tenant, settings)
+    if not features:
+        return _on_match(whole)
+    routes = typed("envoy.config.route.v3.RouteList", routes=[*features, whole])
+    return {"action": {"name": "route", "typed_config": routes}}
 
 
 def _tenant_route(tenant: Tenant, settings: GatewaySettings) -> Json:

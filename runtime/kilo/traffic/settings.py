@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kilo.tenancy import FeatureId
+from kilo.traffic.features import FeatureRoutes
+
 CONFIG_DIRECTORY = "/etc/envoy"
 """Where the ConfigMap with every rendered file is mounted, as one directory."""
 
@@ -19,6 +22,16 @@ class Upstream(BaseModel):
     port: int = Field(ge=1, le=65_535)
 
 
+class GatewayFeature(BaseModel):
+    """A feature: which requests belong to it, and the next version that answers a tenant's share of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: FeatureId
+    routes: FeatureRoutes = FeatureRoutes()
+    next: Upstream
+
+
 class GatewaySettings(BaseModel):
     """Settings of one gateway. Everything per tenant comes from the tenant list instead."""
 
@@ -27,6 +40,9 @@ class GatewaySettings(BaseModel):
     stable: Upstream
     next: Upstream | None = Field(
         default=None, description="The version under trial; tenants' weights point to it."
+    )
+    features: tuple[GatewayFeature, ...] = Field(
+        default=(), description="Parts of the service with a next version of their own."
     )
     listener_port: int = Field(default=10080, ge=1, le=65_535)
     operations_port: int = Field(

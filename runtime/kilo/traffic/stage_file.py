@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from kilo.errors import BadInput
 from kilo.tenancy import Tenant, TenantEntry, TierName, TierPolicy
+from kilo.traffic.features import Feature
 
 
 class _Tenancy(BaseModel):
@@ -18,13 +19,14 @@ class _Tenancy(BaseModel):
 
     tenants: list[TenantEntry]
     tiers: dict[TierName, TierPolicy]
+    features: list[Feature] = []
 
 
-def load_tenants(path: Path) -> list[Tenant]:
-    """Read ``kilo:tenants`` and ``kilo:tiers`` of a stage's file.
+def load_tenants(path: Path) -> tuple[list[Tenant], list[Feature]]:
+    """Read ``kilo:tenants``, ``kilo:tiers`` and ``kilo:features`` of a stage's file.
 
     Raises:
-        BadInput: the file can't be read, is not YAML, or has an invalid tenant or tier.
+        BadInput: the file can't be read, is not YAML, or has an invalid tenant, tier or feature.
     """
     try:
         document: Any = YAML(typ="safe").load(path)
@@ -36,7 +38,7 @@ def load_tenants(path: Path) -> list[Tenant]:
         raise BadInput(msg) from error
     config = document.get("config") if isinstance(document, dict) else None
     settings = config if isinstance(config, dict) else {}
-    found = {name: settings[f"kilo:{name}"] for name in ("tenants", "tiers") if f"kilo:{name}" in settings}
+    found = {name: settings[f"kilo:{name}"] for name in _Tenancy.model_fields if f"kilo:{name}" in settings}
     try:
         tenancy = _Tenancy.model_validate(found)
     except ValidationError as error:
@@ -48,4 +50,4 @@ def load_tenants(path: Path) -> list[Tenant]:
         if entry.tier not in tenancy.tiers:
             msg = f"{path}: config.kilo:tenants.{number}.tier: {entry.tier} is not among kilo:tiers"
             raise BadInput(msg)
-    return [entry.resolve(tenancy.tiers[entry.tier]) for entry in tenancy.tenants]
+    return [entry.resolve(tenancy.tiers[entry.tier]) for entry in tenancy.tenants], tenancy.features

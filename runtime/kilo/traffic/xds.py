@@ -8,6 +8,9 @@ from kilo.traffic.settings import CONFIG_DIRECTORY
 
 _TYPE_PREFIX = "type.googleapis.com/"
 
+METADATA = "kilo"
+"""The namespace of what routes and clusters say of themselves."""
+
 Json = dict[str, Any]
 """A JSON object in Envoy's v3 API (https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/api)."""
 
