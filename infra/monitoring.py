@@ -37,6 +37,7 @@ def create_monitoring(settings: Settings, namespace: StageNamespace) -> None:
             dashboards=render_dashboards(),
             alert_routes=render_routes(alerts.webhook_secret) if alerts else None,
             gateway=names.GATEWAY,
+            labels=settings.monitoring.labels,
         ),
         pulumi.ResourceOptions(depends_on=[namespace]),
     )
@@ -52,7 +53,7 @@ def _alert_rules(settings: Settings) -> Mapping[str, Any]:
         checkpoint_seconds=_longest_gap_seconds(settings.audit.checkpoint_schedule),
         destruction_seconds=_longest_gap_seconds(settings.audit.destruction_schedule),
     )
-    return render_rules(settings.resolved_tenants, backups=schedule, encryption=encryption)
+    return render_rules(settings.stage, settings.namespace, backups=schedule, encryption=encryption)
 
 
 def _longest_gap_seconds(schedule: str) -> int:

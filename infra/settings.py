@@ -72,6 +72,18 @@ Image = Annotated[
         description="an image with a tag or, better, a digest: registry/name:tag or registry/name@sha256:…"
     ),
 ]
+LabelName = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+    ),
+    Field(description="a Kubernetes label such as release or app.kubernetes.io/instance"),
+]
+LabelValue = Annotated[
+    str,
+    StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"),
+    Field(description="at most 63 letters, digits, dots, hyphens and underscores"),
+]
 CronSchedule = Annotated[
     str,
     StringConstraints(pattern=r"^(\S+ ){4}\S+$"),
@@ -335,6 +347,10 @@ class Monitoring(_Model):
     prometheus_url: Url
     namespace: DnsLabel = "monitoring"
     alerts: Alerts | None = None
+    labels: dict[LabelName, LabelValue] = Field(
+        default={},
+        description="Labels by which the cluster's operator selects monitors and rules, such as release.",
+    )
 
 
 class Preview(_Model):

@@ -6,7 +6,7 @@ For the Prometheus operator and Grafana's dashboard sidecar, which the cluster b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
@@ -32,6 +32,8 @@ class MonitoringArgs:
     """The ``spec`` of an AlertmanagerConfig; ``None`` where nobody is told."""
     gateway: str
     """The workload that is Envoy."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    """On every monitor, rule and route besides their own: what the cluster's operator selects them by."""
 
 
 class Monitoring(pulumi.ComponentResource):
@@ -83,7 +85,11 @@ class Monitoring(pulumi.ComponentResource):
             f"{self._name}-{kind.lower()}-{name}",
             api_version=api_version,
             kind=kind,
-            metadata=meta.v1.ObjectMetaArgs(name=name, namespace=self._args.namespace, labels=labels(name)),
+            metadata=meta.v1.ObjectMetaArgs(
+                name=name,
+                namespace=self._args.namespace,
+                labels={**self._args.labels, **labels(name)},
+            ),
             spec=spec,
             opts=pulumi.ResourceOptions(parent=self),
         )

@@ -69,6 +69,8 @@ class Process:
     """Whether it reads the tenants in the outputs."""
     annotations: Mapping[str, str] = field(default_factory=dict[str, str])
     """On the pods: a change of one replaces them."""
+    files: Sequence[ConfigFiles] = ()
+    """ConfigMaps that it reads besides the outputs."""
     scratch: Sequence[Scratch] = (Scratch("/tmp", 64),)  # noqa: S108  the pod's own
     stop_seconds: int = 30
 
@@ -80,7 +82,7 @@ def database_egress(context: RuntimeContext) -> To:
 
 def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
     """The pod of ``process``."""
-    files = [ConfigFiles(OUTPUTS_CONFIG_MAP, OUTPUTS_MOUNT.removesuffix(f"/{OUTPUTS_FILE}"))]
+    files = [ConfigFiles(OUTPUTS_CONFIG_MAP, OUTPUTS_MOUNT.removesuffix(f"/{OUTPUTS_FILE}")), *process.files]
     if process.identity and process.identity.google_identity_provider:
         files.append(ConfigFiles(GOOGLE_CREDENTIALS_CONFIG_MAP, GOOGLE_CREDENTIALS_DIRECTORY))
     environment = {OUTPUTS_VARIABLE: OUTPUTS_MOUNT}

@@ -15,6 +15,7 @@ from infra.cluster.bus import create_bus
 from infra.cluster.database import create_database
 from infra.cluster.events import create_events
 from infra.cluster.gateway import create_gateway
+from infra.cluster.objectives import create_objectives
 from infra.cluster.schedules import create_schedules
 from infra.identities import Identities
 from infra.outputs import Outputs
@@ -50,5 +51,6 @@ def create_cluster(
     ready = pulumi.ResourceOptions(depends_on=[namespace, bus, database])
     ingest = create_events(settings, context, identities, ready)
     create_gateway(settings, ingest.workloads, inside)
+    create_objectives(settings, context, inside)
     create_schedules(settings, context, identities, clouds, inside=inside, ready=ready)
     return namespace

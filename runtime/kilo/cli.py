@@ -56,6 +56,7 @@ HELP = {
     "tenant": Help(_STAGE, "Add, list and offboard the tenants of a stage."),
     "graph": Help(_STAGE, "Draw a stage's processes and data from its program."),
     "preview-diff": Help(_STAGE, "Say what deploying this tree would change, the dangerous first."),
+    "slo": Help(_STAGE, "Tenants' objectives: how they stand, in and out of OpenSLO."),
     "gateway": Help(_STAGE, "Render and check the tenants' traffic rules."),
     "db": Help(_EVENTS, "Migrate the database."),
     "bus": Help(_EVENTS, "Declare and inspect the bus's streams."),

@@ -380,5 +380,5 @@ def test_one_more_tenant_touches_what_is_the_tenants_alone() -> None:
         "ingest",
         "key-making",
         "consumer",
-        "monitoring-prometheusrule-kilo",
+        "objectives-file",
     }

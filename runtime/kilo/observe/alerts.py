@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -35,18 +35,32 @@ class Alert:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def render_group(name: str, rules: Sequence[Record | Alert], runbooks_url: str) -> Group:
-    """Render one group of rules, evaluated every 30 seconds."""
-    return {"name": name, "interval": "30s", "rules": [_rule(rule, runbooks_url) for rule in rules]}
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What all rules of a stage have in common."""
+
+    labels: Mapping[str, str]
+    """On every record and alert, so that routes and other stages can tell whose they are."""
+    scoped: Callable[[str], str]
+    """Narrows a query to the stage's series."""
+    runbooks_url: str
 
 
-def _rule(rule: Record | Alert, runbooks_url: str) -> dict[str, Any]:
+def render_group(name: str, interval: str, rules: Sequence[Record | Alert], place: Place) -> Group:
+    """Render one group of rules, evaluated every ``interval``."""
+    return {"name": name, "interval": interval, "rules": [_rule(rule, place) for rule in rules]}
+
+
+def _rule(rule: Record | Alert, place: Place) -> dict[str, Any]:
     if isinstance(rule, Record):
-        return {"record": rule.name, "expr": rule.query}
+        return {"record": rule.name, "expr": place.scoped(rule.query), "labels": dict(place.labels)}
     return {
         "alert": rule.name,
-        "expr": rule.query,
+        "expr": place.scoped(rule.query),
         "for": rule.lasting,
-        "labels": {"severity": rule.severity, **rule.labels},
-        "annotations": {"summary": rule.summary, "runbook_url": f"{runbooks_url.rstrip('/')}/{rule.name}.md"},
+        "labels": {**place.labels, "severity": rule.severity, **rule.labels},
+        "annotations": {
+            "summary": rule.summary,
+            "runbook_url": f"{place.runbooks_url.rstrip('/')}/{rule.name}.md",
+        },
     }

@@ -1,6 +1,6 @@
 """Grafana dashboards, rendered as the JSON that Grafana's dashboard sidecar loads.
 
-Tenants are a variable of the page, so a dashboard does not grow with them. Left out: colours and
+Stage and tenants are variables of the page, so a dashboard does not grow with them. Left out: colours and
 thresholds, since it is the alerts that say when a value is bad.
 
 Format: Grafana's classic dashboard model, schema version 39
@@ -12,8 +12,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kilo.observe import foreign
+from kilo.observe import foreign, metrics
 from kilo.observe.panels import PAGES, Page, Panel
+from kilo.observe.rules import recorded_names
+from kilo.observe.scope import NAMESPACE_VARIABLE, scoped
 
 _COLUMNS = 2
 _WIDTH, _HEIGHT = 24 // _COLUMNS, 8
@@ -41,14 +43,23 @@ def _render(page: Page) -> dict[str, Any]:
 
 def _variables(page: Page) -> list[dict[str, Any]]:
     source = {"name": "source", "label": "Data source", "type": "datasource", "query": "prometheus"}
+    namespace = {
+        "name": "namespace",
+        "label": "Stage",
+        "type": "query",
+        "datasource": _SOURCE,
+        "query": f"label_values({metrics.OBJECTIVE_BUDGET.name}, namespace)",
+        "refresh": 1,
+        "sort": 1,
+    }
     if not page.tenants:
-        return [source]
+        return [source, namespace]
     tenants = {
         "name": "tenant",
         "label": "Tenant",
         "type": "query",
         "datasource": _SOURCE,
-        "query": f'label_values({foreign.GATEWAY_REQUESTS.name}{{tenant!=""}}, tenant)',
+        "query": f'label_values({foreign.GATEWAY_REQUESTS.name}{{{NAMESPACE_VARIABLE}, tenant!=""}}, tenant)',
         "refresh": 2,
         "sort": 1,
         "multi": True,
@@ -56,7 +67,7 @@ def _variables(page: Page) -> list[dict[str, Any]]:
         "allValue": ".+",
         "current": {"text": "All", "value": "$__all"},
     }
-    return [source, tenants]
+    return [source, namespace, tenants]
 
 
 def _panel(number: int, panel: Panel) -> dict[str, Any]:
@@ -70,7 +81,12 @@ def _panel(number: int, panel: Panel) -> dict[str, Any]:
         "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
         "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
         "targets": [
-            {"refId": chr(ord("A") + place), "datasource": _SOURCE, "expr": query, "legendFormat": legend}
+            {
+                "refId": chr(ord("A") + place),
+                "datasource": _SOURCE,
+                "expr": scoped(query, NAMESPACE_VARIABLE, recorded_names()),
+                "legendFormat": legend,
+            }
             for place, (legend, query) in enumerate(panel.queries.items())
         ],
     }

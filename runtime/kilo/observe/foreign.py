@@ -24,6 +24,7 @@ _MANAGER = ("envoy_http_conn_manager_prefix",)
 _CLUSTER = ("envoy_cluster_name",)
 
 UP = Foreign("up", ("job", "namespace", "pod", "instance"))
+PROCESS_START = Foreign("process_start_time_seconds")
 ALERTS = Foreign("ALERTS", ("alertname", "alertstate", "severity", "tenant"))
 
 GATEWAY_REQUESTS = Foreign("envoy_gateway_requests_total", ("tenant", "version", "status"))
@@ -34,6 +35,7 @@ GATEWAY_DURATION_BUCKET = Foreign(
 )
 GATEWAY_DURATION_COUNT = Foreign("envoy_gateway_request_duration_milliseconds_count", ("tenant", "version"))
 ENVOY_LIVE = Foreign("envoy_server_live")
+ENVOY_UPTIME = Foreign("envoy_server_uptime")
 ENVOY_CONCURRENCY_BLOCKED = Foreign(
     "envoy_http_adaptive_concurrency_gradient_controller_rq_blocked", _MANAGER
 )

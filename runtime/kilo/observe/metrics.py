@@ -107,6 +107,21 @@ SERVICE_REQUEST_DURATION = HistogramMetric(
     "service_request_duration_seconds", "From request to answer.", ("service", "tenant"), _MILLISECONDS
 )
 
+# What tenants are promised, exported from the stage's file by `kilo slo exporter`.
+OBJECTIVE_BUDGET = GaugeMetric(
+    "tenant_objective_budget_ratio",
+    "Share of requests that may be bad; objective is availability or latency.",
+    ("tenant", "objective"),
+)
+OBJECTIVE_LATENCY_EDGE = GaugeMetric(
+    "tenant_objective_latency_edge_milliseconds",
+    "The threshold of the latency objective, with the edge of the bucket that counts it in either spelling.",
+    ("tenant", "le"),
+)
+TENANT_LIMIT = GaugeMetric(
+    "tenant_limit_requests_per_second", "How many requests the gateway lets through.", ("tenant",)
+)
+
 # Outbox, exported by the worker.
 OUTBOX_OLDEST_AGE = GaugeMetric(
     "outbox_oldest_undequeued_age_seconds",

@@ -1,80 +1,102 @@
-"""Per-tenant service level objectives: what is recorded, and when a burning budget alerts.
+"""What is recorded of each tenant: rate, errors, duration and saturation, and how its budgets stand.
 
-Rate, errors, duration and saturation of each tenant are recorded from what the gateway counts.
-Tenants with the same objective share one term of a rule, with all their names in its selector: the
-number of rules is the same for one tenant and for a thousand.
+No rule names a tenant. What a tenant is promised is a series of its own (:mod:`kilo.slo.objectives`) that
+rules join by tenant, so there are as many rules, of as many bytes, for one tenant as for ten thousand.
 
-Alerts are the multi-window, multi-burn-rate ones of the Google SRE Workbook, chapter 5
-(https://sre.google/workbook/alerting-on-slos/), over 30 days: a page at 14.4 and 6 times the rate
-that would use the budget up in exactly that time, a ticket at 3 and 1 times. The short window lets
-an alert end soon after its cause.
+Counters of the gateway are read over an hour at most. Every five minutes their increase is recorded, and
+longer windows are sums of that: three days are 864 samples a tenant, not 17,280 a pod, version and status.
+What Prometheus did not scrape is missing in those sums on both sides of a ratio.
 
-A tenant with little traffic would be paged for one failed request. So a burn needs at least
-:data:`MINIMUM_BAD_REQUESTS` in the long window; and since that would hide a small tenant's total
-outage, ``TenantUnserved`` looks for exactly that.
+Of the latency histogram only the bucket at a tenant's threshold matters. What lies beyond it is recorded as a
+counter of its own, a series a pod as before, so that resets are still seen.
 
-Requests refused with 429 count neither as served nor as failed: ``TenantThrottled`` has them.
+Requests refused with 429 count neither as served nor as failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from kilo.observe import foreign
-from kilo.observe.alerts import Alert, Record, Severity
-from kilo.tenancy import Tenant
+from kilo.observe import foreign, metrics
+from kilo.observe.alerts import Record
 
-MINIMUM_BAD_REQUESTS = 10
-THROTTLED_SHARE = 0.01
-_WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
-_SECONDS = {"1h": 3_600, "6h": 21_600, "1d": 86_400, "3d": 259_200}
-
-
-@dataclass(frozen=True, slots=True)
-class Burn:
-    """A burn rate, the windows in which it must show, and whom it calls."""
-
-    factor: float
-    long: str
-    short: str
-    severity: Severity
-    lasting: str
+RAW_WINDOWS = ("5m", "30m", "1h")
+SUMMED_WINDOWS = ("2h", "6h", "1d", "3d")
+STEP = "5m"
+STEP_SECONDS = 300
+BUDGET_DAYS = 30
+_PROMISE_KEPT = "1h"
+"""For how long a promise stands that nobody exports any more."""
+_SLOW = "tenant_pod:slow:total"
+_MONTH_START = "stage:month_start:timestamp_seconds"
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What makes a request bad, and the records that count it."""
+    """An objective: what makes a request bad, and the names of its records."""
 
+    name: str
+    """The label ``objective`` of the promised budget, and the middle of the records of a budget."""
     ratio: str
-    count: str
+    bad: str
+    total: str
     what: str
 
+    @property
+    def budget(self) -> str:
+        """The record of the share of requests that may be bad."""
+        return f"tenant:{self.name}_budget:ratio"
 
-_ERRORS = Kind("tenant:error_ratio", "tenant:errors", "failing")
-_SLOWNESS = Kind("tenant:slow_ratio", "tenant:slow", "too slow")
-BURNS = (
-    Burn(14.4, "1h", "5m", "page", "2m"),
-    Burn(6, "6h", "30m", "page", "15m"),
-    Burn(3, "1d", "2h", "ticket", "1h"),
-    Burn(1, "3d", "6h", "ticket", "3h"),
-)
+    def remaining(self, window: str) -> str:
+        """The record of the share of the budget that is left in ``window``: ``30d`` or ``month``."""
+        return f"tenant:{self.name}_budget_remaining:ratio_{window}"
+
+    def burn(self, window: str) -> str:
+        """The record of how many times faster than allowed the budget is used."""
+        return f"tenant:{self.name}_burn:rate{window}"
+
+    @property
+    def exhaustion(self) -> str:
+        """The record of the seconds until the rolling budget is used up at the burn of six hours."""
+        return f"tenant:{self.name}_budget_exhaustion:seconds"
 
 
-def tenant_records(tenants: Sequence[Tenant]) -> list[Record]:
-    """Record rate, errors, duration and saturation of every tenant."""
-    records: list[Record] = []
-    for window in _WINDOWS:
-        records.extend(_window_records(tenants, window))
+AVAILABILITY = Kind("availability", "tenant:error_ratio", "tenant:errors", "tenant:served", "failing")
+LATENCY = Kind("latency", "tenant:slow_ratio", "tenant:slow", "tenant:measured", "too slow")
+KINDS = (AVAILABILITY, LATENCY)
+
+
+def fast_records() -> list[Record]:
+    """What is read from counters, every thirty seconds."""
     requests, bucket = foreign.GATEWAY_REQUESTS.name, foreign.GATEWAY_DURATION_BUCKET.name
-    records += [
+    edges, limit = metrics.OBJECTIVE_LATENCY_EDGE.name, metrics.TENANT_LIMIT.name
+    records = [
         Record(
-            f"tenant:request_duration_milliseconds:p{quantile}_5m",
-            f'histogram_quantile(0.{quantile}, sum by (tenant, le) (rate({bucket}{{tenant!=""}}[5m])))',
+            kind.budget,
+            f"max by (tenant) (last_over_time({metrics.OBJECTIVE_BUDGET.name}"
+            f'{{objective="{kind.name}"}}[{_PROMISE_KEPT}]))',
         )
-        for quantile in (50, 99)
+        for kind in KINDS
     ]
+    records.append(
+        # Keeps the edge as a label: a changed threshold begins a new counter and makes none jump.
+        Record(
+            _SLOW,
+            f'-(({bucket}{{tenant!=""}} and on (tenant, le) last_over_time({edges}[{_PROMISE_KEPT}]))'
+            f" - ignoring (le) group_left () {foreign.GATEWAY_DURATION_COUNT.name})",
+        )
+    )
+    for window in RAW_WINDOWS:
+        records += _window(window, "rate", "rate")
     records += [
+        Record("tenant:requests:rate5m", f'sum by (tenant) (rate({requests}{{tenant!=""}}[5m]))'),
+        *(
+            Record(
+                f"tenant:request_duration_milliseconds:p{quantile}_5m",
+                f'histogram_quantile(0.{quantile}, sum by (tenant, le) (rate({bucket}{{tenant!=""}}[5m])))',
+            )
+            for quantile in (50, 99)
+        ),
         Record("tenant:throttled_ratio:rate5m", _share(requests, 'status="429"', "5m", "tenant")),
         Record(
             "tenant_version:requests:rate5m",
@@ -83,110 +105,105 @@ def tenant_records(tenants: Sequence[Tenant]) -> list[Record]:
         Record(
             "tenant_version:error_ratio:rate5m", _share(requests, 'status=~"5.."', "5m", "tenant, version")
         ),
-    ]
-    records += [
         Record(
             "tenant:limit_utilisation:ratio_rate5m",
-            _either(
-                f"tenant:requests:rate5m{{{names}}} / {limit}"
-                for limit, names in _grouped(tenants, lambda tenant: tenant.limit.requests_per_second)
-            ),
-        ),
-        Record(
-            "tenant:availability_budget_remaining:ratio_30d",
-            _either(
-                f"1 - sum_over_time(tenant:errors:rate5m{{{names}}}[30d]) "
-                f"/ sum_over_time(tenant:served:rate5m{{{names}}}[30d]) / {budget}"
-                for budget, names in _grouped(tenants, _availability_budget)
-            ),
+            "tenant:requests:rate5m "
+            f"/ on (tenant) max by (tenant) (last_over_time({limit}[{_PROMISE_KEPT}]))",
         ),
     ]
     return records
 
 
-def tenant_alerts(tenants: Sequence[Tenant]) -> list[Alert]:
-    """Alert on burning budgets, on throttling and on tenants that nothing serves."""
-    alerts = [
-        _burn_alert("TenantAvailabilityBurn", _ERRORS, _grouped(tenants, _availability_budget), burn)
-        for burn in BURNS
-    ]
-    alerts += [
-        _burn_alert("TenantLatencyBurn", _SLOWNESS, _grouped(tenants, _latency_budget), burn)
-        for burn in BURNS
-    ]
-    alerts += [
-        Alert(
-            "TenantUnserved",
-            "tenant:error_ratio:rate30m == 1 and on (tenant) tenant:errors:rate30m * 1800 >= 3",
-            "page",
-            "Every request of {{ $labels.tenant }} has failed for half an hour",
-        ),
-        Alert(
-            "TenantThrottled",
-            f"tenant:throttled_ratio:rate5m > {THROTTLED_SHARE}",
-            "ticket",
-            "{{ $labels.tenant }} has {{ $value | humanizePercentage }} of its requests refused with 429",
-            "10m",
-        ),
-        Alert(
-            "TenantNearLimit",
-            "tenant:limit_utilisation:ratio_rate5m > 0.9",
-            "ticket",
-            "{{ $labels.tenant }} uses {{ $value | humanizePercentage }} of its request limit",
-            "30m",
-        ),
-    ]
-    return alerts
-
-
-def _window_records(tenants: Sequence[Tenant], window: str) -> list[Record]:
-    requests, bucket = foreign.GATEWAY_REQUESTS.name, foreign.GATEWAY_DURATION_BUCKET.name
-    count = foreign.GATEWAY_DURATION_COUNT.name
-    served = f'sum by (tenant) (rate({requests}{{tenant!="", status!="429"}}[{window}]))'
-    failed = f'sum by (tenant) (rate({requests}{{tenant!="", status=~"5.."}}[{window}]))'
+def slow_records() -> list[Record]:
+    """What is summed from five-minute steps, every five minutes."""
     records = [
-        Record(
-            f"tenant:requests:rate{window}", f'sum by (tenant) (rate({requests}{{tenant!=""}}[{window}]))'
-        ),
-        Record(f"tenant:served:rate{window}", served),
-        # A tenant without a failure has no such series yet; its errors are 0, not unknown.
-        Record(f"tenant:errors:rate{window}", f"{failed} or 0 * {served}"),
-        Record(
-            f"tenant:error_ratio:rate{window}",
-            _ratio(f"tenant:errors:rate{window}", f"tenant:served:rate{window}"),
-        ),
+        Record(name.replace(":rate", ":increase"), query)
+        for name, query in ((record.name, record.query) for record in _counts(STEP, "increase", "increase"))
     ]
-    measured = f'sum by (tenant) (rate({count}{{tenant!=""}}[{window}]))'
-    # Prometheus 3 writes a whole bucket's edge with ".0", Prometheus 2 without.
-    fast = _either(
-        f'sum by (tenant) (rate({bucket}{{{names}, le=~"{threshold}([.]0)?"}}[{window}]))'
-        for threshold, names in _grouped(tenants, lambda tenant: tenant.objective.latency_threshold_ms)
-    )
+    for window in SUMMED_WINDOWS:
+        for kind in KINDS:
+            records += [
+                Record(f"{part}:increase{window}", f"sum_over_time({part}:increase{STEP}[{window}])")
+                for part in (kind.bad, kind.total)
+            ]
+            records.append(
+                Record(
+                    f"{kind.ratio}:rate{window}",
+                    _ratio(f"{kind.bad}:increase{window}", f"{kind.total}:increase{window}"),
+                )
+            )
+    period = BUDGET_DAYS * 86_400
+    for kind in KINDS:
+        records += [
+            Record(f"{part}:increase30d", f"sum_over_time({part}:increase{STEP}[{BUDGET_DAYS}d])")
+            for part in (kind.bad, kind.total)
+        ]
+        records += [
+            _remaining(kind, "30d"),
+            *(
+                Record(kind.burn(window), f"{kind.ratio}:rate{window} / on (tenant) {kind.budget}")
+                for window in ("1h", "6h", "1d")
+            ),
+            # At the present pace; where nothing burns there is no such moment and no series.
+            Record(
+                kind.exhaustion,
+                f"clamp_min({kind.remaining('30d')}, 0) * {period} / on (tenant) ({kind.burn('6h')} > 0)",
+            ),
+        ]
+    return records
+
+
+def month_records() -> list[Record]:
+    """How budgets stand since the first of the calendar month (UTC), to the last full hour."""
+    # A range has a fixed length: hours that end before the month are dropped from the longest of all months.
+    inside = f"vector(time()) > on () {_MONTH_START} @ end()"
+    records = [
+        Record(_MONTH_START, "vector(time()) - 86400 * (day_of_month() - 1) - 3600 * hour() - 60 * minute()")
+    ]
+    for kind in KINDS:
+        records += [
+            Record(
+                f"{part}:increasemonth",
+                f"sum_over_time((sum_over_time({part}:increase{STEP}[1h]) and on () ({inside}))[31d:1h])",
+            )
+            for part in (kind.bad, kind.total)
+        ]
+        records.append(_remaining(kind, "month"))
+    return records
+
+
+def _remaining(kind: Kind, window: str) -> Record:
+    spent = f"{kind.bad}:increase{window} / {kind.total}:increase{window}"
+    return Record(kind.remaining(window), f"1 - {spent} / on (tenant) {kind.budget}")
+
+
+def _window(window: str, function: str, suffix: str) -> list[Record]:
     return [
-        *records,
-        Record(f"tenant:slow:rate{window}", f"{measured} - ({fast})"),
-        Record(f"tenant:slow_ratio:rate{window}", _ratio(f"tenant:slow:rate{window}", measured)),
+        *_counts(window, function, suffix),
+        *(
+            Record(
+                f"{kind.ratio}:rate{window}",
+                _ratio(f"{kind.bad}:{suffix}{window}", f"{kind.total}:{suffix}{window}"),
+            )
+            for kind in KINDS
+        ),
     ]
 
 
-def _burn_alert(name: str, kind: Kind, budgets: Iterable[tuple[float, str]], burn: Burn) -> Alert:
-    many = f"{kind.count}:rate{burn.long} * {_SECONDS[burn.long]} >= {MINIMUM_BAD_REQUESTS}"
-    query = _either(
-        f"{kind.ratio}:rate{burn.long}{{{names}}} > {limit} "
-        f"and on (tenant) {kind.ratio}:rate{burn.short}{{{names}}} > {limit} "
-        f"and on (tenant) {many}"
-        for limit, names in ((_threshold(budget, burn), names) for budget, names in budgets)
-    )
-    summary = (
-        f"{{{{ $labels.tenant }}}} spends its budget {burn.factor:g} times too fast: "
-        f"{{{{ $value | humanizePercentage }}}} of requests {kind.what} over {burn.long}"
-    )
-    return Alert(name, query, burn.severity, summary, burn.lasting, {"burn_rate": f"{burn.factor:g}"})
-
-
-def _threshold(budget: float, burn: Burn) -> float:
-    # A lax objective times a high burn rate exceeds all there is; a near-total failure is enough then.
-    return round(min(budget * burn.factor, 0.95), 9)
+def _counts(window: str, function: str, suffix: str) -> list[Record]:
+    requests, count = foreign.GATEWAY_REQUESTS.name, foreign.GATEWAY_DURATION_COUNT.name
+    total = f"{AVAILABILITY.total}:{suffix}{window}"
+    failed = f'sum by (tenant) ({function}({requests}{{tenant!="", status=~"5.."}}[{window}]))'
+    return [
+        Record(total, f'sum by (tenant) ({function}({requests}{{tenant!="", status!="429"}}[{window}]))'),
+        # A tenant without a failure has no such series yet; its errors are 0, not unknown.
+        Record(f"{AVAILABILITY.bad}:{suffix}{window}", f"{failed} or on (tenant) 0 * {total}"),
+        Record(
+            f"{LATENCY.total}:{suffix}{window}",
+            f'sum by (tenant) ({function}({count}{{tenant!=""}}[{window}]))',
+        ),
+        Record(f"{LATENCY.bad}:{suffix}{window}", f"sum by (tenant) ({function}({_SLOW}[{window}]))"),
+    ]
 
 
 def _share(metric: str, matcher: str, window: str, labels: str) -> str:
@@ -198,23 +215,3 @@ def _share(metric: str, matcher: str, window: str, labels: str) -> str:
 def _ratio(part: str, whole: str) -> str:
     # Where nothing happened, 0/0 is not a number; the comparison drops it.
     return f"{part} / {whole} >= 0"
-
-
-def _either(queries: Iterable[str]) -> str:
-    return " or ".join(queries)
-
-
-def _availability_budget(tenant: Tenant) -> float:
-    return round(1 - tenant.objective.availability_percent / 100, 9)
-
-
-def _latency_budget(tenant: Tenant) -> float:
-    return round(1 - tenant.objective.latency_percent / 100, 9)
-
-
-def _grouped(tenants: Sequence[Tenant], key: Callable[[Tenant], float]) -> list[tuple[float, str]]:
-    """Group tenants by a setting; give each value with a selector of its tenants."""
-    groups: dict[float, list[str]] = {}
-    for tenant in tenants:
-        groups.setdefault(key(tenant), []).append(tenant.id)
-    return [(value, f'tenant=~"{"|".join(sorted(groups[value]))}"') for value in sorted(groups)]

@@ -14,6 +14,24 @@ from kilo.observe.alerts import Alert
 
 _GIBIBYTE = 2**30
 _DAY_SECONDS = 86_400
+_MINUTE_SECONDS = 60
+
+
+def _grown(counter: str, by: str, window: str, beyond: int = 0) -> str:
+    """That a counter grew by more than ``beyond``, or was born with more than that.
+
+    A counter with labels begins with its first event: it is born at 7, and ``increase`` of it is 0. A series
+    is born when it was not there before and either its target was, or the process itself is young; after an
+    hour without Prometheus, neither holds of what is old.
+    """
+    seconds = int(window.removesuffix("m")) * _MINUTE_SECONDS
+    young = (
+        f"{foreign.UP.name} offset {window} or {foreign.PROCESS_START.name} > time() - {seconds}"
+        f" or {foreign.ENVOY_UPTIME.name} < {seconds}"
+    )
+    born = f"({counter} unless {counter} offset {window}) and on (namespace, pod) ({young})"
+    total = f"sum by ({by})" if by else "sum"
+    return f"{total} (increase({counter}[{window}])) > {beyond} or {total} ({born}) > {beyond}"
 
 
 def outbox_alerts() -> list[Alert]:
@@ -121,7 +139,7 @@ def consumer_alerts() -> list[Alert]:
         ),
         Alert(
             "DeadLetters",
-            f"sum by (kind, tenant) (increase({metrics.DEAD_LETTERS.name}[10m])) > 0",
+            _grown(metrics.DEAD_LETTERS.name, "kind, tenant", "10m"),
             "ticket",
             "Events of kind {{ $labels.kind }} of {{ $labels.tenant }} were parked as dead letters",
         ),
@@ -151,7 +169,7 @@ def encryption_alerts(schedule: EncryptionSchedule) -> list[Alert]:
     return [
         Alert(
             "FleDecryptFailures",
-            f"sum by (tenant, reason) (increase({metrics.FLE_DECRYPT_FAILURES.name}[10m])) > 0",
+            _grown(metrics.FLE_DECRYPT_FAILURES.name, "tenant, reason", "10m"),
             "page",
             "Fields of {{ $labels.tenant }} could not be decrypted: {{ $labels.reason }}",
         ),
@@ -244,7 +262,7 @@ def registry_alerts() -> list[Alert]:
         ),
         Alert(
             "MirrorErrors",
-            f"sum by (loop) (increase({metrics.MIRROR_ERRORS.name}[30m])) > 2",
+            _grown(metrics.MIRROR_ERRORS.name, "loop", "30m", 2),
             "ticket",
             "The mirror worker keeps failing at {{ $labels.loop }}",
         ),
@@ -335,7 +353,7 @@ def gateway_alerts() -> list[Alert]:
         Alert("GatewayDown", f"absent({foreign.ENVOY_LIVE.name} == 1)", "page", "No gateway is alive", "2m"),
         Alert(
             "GatewayConfigRejected",
-            " or ".join(f"sum(increase({series.name}[15m])) > 0" for series in rejected),
+            " or ".join(_grown(series.name, "", "15m") for series in rejected),
             "page",
             "A gateway refused its new configuration and runs on with the old one",
         ),

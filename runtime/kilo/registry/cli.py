@@ -175,7 +175,7 @@ def mirror(
 
     What the stage's signers did not sign is quarantined: reported, not copied, and tried again.
     """
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+    from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415
 
     from kilo.contract import load_outputs  # noqa: PLC0415
     from kilo.environment import bind_address  # noqa: PLC0415
@@ -198,6 +198,8 @@ def mirror(
         {"pushes at once": jobs, "seconds between comparisons": compare_every},
     )
     metrics_registry = CollectorRegistry()
+    # Rules tell what a new process was born with by when it started.
+    ProcessCollector(registry=metrics_registry)
     instruments = MirrorMetrics(metrics_registry, outputs.repositories)
     policy = _policy(Signers.of_outputs(outputs.signers))
     stopping = threading.Event()

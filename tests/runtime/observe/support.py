@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from kilo.observe import foreign, metrics
+from kilo.slo.exporter import ObjectiveCollector
+from kilo.slo.objectives import OBJECTIVES_FILE, render_objectives
 from kilo.tenancy import Objective, RateLimit, Tenant
 from sandbox import toolchain
 
@@ -37,18 +41,45 @@ TENANTS = [
 ]
 
 
+NAMESPACE, STAGE = "kilo", "dev"
+PLACE = {"namespace": NAMESPACE, "stage": STAGE}
+
+
+def in_namespace(name: str) -> str:
+    """The series as the stage's scrape has it."""
+    bare, _, inside = name.partition("{")
+    return f'{bare}{{namespace="{NAMESPACE}"{", " if inside else ""}{inside or "}"}'
+
+
+def promised(tenants: Sequence[Tenant] = TENANTS, length: int = 1_500) -> dict[str, str]:
+    """What the exporter says of the tenants, as promtool's series."""
+    with TemporaryDirectory() as directory:
+        path = Path(directory, OBJECTIVES_FILE)
+        path.write_text(render_objectives(tenants), encoding="utf-8")
+        return {
+            _series(sample.name, sample.labels): f"{sample.value}x{length}"
+            for family in ObjectiveCollector(path).collect()
+            for sample in family.samples
+        }
+
+
+def _series(name: str, labels: Mapping[str, str]) -> str:
+    return f"{name}{{{', '.join(f'{label}={json.dumps(value)}' for label, value in labels.items())}}}"
+
+
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [str(toolchain.path("promtool")), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def run_rule_test(directory: Path, rules: dict[str, Any], test: dict[str, Any], interval: str) -> str:
-    """Run one promtool unit test; return what it complains of, empty when it passes."""
+    """Run one promtool unit test of the stage's series; return what it complains of, empty when it passes."""
+    series = [{**each, "series": in_namespace(each["series"])} for each in test["input_series"]]
     Path(directory, "rules.json").write_text(json.dumps(rules), encoding="utf-8")
     whole = {
         "rule_files": ["rules.json"],
         "evaluation_interval": interval,
-        "tests": [{"interval": interval, **test}],
+        "tests": [{"interval": interval, **test, "input_series": series}],
     }
     path = Path(directory, "test.json")
     path.write_text(json.dumps(whole), encoding="utf-8")
@@ -59,7 +90,8 @@ def run_rule_test(directory: Path, rules: dict[str, Any], test: dict[str, Any], 
 _WORDS = frozenset(
     {"and", "or", "unless", "on", "by", "bool", "sum", "max", "min", "avg", "count", "topk", "vector", "time"}
     | {"rate", "increase", "absent", "histogram_quantile", "sum_over_time", "avg_over_time", "max_over_time"}
-    | {"label_values", "clamp_min", "changes"}
+    | {"label_values", "clamp_min", "clamp_max", "changes", "last_over_time", "offset", "end"}
+    | {"vector", "day_of_month", "hour", "minute"}
 )
 _SELECTOR = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(?:\{([^}]*)\})?")
 _CLAUSE = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)")
@@ -68,10 +100,28 @@ _MATCHER = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)\s*(?:=~|!~|!=|=)\s*"[^"]*"')
 _SCRAPED = frozenset({"job", "instance", "namespace", "pod"})
 
 
+def rules_for(rules: dict[str, Any], alert: str, step: str) -> dict[str, Any]:
+    """Keep the groups that an alert needs, evaluated once a step: a test over days ends in a second.
+
+    What is summed is summed from steps of five minutes, whatever the step of the test. No test lasts a month.
+    """
+    needed = [
+        group
+        for group in rules["groups"]
+        if any(rule.get("alert") == alert for rule in group["rules"])
+        or (alert.startswith("Tenant") and group["name"] in {"kilo-tenant-records", "kilo-tenant-sums"})
+    ]
+    return {
+        "groups": [
+            {**group, "interval": "5m" if group["name"] == "kilo-tenant-sums" else step} for group in needed
+        ]
+    }
+
+
 def series_in(query: str) -> dict[str, set[str]]:
     """Find every series that a query asks for, with the labels that it selects by."""
     bare = _CLAUSE.sub(" ", query)
-    bare = re.sub(r"\[[^\]]*\]", " ", bare)
+    bare = re.sub(r"\[[^\]]*\]|\boffset [0-9]+[smhd]", " ", bare)
     found: dict[str, set[str]] = {}
     for name, matchers in _SELECTOR.findall(bare):
         if name not in _WORDS:

@@ -10,7 +10,7 @@ import pytest
 
 from kilo.observe.dashboards import render_dashboards
 from kilo.observe.rules import render_rules
-from tests.runtime.observe.support import TENANTS, promtool, undeclared
+from tests.runtime.observe.support import NAMESPACE, STAGE, promtool, undeclared
 
 DASHBOARDS = {name: json.loads(text) for name, text in render_dashboards().items()}
 CAPABILITIES = {
@@ -28,7 +28,7 @@ CAPABILITIES = {
 
 def queries(dashboard: dict[str, Any]) -> list[str]:
     found = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    return [query.replace("$tenant", ".+") for query in found]
+    return [query.replace("$tenant", ".+").replace("$namespace", NAMESPACE) for query in found]
 
 
 def test_every_capability_has_its_dashboard() -> None:
@@ -49,7 +49,7 @@ def test_promtool_parses_every_query(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(CAPABILITIES))
 def test_every_series_asked_for_is_declared_or_recorded(name: str) -> None:
-    rules = [rule for group in render_rules(TENANTS)["groups"] for rule in group["rules"]]
+    rules = [rule for group in render_rules(STAGE, NAMESPACE)["groups"] for rule in group["rules"]]
     recorded = {rule["record"] for rule in rules if "record" in rule}
     assert {
         query: faults for query in queries(DASHBOARDS[name]) if (faults := undeclared(query, recorded))
@@ -77,7 +77,7 @@ def test_variables_used_are_variables_offered(name: str) -> None:
     text = json.dumps(DASHBOARDS[name]["panels"])
     assert ("$tenant" in text) == ("tenant" in offered)
     assert "${source}" in text
-    assert "source" in offered
+    assert {"source", "namespace"} <= offered
 
 
 def test_identifiers_are_stable_and_fit_grafanas_limit() -> None:

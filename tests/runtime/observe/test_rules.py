@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,21 @@ from ruamel.yaml import YAML
 
 from kilo.observe.rules import every_alert, render_rules
 from sandbox import toolchain
-from tests.runtime.observe.support import TENANTS, make_tenant, promtool, run_rule_test, series_in, undeclared
+from tests.runtime.observe.support import (
+    NAMESPACE,
+    PLACE,
+    STAGE,
+    promised,
+    promtool,
+    rules_for,
+    run_rule_test,
+    series_in,
+    undeclared,
+)
 
 ROOT = Path(__file__).parents[3]
-RULES = render_rules(TENANTS)
-ALERTS = every_alert(TENANTS)
+RULES = render_rules(STAGE, NAMESPACE)
+ALERTS = every_alert()
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,12 @@ CASES = [
         "acme uses 95% of its request limit",
         {"tenant": "acme"},
         at="45m",
+    ),
+    Case(
+        "ObjectivesUnknown",
+        {},
+        {'tenant_objective_budget_ratio{tenant="acme", objective="latency"}': "0.01x60"},
+        "Nothing says what tenants are promised",
     ),
     Case(
         "OutboxLag",
@@ -341,43 +358,24 @@ CASES = [
         {"job": "ingest", "instance": "a"},
     ),
 ]
-BURN_ALERTS = {"TenantAvailabilityBurn", "TenantLatencyBurn"}
-
-
-def rules_for(alert: str, step: str) -> dict[str, Any]:
-    """Keep the groups that an alert needs, evaluated once a step: a test over days ends in a second."""
-    needed = [
-        group
-        for group in RULES["groups"]
-        if any(rule.get("alert") == alert for rule in group["rules"])
-        or (alert.startswith("Tenant") and group["name"] == "kilo-tenant-records")
-    ]
-    # No test lasts a month.
-    return {
-        "groups": [
-            {
-                **group,
-                "interval": step,
-                "rules": [rule for rule in group["rules"] if "[30d]" not in rule["expr"]],
-            }
-            for group in needed
-        ]
-    }
+BURN_ALERTS = {"TenantAvailabilityBurn", "TenantLatencyBurn", "TenantBudgetExhausting", "TenantBudgetSpent"}
+"""What :mod:`tests.runtime.observe.test_burns` tries."""
 
 
 def complaints(directory: Path, case: Case, series: dict[str, str], *, fires: bool) -> str:
     alert = next(alert for alert in ALERTS if alert.name == case.alert)
     expected = {
-        "exp_labels": {"severity": alert.severity, **case.labels},
+        "exp_labels": {"severity": alert.severity, **PLACE, **case.labels},
         "exp_annotations": {"summary": case.summary, "runbook_url": f"docs/runbooks/{alert.name}.md"},
     }
+    given = {**promised(), **series} if case.alert != "ObjectivesUnknown" else series
     test: dict[str, Any] = {
-        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "input_series": [{"series": name, "values": values} for name, values in given.items()],
         "alert_rule_test": [
             {"eval_time": case.at, "alertname": case.alert, "exp_alerts": [expected] if fires else []}
         ],
     }
-    return run_rule_test(directory, rules_for(case.alert, case.step), test, case.step)
+    return run_rule_test(directory, rules_for(RULES, case.alert, case.step), test, case.step)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.alert)
@@ -392,115 +390,6 @@ def test_alert_is_silent(tmp_path: Path, case: Case) -> None:
 
 def test_every_alert_is_tried() -> None:
     assert {case.alert for case in CASES} | BURN_ALERTS == {alert.name for alert in ALERTS}
-
-
-def burn_test(
-    directory: Path, series: dict[str, str], alert: str, at: str, expected: list[tuple[str, str, str]]
-) -> str:
-    """Run a test at five-minute steps; ``expected`` are tenant, burn rate and severity of what fires."""
-    name = f'ALERTS{{alertname="{alert}", alertstate="firing"'
-    test = {
-        "input_series": [{"series": name, "values": values} for name, values in series.items()],
-        "promql_expr_test": [
-            {
-                "expr": f"{name}}}",
-                "eval_time": at,
-                "exp_samples": [
-                    {
-                        "labels": f'{name}, burn_rate="{rate}", severity="{severity}", tenant="{tenant}"}}',
-                        "value": 1,
-                    }
-                    for tenant, rate, severity in expected
-                ],
-            }
-        ],
-    }
-    return run_rule_test(directory, rules_for(alert, "5m"), test, "5m")
-
-
-def firing(tenant: str, *rates: str) -> list[tuple[str, str, str]]:
-    return [(tenant, rate, "page" if rate in {"14.4", "6"} else "ticket") for rate in rates]
-
-
-class TestBurn:
-    """Days of a steady share of bad requests, at five-minute steps of 1,000 requests."""
-
-    def test_availability_over_three_days(self, tmp_path: Path) -> None:
-        # acme and globex promise 99.9 %, initech 99 %.
-        failed = {"acme": 8, "globex": 2, "initech": 8}
-        series: dict[str, str] = {}
-        for tenant, count in failed.items():
-            series[OK.replace("acme", tenant)] = f"0+{1000 - count}x900"
-            series[FAILED.replace("acme", tenant)] = f"0+{count}x900"
-        expected = [*firing("acme", "1", "3", "6"), *firing("globex", "1")]
-        assert burn_test(tmp_path, series, "TenantAvailabilityBurn", "3d", expected) == ""
-
-    def test_latency_with_either_spelling_of_a_bucket(self, tmp_path: Path) -> None:
-        name = "envoy_gateway_request_duration_milliseconds"
-        series: dict[str, str] = {}
-        for tenant, slow, edge in (("acme", 200, "300"), ("globex", 200, "300.0"), ("initech", 40, "1000")):
-            labels = f'tenant="{tenant}", version="stable"'
-            series[f'{name}_bucket{{{labels}, le="{edge}"}}'] = f"0+{1000 - slow}x100"
-            series[f"{name}_count{{{labels}}}"] = "0+1000x100"
-        every = ("1", "14.4", "3", "6")
-        expected = [*firing("acme", *every), *firing("globex", *every)]
-        assert burn_test(tmp_path, series, "TenantLatencyBurn", "8h", expected) == ""
-
-    def test_one_failure_of_a_small_tenant_alerts_nobody(self, tmp_path: Path) -> None:
-        series = {OK: "0+1x120", FAILED: "0x100 1x20"}
-        assert burn_test(tmp_path, series, "TenantAvailabilityBurn", "8h40m", []) == ""
-
-    def test_an_outage_pages_while_it_lasts(self, tmp_path: Path) -> None:
-        series = {OK: "0+1000x60", FAILED: "0+100x24 2400x36"}
-        during, after = firing("acme", "14.4", "3", "6"), firing("acme", "1", "3")
-        assert burn_test(tmp_path, series, "TenantAvailabilityBurn", "1h55m", during) == ""
-        assert burn_test(tmp_path, series, "TenantAvailabilityBurn", "3h20m", after) == ""
-
-
-class TestRecords:
-    def test_throttled_requests_dilute_no_error_ratio(self, tmp_path: Path) -> None:
-        test = {
-            "input_series": [
-                {"series": OK, "values": "0+90x20"},
-                {"series": FAILED, "values": "0+10x20"},
-                {"series": THROTTLED, "values": "0+900x20"},
-            ],
-            "promql_expr_test": [
-                {
-                    "expr": name,
-                    "eval_time": "10m",
-                    "exp_samples": [{"labels": f'{name}{{tenant="acme"}}', "value": value}],
-                }
-                for name, value in {
-                    "tenant:error_ratio:rate5m": 0.1,
-                    "tenant:throttled_ratio:rate5m": 0.9,
-                }.items()
-            ],
-        }
-        assert run_rule_test(tmp_path, RULES, test, "30s") == ""
-
-    def test_tenant_without_traffic_has_no_ratio_rather_than_a_wrong_one(self, tmp_path: Path) -> None:
-        test = {
-            "input_series": [{"series": OK, "values": "5x20"}, {"series": FAILED, "values": "5x20"}],
-            "promql_expr_test": [
-                {"expr": "tenant:error_ratio:rate5m", "eval_time": "10m", "exp_samples": []},
-                {
-                    "expr": "tenant:errors:rate5m",
-                    "eval_time": "10m",
-                    "exp_samples": [{"labels": 'tenant:errors:rate5m{tenant="acme"}', "value": 0}],
-                },
-            ],
-        }
-        assert run_rule_test(tmp_path, RULES, test, "30s") == ""
-
-
-def test_promtool_accepts_the_rules_of_a_thousand_tenants(tmp_path: Path) -> None:
-    many = [make_tenant(f"tenant-{number}") for number in range(1000)]
-    path = Path(tmp_path, "rules.json")
-    path.write_text(json.dumps(render_rules(many)), encoding="utf-8")
-    done = promtool("check", "rules", str(path))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(every_alert(many)) == len(ALERTS)
 
 
 def test_rules_are_what_the_operator_takes() -> None:
@@ -532,3 +421,21 @@ def test_no_runbook_is_left_without_its_alert() -> None:
     alerts = {alert.name for alert in ALERTS}
     named = {path.stem for path in (ROOT / "docs" / "runbooks").glob("[A-Z]*.md") if path.stem != "README"}
     assert named <= alerts
+
+
+def test_rules_see_one_stage_alone() -> None:
+    for group in RULES["groups"]:
+        for rule in group["rules"]:
+            assert rule["labels"]["namespace"] == NAMESPACE
+            assert rule["labels"]["stage"] == STAGE
+            assert rule["expr"].count(f'namespace="{NAMESPACE}"') == sum(
+                len(re.findall(rf"(?<![a-zA-Z0-9_:]){re.escape(name)}(?![a-zA-Z0-9_:])", rule["expr"]))
+                for name in series_in(rule["expr"])
+            )
+
+
+def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
+    path = tmp_path / "rules.json"
+    path.write_text(json.dumps(RULES), encoding="utf-8")
+    done = promtool("check", "rules", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr

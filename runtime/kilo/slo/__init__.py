@@ -1,0 +1,1 @@
+"""Service level objectives: as series for the rules, as OpenSLO documents, and how they stand."""
