@@ -32,7 +32,7 @@ from kilo.fle.formats import (
 )
 from kilo.fle.keytable import KeyRow
 from kilo.fle.usage import uses_of
-from kilo.fle.xaes import NONCE_BYTES, KcXaes256Gcm
+from kilo.fle.xaes import SHARED, KcXaes256Gcm
 
 _V1_BYTE = b"\x01"
 _SIV_INFO = b"kilo field v2 aes-siv"
@@ -167,22 +167,26 @@ class XaesKey(DataKey):
 
     def writer(self, place: bytes, large: Callable[[int], None], extend: Extend) -> Write:
         """See :class:`DataKey`."""
-        encrypt, tickets, head, join, most = (
-            self._xaes.seal,
+        sealer, tickets, head, join, most = (
+            self._xaes.sealer,
             self.tickets,
             self.header,
             b"".join,
             TICKET_BYTES,
         )
+        seal, until = sealer(), SHARED
 
         def write(data: bytes, row_id: RowId) -> str:
+            nonlocal seal, until
             if len(data) > most:
                 large(len(data))
             ticket = next(tickets)
             if ticket >= self.granted:
                 extend(self, ticket)
-            nonce = os.urandom(NONCE_BYTES)
-            sealed, commitment = encrypt(nonce, data, place + row_data(row_id))
+            # Tickets only grow, so of all threads together no more values share a half than one counts.
+            if ticket >= until:
+                seal, until = sealer(), ticket + SHARED
+            nonce, sealed, commitment = seal(data, place + row_data(row_id))
             raw = join((head, nonce, commitment, sealed[-16:], sealed[:-16]))
             return b2a_base64(raw, newline=False).decode()
 

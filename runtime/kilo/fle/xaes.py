@@ -12,8 +12,9 @@ Left out: streaming, detached use without the commitment, and every other key si
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hmac import compare_digest
 from secrets import token_bytes
 from typing import NoReturn
@@ -27,6 +28,12 @@ KEY_BYTES = 32
 NONCE_BYTES = 24
 COMMITMENT_BYTES = 32
 TAG_BYTES = 16
+SHARED = 1024
+"""Values encrypted one by one that share the first half of their nonces, and so a derived key: with 2**48
+messages a key, two of them have one nonce with a probability of 2**-39."""
+
+Seal = Callable[[bytes, bytes], tuple[bytes, bytes, bytes]]
+"""Encrypts a plaintext with associated data: (nonce, ciphertext || tag, commitment)."""
 
 _BLOCK_BITS = 128
 _HALF_BITS = 96
@@ -39,6 +46,7 @@ _LABELS = int.from_bytes(
 )
 _COUNTERS = int.from_bytes(bytes(12) + b"\x00\x01\x00\x01" + bytes(12) + b"\x00\x01\x00\x02", "big")
 _REDUCTION = 0x87
+_HALVES_KEPT = 256
 _WRAP_AROUND = 1 << _HALF_BITS
 
 
@@ -53,7 +61,7 @@ class KcXaes256Gcm:
     goes; copies inside OpenSSL's contexts are cleansed by OpenSSL when those are freed.
     """
 
-    __slots__ = ("_contexts", "_key", "_mask_commitment", "_mask_derive")
+    __slots__ = ("_contexts", "_key", "_mask_commitment", "_mask_derive", "_opened")
 
     def __init__(self, key: bytes | bytearray) -> None:
         self._key = bytearray(key)
@@ -61,6 +69,7 @@ class KcXaes256Gcm:
             msg = f"the key must have {KEY_BYTES} bytes, not {len(key)}"
             raise ValueError(msg)
         self._contexts = threading.local()
+        self._opened: dict[bytes, tuple[AESGCM, int]] = {}
         # The CMAC subkey K1 of NIST SP 800-38B, section 6.1; K2 is for partial blocks, which never occur.
         doubled = int.from_bytes(self._context().update(bytes(16)), "big") << 1
         k1 = doubled ^ (_REDUCTION | 1 << _BLOCK_BITS) if doubled >> _BLOCK_BITS else doubled
@@ -75,19 +84,46 @@ class KcXaes256Gcm:
             self._contexts.aes = aes
             return aes
 
-    def _derive(self, nonce: bytes) -> tuple[bytes, bytes]:
-        """Derive the AES-256-GCM key and the commitment that belong to ``nonce``."""
-        aes = self._context()
-        first = int.from_bytes(nonce[:12], "big")
-        blocks = aes.update((first * _SPREAD_THREE ^ self._mask_derive).to_bytes(48, "big"))
-        chained = int.from_bytes(blocks[32:], "big") * _SPREAD_TWO ^ self._mask_commitment
-        last = int.from_bytes(nonce[12:], "big") * _SPREAD_TWO_HIGH ^ chained
-        return blocks[:32], aes.update(last.to_bytes(32, "big"))
+    def _half(self, head: bytes) -> tuple[AESGCM, int]:
+        """What a nonce's first half decides: the AES-256-GCM key, and what the commitment begins with."""
+        spread = int.from_bytes(head, "big") * _SPREAD_THREE
+        blocks = self._context().update((spread ^ self._mask_derive).to_bytes(48, "big"))
+        return AESGCM(blocks[:32]), int.from_bytes(blocks[32:], "big") * _SPREAD_TWO ^ self._mask_commitment
+
+    def _known_half(self, head: bytes) -> tuple[AESGCM, int]:
+        """As :meth:`_half`, from memory where values under the same first half were opened before."""
+        known = self._opened.get(head)
+        if known is None:
+            if len(self._opened) >= _HALVES_KEPT:
+                self._opened.clear()
+            self._opened[head] = known = self._half(head)
+        return known
+
+    def _commitment(self, tail: bytes, chained: int) -> bytes:
+        last = int.from_bytes(tail, "big") * _SPREAD_TWO_HIGH ^ chained
+        return self._context().update(last.to_bytes(32, "big"))
 
     def seal(self, nonce: bytes, plaintext: bytes, aad: bytes) -> tuple[bytes, bytes]:
         """Encrypt under a 24-byte ``nonce`` that must never repeat: (ciphertext || tag, commitment)."""
-        subkey, commitment = self._derive(nonce)
-        return AESGCM(subkey).encrypt(nonce[12:], plaintext, aad), commitment
+        gcm, chained = self._half(nonce[:12])
+        return gcm.encrypt(nonce[12:], plaintext, aad), self._commitment(nonce[12:], chained)
+
+    def sealer(self) -> Seal:
+        """What encrypts up to :data:`SHARED` values one by one under one first half of the nonce.
+
+        Each value has a second half of its own, drawn when it is encrypted: a process that was copied with
+        its memory (a fork, a snapshot of a machine) draws others.
+        """
+        head = os.urandom(12)
+        gcm, chained = self._half(head)
+        encrypt, context = gcm.encrypt, self._context
+
+        def seal(plaintext: bytes, aad: bytes) -> tuple[bytes, bytes, bytes]:
+            tail = os.urandom(12)
+            last = int.from_bytes(tail, "big") * _SPREAD_TWO_HIGH ^ chained
+            return head + tail, encrypt(tail, plaintext, aad), context().update(last.to_bytes(32, "big"))
+
+        return seal
 
     def open(self, nonce: bytes, sealed: bytes, commitment: bytes, aad: bytes) -> bytes:
         """Decrypt ``ciphertext || tag``.
@@ -96,10 +132,11 @@ class KcXaes256Gcm:
             CommitmentMismatch: another key or nonce made it.
             cryptography.exceptions.InvalidTag: it, or its associated data, was altered.
         """
-        subkey, expected = self._derive(nonce)
-        if not compare_digest(expected, commitment):
+        gcm, chained = self._known_half(nonce[:12])
+        tail = nonce[12:]
+        if not compare_digest(self._commitment(tail, chained), commitment):
             raise CommitmentMismatch
-        return AESGCM(subkey).decrypt(nonce[12:], sealed, aad)
+        return gcm.decrypt(tail, sealed, aad)
 
     def seal_many(
         self, plaintexts: Sequence[bytes], aads: Sequence[bytes]
@@ -112,13 +149,10 @@ class KcXaes256Gcm:
         """
         drawn = token_bytes(NONCE_BYTES)
         head, start = drawn[:12], int.from_bytes(drawn[12:], "big")
-        aes = self._context()
-        spread = int.from_bytes(head, "big") * _SPREAD_THREE
-        blocks = aes.update((spread ^ self._mask_derive).to_bytes(48, "big"))
-        encrypt = AESGCM(blocks[:32]).encrypt
-        chained = int.from_bytes(blocks[32:], "big") * _SPREAD_TWO ^ self._mask_commitment
+        gcm, chained = self._half(head)
+        encrypt = gcm.encrypt
         halves = [(start + number) % _WRAP_AROUND for number in range(len(plaintexts))]
-        commitments = aes.update(
+        commitments = self._context().update(
             b"".join([(half * _SPREAD_TWO_HIGH ^ chained).to_bytes(32, "big") for half in halves])
         )
         tails = [half.to_bytes(12, "big") for half in halves]
@@ -135,19 +169,15 @@ class KcXaes256Gcm:
         Values whose nonces share their first half, as :meth:`seal_many` makes them, share its derivation.
         It raises as :meth:`open` does, without saying which value it was.
         """
-        aes = self._context()
-        derived: dict[bytes, tuple[AESGCM, int]] = {}
-        last: list[bytes] = []
-        for nonce, _, _, _ in parts:
-            state = derived.get(nonce[:12])
-            if state is None:
-                first = int.from_bytes(nonce[:12], "big")
-                blocks = aes.update((first * _SPREAD_THREE ^ self._mask_derive).to_bytes(48, "big"))
-                chained = int.from_bytes(blocks[32:], "big") * _SPREAD_TWO ^ self._mask_commitment
-                derived[nonce[:12]] = state = (AESGCM(blocks[:32]), chained)
-            half = int.from_bytes(nonce[12:], "big")
-            last.append((half * _SPREAD_TWO_HIGH ^ state[1]).to_bytes(32, "big"))
-        if not compare_digest(aes.update(b"".join(last)), b"".join([part[2] for part in parts])):
+        halves = {nonce[:12] for nonce, *_ in parts}
+        derived = {head: self._known_half(head) for head in halves}
+        last = [
+            (int.from_bytes(nonce[12:], "big") * _SPREAD_TWO_HIGH ^ derived[nonce[:12]][1]).to_bytes(
+                32, "big"
+            )
+            for nonce, *_ in parts
+        ]
+        if not compare_digest(self._context().update(b"".join(last)), b"".join([part[2] for part in parts])):
             raise CommitmentMismatch
         return [derived[nonce[:12]][0].decrypt(nonce[12:], sealed, aad) for nonce, sealed, _, aad in parts]
 

@@ -26,7 +26,7 @@ from kilo.fle.datakey import XaesKey, derive_index_key
 from kilo.fle.deterministic import make_token, make_token_before, token_v1
 from kilo.fle.keytable import KeyRow
 from kilo.fle.normalisation import normalise_before
-from kilo.fle.xaes import CommitmentMismatch, KcXaes256Gcm
+from kilo.fle.xaes import SHARED, CommitmentMismatch, KcXaes256Gcm
 
 VECTORS = Path(__file__).parent / "vectors"
 V1: dict[str, Any] = json.loads((VECTORS / "v1.json").read_text())
@@ -130,12 +130,25 @@ def key_of(vector: dict[str, Any]) -> XaesKey:
     return XaesKey(row, bytearray.fromhex(vector["key"]))
 
 
+def test_values_one_by_one_share_a_derived_key_and_never_a_nonce() -> None:
+    key = key_of(V2["kc_xaes_256_gcm"][0])
+    key.granted = 1 << 20
+    write = key.writer(b"place", lambda _: None, lambda _, __: None)
+    nonces = [formats.to_bytes(write(b"x", row))[6:30] for row in range(2 * SHARED + 1)]
+    assert len(set(nonces)) == len(nonces)
+    assert len({nonce[12:] for nonce in nonces}) == len(nonces)
+    # A half for each block of tickets, whoever took them.
+    assert [nonces[at][:12] == nonces[0][:12] for at in (1, SHARED - 1, SHARED)] == [True, True, False]
+    assert len({nonce[:12] for nonce in nonces}) == 3
+
+
 @pytest.mark.parametrize("vector", V2["kc_xaes_256_gcm"], ids=lambda v: f"key {v['key_id']}")
 def test_v2_of_our_specification(vector: dict[str, Any]) -> None:
     key, plaintext = key_of(vector), unhex(vector["plaintext"])
     place = formats.associated_data(key.header, vector["tenant"], vector["table"], vector["field"])
     assert (place + formats.row_data(vector["row"])).hex() == vector["associated_data"]
-    with mock.patch("os.urandom", return_value=unhex(vector["nonce"])):
+    nonce = unhex(vector["nonce"])
+    with mock.patch("os.urandom", side_effect=[nonce[:12], nonce[12:]]):
         write = key.writer(place, lambda _: None, lambda _, __: None)
         assert write(plaintext, vector["row"]) == vector["value"]
     assert key.open(formats.to_bytes(vector["value"]), place + formats.row_data(vector["row"])) == plaintext
