@@ -87,12 +87,21 @@ class BlindIndex:
 
     @clears_frames
     def token(self, tenant: str, value: str) -> str:
-        """The token to store: that of the active index version."""
-        return self.tokens(tenant, value)[0]
+        """The token to store: that of the active index version, whatever became of older ones."""
+        try:
+            version, key = self.keyring.index_key(tenant, self.table, self.field)
+            return make_token(key, version, self.kind, value, self.bits)
+        except FieldError as error:
+            problem = error.at(tenant, self.field)
+        raise problem
 
     @clears_frames
     def tokens(self, tenant: str, value: str) -> list[str]:
-        """The tokens under which ``value`` can be found: the active version's first, then older ones."""
+        """The tokens under which ``value`` can be found: the active version's first, then older ones.
+
+        They take every index key that tokens may be under: without one of them, rows would be missed in
+        silence. Rotating the index key (``reindex``) mends that.
+        """
         try:
             keys = self.keyring.index_keys(tenant, self.table, self.field)
             found = [make_token(key, version, self.kind, value, self.bits) for version, key in keys]

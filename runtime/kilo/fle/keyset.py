@@ -79,6 +79,7 @@ class Keyset:
         "fresh_until",
         "index",
         "index_keys",
+        "index_writers",
         "keys",
         "looked_at",
         "messages",
@@ -98,6 +99,7 @@ class Keyset:
         self.keys: dict[int, GcmKey | XaesKey] = {}
         self.index: dict[int, bytearray] = {}
         self.index_keys: dict[tuple[str, str], list[tuple[int, bytes]]] = {}
+        self.index_writers: dict[tuple[str, str], tuple[int, bytes]] = {}
         self.writer: GcmKey | XaesKey | None = None
         self.digests: dict[int, bytes] = {}
         """Of the secrets that keys were unwrapped to: unwrapping one again must give the same."""

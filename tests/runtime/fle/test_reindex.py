@@ -222,6 +222,32 @@ def test_readers_find_and_writers_write_while_it_runs(indexed: Stage, rotations:
     rotations.verify(plan, "tester")
 
 
+def lose(stage: Stage, version: int) -> None:
+    stage.sql(
+        "DELETE FROM fle_wraps w USING fle_keys k"
+        " WHERE w.key_id = k.id AND k.purpose = 'field-index' AND k.version = %s",
+        version,
+    )
+
+
+def test_a_lost_old_index_key_stops_no_token_and_is_rotated_away(
+    indexed: Stage, rotations: Rotations
+) -> None:
+    """A search says that it would miss rows; writers go on; and a rotation needs the new key alone."""
+    plan = approved(indexed, rotations, "reindex").digest()
+    rotations.start(plan, "tester")
+    lose(indexed, 1)
+    cipher = indexed.cipher()
+    assert index_of(cipher).token("gold", address(1)).startswith("3.2.")
+    with pytest.raises(errors.KeyDestroyed):
+        index_of(cipher).tokens("gold", address(1))
+    steps = Rotations(indexed.outputs, indexed.url, cipher)
+    assert steps.run(plan, "tester", quiet) == (True, [])
+    steps.verify(plan, "tester")
+    steps.finalize(plan, "requester", PEOPLE["requester"])
+    assert all_found(indexed, indexed.cipher())
+
+
 def test_a_token_beside_another_value_is_named(indexed: Stage, rotations: Rotations) -> None:
     plan = approved(indexed, rotations, "reindex").digest()
     rotations.run(plan, "tester", quiet)

@@ -144,11 +144,12 @@ class TokenRewriter:
         if value is None:
             return None
         table, spec = self._cipher.table, self.columns.spec.tokens[name]
-        keys = dict(self._cipher.keyring.index_keys(self.tenant, table, name))
+        # Its own key alone: rotating is what mends a lost old one.
+        _, key = self._cipher.keyring.index_key(self.tenant, table, name, self._version)
         text = value
         if is_encrypted(value):
             text = text_of(self.tenant, name, self._cipher.decrypt_stored(self.tenant, name, row, value))
-        return make_token(keys[self._version], self._version, spec.kind, text, spec.bits)
+        return make_token(key, self._version, spec.kind, text, spec.bits)
 
 
 def wanted_version(cipher: FieldCipher, rotation: Rotation) -> int:
