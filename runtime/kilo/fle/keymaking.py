@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from kilo.contract import KeyReference
 from kilo.fle.errors import KeyDestroyed, KeyTableDenied, KeyTableUnavailable
-from kilo.fle.keytable import KeyRow, KeyTable
+from kilo.fle.keytable import KeyRow, KeyTable, NewEntry
 from kilo.fle.kms import KmsClients
 from kilo.fle.wraps import Wraps, secret_digest
 from kilo.fle.xaes import KEY_BYTES
@@ -36,8 +36,18 @@ class KeyMaking:
         self.table, self.wraps = table, Wraps(kms, references)
         self._local = threading.local()
 
-    def create(self, tenant: str, purpose: str, state: str, secret: bytearray | None = None) -> int:
+    def create(
+        self,
+        tenant: str,
+        purpose: str,
+        state: str,
+        secret: bytearray | None = None,
+        *,
+        entry: NewEntry | None = None,
+    ) -> int:
         """Make a data key (format 1 around a given ``secret``, otherwise random) and return its id.
+
+        ``entry`` is what the audit log says besides (:meth:`KeyTable.create`).
 
         Raises:
             SecretInUse: ``secret`` is that of another key.
@@ -50,7 +60,7 @@ class KeyMaking:
             new = KeyRow(
                 0, tenant, purpose, 1 if secret is not None else 2, 0, state, (), secret_digest(material)
             )
-            return self.table.create(new, lambda row: self.wraps.wrap(row, material))
+            return self.table.create(new, lambda row: self.wraps.wrap(row, material), entry)
         finally:
             if secret is None:
                 material[:] = bytes(len(material))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -25,6 +26,9 @@ from kilo.fle.errors import (
 
 DATA = "field-data"
 INDEX = "field-index"
+
+NewEntry = tuple[str, str, Mapping[str, Any]]
+"""Actor, action and details of an entry of the audit log."""
 
 MESSAGE_LIMITS = {1: 1 << 32, 2: 1 << 48}
 """Messages a key may encrypt, by format. v1's random 96-bit nonces: 2**32 (NIST SP 800-38D, section 8.3).
@@ -193,7 +197,9 @@ class KeyTable:
             row = connection.execute("SELECT tenant FROM fle_keys WHERE id = %s", (key_id,)).fetchone()
         return row[0] if row else None
 
-    def create(self, new: KeyRow, wrapped: Callable[[KeyRow], Sequence[Wrap]]) -> int:
+    def create(
+        self, new: KeyRow, wrapped: Callable[[KeyRow], Sequence[Wrap]], entry: NewEntry | None = None
+    ) -> int:
         """Add a key with its wraps and its entry in the audit log, and return its id.
 
         A tenant has one active and one pending key of a purpose: when another process makes it at the same
@@ -202,6 +208,7 @@ class KeyTable:
         Args:
             new: the key; its number and version are given here.
             wrapped: makes the wraps, which are bound to number and version; called outside of transactions.
+            entry: a further entry of the audit log, in the same transaction; its details name the key.
 
         Raises:
             SecretInUse: another key has this secret.
@@ -223,6 +230,9 @@ class KeyTable:
                     return existing
                 if _next_version(connection, row) == row.version:
                     _insert(connection, row, wraps)
+                    if entry is not None:
+                        actor, action, details = entry
+                        append(connection, actor, action, f"tenant/{row.tenant}", {"key": row.id, **details})
                     return row.id
         raise KeyTableUnavailable(new.tenant, detail="others make keys of this tenant all the time")
 

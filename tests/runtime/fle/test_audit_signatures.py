@@ -15,13 +15,16 @@ import psycopg
 import pytest
 import rfc8785
 
+from kilo.errors import CheckFailed
 from kilo.fle.audit.log import GENESIS, Entry, leaf_hash, read
 from kilo.fle.audit.signatures import check_signatures
 from kilo.fle.audit.store import FolderStore, S3Store
 from kilo.fle.audit.verify import check, checkpoint, export
+from kilo.fle.importing import import_digest, import_key
 from kilo.fle.rotation import approval
 from kilo.fle.rotation.steps import Rotations
 from kilo.fle.shred import keys_digest, shred
+from kilo.fle.wraps import secret_digest
 
 from .conftest import AUDIT_KEY, PEOPLE, Stage, public
 from .test_cli import Kilo
@@ -183,3 +186,27 @@ def test_an_auditor_offline_brings_the_keys_and_trusts_nothing_else(
     assert "entry 3: approve: the signature of approver.two does not verify" in wrong
     assert b"is not NAME=BASE64" in kilo(*given, "--principal", "bo", code=2).stderr
     assert kilo("audit", "verify", "--json").returncode == 0
+
+
+def test_a_key_around_a_given_secret_is_signed_by_two_people_or_named(stage: Stage) -> None:
+    cipher, secret = stage.cipher(), bytearray(b"k" * 32)
+    digest = import_digest("legacy", secret_digest(secret).hex())
+    signed = [
+        approval.sign(stage.outputs, "import", digest, name, PEOPLE[name])
+        for name in ("approver.one", "approver.two")
+    ]
+    for few in (signed[:1], [signed[0], signed[0]]):
+        with pytest.raises(CheckFailed, match="two people"):
+            import_key(cipher.keyring, stage.outputs, "legacy", secret, few)
+    with pytest.raises(CheckFailed, match="something else"):
+        # Another secret's signatures, or another tenant's.
+        import_key(cipher.keyring, stage.outputs, "gold", secret, signed)
+    import_key(cipher.keyring, stage.outputs, "legacy", secret, signed)
+    with psycopg.connect(stage.url) as connection:
+        entries = [entry.fields() for entry in read(connection)]
+    assert check_signatures(chained(entries), "test", KEYS) == (2, [])
+    # Whoever may encrypt under the tenant's KMS key adds one past the command.
+    without = entries[:1]
+    assert "nobody signed its import" in check_signatures(chained(without), "test", KEYS)[1][0]
+    del entries[1]["details"]["approvals"]["approver.one"]
+    assert "1 people signed it instead of 2" in check_signatures(chained(entries), "test", KEYS)[1][0]

@@ -176,7 +176,16 @@ def test_shredding_takes_two_people_and_leaves_nothing(kilo: Kilo, stage: Stage)
 
 def test_a_v1_key_is_imported_and_its_values_are_read(kilo: Kilo, stage: Stage) -> None:
     stored = kilo("encrypt", *V1, value=b"ana").stdout
-    kilo("keys", "import", "legacy", "--key-file", "v1.key")
+    one, two = (
+        ("--approver", "approver.one=approver.one.pem"),
+        ("--approver", "approver.two=approver.two.pem"),
+    )
+    alone = kilo("keys", "import", "legacy", "--key-file", "v1.key", *one, *one, code=1)
+    assert b"needs two people" in alone.stderr
+    assert stage.sql("SELECT count(*) FROM fle_keys") == [(0,)]
+    kilo("keys", "import", "legacy", "--key-file", "v1.key", *one, *two)
+    kilo("audit", "checkpoint", "--signing-key", "audit.pem")
+    assert b"problems: 0" in kilo("audit", "verify").stdout
     place = ("--tenant", "legacy", "--field", "email", "--row", "1")
     assert kilo("decrypt", *place, value=stored).stdout == b"ana"
     written = kilo("encrypt", *place, value=b"bo").stdout

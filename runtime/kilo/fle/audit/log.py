@@ -8,19 +8,32 @@ leaf hash: the same leaves make the Merkle tree whose root the checkpoints sign.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import rfc8785
+from psycopg import sql
 from psycopg.rows import TupleRow
+
+from kilo.errors import CheckFailed
 
 GENESIS = bytes(32)
 """What stands for the hash before the first entry."""
+_PATIENCE_SECONDS = 30.0
+_LOOK_SECONDS = 0.02
+_HOLDER = """
+SELECT a.usename, a.pid, a.backend_start::timestamp(0)
+FROM pg_locks l JOIN pg_stat_activity a USING (pid),
+     LATERAL (SELECT hashtextextended('fle-audit', 0) AS key) k
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND ((l.classid::bigint << 32) | l.objid::bigint) = k.key
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +65,7 @@ def append(
 
     ``details`` must hold no value and no key material: counts, digests, key ids and names only.
     """
-    # One writer at a time: the chain has one end.
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('fle-audit', 0))")
+    _take_turn(connection, "pg_try_advisory_xact_lock")
     last = connection.execute("SELECT seq, hash FROM fle_audit ORDER BY seq DESC LIMIT 1").fetchone()
     seq, previous = (last[0] + 1, bytes(last[1])) if last else (0, GENESIS)
     content = {
@@ -73,10 +85,35 @@ def append(
     return entry
 
 
+def _take_turn(connection: psycopg.Connection[TupleRow], lock: LiteralString) -> None:
+    """One writer at a time: the chain has one end.
+
+    Every role of the database may take that lock, and keep it: who does is named, and nobody hangs. It is
+    asked for again and again rather than with ``lock_timeout``, which would end the caller's transaction.
+
+    Raises:
+        CheckFailed: somebody has kept it for longer than any entry takes.
+    """
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        row = connection.execute(
+            sql.SQL("SELECT {}(hashtextextended('fle-audit', 0))").format(sql.SQL(lock))
+        ).fetchone()
+        if row and row[0]:
+            return
+        if time.monotonic() >= until:
+            break
+        time.sleep(_LOOK_SECONDS)
+    row = connection.execute(_HOLDER).fetchone()
+    who = f"role {row[0]}, process {row[1]} since {row[2]}" if row else "somebody, who is gone now"
+    msg = f"the audit log is held by {who}: nothing can be written to it; end that session and try again"
+    raise CheckFailed(msg)
+
+
 @contextmanager
 def standing_still(connection: psycopg.Connection[TupleRow]) -> Generator[None]:
     """Within, nobody appends; and what is told in an entry changes in the transaction that appends it."""
-    connection.execute("SELECT pg_advisory_lock(hashtextextended('fle-audit', 0))")
+    _take_turn(connection, "pg_try_advisory_lock")
     try:
         yield
     finally:

@@ -23,17 +23,20 @@ from kilo.contract import StackOutputs
 from kilo.errors import BadInput
 from kilo.fle.audit.log import Entry
 from kilo.fle.audit.notes import public_bytes
+from kilo.fle.formats import V1
+from kilo.fle.importing import import_digest
 from kilo.fle.rotation.approval import REQUIRED, statement_of
 
 People = Mapping[str, Sequence[bytes]]
 """Ed25519 public keys by name; several where somebody's key was replaced."""
 
-_BY_ACTOR = ("plan", "approve", "approve-rollback", "finalize", "rollback")
+_BY_ACTOR = ("plan", "approve", "approve-rollback", "finalize", "rollback", "take-as-plain")
 _DUAL_CONTROL = ("announce", "run", "finalize")
 _UNSIGNED = (
-    *("make-key", "adopt-key", "import", "rewrap", "destroy", "shred"),
+    *("make-key", "adopt-key", "rewrap", "destroy"),
     *("resume", "pause", "backfilled", "activate", "adopt-more", "verify", "rolled-back"),
 )
+_BY_TWO = ("shred", "import")
 _SINCE_KEYS_ARE_LOGGED = ("make-key", "adopt-key")
 """The first of these in a log shows that a version wrote it which names the keys that it retires, and has
 what lowers protection approved. Entries of before can't be judged by that."""
@@ -97,6 +100,10 @@ def check_signatures(entries: Sequence[Entry], stage: str, people: People) -> tu
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # What is no entry at all is named by the chain's own check.
             continue
+    for key, (seq, _) in found.given.items():
+        found.problems.append(
+            f"entry {seq}: make-key: key {key} has a given secret, and nobody signed its import"
+        )
     return found.valid, found.problems
 
 
@@ -108,6 +115,8 @@ class _Signatures:
         """When the waiting period of each retired key is over."""
         self.imported: dict[str, set[int]] = {}
         self.formats: dict[int, int] = {}
+        self.given: dict[int, tuple[int, str]] = {}
+        """Keys around a given secret whose import is to come: the entry of their making, their digest."""
         self.strict = False
         self.valid = 0
         self.problems: list[str] = []
@@ -115,16 +124,18 @@ class _Signatures:
     def look_at(self, seq: int, content: Mapping[str, Any]) -> None:
         action, actor, details = content["action"], content["actor"], content["details"]
         self.strict = self.strict or action in _SINCE_KEYS_ARE_LOGGED
-        if action not in {*_BY_ACTOR, *_DUAL_CONTROL, *_UNSIGNED}:
+        if action not in {*_BY_ACTOR, *_DUAL_CONTROL, *_UNSIGNED, *_BY_TWO}:
             self._say(seq, action, "no command does that: the entry is invented")
         elif action == "shred":
-            self._shred(seq, details)
+            self._by_two(seq, "shred", details, str(details.get("keys_digest")))
         elif action == "destroy":
             self._destroy(seq, content)
         elif action in _SINCE_KEYS_ARE_LOGGED:
             self.formats[details["key"]] = details["format"]
+            if (action, details["format"]) == ("make-key", V1):
+                self.given[details["key"]] = seq, details["digest"]
         elif action == "import":
-            self.imported.setdefault(content["subject"], set()).add(details["key"])
+            self._import(seq, content["subject"], details)
         elif isinstance(digest := details.get("plan"), str):
             self._step(seq, content, digest)
         elif action in {*_BY_ACTOR, *_DUAL_CONTROL}:
@@ -136,7 +147,9 @@ class _Signatures:
         action, actor, details = content["action"], content["actor"], content["details"]
         plan = self.plans.setdefault(digest, _Plan())
         if action in _BY_ACTOR:
-            key = self._verify(seq, action, digest, actor, details.get("signature"))
+            # Of what is taken as plain, the digest is part of what was signed.
+            signed = f"{action}:{details['digest']}" if action == "take-as-plain" else action
+            key = self._verify(seq, signed, digest, actor, details.get("signature"))
             if action == "plan":
                 plan.requester, plan.requester_key = actor, key or b""
                 plan.content = details.get("content") or {}
@@ -195,15 +208,24 @@ class _Signatures:
             elif at < self.due[key]:
                 self._say(seq, "destroy", f"the waiting period of key {key} was not over")
 
-    def _shred(self, seq: int, details: Mapping[str, Any]) -> None:
+    def _import(self, seq: int, subject: str, details: Mapping[str, Any]) -> None:
+        key = details["key"]
+        self.imported.setdefault(subject, set()).add(key)
+        # Keys whose making is in no log are from versions that asked for no signatures.
+        if key in self.given:
+            _, digest = self.given.pop(key)
+            self._by_two(seq, "import", details, import_digest(subject.removeprefix("tenant/"), digest))
+
+    def _by_two(self, seq: int, action: str, details: Mapping[str, Any], digest: str) -> None:
+        """Two people signed ``action`` on what ``digest`` stands for."""
         signed: Mapping[str, Any] = details.get("approvals") or {}
         keys = {
             key
             for name, signature in signed.items()
-            if (key := self._verify(seq, "shred", str(details.get("keys_digest")), name, signature))
+            if (key := self._verify(seq, action, digest, name, signature))
         }
         if len(keys) < REQUIRED:
-            self._say(seq, "shred", f"{len(keys)} people signed it instead of {REQUIRED}")
+            self._say(seq, action, f"{len(keys)} people signed it instead of {REQUIRED}")
 
     def _verify(self, seq: int, action: str, digest: str, name: str, signature: object) -> bytes | None:
         """The key under which ``name`` signed ``action``; ``None`` when that is not shown."""

@@ -32,6 +32,8 @@ class _Story:
     shredded: set[str] = field(default_factory=set[str])
     states: dict[str, str] = field(default_factory=dict[str, str])
     plans: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    new_keys: dict[str, int | None] = field(default_factory=dict[str, int | None])
+    """By plan, the key that its run led to."""
     newest: dict[str, int] = field(default_factory=dict[str, int])
     """By tenant, the key below whose version readers refuse."""
 
@@ -68,6 +70,8 @@ def _tell(story: _Story, action: str, tenant: str, details: Mapping[str, Any]) -
         story.plans[details["plan"]] = details.get("content") or {}
     elif isinstance(plan, str) and "state" in details:
         story.states[plan] = details["state"]
+        if action == "run":
+            story.new_keys[plan] = details["new_key_id"]
         if details["state"] in _ENDED:
             story.retired |= set(details.get("retired", ()))
             story.all_retired |= set() if "retired" in details else {tenant}
@@ -97,16 +101,18 @@ def _keys(connection: psycopg.Connection[TupleRow], story: _Story) -> Iterator[s
 
 
 def _rotations(connection: psycopg.Connection[TupleRow], story: _Story) -> Iterator[str]:
-    rows: list[tuple[str, str]] = connection.execute(
-        "SELECT plan_hash, state FROM fle_rotations ORDER BY created_at"
+    rows: list[tuple[str, str, int | None]] = connection.execute(
+        "SELECT plan_hash, state, new_key_id FROM fle_rotations ORDER BY created_at"
     ).fetchall()
-    for plan, state in rows:
+    for plan, state, new in rows:
+        if story.new_keys.get(plan, new) != new:
+            yield f"plan {plan[:12]}: leads to key {new}, and the log says {story.new_keys[plan]}"
         told = story.states.get(plan)
         if told is None:
             yield f"plan {plan[:12]}: is {state}, and no entry of the log has it"
         elif told != state:
             yield f"plan {plan[:12]}: is {state}, and the log says {told}"
-    for plan in sorted(story.states.keys() - {plan for plan, _ in rows}):
+    for plan in sorted(story.states.keys() - {plan for plan, *_ in rows}):
         yield f"plan {plan[:12]}: is in the log, and not among the rotations"
 
 

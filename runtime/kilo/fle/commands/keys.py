@@ -24,16 +24,22 @@ from kilo.fle.commands.common import (
     show_rows,
     stage,
 )
+from kilo.fle.importing import import_digest
+from kilo.fle.importing import import_key as import_v1
 from kilo.fle.keytable import DATA, INDEX
 from kilo.fle.rotation import approval as approvals
 from kilo.fle.rotation.coverage import coverage as count_coverage
 from kilo.fle.rotation.coverage import mismatches, scopes, tables_with
 from kilo.fle.shred import destroy_due, keys_digest
 from kilo.fle.shred import shred as shred_tenant
+from kilo.fle.wraps import secret_digest
 
 app = typer.Typer(no_args_is_help=True, help="List keys, import a v1 key, wrap again, destroy what is due.")
 
 TenantArgument = Annotated[str, typer.Argument(metavar="TENANT")]
+Approvers = Annotated[
+    list[str], typer.Option(metavar="NAME=KEYFILE", help="Twice: two people and their keys.")
+]
 _LIST = """
 SELECT k.tenant, k.id, k.purpose, k.version, k.format, k.state, k.messages_reserved, k.message_limit,
        coalesce(string_agg(w.kms_key, ' ' ORDER BY w.kms_key), '') AS kms_keys, k.destroy_after::text
@@ -62,21 +68,20 @@ def list_keys(
 def import_key(
     tenant: TenantArgument,
     key_file: Annotated[Path, typer.Option(help="The v1 key: a file of 32 raw bytes.")],
+    approver: Approvers,
     outputs: OutputsFile = None,
 ) -> None:
     """Bring in a tenant's v1 key, wrapped by its KMS key; values in v1 are then readable and rotatable.
 
+    Two people sign it: whoever has had the file reads and forges what lies under the key.
+
     \b
-    kilo fle keys import acme --key-file key.bin
+    kilo fle keys import acme --key-file key.bin --approver bo=bo.pem --approver cy=cy.pem
     """
-    found = cipher(stage(outputs), "")
-    before = found.keyring.table.read(tenant).active(DATA)
-    state = "retiring" if before else "active"
-    key_id = found.keyring.create(tenant, DATA, state, bytearray(read_key_file(key_file)))
-    with database() as connection:
-        append(
-            connection, actor(), "import", f"tenant/{tenant}", {"key": key_id, "format": 1, "state": state}
-        )
+    found, secret = stage(outputs), bytearray(read_key_file(key_file))
+    digest = import_digest(tenant, secret_digest(secret).hex())
+    signed = [_approval(found, each, "import", digest) for each in approver]
+    key_id, state = import_v1(cipher(found, "").keyring, found, tenant, secret, signed)
     typer.echo(f"{tenant}: v1 key imported as key {key_id} ({state})")
 
 
@@ -181,9 +186,7 @@ def coverage(outputs: OutputsFile = None, as_json: AsJson = False) -> None:
 def shred(
     tenant: TenantArgument,
     confirm: Annotated[str, typer.Option(help="TENANT again: none of its values can be read afterwards.")],
-    approver: Annotated[
-        list[str], typer.Option(metavar="NAME=KEYFILE", help="Twice: two people and their keys.")
-    ],
+    approver: Approvers,
     outputs: OutputsFile = None,
 ) -> None:
     """Destroy every data and index key of TENANT for good, with evidence in the audit log.
@@ -197,14 +200,14 @@ def shred(
     found = stage(outputs)
     with database() as connection:
         digest = keys_digest(connection, tenant)
-        signed = [_approval(found, each, digest) for each in approver]
+        signed = [_approval(found, each, "shred", digest) for each in approver]
         ids = shred_tenant(connection, found, tenant, signed)
     typer.echo(f"{tenant}: {len(ids)} keys destroyed; now let an administrator delete its KMS key")
 
 
-def _approval(outputs: approvals.StackOutputs, text: str, digest: str) -> approvals.Approval:
+def _approval(outputs: approvals.StackOutputs, text: str, action: str, digest: str) -> approvals.Approval:
     name, separator, path = text.partition("=")
     if not separator:
         msg = f"--approver: {text!r} is not NAME=KEYFILE"
         raise BadInput(msg)
-    return approvals.sign(outputs, "shred", digest, name, load_private_key(Path(path)))
+    return approvals.sign(outputs, action, digest, name, load_private_key(Path(path)))

@@ -31,6 +31,7 @@ from kilo.fle.commands.common import (
 from kilo.fle.rotation import approval as approvals
 from kilo.fle.rotation.backfill import Progress
 from kilo.fle.rotation.check import remaining
+from kilo.fle.rotation.lookalikes import Place
 from kilo.fle.rotation.plan import LEAST_SETTLE_SECONDS, Kind
 from kilo.fle.rotation.record import find
 from kilo.fle.rotation.steps import Rotations
@@ -160,8 +161,39 @@ def run(
         typer.echo(line, err=True)
     if failed:
         msg = f"{len(failed)} values can't be decrypted and were left as they are"
+        if rotation.plan.kind in {"adopt", "release"}:
+            msg += "; for one that is plain and only looks encrypted: `kilo fle rotate take-as-plain`"
         raise CheckFailed(msg)
     typer.echo("done: now verify it" if done else "paused")
+
+
+@app.command("take-as-plain")
+def take_as_plain(  # noqa: PLR0917 - Typer passes options by name
+    plan_hash: PlanHash,
+    table: Annotated[str, typer.Option(help="The table, as the message names it.")],
+    field: Annotated[str, typer.Option(help="The field.")],
+    row: Annotated[str, typer.Option(help="The row's identity.")],
+    principal: Principal,
+    signing_key: SigningKey,
+    pointer: Annotated[
+        str | None,
+        typer.Option(
+            help="Inside a document: the object that holds the field, as JSON pointer; '' is the whole."
+        ),
+    ] = None,
+    outputs: OutputsFile = None,
+) -> None:
+    """Decide that a value which looks encrypted, and opens under no key, is plain; two others must.
+
+    Look at the row first. `run` then encrypts it as it stands (adopt), or leaves it (release, rolling back).
+
+    \b
+    kilo fle rotate take-as-plain 561a370bcd9f --table customers --field email --row 17 \\
+        --as bo --signing-key bo.pem
+    """
+    place = Place(table, field, row, pointer)
+    count = _rotations(outputs).take_as_plain(plan_hash, place, principal, load_private_key(signing_key))
+    typer.echo(f"{place} is taken as plain by {count} of {approvals.REQUIRED}; then give run again")
 
 
 @app.command()
@@ -191,7 +223,7 @@ def status(
     if plan_hash and rows:
         with database() as connection:
             rotation = find(connection, plan_hash)
-            rows[0]["left"] = remaining(connection, cipher(stage(outputs), ""), rotation)
+            rows[0]["left"] = _rotations(outputs).left(connection, rotation)
         rate = rows[0]["rows_per_second"]
         rows[0]["eta_seconds"] = round(rows[0]["left"] / rate) if rate else None
     show_rows("Rotations", rows, as_json=as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -11,12 +11,12 @@ from psycopg.rows import TupleRow
 from kilo.errors import CheckFailed
 from kilo.fle.cipher import FieldCipher
 from kilo.fle.datakey import XaesKey
-from kilo.fle.formats import V2, RowId
+from kilo.fle.formats import V2
 from kilo.fle.rotation.columns import Columns, prefixes
 from kilo.fle.rotation.convert import Converter, Goal
 from kilo.fle.rotation.coverage import Covered, coverage
-from kilo.fle.rotation.documents import parse_document
 from kilo.fle.rotation.evidence import Column, Comparison
+from kilo.fle.rotation.lookalikes import count_in_place, values_of
 from kilo.fle.rotation.record import Rotation
 from kilo.fle.rotation.tokens import stale_tokens
 
@@ -43,12 +43,46 @@ def goal_of(rotation: Rotation) -> Goal:
             raise ValueError(msg)
 
 
-def remaining(connection: psycopg.Connection[TupleRow], cipher: FieldCipher, rotation: Rotation) -> int:
-    """Values, or tokens, that do not yet lie where the rotation wants them."""
+def check_keys(connection: psycopg.Connection[TupleRow], rotation: Rotation) -> None:
+    """Raise :class:`CheckFailed` unless what it leads to lies under its tenant's active key.
+
+    Which keys a rotation has is said in its row, which nobody signed: by another number there, values could
+    be brought under an older key, or one of format v1.
+    """
+    key_id = rotation.old_key_id if rotation.state == "rolling-back" else rotation.new_key_id
+    if key_id is None:
+        return
+    row = connection.execute(
+        "SELECT FROM fle_keys WHERE id = %s AND tenant = %s AND purpose = %s AND state = 'active'",
+        (key_id, rotation.plan.tenant, rotation.purpose),
+    ).fetchone()
+    if row is None:
+        msg = (
+            f"{rotation.name}: key {key_id}, which it leads to, is not the active one of "
+            f"{rotation.plan.tenant}: somebody changed the rotation or the key table; verify the audit log"
+        )
+        raise CheckFailed(msg)
+
+
+def remaining(
+    connection: psycopg.Connection[TupleRow],
+    cipher: FieldCipher,
+    rotation: Rotation,
+    plain: frozenset[bytes] = frozenset(),
+) -> int:
+    """Values, or tokens, that do not yet lie where the rotation wants them.
+
+    ``plain`` are the digests of those that look encrypted and are taken as plain.
+    """
     if rotation.plan.kind == "reindex":
         return stale_tokens(connection, cipher, rotation)
     counted = coverage(connection, rotation.plan.tables, [rotation.plan.tenant])
-    return sum(each.values for each in counted if not _arrived(cipher, rotation, each))
+    left = sum(each.values for each in counted if not _arrived(cipher, rotation, each))
+    goal = goal_of(rotation)
+    if not (left and plain) or goal.key_id is not None:
+        return left
+    in_place = count_in_place(connection, rotation, plain, evidence_key(cipher, rotation))
+    return left - sum(number for (_, name), number in in_place.items() if name not in goal.left)
 
 
 def held_by_dead_letters(connection: psycopg.Connection[TupleRow], key_ids: Sequence[int]) -> int:
@@ -105,21 +139,24 @@ class Verified:
 
 
 def decrypt_all(
-    connection: psycopg.Connection[TupleRow], cipher: FieldCipher, rotation: Rotation
+    connection: psycopg.Connection[TupleRow],
+    cipher: FieldCipher,
+    rotation: Rotation,
+    plain: frozenset[bytes] = frozenset(),
 ) -> Verified:
     """Decrypt every value of the tenant, and compare each that was converted with what it was before."""
     result, evidence = Verified(), evidence_key(cipher, rotation)
     for spec in rotation.plan.tables:
         columns = Columns.load(connection, spec)
         converter = Converter(
-            cipher.for_table(spec.context), rotation.plan.tenant, goal_of(rotation), evidence
+            cipher.for_table(spec.context), rotation.plan.tenant, goal_of(rotation), evidence, plain
         )
         comparison = Comparison(connection, rotation.plan_hash, spec.table)
         with connection.cursor(name="fle_verify") as cursor:
             cursor.itersize = 5000
             cursor.execute(columns.select(None, None, skip_prefixes=False), {"tenant": rotation.plan.tenant})
             for row, *texts in cursor:
-                for name, place, value in _values(columns, row, texts):
+                for name, place, value in values_of(columns, row, texts):
                     column = comparison.column(name)
                     column.values += 1
                     outcome = converter.check(name, place, value)
@@ -132,18 +169,6 @@ def decrypt_all(
         result.converted += comparison.converted
         result.columns |= comparison.columns
     return result
-
-
-def _values(columns: Columns, row: str, texts: Sequence[str | None]) -> Iterator[tuple[str, RowId, str]]:
-    """Each value of a row: its field, the row it is bound to, its text."""
-    for name, text in zip(columns.fields, texts, strict=False):
-        if text is not None:
-            yield name, row, text
-    for name, text in zip(columns.documents, texts[len(columns.fields) :], strict=True):
-        if text is None:
-            continue
-        for cell in parse_document(row, text, columns.spec.documents[name])[1]:
-            yield cell.field, cell.row, cell.value
 
 
 def _arrived(cipher: FieldCipher, rotation: Rotation, each: Covered) -> bool:

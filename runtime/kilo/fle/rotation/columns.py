@@ -138,6 +138,17 @@ class Columns:
             self.row,
         )
 
+    def select_row(self) -> sql.Composed:
+        """As :meth:`select`, for the tenant's row whose identity is ``%(row)s``."""
+        return sql.SQL("SELECT {}::text, {} FROM {} t WHERE {} = %(tenant)s AND {} = {}").format(
+            self.row,
+            sql.SQL(", ").join([*map(self.value, self.fields), *map(self.document, self.documents)]),
+            self.table,
+            self.tenant,
+            self.row,
+            self.cast("row"),
+        )
+
     def boundary(self, after: str | None) -> sql.Composed:
         """The last identity of the next ``%(size)s`` rows of the tenant."""
         beyond = (

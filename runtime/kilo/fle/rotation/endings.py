@@ -18,7 +18,8 @@ from kilo.fle.cipher import FieldCipher
 from kilo.fle.keytable import DATA
 from kilo.fle.rotation import approval as approvals
 from kilo.fle.rotation import scope_changes
-from kilo.fle.rotation.check import held_by_dead_letters, remaining
+from kilo.fle.rotation.check import check_keys, held_by_dead_letters, remaining
+from kilo.fle.rotation.lookalikes import taken
 from kilo.fle.rotation.plan import Flag
 from kilo.fle.rotation.record import Rotation, find, move, require, retire, switch
 
@@ -33,6 +34,11 @@ class Endings:
 
     def __init__(self, outputs: StackOutputs, database_url: str, cipher: FieldCipher) -> None:
         self.outputs, self.url, self.cipher = outputs, database_url, cipher
+
+    def left(self, connection: psycopg.Connection[TupleRow], rotation: Rotation) -> int:
+        """Values, or tokens, that do not yet lie where the rotation wants them."""
+        plain = taken(connection, self.outputs, rotation)
+        return remaining(connection, self.cipher, rotation, plain)
 
     def configured(self, rotation: Rotation) -> frozenset[str]:
         """The plan's fields that the configuration encrypts for its tenant."""
@@ -67,8 +73,9 @@ class Endings:
             signed = approvals.sign(self.outputs, "finalize", rotation.plan_hash, principal, key)
             others = approvals.check_plan(connection, self.outputs, rotation)
             self.check_configuration(rotation)
+            check_keys(connection, rotation)
             self._check_gone(connection, rotation, "old", "finalize")
-            if left := remaining(connection, self.cipher, rotation):
+            if left := self.left(connection, rotation):
                 msg = f"{left} values were written under the old key since; run and verify again"
                 raise CheckFailed(msg)
             tenant = rotation.plan.tenant
@@ -106,6 +113,8 @@ class Endings:
             signed = approvals.sign(self.outputs, "rollback", rotation.plan_hash, principal, key)
             if rotation.state == "rolling-back":
                 return
+            if rotation.plan.kind == "rekey":
+                check_keys(connection, rotation)
             others = (
                 approvals.check_rollback(connection, self.outputs, rotation, principal)
                 if self._lowers_protection(connection, rotation)
@@ -192,9 +201,10 @@ class Endings:
                 return
             require(rotation, "rolling-back")
             self._check_rolling_back(connection, rotation)
+            check_keys(connection, rotation)
             if rotation.plan.kind == "adopt":
                 self.check_left_configuration(rotation, stays=rotation.before)
-            if left := remaining(connection, self.cipher, rotation):
+            if left := self.left(connection, rotation):
                 msg = f"{left} values are not back yet; run it again"
                 raise CheckFailed(msg)
             self._check_gone(connection, rotation, "new", "end the rollback")

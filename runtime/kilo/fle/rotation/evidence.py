@@ -45,6 +45,10 @@ class Evidence:
     def __init__(self, key: bytes, context: str) -> None:
         self._key, self._context = key, context.encode()
 
+    def stored(self, name: str, row: RowId, text: str) -> bytes:
+        """The first of the two: of one value's place and stored text."""
+        return self.of_column(name, [row], [text], [b""])[0][:DIGEST_BYTES]
+
     def of_column(
         self, name: str, rows: Sequence[RowId], stored: Sequence[str], plain: Sequence[bytes]
     ) -> list[bytes]:

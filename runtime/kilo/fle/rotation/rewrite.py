@@ -53,6 +53,9 @@ class ValueRewriter:
     def done(self) -> list[str]:
         """See :class:`Rewriter`."""
         key = self._converter.key()
+        if self._converter.plain:
+            # What is taken as plain may begin so as well.
+            return []
         return prefixes(key.key_id) if key is not None and key.format != V1 else []
 
     def rewrite(self, ids: Sequence[str], rows: Sequence[Sequence[Any]]) -> Rewritten:
