@@ -185,6 +185,39 @@ def test_rows_that_the_role_may_not_see_are_no_backup(
         back_up(outputs, stores, f"postgresql://kilo_backup:of-the-test@{place}")
 
 
+def test_roles_that_serve_some_tenants_are_no_hindrance_and_still_limited_after_a_restore(
+    outputs: StackOutputs, stores: Stores, key: BackupKey, database_url: str, target_url: str
+) -> None:
+    """As kilo_backup, under the row-level security of ``fle_limit_role``."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        apply_roles(connection, {"kilo_backup": "of-the-test"})
+        for number, tenant in enumerate(("acme", "birch"), 1):
+            connection.execute(
+                "INSERT INTO fle_keys (id, tenant, purpose, format, version, state, message_limit, digest)"
+                " VALUES (%s, %s, 'field-data', 2, 1, 'active', 1, sha256(%s))",
+                (number, tenant, tenant.encode()),
+            )
+            connection.execute("INSERT INTO fle_wraps VALUES (%s, 'aws', 'key', '\\x00')", (number,))
+        place = database_url.rpartition("@")[2]
+        url = f"postgresql://kilo_backup:of-the-test@{place}"
+        connection.execute("SELECT fle_limit_role('kilo_ingest', '{acme}')")
+        try:
+            manifest = back_up(outputs, stores, url).manifest
+            connection.execute("ALTER ROLE kilo_backup NOBYPASSRLS")
+            with pytest.raises(CheckFailed, match="row-level security"):
+                back_up(outputs, stores, url)
+            connection.execute("SELECT fle_limit_role('kilo_ingest', '{acme}')")
+            assert back_up(outputs, stores, url).whole
+        finally:
+            connection.execute("ALTER ROLE kilo_backup NOBYPASSRLS")
+    assert manifest.tables["public.fle_wraps"].rows == 2
+    restore(stores["secondary"], manifest, unwrap_data_key(key, manifest), target_url)
+    with psycopg.connect(target_url) as connection:
+        assert connection.execute("SELECT count(*) FROM fle_wraps").fetchone() == (2,)
+        connection.execute("SET ROLE kilo_ingest")
+        assert connection.execute("SELECT key_id FROM fle_wraps").fetchall() == [(1,)]
+
+
 def test_the_connection_is_handed_on_whole() -> None:
     url = "postgresql://u:p%20w@db.example:6432/kilo?sslmode=verify-full&channel_binding=require&options=-cx%3D1"
     assert environment_of(url) == {
