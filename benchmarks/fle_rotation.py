@@ -19,19 +19,24 @@ from typing import Any
 import psutil
 import psycopg
 
-from benchmarks.fle_stage import cipher, stage
+from benchmarks.fle_stage import SCOPE, cipher, stage
 from benchmarks.rounds import save
-from kilo.contract import EncryptedTable, KeyReference
-from kilo.fle.datakey import XaesKey
-from kilo.fle.keytable import DATA
-from kilo.fle.rotation.backfill import Backfill, Work, worker_connection
-from kilo.fle.rotation.columns import Columns
-from kilo.fle.rotation.convert import Converter, Goal
+from kilo.contract import EncryptedTable, KeyReference, StackOutputs
+from kilo.fle.rotation import approval
+from kilo.fle.rotation.backfill import Progress
 from kilo.fle.rotation.coverage import coverage
-from kilo.fle.rotation.record import switch
-from kilo.fle.rotation.rewrite import ValueRewriter
+from kilo.fle.rotation.steps import Rotations
+from tests.runtime.fle.conftest import PEOPLE, make_outputs
 
 SPEC = EncryptedTable(table="customers", context="customers", columns={"email": "email"})
+
+
+def outputs_of(keys: dict[str, KeyReference]) -> StackOutputs:
+    """A stage with people who sign, and the table."""
+    made = make_outputs({tenant: key.key for tenant, key in keys.items()}, "none")
+    acme = made.tenants["acme"].model_copy(update={"encrypted_fields": SCOPE["acme"]})
+    settings = made.field_encryption.model_copy(update={"tables": (SPEC,)})
+    return made.model_copy(update={"field_encryption": settings, "tenants": {**made.tenants, "acme": acme}})
 
 
 def fill(database: str, keys: dict[str, KeyReference], rows: int) -> None:
@@ -111,58 +116,61 @@ class Stage:
     database: str
     keys: dict[str, KeyReference]
     rows: int
+    outputs: StackOutputs
 
-    def begin(self, plan: str) -> int:
-        """Make the next key, and a rotation whose evidence is kept; the key's number."""
-        new = cipher(self.database, self.keys).keyring.create("acme", DATA, "pending")
+    def steps(self) -> Rotations:
+        """The steps of a rotation, as ``kilo fle rotate`` takes them."""
+        return Rotations(self.outputs, self.database, cipher(self.database, self.keys))
+
+    def plan(self) -> str:
+        """A plan that its requester signed and two others approved."""
+        steps = self.steps()
+        plan = steps.plan("acme", "rekey", "requester", PEOPLE["requester"]).digest()
+        for name in ("approver.one", "approver.two"):
+            steps.approve(plan, approval.sign(self.outputs, "approve", plan, name, PEOPLE[name]))
+        return plan
+
+    def finish(self, plan: str) -> tuple[dict[str, int], float]:
+        """Verify and finalize; what was verified, and in how many seconds."""
+        began = time.time()
+        counts = self.steps().verify(plan, "benchmark")
+        took = time.time() - began
         with psycopg.connect(self.database) as connection:
-            connection.execute("UPDATE fle_rotations SET state = 'finalized'")
-            connection.execute(
-                "INSERT INTO fle_rotations (plan_hash, tenant, plan, requester, state)"
-                " VALUES (%s, 'acme', '{}', 'benchmark', 'running')",
-                (plan,),
-            )
-        return new
+            # Nobody waits here for the processes that may have the old key in memory: there are none.
+            connection.execute("UPDATE fle_rotations SET switched_at = switched_at - interval '90 days'")
+        self.steps().finalize(plan, "requester", PEOPLE["requester"])
+        return counts, took
 
 
-def work(stage: Stage, way: Way, goal: tuple[str, int], ready: Barrier, results: Any) -> None:
-    """One worker, to its end; ``goal`` is the plan and the key that values go under."""
-    plan, new = goal
-    fields = cipher(stage.database, stage.keys)
-    evidence, _ = fields.keyring.reader("acme", new)
-    assert isinstance(evidence, XaesKey)
-    with worker_connection(stage.database) as connection:
-        columns = Columns.load(connection, SPEC)
-        worker = Backfill(
-            connection,
-            ValueRewriter(columns, Converter(fields, "acme", Goal(new), evidence.evidence_key(plan))),
-            Work(plan, "forward", way.batch_rows, way.rows_per_second),
-            lambda: True,
-        )
-        ready.wait()
-        began = time.process_time()
-        worker.run(lambda _: None)
-    results.put((worker.progress.changed, sorted(worker.progress.failed), time.process_time() - began))
+def work(stage: Stage, way: Way, plan: str, ready: Barrier, results: Any) -> None:
+    """One worker, to its end."""
+    steps, failed, last = stage.steps(), list[str](), Progress()
+
+    def keep(progress: Progress) -> None:
+        nonlocal last
+        last = progress
+
+    ready.wait()
+    began = time.process_time()
+    _, failed = steps.run(plan, "benchmark", keep, way.batch_rows, way.rows_per_second)
+    results.put((last.changed, failed, time.process_time() - began))
 
 
-def measure(stage: Stage, way: Way, plan: str, old: int) -> tuple[int, dict[str, Any]]:
-    """Rotate the whole table one way while it is read: the new key, and what was measured.
+def measure(stage: Stage, way: Way) -> dict[str, Any]:
+    """Rotate the whole table one way while it is read, from plan to finalize: what was measured.
 
     It begins when every worker is ready: interpreters that start up are no part of it.
     """
     spawn = multiprocessing.get_context("spawn")
-    new = stage.begin(plan)
+    plan = stage.plan()
     stop, read, done = spawn.Event(), spawn.Queue(), spawn.Queue()
     reader = spawn.Process(target=read_rows, args=(stage.database, stage.keys, stage.rows, stop, read))
     reader.start()
     time.sleep(8)
     quiet_until = time.time()
-    with psycopg.connect(stage.database) as connection:
-        switch(connection, "acme", old, new)
+    stage.steps().start(plan, "benchmark")
     ready = spawn.Barrier(way.workers + 1)
-    workers = [
-        spawn.Process(target=work, args=(stage, way, (plan, new), ready, done)) for _ in range(way.workers)
-    ]
+    workers = [spawn.Process(target=work, args=(stage, way, plan, ready, done)) for _ in range(way.workers)]
     for worker in workers:
         worker.start()
     ready.wait()
@@ -175,9 +183,10 @@ def measure(stage: Stage, way: Way, plan: str, old: int) -> tuple[int, dict[str,
         process.join()
     with psycopg.connect(stage.database) as connection:
         covered = [(each.under, each.values) for each in coverage(connection, [SPEC], ["acme"])]
+    verified, verifying = stage.finish(plan)
     before = [taken for at, taken in times if at < quiet_until]
     during = [taken for at, taken in times if began <= at <= ended]
-    return new, {
+    return {
         "workers": way.workers,
         "batch_rows": way.batch_rows,
         "limit_rows_per_second": way.rows_per_second,
@@ -189,6 +198,8 @@ def measure(stage: Stage, way: Way, plan: str, old: int) -> tuple[int, dict[str,
         "changed": sum(each[0] for each in changed),
         "not_decrypted": [line for each in changed for line in each[1]],
         "covered": covered,
+        "verified": verified,
+        "verified_rows_per_second": stage.rows / verifying,
         "reads": {"before": len(before), "during": len(during), "failed": failures},
         "reader_p99_ms": {
             "before": statistics.quantiles(before, n=100)[98] * 1000,
@@ -204,10 +215,9 @@ def main() -> None:
     lines: list[str] = []
     with stage() as (database, keys):
         fill(database, keys, rows)
-        place = Stage(database, keys, rows)
-        key = cipher(database, keys).keyring.writer("acme")[0].key_id
-        for number, way in enumerate(WAYS):
-            key, found = measure(place, way, str(number) * 64, key)
+        place = Stage(database, keys, rows, outputs_of(keys))
+        for way in WAYS:
+            found = measure(place, way)
             p99 = found["reader_p99_ms"]
             results["ways"][way.name] = found
             results["ratios"] |= {
@@ -219,6 +229,8 @@ def main() -> None:
                 f"{way.name}: {found['rows_per_second']:,.0f} rows/s, {way.workers} workers",
                 f"  processor time a row: workers {spent['workers']:.1f} µs,"
                 f" PostgreSQL {spent['postgresql']:.1f} µs",
+                f"  verified: {found['verified']['same']:,} of {found['verified']['converted']:,} the same,"
+                f" {found['verified_rows_per_second']:,.0f} rows/s",
                 f"  reads failed: {found['reads']['failed']}; reader's p99 {p99['during']:.2f} ms during,"
                 f" {p99['before']:.2f} ms before: {p99['during'] / p99['before']:.2f}",
             ]
