@@ -57,7 +57,8 @@ def test_tenants_with_one_kms_key_and_equal_versions_can_not_have_their_keys_cha
         with pytest.raises(errors.WrapNotAuthentic):
             both.cipher().encrypt(tenant, "email", 1, "x")
     exchange_wraps(both)
-    both.past_triggers("UPDATE fle_keys SET tenant = CASE tenant WHEN 'gold' THEN 'second' ELSE 'gold' END")
+    for change in ("tenant || '.'", "CASE tenant WHEN 'gold.' THEN 'second' ELSE 'gold' END"):
+        both.past_triggers(f"UPDATE fle_keys SET tenant = {change}")
     for tenant in mine:
         with pytest.raises(errors.WrapNotAuthentic):
             both.cipher().encrypt(tenant, "email", 1, "x")
