@@ -59,11 +59,13 @@ def create_clouds(settings: Settings, identities: Identities) -> Clouds:
 
 
 def _tenant_keys(settings: Settings, identities: Identities, tags: dict[str, str]) -> TenantKeys:
-    tenants = settings.resolved_tenants
+    tenants, replicas = settings.resolved_tenants, settings.aws.tenant_key_replicas
     return TenantKeys(
         "tenant-keys",
         TenantKeysArgs(
             tenants=[tenant.id for tenant in tenants if tenant.kms_key == "own"],
+            replica_regions=replicas.regions if replicas else (),
+            keep_former=bool(replicas and replicas.migrating),
             sharing=[tenant.id for tenant in tenants if tenant.kms_key == "shared"],
             alias_prefix=f"alias/kilo/{settings.stage}/tenant",
             administrators=settings.aws.key_administrators,

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pulumi
 
 from components.clouds.backup_vault import BackupVault
+from components.clouds.tenant_keys import TenantKey, TenantKeys
 from components.pods.database_role import ROLES, secret_of
 from components.processes.message_bus import bus_url
 from components.processes.tenant_gateway import gateway_url
@@ -79,11 +80,7 @@ def _document(settings: Settings, clouds: Clouds) -> dict[str, Any]:
         "tenants": {
             tenant.id: {
                 "tier": tenant.tier,
-                "encryption_key": {
-                    "provider": "aws",
-                    "key": keys.keys[tenant.id].arn,
-                    "alias": keys.keys[tenant.id].alias,
-                },
+                "encryption_key": _key_reference(keys.keys[tenant.id]),
                 "encrypted_fields": list(tenant.encrypted_fields),
                 "accepting": tenant.accepting,
             }
@@ -144,7 +141,7 @@ def _document(settings: Settings, clouds: Clouds) -> dict[str, Any]:
             "lock_mode": settings.audit.lock_mode,
             "retention_days": settings.audit.lock_days,
         },
-        "field_encryption": _field_encryption_outputs(settings).model_dump(mode="json"),
+        "field_encryption": _with_former_keys(_field_encryption_outputs(settings), keys),
         "monitoring": {"prometheus_url": settings.monitoring.prometheus_url},
     }
 
@@ -198,6 +195,25 @@ def _field_encryption_outputs(settings: Settings) -> FieldEncryptionOutputs:
         tables = (events, *tables)
     in_flight = max(configured.in_flight_days, settings.bus.retention_days)
     return configured.model_copy(update={"tables": tables, "in_flight_days": in_flight})
+
+
+def _key_reference(key: TenantKey) -> dict[str, Any]:
+    named = {"provider": "aws", "key": key.arn, "alias": key.alias}
+    return {**named, "replicas": list(key.replicas)} if key.replicas else named
+
+
+def _with_former_keys(outputs: FieldEncryptionOutputs, keys: TenantKeys) -> dict[str, Any]:
+    """Field encryption's outputs, with tenants' former KMS keys as second ones where those are kept.
+
+    So processes open what either has wrapped, whichever outputs they started with.
+    """
+    document = outputs.model_dump(mode="json")
+    former = {
+        tenant: {"provider": "aws", "key": key.former, "alias": key.former}
+        for tenant, key in keys.keys.items()
+        if key.former
+    }
+    return {**document, "second_keys": {**document["second_keys"], **former}}
 
 
 def _replica(settings: Settings, vault: BackupVault) -> dict[str, Any]:

@@ -254,6 +254,24 @@ def _keys_are_of_tenants_and_in_different_hands(settings: Settings) -> Iterator[
         yield f"field_encryption.second_keys.{tenant}", "it is no tenant of this stage; name one of tenants"
 
 
+def _tenant_keys_are_replicated_elsewhere(settings: Settings) -> Iterator[Violation]:
+    replicas = settings.aws.tenant_key_replicas
+    if replicas is None:
+        return
+    path = "aws.tenant_key_replicas"
+    for region, count in Counter(replicas.regions).items():
+        if count > 1:
+            yield f"{path}.regions", f"region '{region}' is listed {count} times; list it once"
+        if region == settings.aws.region:
+            yield f"{path}.regions", f"'{region}' is the keys' own region; leave it out"
+    if replicas.migrating:
+        for tenant in sorted(settings.field_encryption.second_keys):
+            yield (
+                f"field_encryption.second_keys.{tenant}",
+                f"while {path}.migrating is true, the second key is the former one; leave it out",
+            )
+
+
 def _previews_are_unique(settings: Settings) -> Iterator[Violation]:
     for name, count in Counter(preview.name for preview in settings.previews).items():
         if count > 1:
@@ -282,5 +300,6 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _buckets_differ,
     _accounts_agree,
     _keys_are_of_tenants_and_in_different_hands,
+    _tenant_keys_are_replicated_elsewhere,
     _previews_are_unique,
 )

@@ -166,6 +166,20 @@ class TenantKeyUser(_Model):
     )
 
 
+class TenantKeyReplicas(_Model):
+    """Other regions in which tenants' KMS keys can be used while their own is away.
+
+    A KMS key is multi-region from its making or never: on a stage that has keys already, this makes new ones.
+    ``docs/runbooks/tenant-key-replicas.md`` has the way from the one to the other.
+    """
+
+    regions: tuple[AwsRegion, ...] = Field(min_length=1)
+    migrating: bool = Field(
+        default=False,
+        description="Keep the keys from before and open what they wrapped, until it is wrapped again.",
+    )
+
+
 class Aws(_Model):
     """The primary cloud. ``region`` comes from ``aws:region``, which the provider reads as well."""
 
@@ -177,6 +191,10 @@ class Aws(_Model):
     key_administrators: tuple[IamArn, ...] = Field(min_length=1)
     key_users: tuple[TenantKeyUser, ...] = Field(
         default=(), description="Who uses tenants' keys besides the platform's own workloads."
+    )
+    tenant_key_replicas: TenantKeyReplicas | None = Field(
+        default=None,
+        description="Without it, what is encrypted for tenants is unreadable while the region is away.",
     )
 
 

@@ -103,7 +103,8 @@ class BackupVault(pulumi.ComponentResource):
             ),
             opts=child,
         )
-        policy = key_policy(args.key_administrators, args.key_users, args.key_context)
+        regions = [args.replica.region] if args.replica else []
+        policy = key_policy(args.key_administrators, args.key_users, args.key_context, regions)
         key = aws.kms.Key(
             name,
             description="Wraps the data keys of database backups",
@@ -120,7 +121,7 @@ class BackupVault(pulumi.ComponentResource):
             name, name=args.key_alias, target_key_id=key.key_id, opts=retain_options(self, args.protect)
         )
         self.key_arn, self.key_alias = key.arn, alias.name
-        signing_policy = key_policy(args.key_administrators, args.signing_key_users, {})
+        signing_policy = key_policy(args.key_administrators, args.signing_key_users, {}, regions)
         signing_key = aws.kms.Key(
             f"{name}-signing",
             description="Signs the manifests of database backups",

@@ -39,6 +39,7 @@ ADMINISTER = (
     "kms:UpdateAlias",
     "kms:UpdateKeyDescription",
 )
+REPLICATE = ("kms:ReplicateKey",)
 ENCRYPT = ("kms:Encrypt",)
 DECRYPT = ("kms:Decrypt",)
 SIGN = ("kms:Sign",)
@@ -60,11 +61,13 @@ def key_policy(
     administrators: Sequence[str],
     users: Sequence[KeyUser],
     encryption_context: Mapping[str, str | Sequence[str] | None],
+    replica_regions: Sequence[str] = (),
 ) -> pulumi.Output[str]:
     """The policy of one key: who administers it, and who uses it under which encryption context.
 
     A value of the context is what it must be, or the list of what it may be, or ``None`` when it must only
     be there. ``tenants`` of a user narrows the context's ``tenant``; a user that reaches none gets nothing.
+    A multi-region key can be replicated to ``replica_regions`` and to no other.
     """
     statements: list[dict[str, Any]] = [
         {
@@ -75,6 +78,17 @@ def key_policy(
             "Resource": "*",
         }
     ]
+    if replica_regions:
+        statements.append(
+            {
+                "Sid": "Replicate",
+                "Effect": "Allow",
+                "Principal": {"AWS": list(administrators)},
+                "Action": list(REPLICATE),
+                "Resource": "*",
+                "Condition": {"StringEquals": {"kms:ReplicaRegion": list(replica_regions)}},
+            }
+        )
     for user in users:
         context = dict(encryption_context)
         if user.tenants is not None and "tenant" in context:

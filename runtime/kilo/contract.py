@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Literal, Self
 
@@ -27,6 +28,11 @@ AUDIT_PREFIX = "fle-audit/"
 """Where checkpoints of the audit log lie in the audit bucket."""
 
 
+_MULTI_REGION_KEY = re.compile(
+    r"(?P<service>arn:aws[a-z-]*:kms):(?P<region>[a-z0-9-]+):(?P<key>[0-9]{12}:key/mrk-[0-9a-f-]+)"
+)
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,6 +43,24 @@ class KeyReference(_Model):
     provider: Literal["aws", "gcp"]
     key: str = Field(description="AWS: the key's ARN. GCP: the CryptoKey's resource name.")
     alias: str
+    replicas: tuple[str, ...] = Field(
+        default=(),
+        description="AWS: ARNs of the same multi-region key in other regions; asked while its own is away.",
+    )
+
+    @model_validator(mode="after")
+    def _replicas_are_the_same_key(self) -> Self:
+        # Else one wrong line hands data keys to another account.
+        own = _MULTI_REGION_KEY.fullmatch(self.key)
+        seen = {own["region"]} if own else set[str]()
+        for replica in self.replicas:
+            other = _MULTI_REGION_KEY.fullmatch(replica)
+            same = own and other and (own["service"], own["key"]) == (other["service"], other["key"])
+            if not same or not other or other["region"] in seen:
+                msg = f"replicas: {replica} is no replica in another region of {self.key}"
+                raise ValueError(msg)
+            seen.add(other["region"])
+        return self
 
 
 class TenantOutputs(_Model):

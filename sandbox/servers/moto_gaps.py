@@ -41,12 +41,13 @@ _NO_RETENTION = (
 
 def fill() -> None:
     """Change moto in this process."""
-    _fill_kms()
+    fill_kms()
     _fill_s3()
     _fill_lock_configuration()
 
 
-def _fill_kms() -> None:
+def fill_kms() -> None:
+    """Change moto's KMS in this process."""
     from moto.kms import models as models_module  # noqa: PLC0415
 
     models: Any = models_module

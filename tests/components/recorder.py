@@ -65,6 +65,11 @@ class Recording:
         return next(resource for resource in self.resources if resource.urn == urn)
 
 
+def multi_region_key_arn(name: str) -> str:
+    """The ARN that a multi-region key of that name gets."""
+    return f"arn:aws:kms:eu-central-1:123456789012:key/mrk-{name.encode().hex()}"
+
+
 class _Answers(Mocks):
     """What the clouds would say: the least that the program asks of them."""
 
@@ -80,6 +85,11 @@ class _Answers(Mocks):
         match args.typ:
             case "aws:kms/key:Key":
                 answers["keyId"] = f"{args.name}-key-id"
+                if args.inputs.get("multiRegion"):
+                    answers["arn"] = multi_region_key_arn(args.name)
+            case "aws:kms/replicaKey:ReplicaKey":
+                whose = args.inputs["primaryKeyArn"].partition(":123456789012:")[2]
+                answers["arn"] = f"arn:aws:kms:{args.inputs['region']}:123456789012:{whose}"
             case "aws:ecr/repository:Repository":
                 answers["repositoryUrl"] = f"123456789012.dkr.ecr.eu-central-1.amazonaws.com/{name}"
             case "aws:s3/bucket:Bucket":

@@ -39,6 +39,12 @@ def put(path: str, value: object) -> Callable[[Config], None]:
     return change
 
 
+def a_second_key_while_migrating(config: Config) -> None:
+    second = {"acme": {"provider": "gcp", "key": "projects/p/k", "alias": "acme"}}
+    put("kilo:field_encryption", {"second_keys": second})(config)
+    put("kilo:aws.tenant_key_replicas.migrating", True)(config)
+
+
 def drop(path: str) -> Callable[[Config], None]:
     def change(config: Config) -> None:
         *parents, last = path.split(".")
@@ -77,6 +83,24 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
         ),
         "kilo:field_encryption.second_keys.acmee",
         "it is no tenant of this stage",
+    ),
+    "tenants' keys replicated to their own region": (
+        "prod",
+        put("kilo:aws.tenant_key_replicas", {"regions": ["eu-central-1"]}),
+        "kilo:aws.tenant_key_replicas.regions",
+        "'eu-central-1' is the keys' own region",
+    ),
+    "tenants' keys replicated twice to a region": (
+        "prod",
+        put("kilo:aws.tenant_key_replicas", {"regions": ["eu-west-1", "eu-west-1"]}),
+        "kilo:aws.tenant_key_replicas.regions",
+        "listed 2 times",
+    ),
+    "a second key beside the former one": (
+        "prod",
+        a_second_key_while_migrating,
+        "kilo:field_encryption.second_keys.acme",
+        "the second key is the former one",
     ),
     "unknown section": ("dev", put("kilo:tenant", []), "kilo:tenant", "did you mean 'tenants'?"),
     "unknown key": ("dev", put("kilo:bus.replica", 3), "kilo:bus.replica", "did you mean 'replicas'?"),

@@ -48,5 +48,5 @@ class BackupKey:
     def unwrap(self, wrapped: str, context: dict[str, str]) -> bytes:
         """Unwrap a data key; where the key's own region fails, by its replica. Raises as :meth:`make`."""
         blob = base64.b64decode(wrapped)
-        answer = self._key.call_anywhere("decrypt", CiphertextBlob=blob, EncryptionContext=context)
+        answer = self._key.call("decrypt", CiphertextBlob=blob, EncryptionContext=context)
         return bytes(answer["Plaintext"])

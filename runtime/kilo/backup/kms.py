@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from kilo.contract import KeyReference
 from kilo.errors import BadInput, CheckFailed, KiloError, Unreachable
 
+_ATTEMPTS = 4
 _FORBIDDEN = 403
 _DENIED = frozenset(
     {
@@ -50,16 +51,14 @@ class KmsKey:
         return self._regions[0].arn
 
     def call(self, action: str, **arguments: object) -> dict[str, Any]:
-        """Ask for ``action``, by the name of boto3's method, in the key's own region.
+        """Ask for ``action``, by the name of boto3's method, in the key's own region or else its replicas'.
+
+        What one region's key wraps or signs, every other opens or verifies.
 
         Raises:
             CheckFailed: KMS denied it, or the key is disabled or gone.
             Unreachable: KMS does not answer.
         """
-        return self._regions[0].call(action, **arguments)
-
-    def call_anywhere(self, action: str, **arguments: object) -> dict[str, Any]:
-        """Ask in the key's own region and, where that fails, its replicas. Raises as :meth:`call`."""
         errors: list[KiloError] = []
         for region in self._regions:
             try:
@@ -81,7 +80,7 @@ class _KeyInRegion:
             "kms",
             region_name=_region(place, reference.key),
             config=Config(
-                retries={"mode": "standard", "max_attempts": 4}, connect_timeout=5, read_timeout=20
+                retries={"mode": "standard", "max_attempts": _ATTEMPTS}, connect_timeout=5, read_timeout=20
             ),
         )
 

@@ -81,7 +81,7 @@ class Verifier:
             if self._failed and time.monotonic() < self._failed[0]:
                 raise self._failed[1]
             try:
-                answer = self._key.call_anywhere("get_public_key")
+                answer = self._key.call("get_public_key")
             except KiloError as error:
                 self._failed = (time.monotonic() + _ASK_AGAIN_SECONDS, error)
                 raise
@@ -94,10 +94,10 @@ class Verifier:
 
 
 class Signer:
-    """Signs by the contract's signing key, in its own region."""
+    """Signs by the contract's signing key, or by its replica while the key's own region is away."""
 
     def __init__(self, outputs: BackupOutputs) -> None:
-        self._key = KmsKey(_PLACE, (outputs.signing_key,))
+        self._key = KmsKey(_PLACE, (outputs.signing_key, outputs.signing_key_replica))
 
     def sign(self, purpose: str, content: bytes) -> Signature:
         """Sign ``content`` for ``purpose``.

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import psycopg
 from prometheus_client import REGISTRY, Gauge
@@ -18,7 +19,7 @@ from psycopg.rows import TupleRow
 from kilo.contract import EncryptedTable, StackOutputs
 from kilo.errors import KiloError
 from kilo.fle.errors import FieldError
-from kilo.fle.kms import KEY_STATES, KmsClients
+from kilo.fle.kms import KEY_STATES, KeyState, KmsClients
 from kilo.fle.rotation.coverage import Covered, coverage, mismatches, scopes, tables_with
 from kilo.observe.metrics import (
     FLE_AUDIT_UNSIGNED_AGE,
@@ -75,21 +76,28 @@ class EncryptionUpkeep:
         )
 
     def look_at_keys(self) -> None:
-        """Ask for the state of each tenant's KMS keys; of two, the worse counts."""
+        """Ask for the state of each tenant's KMS keys and of their replicas; the worst of them counts."""
         for tenant, each in self._outputs.tenants.items():
             second = self._outputs.field_encryption.second_keys.get(tenant)
-            try:
-                states = {
-                    self._kms.of(key.provider).state(key.key)
-                    for key in (each.encryption_key, second)
-                    if key is not None
-                }
-            except FieldError as error:
-                _log.warning("encryption upkeep: the KMS key of %s: %s", tenant, error)
+            states = {
+                state
+                for reference in (each.encryption_key, second)
+                if reference is not None
+                for key in (reference.key, *reference.replicas)
+                if (state := self._state(tenant, reference.provider, key))
+            }
+            if not states:
                 continue
             worst = max(states, key=KEY_STATES.index)
             for state in KEY_STATES:
                 _key_state.labels(tenant, state).set(state == worst)
+
+    def _state(self, tenant: str, provider: Literal["aws", "gcp"], key: str) -> KeyState | None:
+        try:
+            return self._kms.of(provider).state(key)
+        except FieldError as error:
+            _log.warning("encryption upkeep: KMS key %s of %s: %s", key, tenant, error)
+            return None
 
     def count(self) -> None:
         """Count once. What can't be counted is said in the log, and its gauges stay as they were."""

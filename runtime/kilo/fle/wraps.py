@@ -26,6 +26,7 @@ from kilo.fle.errors import (
 )
 from kilo.fle.keytable import KeyRow, Wrap
 from kilo.fle.kms import KmsClients, context_of, context_without_version
+from kilo.fle.regions import Regions
 from kilo.fle.usage import uses_of
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Wraps:
     """
 
     def __init__(self, kms: KmsClients, references: Mapping[str, tuple[KeyReference, ...]]) -> None:
-        self.kms, self.references = kms, references
+        self.regions, self.references = Regions(kms), references
 
     def of_tenant(self, tenant: str) -> tuple[KeyReference, ...]:
         """The tenant's KMS keys.
@@ -65,7 +66,7 @@ class Wraps:
         """Wrap ``secret`` for the key of ``row`` under every KMS key of its tenant."""
         context = context_of(row.tenant, row.purpose, row.id, row.version, row.format)
         return [
-            Wrap(each.provider, each.key, self.kms.of(each.provider).wrap(each.key, secret, context))
+            Wrap(each.provider, each.key, self.regions.wrap(each, secret, context))
             for each in {(each.provider, each.key): each for each in self.of_tenant(row.tenant)}.values()
         ]
 
@@ -82,10 +83,11 @@ class Wraps:
         if not row.wraps:
             raise KeyDestroyed(row.tenant, key_id=row.id)
         next(uses_of(row.tenant).fetches)
-        allowed = {(each.provider, each.key) for each in (*self.of_tenant(row.tenant), *before)}
+        allowed = {(each.provider, each.key): each for each in (*before, *self.of_tenant(row.tenant))}
         problem: FieldError | None = None
         for wrap in row.wraps:
-            if (wrap.provider, wrap.kms_key) not in allowed:
+            reference = allowed.get((wrap.provider, wrap.kms_key))
+            if reference is None:
                 _log.warning(
                     "%s: key %s has a wrap under %s, which is not the tenant's KMS key: not used",
                     row.tenant,
@@ -95,7 +97,7 @@ class Wraps:
                 found: FieldError = ForeignKmsKey(detail=wrap.kms_key)
             else:
                 try:
-                    return self._open(row, wrap)
+                    return self._open(row, wrap, reference)
                 except FieldError as error:
                     found = error
             if problem is None or _says_more(found, problem):
@@ -103,12 +105,12 @@ class Wraps:
         assert problem is not None  # noqa: S101 - there is a wrap, and none was believed
         raise type(problem)(row.tenant, "", row.id, problem.detail)
 
-    def _open(self, row: KeyRow, wrap: Wrap) -> bytearray:
+    def _open(self, row: KeyRow, wrap: Wrap, reference: KeyReference) -> bytearray:
         if row.digest is None:
             context = context_without_version(row.tenant, row.purpose, row.id)
         else:
             context = context_of(row.tenant, row.purpose, row.id, row.version, row.format)
-        secret = self.kms.of(wrap.provider).unwrap(wrap.kms_key, wrap.wrapped, context)
+        secret = self.regions.unwrap(reference, wrap.wrapped, context)
         if row.digest is None or hmac.compare_digest(secret_digest(secret), row.digest):
             return secret
         secret[:] = bytes(len(secret))

@@ -97,7 +97,8 @@ class Key(AwsType):
             if error_code(error) == "NotFoundException":
                 return None
             raise
-        if metadata["KeyState"] == "PendingDeletion":
+        # A primary key waits for its replicas' end first.
+        if metadata["KeyState"] in {"PendingDeletion", "PendingReplicaDeletion"}:
             return None
         symmetric = metadata["KeySpec"] == "SYMMETRIC_DEFAULT"
         rotation = kms.get_key_rotation_status(KeyId=resource_id) if symmetric else {}

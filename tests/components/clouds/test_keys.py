@@ -9,17 +9,20 @@ import pytest
 
 from components.clouds.key_policy import DECRYPT, ENCRYPT, KeyUser
 from components.clouds.tenant_keys import TenantKeys, TenantKeysArgs
-from tests.components.recorder import Recording, record
+from tests.components.recorder import Recording, multi_region_key_arn, record
 
 ADMINISTRATOR = "arn:aws:iam::123456789012:role/key-administrator"
 INGEST = "arn:aws:iam::123456789012:role/ingest"
 CONSUMER = "arn:aws:iam::123456789012:role/consumer"
 KEY_MAKING = "arn:aws:iam::123456789012:role/key-making"
 KEY = "aws:kms/key:Key"
+REPLICA = "aws:kms/replicaKey:ReplicaKey"
 ALIAS = "aws:kms/alias:Alias"
 
 
-def keys(*, protect: bool = True, tenants: tuple[str, ...] = ("acme", "globex")) -> Recording:
+def keys(
+    *, protect: bool = True, tenants: tuple[str, ...] = ("acme", "globex"), **settings: Any
+) -> Recording:
     return record(
         lambda: TenantKeys(
             "tenant-keys",
@@ -35,9 +38,14 @@ def keys(*, protect: bool = True, tenants: tuple[str, ...] = ("acme", "globex"))
                 deletion_window_days=30,
                 protect=protect,
                 tags={"project": "kilo"},
+                **settings,
             ),
         )
     )
+
+
+def replicated(**settings: Any) -> Recording:
+    return keys(sharing=("small", "tiny"), replica_regions=("eu-west-1", "eu-north-1"), **settings)
 
 
 def statements(recording: Recording, tenant: str) -> dict[str, dict[str, Any]]:
@@ -177,3 +185,43 @@ def test_ten_thousand_tenants_that_share_cost_one_key_and_a_policy_that_kms_take
     recording = granted(KeyUser("Ingest", INGEST, ENCRYPT), sharing=sharing)
     assert len(recording.of(KEY)) == 3
     assert len(recording.one(KEY, "tenant-keys--shared").inputs["policy"]) < 32_768
+
+
+def test_each_key_is_multi_region_with_a_replica_under_the_same_policy_in_each_region() -> None:
+    recording = replicated()
+    assert len(recording.of(KEY)) == 3
+    for whose in ("acme", "globex", "-shared"):
+        key = recording.one(KEY, f"tenant-keys--multi-{whose}")
+        assert key.inputs["multiRegion"] is True
+        alias = recording.one(ALIAS, f"tenant-keys-{whose}")
+        assert alias.inputs["targetKeyId"] == f"{key.name}-key-id"
+        for region in ("eu-west-1", "eu-north-1"):
+            replica = recording.one(REPLICA, f"tenant-keys--multi-{whose}-{region}")
+            assert (replica.inputs["region"], replica.inputs["deletionWindowInDays"]) == (region, 30)
+            assert replica.inputs["primaryKeyArn"] == multi_region_key_arn(key.name)
+            assert replica.inputs["policy"] == key.inputs["policy"]
+            assert replica.inputs.get("tags") == key.inputs.get("tags")
+            assert replica.protect
+            assert replica.retain_on_delete
+
+
+def test_a_key_goes_to_no_region_that_is_not_named() -> None:
+    found = policy(replicated(), "tenant-keys--multi-acme")
+    assert found["Replicate"]["Action"] == ["kms:ReplicateKey"]
+    regions = {"kms:ReplicaRegion": ["eu-west-1", "eu-north-1"]}
+    assert found["Replicate"]["Condition"] == {"StringEquals": regions}
+    assert "kms:ReplicateKey" not in found["Administer"]["Action"]
+    assert "Replicate" not in policy(keys(), "tenant-keys-acme")
+
+
+def test_keys_from_before_there_were_replicas_stay_as_they_are_while_they_are_needed() -> None:
+    before = keys(sharing=("small", "tiny"))
+    during, after = replicated(keep_former=True), replicated()
+    for key in before.of(KEY):
+        assert during.one(KEY, key.name) == key
+        assert "multiRegion" not in key.inputs
+    assert len(during.of(KEY)) == 6
+    assert len(after.of(KEY)) == 3
+    for kind in (KEY, REPLICA, ALIAS):
+        for each in after.of(kind):
+            assert during.one(kind, each.name) == each

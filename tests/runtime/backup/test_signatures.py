@@ -176,6 +176,6 @@ def test_a_signing_key_of_another_kind_is_named(
     true = back_up(outputs, stores, filled_url).manifest
     public = rsa.generate_private_key(65537, 2048).public_key()
     answer = {"PublicKey": public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)}
-    monkeypatch.setattr("kilo.backup.kms.KmsKey.call_anywhere", lambda *_: answer)
+    monkeypatch.setattr("kilo.backup.kms.KmsKey.call", lambda *_: answer)
     with pytest.raises(CheckFailed, match="it must be ECC_NIST_P256"):
         true.check_signature(Verifier(outputs.backups), "here")

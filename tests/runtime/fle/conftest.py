@@ -18,6 +18,7 @@ from moto.server import ThreadedMotoServer
 
 from kilo.contract import StackOutputs
 from kilo.fle import CacheLimits, FieldCipher
+from sandbox.servers.moto_gaps import fill_kms
 
 REGION = "eu-central-1"
 ENCRYPTED = {"gold": ["email", "phone"], "second": ["email", "phone"], "legacy": ["email"]}
@@ -34,6 +35,7 @@ def public(key: Ed25519PrivateKey) -> str:
 @pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    fill_kms()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -175,7 +175,7 @@ def test_wrapping_again_keeps_the_old_wraps_when_a_new_one_does_not_open(
 ) -> None:
     value = stage.cipher().encrypt("gold", "email", 1, "x")
     keyring = stage.cipher().keyring
-    kms = keyring.wraps.kms.of("aws")
+    kms = keyring.wraps.regions.kms.of("aws")
     wrap = kms.wrap
     monkeypatch.setattr(kms, "wrap", lambda key, secret, context: wrap(key, b"?" * 32, context))
     with pytest.raises(errors.WrapNotAuthentic):

@@ -28,12 +28,16 @@ Rule = Callable[[str, str], Fault | None]
 
 
 class Proxy:
-    """Passes everything on to ``target``, apart from what ``rule`` (method, path) finds a fault for."""
+    """Passes everything on to ``target``, apart from what ``rule`` (method, path) finds a fault for.
+
+    Nothing is answered to a request that is signed for one of AWS's ``lost_regions``.
+    """
 
     def __init__(self, target: str) -> None:
         self.rule: Rule = lambda _method, _path: None
         self.asked: list[tuple[str, str]] = []
         self.authorizations: list[str | None] = []
+        self.lost_regions: set[str] = set()
         self.under_way = 0
         self.most_under_way = 0
         proxy, host = self, urlsplit(target).netloc
@@ -55,10 +59,18 @@ class Proxy:
                     proxy.asked.append((self.command, self.path))
                     proxy.authorizations.append(self.headers.get("Authorization"))
                 try:
+                    if self.region() in proxy.lost_regions:
+                        self.close_connection = True
+                        return
                     self.answer(proxy.rule(self.command, self.path) or Fault())
                 finally:
                     with lock:
                         proxy.under_way -= 1
+
+            def region(self) -> str:
+                # https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
+                scope = (self.headers.get("Authorization") or "").partition("Credential=")[2].split("/")
+                return scope[2] if len(scope) > 4 else ""
 
             def answer(self, fault: Fault) -> None:
                 time.sleep(fault.delay_seconds)

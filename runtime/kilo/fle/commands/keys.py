@@ -87,7 +87,7 @@ def import_key(
 
 @app.command()
 def rewrap(
-    tenant: TenantArgument,
+    tenants: Annotated[list[str], typer.Argument(metavar="TENANT...")],
     from_kms_key: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,24 +96,25 @@ def rewrap(
     ] = None,
     outputs: OutputsFile = None,
 ) -> None:
-    """Wrap every key of TENANT again, under the KMS keys of the stage's outputs as they are now.
+    """Wrap every key of each TENANT again, under the KMS keys of the stage's outputs as they are now.
 
     For a KEK rotation, a new KMS key, or a second one. Encrypted values do not change.
 
     \b
-    kilo fle keys rewrap acme
+    kilo fle keys rewrap acme umbrella
     kilo fle keys rewrap acme --from-kms-key arn:aws:kms:eu-central-1:111122223333:key/…
     """
     stage_outputs = stage(outputs)
     found = cipher(stage_outputs, "").keyring
-    given = stage_outputs.tenants.get(tenant)
-    provider = given.encryption_key.provider if given else "aws"
-    before = [KeyReference(provider=provider, key=each, alias=each) for each in from_kms_key or ()]
-    changed = found.rewrap(tenant, before)
-    with database() as connection:
-        details = {"keys": changed, "from": list(from_kms_key or ())}
-        append(connection, actor(), "rewrap", f"tenant/{tenant}", details)
-    typer.echo(f"{tenant}: {len(changed)} keys wrapped again")
+    for tenant in tenants:
+        given = stage_outputs.tenants.get(tenant)
+        provider = given.encryption_key.provider if given else "aws"
+        before = [KeyReference(provider=provider, key=each, alias=each) for each in from_kms_key or ()]
+        changed = found.rewrap(tenant, before)
+        with database() as connection:
+            details = {"keys": changed, "from": list(from_kms_key or ())}
+            append(connection, actor(), "rewrap", f"tenant/{tenant}", details)
+        typer.echo(f"{tenant}: {len(changed)} keys wrapped again")
 
 
 @app.command()
