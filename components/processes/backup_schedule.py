@@ -19,6 +19,8 @@ COMPLETION = "backup-completion"
 DRILL = "backup-drill"
 WATCH = "backup-exporter"
 PORT = 10_087
+_PART = Scratch("/tmp", 1_024)  # noqa: S108  the pod's own
+"""Room for the largest part of an object that is being stored."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ class BackupSchedule(pulumi.ComponentResource):
             arguments=["backup", "run"],
             database_role="backup",
             identity=args.writer,
+            scratch=[_PART],
             cpu_millicores=1_000,
             memory_mebibytes=512,
         )
         completion = Process(
             arguments=["backup", "complete"],
             identity=args.completer,
+            scratch=[_PART],
             cpu_millicores=250,
             memory_mebibytes=512,
         )

@@ -13,6 +13,7 @@ from kilo.backup.fanout import Pipe, fan_out
 from kilo.backup.locks import check_lock
 from kilo.backup.stores import Lock, Store, open_stores
 from kilo.backup.stores.base import AlreadyExists, StoreError
+from kilo.backup.stores.s3 import _part_bytes  # pyright: ignore[reportPrivateUsage] - what a limit comes to
 from kilo.contract import StackOutputs
 from kilo.errors import CheckFailed, KiloError
 from tests.runtime.registry.proxy import Fault, Proxy
@@ -49,6 +50,34 @@ def test_a_version_under_an_attackers_is_still_the_first_after_many(
     assert (info.size, info.covered) == (4, "hidden by a delete marker")
     with pytest.raises(KeyError):
         stores["primary"].lock("backups/x/on")
+
+
+def test_parts_grow_with_an_object_and_one_with_too_many_is_refused_whole(
+    outputs: StackOutputs, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = 5 * MIB
+    monkeypatch.setattr("kilo.backup.stores.s3.PART_BYTES", part)
+    monkeypatch.setattr("kilo.backup.stores.s3._PARTS_OF_ONE_SIZE", 1)
+    monkeypatch.setattr("kilo.backup.stores.s3._MOST_PARTS", 3)
+    s3, bucket = boto3.client("s3"), outputs.backups.primary.bucket
+    content = os.urandom(part * 7)
+    for name, size in (("full", part * 7), ("short", part * 3 + 1)):
+        stores["primary"].create(name, BytesIO(content[:size]))
+        assert b"".join(stores["primary"].read(name)) == content[:size]
+        found = s3.head_object(Bucket=bucket, Key=name)
+        assert (found["ContentLength"], found["ETag"].strip('"')[-2:]) == (size, "-3")
+    with pytest.raises(StoreError, match=r"larger than the 0\.0 GB that 3 parts hold"):
+        stores["primary"].create("larger", BytesIO(content + b"x"))
+    assert not stores["primary"].list("larger")
+    assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
+
+
+def test_the_largest_object_has_two_terabytes_in_parts_of_half_a_gibibyte() -> None:
+    sizes = [_part_bytes(number) for number in range(1, 10_001)]
+    assert sizes[0] == sizes[1_999] == 32 * MIB
+    assert sizes[2_000] == 64 * MIB
+    assert sizes[-1] == 512 * MIB
+    assert 2.0e12 < sum(sizes) < 2.1e12
 
 
 def test_a_marker_without_a_version_is_no_object(outputs: StackOutputs, stores: Stores) -> None:

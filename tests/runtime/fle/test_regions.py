@@ -64,7 +64,9 @@ def test_while_its_region_is_away_a_key_is_read_made_and_wrapped_by_its_replica(
     stage: Stage, reference: KeyReference
 ) -> None:
     kms = RegionalKms()
-    before = cipher_of(stage, keyring_for(stage, reference, kms)).encrypt("gold", "email", 1, "ana@example.com")
+    before = cipher_of(stage, keyring_for(stage, reference, kms)).encrypt(
+        "gold", "email", 1, "ana@example.com"
+    )
     assert set(kms.asked) == {REGION}
     kms.problems = {REGION: AWAY}
     lost = cipher_of(stage, keyring_for(stage, reference, kms))
@@ -75,7 +77,8 @@ def test_while_its_region_is_away_a_key_is_read_made_and_wrapped_by_its_replica(
     # What the replica wrapped opens in the key's own region, once that is back.
     kms.problems, kms.asked = {}, []
     assert (
-        cipher_of(stage, keyring_for(stage, reference, kms)).decrypt("gold", "email", 1, before) == "ana@example.com"
+        cipher_of(stage, keyring_for(stage, reference, kms)).decrypt("gold", "email", 1, before)
+        == "ana@example.com"
     )
     assert kms.asked == [REGION]
 

@@ -6,20 +6,23 @@ of a key is the one that a backup wrote. Whoever stole credentials may put anoth
 marker on top of it, but the lock holds the first. So everything here looks at first versions, and
 says what covers them.
 
-The lock is the bucket's default retention, read back from the object. A part is in memory whole, for the
-attempts that it may take, so all are of one size: 10,000 of them, which is what S3 allows, are 335 GB.
+The lock is the bucket's default retention, read back from the object. A part is kept whole for
+the attempts that it may take: in memory while parts are small, later in a file. S3 allows 10,000 of them
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html), so they grow as the object does: of
+32 MiB for the first 67 GB, of 64 MiB up to 201 GB, and so on to 512 MiB, which makes 2.08 TB.
 """
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import IO, Any
 
 import boto3
 from botocore.config import Config
@@ -29,6 +32,9 @@ from kilo.backup.stores.base import AlreadyExists, Lock, ObjectInfo, Readable, S
 from kilo.contract import BucketOutputs
 
 PART_BYTES = 32 * 1024 * 1024
+_MOST_PARTS = 10_000
+_PARTS_OF_ONE_SIZE = 2_000
+"""After so many parts the next are twice as large."""
 _READ_BYTES = 1024 * 1024
 _ATTEMPTS = 5
 _READ_ATTEMPTS = 5
@@ -149,16 +155,15 @@ class S3Store:
         upload = begun["UploadId"]
         try:
             parts: list[dict[str, Any]] = []
-            piece = first
-            while piece:
-                number = len(parts) + 1
+            for number, part in enumerate(_parts(first, stream), start=1):
+                self._require_room(key, number)
                 answer = self._call(
                     "upload_part",
                     key,
                     Key=key,
                     UploadId=upload,
                     PartNumber=number,
-                    Body=piece,
+                    Body=part,
                     ChecksumAlgorithm="SHA256",
                 )
                 parts.append(
@@ -168,7 +173,6 @@ class S3Store:
                         "ChecksumSHA256": answer.get("ChecksumSHA256"),
                     }
                 )
-                piece = stream.read(PART_BYTES)
             answer = self._finish(
                 key,
                 _etag_of_parts(parts),
@@ -181,6 +185,15 @@ class S3Store:
             raise
         # An upload in parts is as old as its beginning.
         return self._lock_of_new(key, answer, begun)
+
+    def _require_room(self, key: str, number: int) -> None:
+        if number > _MOST_PARTS:
+            most = sum(_part_bytes(each) for each in range(1, number)) / 1e9
+            msg = (
+                f"{self.describe()}/{key}: larger than the {most:,.1f} GB that {_MOST_PARTS:,} parts hold,"
+                " and S3 takes no more; back up what is too large for a dump physically"
+            )
+            raise StoreError(msg)
 
     def _finish(self, key: str, etag: str, action: str, **arguments: object) -> dict[str, Any] | None:
         """Make the object appear. Asked again after a lost answer, what is in the way is our own: None."""
@@ -284,6 +297,39 @@ class S3Store:
 
 _HIDDEN = "hidden by a delete marker"
 _OVERWRITTEN = "overwritten"
+
+
+def _part_bytes(number: int) -> int:
+    """The size of part ``number``, which counts from 1."""
+    return PART_BYTES << (number - 1) // _PARTS_OF_ONE_SIZE
+
+
+def _parts(first: bytes, stream: Readable) -> Iterator[bytes | IO[bytes]]:
+    """The parts in turn, of which ``first`` has been read. One that is larger lies in a file."""
+    yield first
+    number = 2
+    while _part_bytes(number) == PART_BYTES:
+        piece = stream.read(PART_BYTES)
+        if not piece:
+            return
+        yield piece
+        number += 1
+    while True:
+        with tempfile.TemporaryFile() as part:
+            if not _fill(part, stream, _part_bytes(number)):
+                return
+            yield part
+        number += 1
+
+
+def _fill(part: IO[bytes], stream: Readable, size: int) -> bool:
+    """Write up to ``size`` bytes of ``stream`` to ``part``; whether there were any."""
+    left = size
+    while left and (piece := stream.read(min(left, PART_BYTES))):
+        part.write(piece)
+        left -= len(piece)
+    part.seek(0)
+    return left < size
 
 
 def _etag_of_parts(parts: list[dict[str, Any]]) -> str:
