@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from infra.configuration import read_stage_file
+from infra.settings import Settings
 from kilo.errors import BadInput
 from kilo.project import find_project
 
@@ -37,9 +38,20 @@ def check(
         except BadInput as error:
             mistakes.append(str(error))
         else:
-            typer.echo(f"{file.name}: fine, {len(settings.tenants)} tenants")
+            typer.echo(f"{file.name}: fine, {len(settings.tenants)} tenants{_believed(settings)}")
     if mistakes:
         raise BadInput("\n".join(mistakes))
+
+
+def _believed(settings: Settings) -> str:
+    """Who names a request's tenant, where the gateway doesn't verify it itself."""
+    gateway = settings.gateway
+    if gateway.identity is None:
+        header = gateway.tenant_header
+        return f"; whoever reaches the gateway may name any of them in {header} (gateway.identity)"
+    if proxy := gateway.identity.trusted_proxy:
+        return f"; {gateway.tenant_header} is believed from {', '.join(proxy.networks)}"
+    return ""
 
 
 def stage_file(project: Path, stage: str) -> Path:

@@ -96,7 +96,7 @@ def _document(settings: Settings, clouds: Clouds) -> dict[str, Any]:
         "bus": bus_outputs(settings).model_dump(mode="json"),
         "outbox": outbox_outputs(settings).model_dump(mode="json"),
         "gateway": {
-            "url": gateway_url(names.GATEWAY, settings.namespace),
+            "url": gateway_url(names.GATEWAY, settings.namespace, tls=settings.gateway.tls is not None),
             "tenant_header": settings.gateway.tenant_header,
         },
         "registries": {

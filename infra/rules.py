@@ -107,6 +107,23 @@ def _ramps_have_a_feature(settings: Settings) -> Iterator[Violation]:
             )
 
 
+def _tenants_are_verified(settings: Settings) -> Iterator[Violation]:
+    if settings.gateway.identity is None and not settings.is_dev:
+        yield (
+            "gateway.identity",
+            f"whoever reaches the gateway could name any tenant in {settings.gateway.tenant_header}; give "
+            f"jwt (verified at the gateway) or trusted_proxy (verified in front of it), see docs/traffic.md",
+        )
+
+
+def _certificates_are_asked_for_in_tls(settings: Settings) -> Iterator[Violation]:
+    gateway = settings.gateway
+    if gateway.identity and gateway.identity.client_certificate and gateway.tls is None:
+        yield "gateway.tls", "clients show certificates in TLS alone; give the gateway's own (tls.secret)"
+    if gateway.testers and gateway.testers.bare_header and settings.is_prod:
+        yield "gateway.testers.bare_header", "anybody could choose the next version; use jwt in prod"
+
+
 def _aggregates_are_unique(settings: Settings) -> Iterator[Violation]:
     for name, count in Counter(settings.outbox.cdc_aggregates).items():
         if count > 1:
@@ -287,6 +304,8 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _gold_fits_the_gateway,
     _weights_have_a_version,
     _ramps_have_a_feature,
+    _tenants_are_verified,
+    _certificates_are_asked_for_in_tls,
     _aggregates_are_unique,
     _events_outlive_their_fingerprints,
     _repositories_are_unique,

@@ -21,6 +21,7 @@ from kilo.errors import KiloError
 from kilo.registry.signers import Signers
 from kilo.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
 from kilo.traffic.features import Feature
+from kilo.traffic.identity import Identity, TesterAccess, Tls
 
 TIERS: tuple[TierName, ...] = ("gold", "silver", "bronze")
 
@@ -265,6 +266,11 @@ class Gateway(_Model):
         StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$"),
         Field(description="a header name in lower case"),
     ] = "x-tenant-id"
+    identity: Identity | None = None
+    """Without one the header is believed from anybody, which only dev may do."""
+    testers: TesterAccess | None = None
+    tls: Tls | None = None
+    """Without it, TLS ends in front of the gateway."""
     limits_enforced: bool = True
     """False lets every tenant through its limit and still counts, without a restart."""
     shedding_enabled: bool = True
@@ -440,6 +446,11 @@ class Settings(_Model):
     def is_prod(self) -> bool:
         """Whether this is prod, or a further stack of its tenants."""
         return self.stage.partition("-")[0] == "prod"
+
+    @property
+    def is_dev(self) -> bool:
+        """Whether this is dev, or a further stack of its tenants."""
+        return self.stage.partition("-")[0] == "dev"
 
     @property
     def resolved_tenants(self) -> tuple[Tenant, ...]:

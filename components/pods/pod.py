@@ -43,6 +43,14 @@ class ConfigFiles:
 
 
 @dataclass(frozen=True)
+class SecretFiles:
+    """A Secret of the workload's namespace as a read-only directory; a change of it reaches running pods."""
+
+    secret: str
+    directory: str
+
+
+@dataclass(frozen=True)
 class Scratch:
     """A directory that may be written and goes with the pod."""
 
@@ -70,7 +78,7 @@ class PodArgs:
     command: Sequence[str] | None = None
     environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, "pulumi.Input[str]"])
     secrets: Mapping[str, SecretKey] = field(default_factory=dict[str, SecretKey])
-    files: Sequence[ConfigFiles] = ()
+    files: Sequence[ConfigFiles | SecretFiles] = ()
     scratch: Sequence[Scratch] = ()
     ports: Mapping[str, int] = field(default_factory=dict[str, int])
     alive: HttpCheck | None = None
@@ -235,12 +243,7 @@ def _environment(args: PodArgs) -> list[core.v1.EnvVarArgs]:
 
 
 def _volumes(args: PodArgs, prefix: str = "") -> list[core.v1.VolumeArgs]:
-    volumes = [
-        core.v1.VolumeArgs(
-            name=f"{prefix}files-{index}", config_map=core.v1.ConfigMapVolumeSourceArgs(name=files.config_map)
-        )
-        for index, files in enumerate(args.files)
-    ]
+    volumes = [_file_volume(f"{prefix}files-{index}", files) for index, files in enumerate(args.files)]
     volumes += [
         core.v1.VolumeArgs(
             name=f"{prefix}scratch-{index}",
@@ -267,6 +270,14 @@ def _volumes(args: PodArgs, prefix: str = "") -> list[core.v1.VolumeArgs]:
             )
         )
     return volumes
+
+
+def _file_volume(name: str, files: ConfigFiles | SecretFiles) -> core.v1.VolumeArgs:
+    if isinstance(files, SecretFiles):
+        # Of the pod's group and nobody else's (fs_group).
+        source = core.v1.SecretVolumeSourceArgs(secret_name=files.secret, default_mode=0o440)
+        return core.v1.VolumeArgs(name=name, secret=source)
+    return core.v1.VolumeArgs(name=name, config_map=core.v1.ConfigMapVolumeSourceArgs(name=files.config_map))
 
 
 def _probe(check: HttpCheck | None, *, period_seconds: int, failures: int) -> core.v1.ProbeArgs | None:

@@ -15,20 +15,22 @@ from pulumi_kubernetes import core, meta
 
 from components.pods.access import AccessArgs, From, To
 from components.pods.labels import labels, service_host
-from components.pods.pod import ConfigFiles, HttpCheck, PodArgs
+from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, SecretFiles
 from components.pods.workload import Workload, WorkloadArgs
 from kilo.tenancy import Tenant
 from kilo.traffic.envoy import BOOTSTRAP_FILE, container_args, render_files
 from kilo.traffic.features import NextService
 from kilo.traffic.settings import CONFIG_DIRECTORY, GatewaySettings
+from kilo.traffic.tls import CLIENT_CA_DIRECTORY, TLS_DIRECTORY
+from kilo.traffic.verification import key_addresses
 
 OPERATIONS = "operations"
 LISTENER_PORT = 10_080
 
 
-def gateway_url(name: str, namespace: str) -> str:
+def gateway_url(name: str, namespace: str, *, tls: bool = False) -> str:
     """The URL by which the gateway ``name`` is reached from within the cluster."""
-    return f"http://{service_host(name, namespace)}:{LISTENER_PORT}"
+    return f"{'https' if tls else 'http'}://{service_host(name, namespace)}:{LISTENER_PORT}"
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,14 @@ class TenantGateway(pulumi.ComponentResource):
                             To(port=service.port, workload=service.name, namespace=service.namespace)
                             for service in args.services
                         ),
+                        *_keys(args.settings),
                     ],
                 ),
                 pod=PodArgs(
                     image=args.image,
                     command=["envoy"],
                     arguments=arguments,
-                    files=[ConfigFiles(config_map, CONFIG_DIRECTORY)],
+                    files=[ConfigFiles(config_map, CONFIG_DIRECTORY), *_certificates(args.settings)],
                     ports=ports,
                     alive=HttpCheck("/livez", OPERATIONS),
                     ready=HttpCheck("/readyz", OPERATIONS),
@@ -105,4 +108,16 @@ class TenantGateway(pulumi.ComponentResource):
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[config]),
         )
-        self.register_outputs({"url": gateway_url(name, args.namespace)})
+        self.register_outputs({"url": gateway_url(name, args.namespace, tls=args.settings.tls is not None)})
+
+
+def _certificates(settings: GatewaySettings) -> list[SecretFiles]:
+    found = [SecretFiles(settings.tls.secret, TLS_DIRECTORY)] if settings.tls else []
+    if settings.identity and (clients := settings.identity.client_certificate):
+        found.append(SecretFiles(clients.ca_secret, CLIENT_CA_DIRECTORY))
+    return found
+
+
+def _keys(settings: GatewaySettings) -> list[To]:
+    """Where the keys of tokens are read from, which is outside and has no address that stays."""
+    return [To(port=port, network="0.0.0.0/0") for _, port in key_addresses(settings)]

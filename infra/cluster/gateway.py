@@ -51,7 +51,11 @@ def _gateway_settings(settings: Settings) -> GatewaySettings:
             for feature in settings.features
         ),
         tenant_header=settings.gateway.tenant_header,
+        identity=settings.gateway.identity,
+        testers=settings.gateway.testers,
+        tls=settings.gateway.tls,
         replicas=settings.gateway.replicas,
+        capacity_requests_per_second=settings.gateway.capacity_requests_per_second,
         limits_enforced=settings.gateway.limits_enforced,
         shedding_enabled=settings.gateway.shedding_enabled,
     )

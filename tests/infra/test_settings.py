@@ -176,6 +176,24 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
         "kilo:tiers.gold.objective.latency_threshold_ms",
         "timed out",
     ),
+    "prod that believes a header from anybody": (
+        "prod",
+        drop("kilo:gateway.identity"),
+        "kilo:gateway.identity",
+        "whoever reaches the gateway could name any tenant",
+    ),
+    "stage whose trusted proxy is everybody": (
+        "stage",
+        put("kilo:gateway.identity", {"trusted_proxy": {"networks": ["0.0.0.0/0"]}}),
+        "kilo:gateway.identity.trusted_proxy.networks[0]",
+        "name the network that only the proxy is in",
+    ),
+    "keys that are not fetched over TLS": (
+        "stage",
+        put("kilo:gateway.identity.jwt.jwks_url", "http://id.example.com/jwks.json"),
+        "kilo:gateway.identity.jwt.jwks_url",
+        "an https URL",
+    ),
     "gold promised more than the gateway has": (
         "dev",
         put("kilo:gateway.capacity_requests_per_second", 700),

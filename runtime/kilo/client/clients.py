@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import httpx
@@ -17,6 +17,7 @@ from kilo.contract import StackOutputs
 from kilo.errors import BadInput
 from kilo.observe.tracing import parse_traceparent
 
+Token = str | Callable[[], str]
 _TIMEOUT = httpx.Timeout(10.0)
 _ANSWER_BYTES = 8 << 20
 """That are read of an answer: a result of each of a thousand events takes a tenth of it."""
@@ -26,7 +27,13 @@ class _Calls:
     """What both clients have: their requests."""
 
     def __init__(
-        self, url: str, tenant: str, *, tenant_header: str = "x-tenant-id", retry: RetryPolicy | None = None
+        self,
+        url: str,
+        tenant: str,
+        *,
+        tenant_header: str = "x-tenant-id",
+        token: Token | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
         if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", tenant):
             msg = "tenant: a DNS label of at most 40 characters"
@@ -34,8 +41,14 @@ class _Calls:
         self._base = url.rstrip("/")
         # Not compressed: what is read is bounded, and must not grow here.
         self._headers = {tenant_header: tenant, "accept-encoding": "identity"}
+        self._token = token
         self._retry = retry or RetryPolicy()
         self._budget = RepeatBudget()
+
+    def _sent_with(self, request: Request) -> dict[str, str]:
+        """Headers of one try; a token may have been renewed since the last."""
+        token = self._token() if callable(self._token) else self._token
+        return {**request.headers, **({"authorization": f"Bearer {token}"} if token else {})}
 
     def _one(self, event: NewEvent) -> Steps:
         headers = {
@@ -75,6 +88,7 @@ class EventClient(_Calls):
         url: the gateway's.
         tenant: whose events these are.
         tenant_header: the header that names the tenant.
+        token: what proves it where the gateway verifies tokens; or what gives one, asked at each try.
         retry: how requests are repeated.
         http: a client of one's own, which stays open.
     """
@@ -85,10 +99,11 @@ class EventClient(_Calls):
         tenant: str,
         *,
         tenant_header: str = "x-tenant-id",
+        token: Token | None = None,
         retry: RetryPolicy | None = None,
         http: httpx.Client | None = None,
     ) -> None:
-        super().__init__(url, tenant, tenant_header=tenant_header, retry=retry)
+        super().__init__(url, tenant, tenant_header=tenant_header, token=token, retry=retry)
         self._http, self._owns = http or httpx.Client(timeout=_TIMEOUT), http is None
 
     @classmethod
@@ -150,7 +165,7 @@ class EventClient(_Calls):
     def _exchange(self, request: Request) -> Answer:
         try:
             with self._http.stream(
-                "POST", self._base + request.path, content=request.body, headers=dict(request.headers)
+                "POST", self._base + request.path, content=request.body, headers=self._sent_with(request)
             ) as response:
                 body = b""
                 for piece in response.iter_raw():
@@ -172,10 +187,11 @@ class AsyncEventClient(_Calls):
         tenant: str,
         *,
         tenant_header: str = "x-tenant-id",
+        token: Token | None = None,
         retry: RetryPolicy | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        super().__init__(url, tenant, tenant_header=tenant_header, retry=retry)
+        super().__init__(url, tenant, tenant_header=tenant_header, token=token, retry=retry)
         self._http, self._owns = http or httpx.AsyncClient(timeout=_TIMEOUT), http is None
 
     @classmethod
@@ -221,7 +237,7 @@ class AsyncEventClient(_Calls):
     async def _exchange(self, request: Request) -> Answer:
         try:
             async with self._http.stream(
-                "POST", self._base + request.path, content=request.body, headers=dict(request.headers)
+                "POST", self._base + request.path, content=request.body, headers=self._sent_with(request)
             ) as response:
                 body = b""
                 async for piece in response.aiter_raw():

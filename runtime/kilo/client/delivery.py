@@ -2,8 +2,9 @@
 
 A request is repeated when it was not answered, or with a status that says that it may be; the pauses grow
 with full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/) and are never
-shorter than Retry-After (RFC 9110, section 10.2.3). Two budgets bound it: a time for each call, and a share
-of repeats over the whole client, so that its repeats don't keep a platform down that is ill already.
+shorter than Retry-After (RFC 9110, section 10.2.3), nor the same for all who were told the same. Two budgets
+bound it: a time for each call, and a share of repeats over the whole client, so that its repeats don't keep
+a platform down that is ill already.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, cast
 
 from kilo.client.events import EventRefused, EventsUnavailable, Sent
 
-_REPEATABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
+REPEATABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FAILED_DEPENDENCY = 424
 _EARNED, _MOST_TOKENS = 0.1, 10.0
 
@@ -32,7 +33,8 @@ class RetryPolicy:
         seconds: for a call in all, pauses and repeats included.
         attempts: of one request, the first included.
         first_pause_seconds: the longest first pause; it doubles each time.
-        longest_pause_seconds: what it grows to. A longer Retry-After counts all the same.
+        longest_pause_seconds: what it grows to. A longer Retry-After counts all the same; one beyond
+            ``seconds`` ends the call at once.
     """
 
     seconds: float = 30.0
@@ -83,14 +85,44 @@ class RepeatBudget:
         return True
 
 
+class Pauses:
+    """The pauses of one call, as long as it has time and budget for repeats."""
+
+    def __init__(self, policy: RetryPolicy, budget: RepeatBudget) -> None:
+        self._policy = policy
+        self._budget = budget
+        self._deadline = time.monotonic() + policy.seconds
+        self._count = 0
+        self.asked_seconds = 0.0
+        """What the last answer asked for."""
+
+    def next(self, retry_after: str) -> float | None:
+        """Seconds to wait before a repeat; none when there is no time or no budget for one.
+
+        Args:
+            retry_after: the header, if there was one. It may be hostile: what is no time counts for nothing,
+                and a time beyond the call's own ends the call.
+        """
+        self._count += 1
+        longest = min(
+            self._policy.longest_pause_seconds,
+            self._policy.first_pause_seconds * 2 ** min(self._count - 1, 30),
+        )
+        self.asked_seconds = seconds_of(retry_after)
+        # What is asked for, and some more: everybody was told the same, in whole seconds.
+        pause = self.asked_seconds + random.uniform(0, max(longest, self.asked_seconds / 2))  # noqa: S311  jitter
+        if time.monotonic() + pause >= self._deadline or not self._budget.take():
+            return None
+        return pause
+
+
 class Delivery:
     """Requests of one call."""
 
     def __init__(self, policy: RetryPolicy, budget: RepeatBudget) -> None:
         self._policy = policy
         self._budget = budget
-        self._deadline = time.monotonic() + policy.seconds
-        self._pauses = 0
+        self._pauses = Pauses(policy, budget)
 
     def one(self, request: Request, key: str) -> Steps:
         """Deliver one event; its value is a :class:`Sent`.
@@ -134,7 +166,7 @@ class Delivery:
                 break
             if not again:
                 break
-            pause = self._pause("")
+            pause = self._pauses.next("")
             if pause is None:
                 break
             yield pause
@@ -155,27 +187,17 @@ class Delivery:
             if takes_results and answer.status == 422 and document is not None and "results" in document:
                 # All or nothing, and nothing it is: the results say why.
                 return document
-            if answer.status and answer.status not in _REPEATABLE and answer.status // 100 != 2:
+            if answer.status and answer.status not in REPEATABLE and answer.status // 100 != 2:
                 raise EventRefused(document or {"status": answer.status, "detail": "no problem details"})
-            pause = self._pause(answer.retry_after) if attempt < self._policy.attempts else None
+            pause = self._pauses.next(answer.retry_after) if attempt < self._policy.attempts else None
             if pause is None:
                 detail = (document or {}).get("detail")
                 reason = answer.error or (f"{answer.status}: {detail}" if detail else str(answer.status))
                 msg = f"not acknowledged after {attempt} attempts, the last: {reason[:300]}"
+                if self._pauses.asked_seconds > self._policy.seconds:
+                    msg += f"; it asks to come back in {self._pauses.asked_seconds:.0f} s"
                 raise EventsUnavailable(msg)
             yield pause
-
-    def _pause(self, retry_after: str) -> float | None:
-        """Seconds to wait before a repeat; none when there is no time or budget for one."""
-        longest = min(
-            self._policy.longest_pause_seconds, self._policy.first_pause_seconds * 2 ** min(self._pauses, 30)
-        )
-        self._pauses += 1
-        # What is asked for, and some more: everybody was told the same.
-        pause = _seconds(retry_after) + random.uniform(0, longest)  # noqa: S311  jitter
-        if time.monotonic() + pause >= self._deadline or not self._budget.take():
-            return None
-        return pause
 
 
 _UNREADABLE = "the answer is none of this platform's; is the address right?"
@@ -203,7 +225,7 @@ def _sent(given: Any, number: int, key: str) -> Sent:
 
 def _may_repeat(sent: Sent) -> bool:
     status = (sent.problem or {}).get("status")
-    return sent.status == "failed" and status in {*_REPEATABLE, _FAILED_DEPENDENCY}
+    return sent.status == "failed" and status in {*REPEATABLE, _FAILED_DEPENDENCY}
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
@@ -214,13 +236,13 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
     return cast(dict[str, Any], document) if isinstance(document, dict) else None
 
 
-def _seconds(retry_after: str) -> float:
+def seconds_of(retry_after: str) -> float:
     """Seconds, or the time until an HTTP date; 0 for what is neither."""
     text = retry_after.strip()
     if text.isascii() and text.isdecimal():
         return float(text[:9])
     try:
-        then = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+        then = parsedate_to_datetime(text).astimezone(UTC)
+    except (ValueError, TypeError, OverflowError, IndexError):
         return 0.0
-    return max(0.0, (then.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    return max(0.0, (then - datetime.now(UTC)).total_seconds())

@@ -34,6 +34,7 @@ from kilo.tour.count import TenantCount, count, wait_delivered
 from kilo.tour.events import KEY, Event, make_events, read_events
 from kilo.tour.report import as_json, as_table, total
 from kilo.tour.sender import Answer, send_all
+from kilo.tour.surge import Surged, choose, surge, surge_document, surge_problems, surge_table
 
 _EVENTS_EACH = 100
 _LOG_WIDTH = 120
@@ -63,12 +64,15 @@ def tour(
     became of them. Reads the stage's outputs from the file that KILO_OUTPUTS names and counts in the database
     of DATABASE_URL; `eval "$(kilo env)"` sets both for the sandbox.
 
-    Then an image with its attestations is pushed to the primary registry, and the lag of the mirror and the
-    parity of both registries are shown; and a backup of the database goes into both stores and is restored
-    from each into an empty scratch server. With events of your own, or with --events-only, both are left out.
+    Then one tenant asks for far more than its limit for three seconds: its refusals are counted, and whether
+    the others were served meanwhile. An image with its attestations is pushed to the primary registry, and
+    the lag of the mirror and the parity of both registries are shown; and a backup of the database goes into
+    both stores and is restored from each into an empty scratch server. With events of your own, or with
+    --events-only, all three are left out.
 
     Exits with 1 when an acknowledged event was lost or altered, a field that the stage encrypts lies in the
-    clear, an event was refused, the image did not arrive whole, or a backup did not prove itself.
+    clear, an event was refused, a surge reached other tenants, the image did not arrive whole, or a backup
+    did not prove itself.
 
     Examples:
 
@@ -100,10 +104,14 @@ def tour(
     console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
     if not as_json_:
         _print_counts(console, counts, answers)
+    surging, surged = (None, {}) if events_only or events else _surge(outputs, tenants)
     artifacts = None if events_only or events else _mirror_and_back_up(outputs, database, timeout_seconds)
     if as_json_:
-        _print_json(counts, answers, artifacts)
+        _print_json(counts, answers, artifacts, surged)
     else:
+        if surging:
+            console.print(surge_table(surged, surging))
+            console.print()
         if artifacts:
             console.print(artifacts_table(artifacts))
             console.print()
@@ -116,9 +124,19 @@ def tour(
         in_clear = ", ".join(f"{name} {number} times" for name, number in sorted(whole.plain.items()))
         failures.append(f"values in the clear that should be encrypted: {in_clear}")
     problems = [f"of {whole.sent} events: {'; '.join(failures)}"] if failures else []
+    problems += surge_problems(surged, surging) if surging else ()
     problems += artifacts.problems if artifacts else ()
     if problems:
         raise CheckFailed("; ".join(problems))
+
+
+def _surge(outputs: StackOutputs, tenants: Sequence[str]) -> tuple[str | None, dict[str, Surged]]:
+    """Whose surge it was, and what everybody met; nobody's where one tenant is alone."""
+    if len(tenants) < 2:
+        return None, {}
+    surging = choose({name: outputs.tenants[name].tier for name in tenants})
+    gateway = outputs.gateway
+    return surging, asyncio.run(surge(gateway.url, gateway.tenant_header, tenants, surging))
 
 
 def _mirror_and_back_up(outputs: StackOutputs, database: str, timeout_seconds: float) -> Artifacts:
@@ -227,7 +245,10 @@ def _print_fingerprints(answers: Sequence[Answer]) -> None:
 
 
 def _print_json(
-    counts: Mapping[str, TenantCount], answers: Sequence[Answer], artifacts: Artifacts | None
+    counts: Mapping[str, TenantCount],
+    answers: Sequence[Answer],
+    artifacts: Artifacts | None,
+    surged: Mapping[str, Surged],
 ) -> None:
     document: dict[str, object] = {
         "tenants": {tenant: as_json(line) for tenant, line in sorted(counts.items())},
@@ -235,6 +256,8 @@ def _print_json(
         "refusals": _refusals(answers),
         "fingerprints": _fingerprints(answers),
     }
+    if surged:
+        document["surge"] = surge_document(surged)
     if artifacts:
         document["artifacts"] = artifacts.document()
     typer.echo(json.dumps(document, indent=2))

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 
 from kilo.errors import Unreachable
-from kilo.traffic.routes import METADATA, ROUTES
+from kilo.traffic.routes import ROUTES, UNKNOWN
+from kilo.traffic.xds import METADATA
 
 _TIMEOUT_SECONDS = 10
 
@@ -49,10 +50,11 @@ def read_active(operations_url: str) -> list[ActiveTenant]:
         (configuration,) = (
             entry["route_config"] for entry in routes if entry["route_config"]["name"] == ROUTES
         )
-        matches = configuration["virtual_hosts"][0]["matcher"]["matcher_tree"]["exact_match_map"]["map"]
         tenants = [
-            _tenant(name, _own_route(match["action"]["typed_config"]), buckets[name])
-            for name, match in matches.items()
+            _tenant(name, host["routes"][-1], buckets)
+            for host in configuration["virtual_hosts"]
+            if host["name"] != UNKNOWN
+            for name in host["domains"]
         ]
     except (KeyError, ValueError) as error:
         msg = f"{operations_url}: the gateway has no tenants' routes in force; its log says why"
@@ -74,13 +76,9 @@ def _buckets(filters: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _own_route(action: dict[str, Any]) -> dict[str, Any]:
-    """The tenant's route for all that belongs to no feature, which stands last."""
-    return action["routes"][-1] if "routes" in action else action
-
-
-def _tenant(name: str, route: dict[str, Any], bucket: dict[str, Any]) -> ActiveTenant:
-    action = route["route"]
+def _tenant(name: str, route: dict[str, Any], buckets: dict[str, dict[str, Any]]) -> ActiveTenant:
+    action, said = route["route"], route["metadata"]["filter_metadata"][METADATA]
+    bucket = buckets[said["limit"]]
     # Protobuf's JSON leaves a zero out.
     weights = {
         entry["name"].split("-")[0]: entry.get("weight", 0)
@@ -88,7 +86,7 @@ def _tenant(name: str, route: dict[str, Any], bucket: dict[str, Any]) -> ActiveT
     }
     return ActiveTenant(
         id=name,
-        tier=route["metadata"]["filter_metadata"][METADATA]["tier"],
+        tier=said["tier"],
         next_weight_percent=weights.get("next", 0),
         timeout_ms=round(_seconds(action["timeout"]) * 1000),
         retries=action.get("retry_policy", {}).get("num_retries", 0),

@@ -24,9 +24,12 @@ from kilo.errors import BadInput
 from kilo.tenancy import Tenant
 from kilo.traffic.clusters import render_clusters
 from kilo.traffic.limits import ENFORCED_KEY, render_limits
-from kilo.traffic.listeners import ADMIN_CLUSTER, LIMITS_FILE, ROUTES_FILE, SHEDDING_KEY, render_listeners
+from kilo.traffic.listeners import ADMIN_CLUSTER, LIMITS_FILE, ROUTES_FILE, SHARES_FILE, render_listeners
 from kilo.traffic.routes import render_routes
 from kilo.traffic.settings import CONFIG_DIRECTORY, GatewaySettings
+from kilo.traffic.shedding import SHEDDING_KEY, render_shares
+from kilo.traffic.tls import render_tls
+from kilo.traffic.verification import render_key_clusters
 from kilo.traffic.xds import Json, discovery, file_source, typed
 
 BOOTSTRAP_FILE = "bootstrap.json"
@@ -58,7 +61,9 @@ def render_files(tenants: Sequence[Tenant], settings: GatewaySettings) -> dict[s
         CLUSTERS_FILE: render_clusters(tenants, settings),
         ROUTES_FILE: render_routes(tenants, settings),
         LIMITS_FILE: render_limits(tenants, settings),
+        SHARES_FILE: render_shares(tenants, settings),
         RUNTIME_FILE: render_runtime(settings),
+        **render_tls(settings),
     }
     # Without spaces, a ConfigMap has room for twice the tenants.
     files = {name: json.dumps(content, separators=(",", ":")) for name, content in contents.items()}
@@ -125,7 +130,8 @@ def render_address_part(tenants: Sequence[Tenant], settings: GatewaySettings, bi
                         "cluster_name": ADMIN_CLUSTER,
                         "endpoints": [{"lb_endpoints": [{"endpoint": {"address": admin_address}}]}],
                     },
-                }
+                },
+                *render_key_clusters(settings),
             ],
         },
     }
@@ -172,7 +178,11 @@ def _overload_manager(settings: GatewaySettings) -> Json:
         ],
         "actions": [
             {"name": "envoy.overload_actions.shrink_heap", "triggers": at(0.90)},
-            {"name": "envoy.overload_actions.stop_accepting_requests", "triggers": at(0.95)},
+            {"name": "envoy.overload_actions.stop_accepting_requests", "triggers": at(0.98)},
+        ],
+        # Earlier, and where it is known whose a request is: so it is in that tenant's statistics.
+        "loadshed_points": [
+            {"name": "envoy.load_shed_points.http_downstream_filter_check", "triggers": at(0.95)},
         ],
     }
 

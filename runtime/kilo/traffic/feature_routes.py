@@ -41,7 +41,7 @@ def render_feature_routes(whole: Json, tenant: Tenant, settings: GatewaySettings
 
 def _routes(whole: Json, tenant: Tenant, feature: GatewayFeature, sticky_header: str) -> Iterator[Json]:
     route = _weighted(whole, tenant, feature)
-    match = _match(feature.routes)
+    match = _match(whole["match"], feature.routes)
     if tenant.ramps[feature.id] == SHADOW:
         action = {
             **route["route"],
@@ -73,9 +73,10 @@ def _weighted(whole: Json, tenant: Tenant, feature: GatewayFeature) -> Json:
     }
 
 
-def _match(routes: FeatureRoutes) -> Json:
-    match: Json = {"path_separated_prefix": routes.path} if routes.path else {"prefix": "/"}
+def _match(whole: Json, routes: FeatureRoutes) -> Json:
+    """What a tenant's own route matches, and the feature's path instead of the API's where it has one."""
+    match: Json = {"path_separated_prefix": routes.path} if routes.path else {"prefix": whole["prefix"]}
+    headers = list(whole["headers"])
     if routes.header:
-        exact = {"name": routes.header.name, "string_match": {"exact": routes.header.value}}
-        match["headers"] = [exact]
-    return match
+        headers.append({"name": routes.header.name, "string_match": {"exact": routes.header.value}})
+    return {**match, "headers": headers}

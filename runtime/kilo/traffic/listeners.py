@@ -13,21 +13,24 @@ from __future__ import annotations
 
 from kilo.traffic.limits import LIMITS, LIMITS_TYPE
 from kilo.traffic.problems import render_local_replies
-from kilo.traffic.routes import ROUTES
+from kilo.traffic.routes import ROUTES, TENANT_STATE, render_state_filter
 from kilo.traffic.settings import GatewaySettings
+from kilo.traffic.shedding import SHARES, render_shedding
+from kilo.traffic.tls import render_transport
+from kilo.traffic.verification import render_early_mutation, render_verification
 from kilo.traffic.xds import METADATA, Json, file_source, typed
 
 ROUTES_FILE = "routes.json"
 LIMITS_FILE = "limits.json"
-SHEDDING_KEY = "gateway.shedding_enabled"
+SHARES_FILE = "shares.json"
 ADMIN_CLUSTER = "admin"
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _STATISTICS = "envoy.extensions.access_loggers.stats.v3.Config"
 _SCOPE: Json = {"stats_scope": {"prefix": "gateway"}}
 # The field is mandatory; a key that no runtime layer sets leaves the default.
 _NO_RUNTIME = {"runtime_key": "gateway.unused"}
-_TENANT = f"%METADATA(ROUTE:{METADATA}:tenant)%"
 _FEATURE = f"%METADATA(ROUTE:{METADATA}:feature)%"
+_TENANT = f"%FILTER_STATE({TENANT_STATE}:PLAIN)%"
 _VERSION = f"%METADATA(CLUSTER:{METADATA}:version)%"
 
 
@@ -38,7 +41,13 @@ def render_listeners(settings: GatewaySettings, target_latency_ms: int, bind: st
     are let through.
     """
     return [
-        _listener("tenants", bind, settings.listener_port, _tenants_manager(settings, target_latency_ms)),
+        _listener(
+            "tenants",
+            bind,
+            settings.listener_port,
+            _tenants_manager(settings, target_latency_ms),
+            render_transport(settings),
+        ),
         # Probes and metrics answer under overload too: then they matter most.
         {
             **_listener("operations", bind, settings.operations_port, _operations_manager()),
@@ -48,7 +57,7 @@ def render_listeners(settings: GatewaySettings, target_latency_ms: int, bind: st
     ]
 
 
-def _listener(name: str, bind: str, port: int, manager: Json) -> Json:
+def _listener(name: str, bind: str, port: int, manager: Json, transport: Json | None = None) -> Json:
     return {
         "name": name,
         "address": {"socket_address": {"address": bind, "port_value": port}},
@@ -56,12 +65,13 @@ def _listener(name: str, bind: str, port: int, manager: Json) -> Json:
         "per_connection_buffer_limit_bytes": 1_048_576,
         "filter_chains": [
             {
+                **(transport or {}),
                 "filters": [
                     {
                         "name": "http",
                         "typed_config": typed(_MANAGER, stat_prefix=name, **manager),
                     }
-                ]
+                ],
             }
         ],
     }
@@ -77,13 +87,26 @@ def _tenants_manager(settings: GatewaySettings, target_latency_ms: int) -> Json:
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "stream_idle_timeout": "60s",
         "request_headers_timeout": "10s",
+        # All of a request, its body too: who sends it byte by byte holds on to a service as well.
+        "request_timeout": "60s",
+        # What Envoy advises at an edge: a client can't make a gateway keep much for it.
+        "http2_protocol_options": {
+            "max_concurrent_streams": 100,
+            "initial_stream_window_size": 65_536,
+            "initial_connection_window_size": 1_048_576,
+        },
         "common_http_protocol_options": {
             "idle_timeout": "60s",
             "headers_with_underscores_action": "REJECT_REQUEST",
         },
-        "local_reply_config": render_local_replies(),
+        "early_header_mutation_extensions": render_early_mutation(settings),
+        "local_reply_config": render_local_replies(settings),
         "access_log": [_access_log(), *_statistics(by_feature=bool(settings.features))],
         "http_filters": [
+            # First, so that it is the last to see an answer: what the limits say stands there then.
+            _rate_limit_headers(),
+            *render_verification(settings),
+            render_state_filter(),
             {
                 "name": LIMITS,
                 "config_discovery": {
@@ -91,35 +114,43 @@ def _tenants_manager(settings: GatewaySettings, target_latency_ms: int) -> Json:
                     "type_urls": [f"type.googleapis.com/{LIMITS_TYPE}"],
                 },
             },
-            # Behind the limits: what they refuse at once must not pass for a fast answer.
             {
-                "name": "adaptive-concurrency",
-                "typed_config": typed(
-                    "envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency",
-                    **_adaptive_concurrency(settings, target_latency_ms),
-                ),
+                "name": SHARES,
+                "config_discovery": {
+                    "config_source": file_source(SHARES_FILE),
+                    "type_urls": [f"type.googleapis.com/{LIMITS_TYPE}"],
+                },
             },
+            # Behind the limits: what they refuse at once must not pass for a fast answer.
+            render_shedding(settings, target_latency_ms),
             _router(),
         ],
     }
 
 
-def _adaptive_concurrency(settings: GatewaySettings, target_latency_ms: int) -> Json:
+def _rate_limit_headers() -> Json:
+    """Say a tenant's limit in the fields of draft-ietf-httpapi-ratelimit-headers-10 too."""
+
+    def field(name: str, value: str) -> Json:
+        return {
+            "append": {
+                "header": {"key": name, "value": value},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        }
+
+    left, seconds = "%RESPONSE_HEADER(X-RATELIMIT-REMAINING)%", "%RESPONSE_HEADER(X-RATELIMIT-RESET)%"
     return {
-        "enabled": {"default_value": True, "runtime_key": SHEDDING_KEY},
-        "concurrency_limit_exceeded_status": {"code": 429},
-        "gradient_controller_config": {
-            "sample_aggregate_percentile": {"value": 90},
-            "concurrency_limit_params": {
-                "max_concurrency_limit": settings.max_concurrent_requests,
-                "concurrency_update_interval": "0.100s",
+        "name": "rate-limit-headers",
+        "typed_config": typed(
+            "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            mutations={
+                "response_mutations": [
+                    field("ratelimit-policy", f'"tenant";%METADATA(ROUTE:{METADATA}:policy)%'),
+                    field("ratelimit", f'"tenant";r={left};t={seconds}'),
+                ]
             },
-            # A fixed target: measuring one would close the gateway to a few requests every minute.
-            "min_rtt_calc_params": {
-                "fixed_value": f"{target_latency_ms / 1000:.3f}s",
-                "min_concurrency": settings.min_concurrent_requests,
-            },
-        },
+        ),
     }
 
 
@@ -210,14 +241,28 @@ def _statistics(*, by_feature: bool) -> list[Json]:
         "value_format": "%DURATION%",
     }
     # A refusal is quick: counted among the answers, it would hide that those have become slow.
-    served = {
-        "status_code_filter": {"comparison": {"op": "NE", "value": {"default_value": 429, **_NO_RUNTIME}}}
+    refused = {
+        "stat": {
+            "name": "refused_total",
+            "tags": [tags[0], {"name": "reason", "value_format": "%RESPONSE_CODE_DETAILS%"}],
+        },
+        "value_fixed": 1,
     }
     return [
         {"name": "counters", "typed_config": typed(_STATISTICS, **_SCOPE, counters=counters)},
         {
+            "name": "refusals",
+            "filter": _status("EQ", 429),
+            "typed_config": typed(_STATISTICS, **_SCOPE, counters=[refused]),
+        },
+        {
             "name": "durations",
-            "filter": served,
+            "filter": _status("NE", 429),
             "typed_config": typed(_STATISTICS, **_SCOPE, histograms=[durations]),
         },
     ]
+
+
+def _status(comparison: str, status: int) -> Json:
+    value = {"default_value": status, **_NO_RUNTIME}
+    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}

@@ -1,14 +1,18 @@
 """Routes: which tenant a request belongs to, which version serves it, and for how long.
 
-Tenants are found by one hash look-up of the tenant header (``exact_match_map``), so a thousand
-tenants cost a request no more than three. What is decided here is written into the route's
-metadata, and limits, access log and statistics read the tenant from there, never from the header:
-a client can't invent a label.
+A tenant is found by one hash look-up of its header among the virtual hosts' domains, so ten thousand tenants
+cost a request no more than three. Tenants whose routes are the same share a virtual host, in which a tenant
+is no more than its name: the file grows with what differs. Once a tenant is found, its name is kept in the
+stream's filter state, and limits, access log and statistics read it from there: a client can't invent a
+label.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from math import ceil
 
 from kilo.errors import BadInput
 from kilo.tenancy import Tenant
@@ -18,6 +22,17 @@ from kilo.traffic.settings import GatewaySettings
 from kilo.traffic.xds import METADATA, Json, discovery, duration, typed
 
 ROUTES = "tenants"
+UNKNOWN = "unknown"
+"""The virtual host of whoever is no tenant."""
+STATE_FILTER = "tenant"
+"""The filter that keeps what was found, and the name of its settings on routes."""
+OVER_SHARE_HEADER = "x-kilo-over-share"
+"""Marks a request above its tenant's share, between two of the gateway's own filters."""
+VERSION_HEADER = "x-kilo-version"
+"""``next`` for a tester, by whom the stage's file lets say so."""
+TENANT_STATE = "kilo.tenant"
+TIER_STATE = "kilo.tier"
+_STATE_TYPE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 
 
 def render_routes(tenants: Sequence[Tenant], settings: GatewaySettings) -> Json:
@@ -33,38 +48,56 @@ def render_routes(tenants: Sequence[Tenant], settings: GatewaySettings) -> Json:
 
 def render_route_configuration(tenants: Sequence[Tenant], settings: GatewaySettings) -> Json:
     """Render the one route configuration, without its envelope."""
+    shared: dict[str, tuple[list[Json], list[str]]] = {}
+    for tenant in tenants:
+        routes = _tenant_routes(tenant, settings)
+        text = json.dumps(routes, sort_keys=True)
+        name = f"{tenant.tier}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        shared.setdefault(name, (routes, []))[1].append(tenant.id)
     return {
         "name": ROUTES,
+        "vhost_header": settings.tenant_header,
         # A retried request must not look like a new one to the upstream's own limits and logs.
-        "request_headers_to_remove": ["x-envoy-attempt-count"],
+        "request_headers_to_remove": ["x-envoy-attempt-count", OVER_SHARE_HEADER, VERSION_HEADER],
+        "typed_per_filter_config": {
+            STATE_FILTER: typed(
+                _STATE_TYPE,
+                on_request_headers=[
+                    _keep(TENANT_STATE, f"%REQUEST_HEADER({settings.tenant_header})%"),
+                    _keep(TIER_STATE, f"%METADATA(ROUTE:{METADATA}:tier)%"),
+                ],
+            )
+        },
         "virtual_hosts": [
-            {
-                "name": ROUTES,
-                "domains": ["*"],
-                "matcher": {
-                    "matcher_tree": {
-                        "input": _header_input(settings.tenant_header),
-                        "exact_match_map": {
-                            "map": {tenant.id: _tenant_action(tenant, settings) for tenant in tenants}
-                        },
-                    },
-                    "on_no_match": {"matcher": _refusals(settings.tenant_header)},
-                },
-            }
+            *({"name": name, "domains": names, "routes": routes} for name, (routes, names) in shared.items()),
+            _unknown(settings.tenant_header),
         ],
     }
 
 
-def _tenant_action(tenant: Tenant, settings: GatewaySettings) -> Json:
-    whole = _tenant_route(tenant, settings)
-    features = render_feature_routes(whole, tenant, settings)
-    if not features:
-        return _on_match(whole)
-    routes = typed("envoy.config.route.v3.RouteList", routes=[*features, whole])
-    return {"action": {"name": "route", "typed_config": routes}}
+def render_state_filter() -> Json:
+    """Render the filter that keeps the tenant; what it keeps stands with the routes, once one is found."""
+    return {"name": STATE_FILTER, "typed_config": typed(_STATE_TYPE)}
 
 
-def _tenant_route(tenant: Tenant, settings: GatewaySettings) -> Json:
+def limit_name(tenant: Tenant) -> str:
+    """Name a limit: tenants of one limit share its entry, and each has a bucket of its own."""
+    return f"{tenant.limit.requests_per_second}/{tenant.limit.burst}"
+
+
+def share_name(tenant: Tenant) -> str:
+    """Name a fair share: tenants of one tier and limit have the same."""
+    return f"{tenant.tier} {limit_name(tenant)}"
+
+
+def limit_policy(tenant: Tenant, replicas: int) -> str:
+    """A tenant's limit at one gateway as a RateLimit-Policy has it: so many in so many seconds."""
+    limit = tenant.limit
+    return f"q={ceil(limit.burst / replicas)};w={ceil(limit.burst / limit.requests_per_second)}"
+
+
+def _tenant_routes(tenant: Tenant, settings: GatewaySettings) -> list[Json]:
+    """The routes of a tenant, the first that matches wins. Nothing in them may name the tenant."""
     if tenant.next_weight_percent and settings.next is None:
         msg = (
             f"tenant {tenant.id}: next_weight_percent is {tenant.next_weight_percent}, "
@@ -85,11 +118,36 @@ def _tenant_route(tenant: Tenant, settings: GatewaySettings) -> Json:
     }
     if tenant.retries:
         route["retry_policy"] = _retry_policy(tenant.retries)
-    return {
-        "name": tenant.id,
-        "match": {"prefix": "/"},
-        "metadata": {"filter_metadata": {METADATA: {"tenant": tenant.id, "tier": tenant.tier}}},
+    api: Json = {
+        "name": "api",
+        "match": {"prefix": settings.api_prefix, "headers": [_lower_case(settings.tenant_header)]},
+        "metadata": {"filter_metadata": {METADATA: _facts(tenant, settings)}},
         "route": route,
+    }
+    features = render_feature_routes(api, tenant, settings)
+    if settings.next is None or settings.testers is None:
+        return [*features, api]
+    tester = {"name": VERSION_HEADER, "string_match": {"exact": "next"}}
+    everything = {"clusters": [{"name": cluster_name("next", tenant.tier), "weight": 100}]}
+    return [
+        *features,
+        {
+            **api,
+            "name": "testers",
+            "match": {**api["match"], "headers": [*api["match"]["headers"], tester]},
+            "route": {**route, "weighted_clusters": everything},
+        },
+        api,
+    ]
+
+
+def _facts(tenant: Tenant, settings: GatewaySettings) -> Json:
+    """What filters and logs ask the route for."""
+    return {
+        "tier": tenant.tier,
+        "limit": limit_name(tenant),
+        "share": share_name(tenant),
+        "policy": limit_policy(tenant, settings.replicas),
     }
 
 
@@ -104,41 +162,32 @@ def _retry_policy(retries: int) -> Json:
     }
 
 
-def _header_input(header: str) -> Json:
+def _lower_case(header: str) -> Json:
+    # Envoy looks domains up in lower case, and a name in capitals would have a bucket of its own.
+    return {"name": header, "string_match": {"safe_regex": {"regex": "[a-z0-9-]+"}}}
+
+
+def _keep(key: str, value: str) -> Json:
     return {
-        "name": "request-headers",
-        "typed_config": typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=header),
+        "object_key": key,
+        "factory_key": "envoy.string",
+        "format_string": {"text_format_source": {"inline_string": value}},
     }
 
 
-def _on_match(route: Json) -> Json:
-    return {"action": {"name": "route", "typed_config": typed("envoy.config.route.v3.Route", **route)}}
-
-
-def _refusals(header: str) -> Json:
+def _unknown(header: str) -> Json:
     return {
-        "matcher_list": {
-            "matchers": [
-                {
-                    "predicate": {
-                        "single_predicate": {
-                            "input": _header_input(header),
-                            "value_match": {"safe_regex": {"google_re2": {}, "regex": ".+"}},
-                        }
-                    },
-                    "on_match": _on_match(_refusal("unknown-tenant", 403, f"{header}: no such tenant")),
-                }
-            ]
+        "name": UNKNOWN,
+        "domains": ["*"],
+        "routes": [
+            {
+                "name": "unknown-tenant",
+                "match": {"prefix": "/"},
+                "direct_response": {"status": 403, "body": {"inline_string": f"{header}: no such tenant"}},
+            }
+        ],
+        # Nobody was found: the name is kept nowhere, so that strangers' make no labels.
+        "typed_per_filter_config": {
+            STATE_FILTER: typed(_STATE_TYPE, on_request_headers=[_keep(TENANT_STATE, "")])
         },
-        "on_no_match": _on_match(
-            _refusal("missing-tenant", 400, f"{header}: missing; name the tenant in this header")
-        ),
-    }
-
-
-def _refusal(name: str, status: int, detail: str) -> Json:
-    return {
-        "name": name,
-        "match": {"prefix": "/"},
-        "direct_response": {"status": status, "body": {"inline_string": detail}},
     }

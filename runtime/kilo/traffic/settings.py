@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kilo.tenancy import FeatureId
 from kilo.traffic.features import FeatureRoutes
+from kilo.traffic.identity import Identity, TesterAccess, Tls
 
 CONFIG_DIRECTORY = "/etc/envoy"
 """Where the ConfigMap with every rendered file is mounted, as one directory."""
@@ -49,10 +50,34 @@ class GatewaySettings(BaseModel):
         default=10090, ge=1, le=65_535, description="/livez, /readyz, /metrics, /config_dump."
     )
     tenant_header: str = "x-tenant-id"
+    identity: Identity | None = Field(
+        default=None, description="Where the tenant comes from; without it, its header is believed."
+    )
+    testers: TesterAccess | None = Field(
+        default=None, description="Who sees the next version by asking for it."
+    )
+    tls: Tls | None = Field(default=None, description="Without it, TLS ends in front of the gateway.")
+    ca_file: str = Field(
+        default="/etc/ssl/certs/ca-certificates.crt", description="Whom the gateway trusts in TLS, PEM."
+    )
+    api_prefix: str = Field(
+        default="/v1/",
+        pattern=r"^/([A-Za-z0-9._~-]+/)*$",
+        description="What of the services is reached from outside; their metrics and probes are not.",
+    )
     sticky_header: str = Field(
         default="idempotency-key", description="Requests with the same value go to the same version."
     )
     replicas: int = Field(default=1, ge=1, description="Gateways that share each tenant's limit equally.")
+    capacity_requests_per_second: int | None = Field(
+        default=None,
+        ge=1,
+        description="Of the stage, shared fairly; without it everybody's limit is its share.",
+    )
+    docs_url: str = Field(
+        default="https://github.com/kilo-platform/kilo/blob/main/docs/traffic.md",
+        description="What refusals point to.",
+    )
     limits_enforced: bool = Field(
         default=True, description="False lets every tenant through and still counts."
     )

@@ -18,9 +18,10 @@ from kilo.errors import CheckFailed, Unreachable
 from kilo.tenancy import Tenant
 from kilo.traffic.clusters import render_clusters
 from kilo.traffic.envoy import check_tenants, render_address_part, render_bootstrap
-from kilo.traffic.limits import LIMITS_TYPE, render_limits_filter
+from kilo.traffic.limits import LIMITS, LIMITS_TYPE, render_limits_filter
 from kilo.traffic.routes import render_route_configuration
 from kilo.traffic.settings import GatewaySettings
+from kilo.traffic.shedding import SHARES, render_shares_filter
 from kilo.traffic.xds import Json, typed
 
 _TIMEOUT_SECONDS = 60
@@ -37,12 +38,19 @@ def render_whole(tenants: Sequence[Tenant], settings: GatewaySettings, bind: str
         for cluster in render_clusters(tenants, settings)["resources"]
     ]
     own["static_resources"]["clusters"].extend(clusters)
-    manager = own["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    chain = own["static_resources"]["listeners"][0]["filter_chains"][0]
+    # The files of a certificate are where the gateway runs.
+    chain.pop("transport_socket", None)
+    manager = chain["filters"][0]["typed_config"]
     del manager["rds"]
     manager["route_config"] = render_route_configuration(tenants, settings)
-    limits = manager["http_filters"][0]
-    del limits["config_discovery"]
-    limits["typed_config"] = typed(LIMITS_TYPE, **render_limits_filter(tenants, settings))
+    filters = {each["name"]: each for each in manager["http_filters"]}
+    for name, rendered in (
+        (LIMITS, render_limits_filter(tenants, settings)),
+        (SHARES, render_shares_filter(tenants, settings)),
+    ):
+        del filters[name]["config_discovery"]
+        filters[name]["typed_config"] = typed(LIMITS_TYPE, **rendered)
     return {**whole, **own}
 
 

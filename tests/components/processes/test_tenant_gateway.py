@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from components.processes.tenant_gateway import TenantGateway, TenantGatewayArgs
 from kilo.tenancy import Objective, RateLimit, Tenant
+from kilo.traffic.identity import Identity
 from kilo.traffic.settings import GatewaySettings, Upstream
 from tests.components.recorder import Recording, record
 from tests.components.support import template
@@ -21,7 +24,7 @@ def tenant(name: str) -> Tenant:
     )
 
 
-def gateway(*tenants: str) -> Recording:
+def gateway(*tenants: str, **settings: Any) -> Recording:
     return record(
         lambda: TenantGateway(
             "gateway",
@@ -29,7 +32,7 @@ def gateway(*tenants: str) -> Recording:
                 namespace="kilo",
                 image="registry.example/envoy:1.0.0",
                 tenants=[tenant(name) for name in tenants],
-                settings=GatewaySettings(stable=Upstream(host="ingest", port=10_081)),
+                settings=GatewaySettings(stable=Upstream(host="ingest", port=10_081), **settings),
                 upstreams=["ingest"],
                 monitoring_namespace="monitoring",
             ),
@@ -50,3 +53,14 @@ def test_the_gateway_admits_the_world_and_reaches_its_services_alone() -> None:
     assert [rule["ports"][0]["port"] for rule in entrance] == [10_080]
     peers = [rule["to"][0] for rule in spec["egress"][1:]]
     assert peers == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "ingest"}}}]
+
+
+def test_keys_of_tokens_are_fetched_from_outside_on_their_port_alone() -> None:
+    identity = Identity.model_validate(
+        {"jwt": {"issuer": "i", "audience": "a", "jwks_url": "https://id.example.com:8443/keys"}}
+    )
+    spec = (
+        gateway("acme", identity=identity).one("kubernetes:networking.k8s.io/v1:NetworkPolicy").inputs["spec"]
+    )
+    outside = [rule for rule in spec["egress"] if "ipBlock" in rule["to"][0]]
+    assert [rule["ports"][0]["port"] for rule in outside] == [8443]

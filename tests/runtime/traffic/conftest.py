@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kilo.traffic.settings import GatewaySettings, Upstream
-from tests.runtime.traffic.support import ADDRESS, Gateway, UpstreamServer, free_port
+from tests.runtime.traffic.support import ADDRESS, Gateway, UpstreamServer, free_port, make_tenant
 
 
 @pytest.fixture
@@ -45,3 +45,11 @@ def make_gateway(
             return gateway
 
         yield make
+
+
+@pytest.fixture
+def gateway_of_two(make_gateway: Callable[..., Gateway]) -> Gateway:
+    """A gateway of two tenants that is running."""
+    gateway = make_gateway()
+    gateway.start([make_tenant("acme"), make_tenant("globex")])
+    return gateway

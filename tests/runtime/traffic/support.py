@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -96,6 +97,20 @@ class UpstreamServer:
         self._server.server_close()
 
 
+def publish(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write files as a kubelet mounts them: a new directory, then one rename of the ``..data`` link."""
+    version = directory / f"..{uuid.uuid4().hex}"
+    version.mkdir(parents=True)
+    for name, content in files.items():
+        (version / name).write_bytes(content)
+        link = directory / name
+        if not link.is_symlink():
+            link.symlink_to(Path("..data", name))
+    fresh = directory / "..data_tmp"
+    fresh.symlink_to(version.name)
+    fresh.rename(directory / "..data")
+
+
 class Gateway:
     """One Envoy with its mounted directory."""
 
@@ -105,22 +120,12 @@ class Gateway:
         self.url = f"http://{ADDRESS}:{settings.listener_port}"
         self.operations = f"http://{ADDRESS}:{settings.operations_port}"
         self.log = directory.parent / "access.log"
-        self._generation = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def mount(self, files: Mapping[str, str]) -> None:
-        """Publish files as a kubelet does: a new directory, then one rename of the ``..data`` link."""
-        self._generation += 1
-        version = self.directory / f"..{self._generation}"
-        version.mkdir(parents=True)
-        for name, text in files.items():
-            (version / name).write_text(text.replace(CONFIG_DIRECTORY, str(self.directory)), encoding="utf-8")
-            link = self.directory / name
-            if not link.is_symlink():
-                link.symlink_to(Path("..data", name))
-        fresh = self.directory / "..data_tmp"
-        fresh.symlink_to(version.name)
-        fresh.rename(self.directory / "..data")
+        """Publish files as a kubelet does, with the directories of this gateway."""
+        own = {name: text.replace(CONFIG_DIRECTORY, str(self.directory)) for name, text in files.items()}
+        publish(self.directory, {name: text.encode() for name, text in own.items()})
 
     def start(self, tenants: list[Tenant], change: Callable[[dict[str, Any]], None] | None = None) -> None:
         """Mount and start; ``change`` may alter the bootstrap first."""
@@ -167,9 +172,9 @@ class Gateway:
     def weights(self, tenant: str) -> dict[str, int]:
         """Read a tenant's weights back from what Envoy itself says is active."""
         for entry in self.config_dump("dynamic_route_configs"):
-            matcher = entry["route_config"]["virtual_hosts"][0]["matcher"]
-            routes = matcher["matcher_tree"]["exact_match_map"]["map"]
-            clusters = routes[tenant]["action"]["typed_config"]["route"]["weighted_clusters"]["clusters"]
+            hosts = entry["route_config"]["virtual_hosts"]
+            (host,) = (each for each in hosts if tenant in each["domains"])
+            clusters = host["routes"][-1]["route"]["weighted_clusters"]["clusters"]
             return {cluster["name"]: cluster.get("weight", 0) for cluster in clusters}
         return {}
 

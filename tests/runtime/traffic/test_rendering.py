@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kilo.errors import BadInput, CheckFailed, Unreachable
 from kilo.tenancy import RateLimit, Tenant
@@ -26,7 +28,7 @@ def thousand() -> list[Tenant]:
 
 
 @pytest.mark.parametrize(
-    ("tenants", "settings"),
+    ("tenants", "gateway"),
     [
         (
             [make_tenant("acme", next_weight_percent=10), make_tenant("globex", tier="bronze", retries=3)],
@@ -37,8 +39,8 @@ def thousand() -> list[Tenant]:
     ],
     ids=["two tenants", "no next version", "a thousand tenants"],
 )
-def test_envoy_accepts_what_is_rendered(tenants: list[Tenant], settings: GatewaySettings) -> None:
-    validate(render_whole(tenants, settings), ENVOY)
+def test_envoy_accepts_what_is_rendered(tenants: list[Tenant], gateway: GatewaySettings) -> None:
+    validate(render_whole(tenants, gateway), ENVOY)
 
 
 def test_envoy_refuses_a_broken_part_by_name() -> None:
@@ -60,16 +62,57 @@ def test_one_more_tenant_leaves_the_pods_template_alone() -> None:
         for name, text in render_files(after, SETTINGS).items()
         if text != render_files(before, SETTINGS)[name]
     }
-    assert changed == {"routes.json", "limits.json"}
+    # Limits of old tenants stay as they are, and so does what their buckets hold.
+    assert changed == {"routes.json"}
     assert container_args(before, SETTINGS) == container_args(after, SETTINGS)
 
 
-def test_a_thousand_tenants_fit_and_more_than_fit_are_refused_with_the_number_that_does() -> None:
-    ramped = [tenant.model_copy(update={"next_weight_percent": 5}) for tenant in thousand()]
-    assert sum(map(len, render_files(ramped, SETTINGS).values())) < 1024 * 1024
-    many = [make_tenant(f"tenant-{number}", next_weight_percent=5) for number in range(3000)]
+def test_ten_thousand_tenants_fit_and_more_than_fit_are_refused_with_the_number_that_does() -> None:
+    names = [f"a-tenant-with-quite-a-long-name-{number:05}" for number in range(10_000)]
+    tiers = ("gold", "silver", "bronze")
+    many = [make_tenant(name, tier=tiers[number % 3]) for number, name in enumerate(names)]
+    # A hundred of them are ramped or have limits of their own.
+    many[:50] = [tenant.model_copy(update={"next_weight_percent": n}) for n, tenant in enumerate(many[:50])]
+    many[50:100] = [
+        tenant.model_copy(update={"limit": RateLimit(requests_per_second=n, burst=2 * n)})
+        for n, tenant in enumerate(many[50:100], 1)
+    ]
+    files = render_files(many, SETTINGS)
+    assert sum(map(len, files.values())) < 700_000
+    validate(render_whole(many, SETTINGS), ENVOY)
+    different = [make_tenant(f"tenant-{number}", timeout_ms=1_000 + number) for number in range(3000)]
     with pytest.raises(BadInput, match=r"configuration of 3000 takes .* about (1[0-9]{3}) of them"):
-        render_files(many, SETTINGS)
+        render_files(different, SETTINGS)
+
+
+def test_tenants_whose_routes_are_the_same_share_them() -> None:
+    three = [make_tenant("acme"), make_tenant("globex"), make_tenant("initech", tier="bronze")]
+    routes = json.loads(render_files(three, SETTINGS)["routes.json"])["resources"][0]
+    assert [host["domains"] for host in routes["virtual_hosts"]] == [["acme", "globex"], ["initech"], ["*"]]
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            make_tenant,
+            st.from_regex(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True),
+            tier=st.sampled_from(["gold", "silver", "bronze"]),
+            timeout_ms=st.integers(10, 60_000),
+            retries=st.integers(0, 5),
+            next_weight_percent=st.integers(0, 100),
+            limit=st.integers(1, 100_000).map(
+                lambda rate: RateLimit(requests_per_second=rate, burst=rate * 2)
+            ),
+        ),
+        min_size=1,
+        max_size=12,
+        unique_by=lambda tenant: tenant.id,
+    ),
+    st.integers(1, 50),
+)
+def test_envoy_accepts_any_valid_tenant_list(tenants: list[Tenant], replicas: int) -> None:
+    validate(render_whole(tenants, SETTINGS.model_copy(update={"replicas": replicas})), ENVOY)
 
 
 def test_same_input_renders_the_same_bytes() -> None:

@@ -1,0 +1,103 @@
+"""What each tenant gets of a service when so much is asked for, through a real gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kilo.tenancy import Objective, RateLimit, Tenant
+from kilo.traffic.settings import Upstream
+from tests.runtime.traffic.support import ADDRESS, Gateway, make_tenant
+from tests.surge.load import Clients, Result, Service
+
+MakeGateway = Callable[..., Gateway]
+OBJECTIVE_MS = 400
+SECONDS = 12.0
+SETTLE_SECONDS = 3.0
+
+
+def tenant(name: str, tier: str, rate: int) -> Tenant:
+    return make_tenant(
+        name,
+        tier=tier,
+        limit=RateLimit(requests_per_second=rate, burst=rate),
+        objective=Objective(availability_percent=99.9, latency_threshold_ms=OBJECTIVE_MS, latency_percent=99),
+    )
+
+
+@dataclass
+class Outcome:
+    """What became of what was asked for."""
+
+    results: dict[str, Result]
+    longest_queue: int
+    capacity: float
+    """Requests a second that the service can do on this machine."""
+
+    @property
+    def goodput(self) -> float:
+        """Answers within the objective, as a share of the capacity."""
+        good = sum(result.within(OBJECTIVE_MS / 1000) for result in self.results.values())
+        return good / SECONDS / self.capacity
+
+    def __str__(self) -> str:
+        lines = [
+            f"{name:10} asked {result.asked:5} served {result.served:6.1%} 429s {result.statuses[429]:5} "
+            f"p99 {1000 * result.percentile(99):5.0f} ms lost {result.lost}"
+            for name, result in self.results.items()
+        ]
+        return "\n".join(
+            [
+                *lines,
+                f"goodput {self.goodput:.1%} of {self.capacity:.0f}/s, longest queue {self.longest_queue}",
+            ]
+        )
+
+
+async def offered(
+    make_gateway: MakeGateway, tenants: list[Tenant], rates: Mapping[str, float], **settings: Any
+) -> Outcome:
+    """Offer ``rates`` (requests a second, by tenant) to a service with room for 160 a second."""
+    service = Service(workers=8, seconds=0.05)
+    await service.start()
+    alone = Clients(service.port)
+    begun = time.monotonic()
+    await alone.offer("", 3 * service.capacity, 1, Result())
+    # As the machine lets it: a busy one sleeps too long.
+    capacity = service.served / (time.monotonic() - begun)
+    gateway = make_gateway(
+        stable=Upstream(host=ADDRESS, port=service.port),
+        next=None,
+        capacity_requests_per_second=round(service.capacity),
+        min_concurrent_requests=8,
+        **settings,
+    )
+    await asyncio.to_thread(gateway.start, tenants)
+    clients = Clients(gateway.settings.listener_port)
+    # What a surge finds is not what it leaves: the limits need a moment to find their place.
+    await asyncio.gather(
+        *(clients.offer(name, rate, SETTLE_SECONDS, Result()) for name, rate in rates.items())
+    )
+    service.longest_queue = 0
+    results = {name: Result() for name in rates}
+    await asyncio.gather(*(clients.offer(name, rate, SECONDS, results[name]) for name, rate in rates.items()))
+    clients.close()
+    alone.close()
+    service.stop()
+    return Outcome(results, service.longest_queue, capacity)
+
+
+def three_times_the_capacity() -> tuple[list[Tenant], dict[str, float]]:
+    """Gold is promised half of what the service can do, everybody together three times as much."""
+    tenants = [
+        tenant("acme", "gold", 40),
+        tenant("umbrella", "gold", 40),
+        tenant("globex", "silver", 60),
+        tenant("hooli", "silver", 60),
+        tenant("initech", "bronze", 100),
+        tenant("soylent", "bronze", 180),
+    ]
+    return tenants, {each.id: 0.98 * each.limit.requests_per_second for each in tenants}
