@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -128,7 +128,7 @@ def _address(port: int) -> dict[str, Any]:
 @contextmanager
 def _running(
     directory: Path, name: str, route: dict[str, Any], clusters: list[dict[str, Any]]
-) -> Iterator[tuple[int, int]]:
+) -> Generator[tuple[int, int]]:
     """Run a bare Envoy; yields its port and process id."""
     port, admin = free_port(), free_port()
     path = directory / f"{name}.json"
