@@ -22,6 +22,7 @@ from kilo.registry.signers import Signers
 from kilo.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
 from kilo.traffic.features import Feature
 from kilo.traffic.identity import Identity, TesterAccess, Tls
+from kilo.traffic.settings import TierTraffic
 
 TIERS: tuple[TierName, ...] = ("gold", "silver", "bronze")
 
@@ -271,6 +272,8 @@ class Gateway(_Model):
     testers: TesterAccess | None = None
     tls: Tls | None = None
     """Without it, TLS ends in front of the gateway."""
+    tiers: dict[TierName, TierTraffic] = {}
+    """Retry budgets, ceilings, ejection and hedging of a tier, where they differ."""
     limits_enforced: bool = True
     """False lets every tenant through its limit and still counts, without a restart."""
     shedding_enabled: bool = True

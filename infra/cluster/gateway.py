@@ -56,6 +56,7 @@ def _gateway_settings(settings: Settings) -> GatewaySettings:
         tls=settings.gateway.tls,
         replicas=settings.gateway.replicas,
         capacity_requests_per_second=settings.gateway.capacity_requests_per_second,
+        tiers=settings.gateway.tiers,
         limits_enforced=settings.gateway.limits_enforced,
         shedding_enabled=settings.gateway.shedding_enabled,
     )

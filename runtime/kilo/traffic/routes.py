@@ -125,8 +125,9 @@ def _tenant_routes(tenant: Tenant, settings: GatewaySettings) -> list[Json]:
         "route": route,
     }
     features = render_feature_routes(api, tenant, settings)
+    own = [*_hedged(api, tenant, settings), api]
     if settings.next is None or settings.testers is None:
-        return [*features, api]
+        return [*features, *own]
     tester = {"name": VERSION_HEADER, "string_match": {"exact": "next"}}
     everything = {"clusters": [{"name": cluster_name("next", tenant.tier), "weight": 100}]}
     return [
@@ -137,7 +138,31 @@ def _tenant_routes(tenant: Tenant, settings: GatewaySettings) -> list[Json]:
             "match": {**api["match"], "headers": [*api["match"]["headers"], tester]},
             "route": {**route, "weighted_clusters": everything},
         },
-        api,
+        *own,
+    ]
+
+
+def _hedged(api: Json, tenant: Tenant, settings: GatewaySettings) -> list[Json]:
+    """A route for reads that are asked a second time when the first answer is late."""
+    after = settings.tier(tenant.tier).hedge_reads_after_ms
+    if after is None:
+        return []
+    reads = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
+    retries = {
+        **_retry_policy(max(1, tenant.retries)),
+        "per_try_timeout": duration(after),
+    }
+    return [
+        {
+            **api,
+            "name": "reads",
+            "match": {**api["match"], "headers": [*api["match"]["headers"], reads]},
+            "route": {
+                **api["route"],
+                "retry_policy": retries,
+                "hedge_policy": {"hedge_on_per_try_timeout": True},
+            },
+        }
     ]
 
 

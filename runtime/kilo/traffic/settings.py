@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kilo.tenancy import FeatureId
+from kilo.tenancy import FeatureId, TierName
 from kilo.traffic.features import FeatureRoutes
 from kilo.traffic.identity import Identity, TesterAccess, Tls
 
@@ -33,10 +33,39 @@ class GatewayFeature(BaseModel):
     next: Upstream
 
 
+class TierTraffic(BaseModel):
+    """How the gateway treats a tier's requests, beside what the tier promises."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    retry_budget_percent: int = Field(
+        default=20, ge=1, le=100, description="Of the requests in flight, how many may be retries."
+    )
+    max_concurrent_requests: int | None = Field(
+        default=None, ge=1, description="To each version; without it, the gateway's."
+    )
+    eject_after_failures: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000,
+        description="A pod that failed so many requests on end gets none for half a minute.",
+    )
+    hedge_reads_after_ms: int | None = Field(
+        default=None,
+        ge=1,
+        le=60_000,
+        description="After so long a GET or HEAD is asked a second time, and the first answer counts.",
+    )
+
+
 class GatewaySettings(BaseModel):
     """Settings of one gateway. Everything per tenant comes from the tenant list instead."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def tier(self, name: TierName) -> TierTraffic:
+        """What is set for a tier, or what all have that say nothing."""
+        return self.tiers.get(name, TierTraffic())
 
     stable: Upstream
     next: Upstream | None = Field(
@@ -77,6 +106,9 @@ class GatewaySettings(BaseModel):
     docs_url: str = Field(
         default="https://github.com/kilo-platform/kilo/blob/main/docs/traffic.md",
         description="What refusals point to.",
+    )
+    tiers: dict[TierName, TierTraffic] = Field(
+        default_factory=dict[TierName, TierTraffic], description="What is different for a tier."
     )
     limits_enforced: bool = Field(
         default=True, description="False lets every tenant through and still counts."

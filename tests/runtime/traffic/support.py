@@ -67,7 +67,8 @@ class UpstreamServer:
                 upstream.requests.append({name.lower(): value for name, value in self.headers.items()})
                 key = self.headers.get("idempotency-key", "")
                 upstream.tries[key] += 1
-                if "x-test-hang" in self.headers:
+                late = upstream.tries[key] <= int(self.headers.get("x-test-slow-tries") or 0)
+                if late or "x-test-hang" in self.headers:
                     upstream.release.wait(PATIENCE_SECONDS)
                 time.sleep(float(self.headers.get("x-test-delay") or 0))
                 fails = upstream.tries[key] <= int(self.headers.get("x-test-failures") or 0)
