@@ -248,7 +248,7 @@ def _print_json(
     counts: Mapping[str, TenantCount],
     answers: Sequence[Answer],
     artifacts: Artifacts | None,
-    surged: Mapping[str, Surged],
+    surged: Mapping[str, Surged] | None = None,
 ) -> None:
     document: dict[str, object] = {
         "tenants": {tenant: as_json(line) for tenant, line in sorted(counts.items())},
