@@ -13,7 +13,7 @@ from kilo.traffic.xds import METADATA, Json, discovery, duration, typed
 def render_clusters(tenants: Sequence[Tenant], settings: GatewaySettings) -> Json:
     """Render the CDS file."""
     versions = {"stable": settings.stable, "next": settings.next}
-    tiers = sorted({tenant.tier for tenant in tenants})
+    tiers: list[TierName] = sorted({tenant.tier for tenant in tenants})
     clusters = [
         _cluster(cluster_name(version, tier), version, tier, upstream, settings)
         for version, upstream in versions.items()

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from kilo.tenancy import TierName
 from kilo.traffic.envoy import render_files
 from kilo.traffic.settings import GatewaySettings, TierTraffic, Upstream
 from kilo.traffic.validation import render_whole, validate
@@ -17,7 +18,7 @@ MakeGateway = Callable[..., Gateway]
 STABLE = Upstream(host="ingest.kilo-dev.svc.cluster.local", port=10081)
 
 
-def clusters(**tiers: TierTraffic) -> dict[str, Any]:
+def clusters(tiers: dict[TierName, TierTraffic]) -> dict[str, Any]:
     tenants = [make_tenant("acme"), make_tenant("initech", tier="bronze")]
     settings = GatewaySettings(stable=STABLE, tiers=tiers)
     validate(render_whole(tenants, settings), ENVOY)
@@ -27,7 +28,7 @@ def clusters(**tiers: TierTraffic) -> dict[str, Any]:
 
 def test_a_tier_has_its_own_budget_ceiling_and_ejection_and_others_stay_as_they_are() -> None:
     own = TierTraffic(retry_budget_percent=5, max_concurrent_requests=32, eject_after_failures=7)
-    before, after = clusters(), clusters(bronze=own)
+    before, after = clusters({}), clusters({"bronze": own})
     assert after["stable-gold"] == before["stable-gold"]
     bronze = after["stable-bronze"]
     (thresholds,) = bronze["circuit_breakers"]["thresholds"]
