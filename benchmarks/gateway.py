@@ -236,7 +236,6 @@ def main() -> int:
                 listener_port=free_port(),
                 operations_port=free_port(),
                 identity=identity,
-                capacity_requests_per_second=1_000_000,
             )
             gateway = Gateway(directory / f"{count}-{bool(identity)}" / "mount", settings)
             gateway.directory.mkdir(parents=True)

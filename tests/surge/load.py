@@ -1,59 +1,49 @@
-"""A service that can do so much a second and no more, and clients that don't care.
-
-Both speak just enough HTTP/1.1 to be quick: what is measured is the gateway between them.
-"""
+"""Clients that don't care how many they are; they speak just enough HTTP/1.1 to be cheap."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
-ADDRESS = "127.0.0.1"
-_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+import httpx
+
+from tests.surge.service import ADDRESS
+
+_ROOT = Path(__file__).parents[2]
 
 
-class Service:
-    """``workers`` requests at a time, each for ``seconds``, the others in a queue without end."""
+@dataclass(frozen=True)
+class Running:
+    """A service with a process of its own."""
 
-    def __init__(self, workers: int, seconds: float) -> None:
-        self.capacity = workers / seconds
-        self.served = 0
-        self.longest_queue = 0
-        self._seconds = seconds
-        self._free = asyncio.Semaphore(workers)
-        self.waiting = 0
-        self._server: asyncio.Server | None = None
-        self.port = 0
+    port: int
+    capacity: float
+    """Requests a second, as arithmetic has it."""
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._connection, ADDRESS, 0, backlog=4096)
-        self.port = self._server.sockets[0].getsockname()[1]
+    def counts(self) -> tuple[int, int]:
+        """What it served since it was last asked, and its longest queue."""
+        served, queue = httpx.get(f"http://{ADDRESS}:{self.port}/counts", timeout=30).text.split()
+        return int(served), int(queue)
 
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
 
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+@contextmanager
+def running(workers: int, seconds: float) -> Generator[Running]:
+    """Run a service for as long as the block lasts."""
+    command = [sys.executable, "-m", "tests.surge.service", str(workers), str(seconds)]
+    with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                if (length := _content_length(head)) > 0:
-                    await reader.readexactly(length)
-                self.waiting += 1
-                self.longest_queue = max(self.longest_queue, self.waiting)
-                async with self._free:
-                    self.waiting -= 1
-                    await asyncio.sleep(self._seconds)
-                self.served += 1
-                writer.write(_ANSWER)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+            assert process.stdout is not None
+            yield Running(int(process.stdout.readline()), workers / seconds)
         finally:
-            writer.close()
+            process.kill()
 
 
 def _content_length(head: bytes) -> int:
