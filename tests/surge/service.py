@@ -1,7 +1,8 @@
 """A service that can do so much a second and no more: ``python -m tests.surge.service WORKERS SECONDS``.
 
-It has a process of its own, so that clients that are many take no time from it, and speaks just enough HTTP/1.1.
-It prints its port, and tells at ``/counts`` what it served and how long its queue was, counted anew from there.
+It has a process of its own, so that clients that are many take no time from it, and speaks just enough
+HTTP/1.1. It prints its port, and tells at ``/counts`` what it served and how long its queue was, counted
+anew from there.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ _TARGETS = {
 }
 """Of the strictest objective's latency, above which requests of this kind are shed."""
 _OVER_SHARE_FLOOR = 2
-"""Above the share, concurrency may fall to half of what it never falls below within. It begins there too, so a
-lower floor would refuse a burst that meets a fresh gateway with nothing to do."""
+"""Above the share, concurrency may fall to half of what it never falls below within. It begins there too,
+so a lower floor would refuse a burst that meets a fresh gateway with nothing to do."""
 
 
 def render_shares(tenants: Sequence[Tenant], settings: GatewaySettings) -> Json:
