@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from kilo.tenancy import TierName
 from kilo.traffic.active import read_active
 from kilo.traffic.measured import read_latencies
 from kilo.traffic.settings import GatewayFeature, GatewaySettings, Upstream
@@ -68,7 +69,7 @@ def tune(
     tiers = load_tiers(stage_file)
     measured = read_latencies(prometheus, {tenant.id: tenant.tier for tenant in tenants}, days)
     proposals = propose(tiers, measured)
-    changed = {each.tier: each.proposed_ms for each in proposals if each.changes}
+    changed: dict[TierName, int] = {each.tier: each.proposed_ms for each in proposals if each.changes}
     if propose_ and changed:
         set_timeouts(stage_file, changed)
     if as_json:
