@@ -38,6 +38,7 @@ def create_monitoring(settings: Settings, namespace: StageNamespace) -> None:
             alert_routes=render_routes(alerts.webhook_secret) if alerts else None,
             gateway=names.GATEWAY,
             labels=settings.monitoring.labels,
+            gateway_scrape_seconds=settings.monitoring.gateway_scrape_seconds,
         ),
         pulumi.ResourceOptions(depends_on=[namespace]),
     )

@@ -22,6 +22,7 @@ from kilo.registry.signers import Signers
 from kilo.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
 from kilo.traffic.features import Feature
 from kilo.traffic.identity import Identity, TesterAccess, Tls
+from kilo.traffic.ramps.freeze import Freezes
 from kilo.traffic.settings import TierTraffic
 
 TIERS: tuple[TierName, ...] = ("gold", "silver", "bronze")
@@ -280,6 +281,17 @@ class Gateway(_Model):
     """False switches adaptive concurrency off, without a restart."""
 
 
+def _freeze_window(text: str) -> str:
+    try:
+        Freezes([text])
+    except KiloError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+FreezeWindow = Annotated[str, AfterValidator(_freeze_window)]
+
+
 class Service(_Model):
     """How many of a runtime service run."""
 
@@ -373,6 +385,12 @@ class Monitoring(_Model):
 
     prometheus_url: Url
     namespace: DnsLabel = "monitoring"
+    gateway_scrape_seconds: int = Field(
+        default=15,
+        ge=1,
+        le=60,
+        description="How often gateways are asked; a ramp's step lasts several times that.",
+    )
     alerts: Alerts | None = None
     labels: dict[LabelName, LabelValue] = Field(
         default={},
@@ -437,6 +455,8 @@ class Settings(_Model):
     gateway: Gateway
     ingest: Ingest = Ingest()
     features: tuple[Feature, ...] = ()
+    freezes: tuple[FreezeWindow, ...] = ()
+    """When no ramp goes forward, in UTC."""
     consumer: Service = Service()
     registry: Registry
     backups: Backups

@@ -16,7 +16,7 @@ from components.pods.labels import NAME_LABEL, PART_OF, PART_OF_LABEL, labels
 
 OPERATOR_API = "monitoring.coreos.com/v1"
 ROUTES_API = "monitoring.coreos.com/v1alpha1"
-SCRAPE_INTERVAL = "15s"
+SCRAPE_SECONDS = 15
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class MonitoringArgs:
     """The workload that is Envoy."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     """On every monitor, rule and route besides their own: what the cluster's operator selects them by."""
+    gateway_scrape_seconds: int = SCRAPE_SECONDS
 
 
 class Monitoring(pulumi.ComponentResource):
@@ -45,7 +46,13 @@ class Monitoring(pulumi.ComponentResource):
         self._scrape(
             "processes", {PART_OF_LABEL: PART_OF}, port="http", path="/metrics", exclude=args.gateway
         )
-        self._scrape("gateway", {NAME_LABEL: args.gateway}, port="operations", path="/metrics")
+        self._scrape(
+            "gateway",
+            {NAME_LABEL: args.gateway},
+            port="operations",
+            path="/metrics",
+            seconds=args.gateway_scrape_seconds,
+        )
         self._object("PrometheusRule", OPERATOR_API, "kilo", args.rules)
         if args.alert_routes:
             self._object("AlertmanagerConfig", ROUTES_API, "kilo", args.alert_routes)
@@ -64,7 +71,14 @@ class Monitoring(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _scrape(
-        self, name: str, pods: Mapping[str, str], *, port: str, path: str, exclude: str | None = None
+        self,
+        name: str,
+        pods: Mapping[str, str],
+        *,
+        port: str,
+        path: str,
+        exclude: str | None = None,
+        seconds: int = SCRAPE_SECONDS,
     ) -> None:
         selected: dict[str, Any] = {"matchLabels": dict(pods)}
         if exclude:
@@ -76,7 +90,7 @@ class Monitoring(pulumi.ComponentResource):
             {
                 "jobLabel": NAME_LABEL,
                 "selector": selected,
-                "podMetricsEndpoints": [{"port": port, "path": path, "interval": SCRAPE_INTERVAL}],
+                "podMetricsEndpoints": [{"port": port, "path": path, "interval": f"{seconds}s"}],
             },
         )
 

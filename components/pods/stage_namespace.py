@@ -30,7 +30,7 @@ class StageNamespaceArgs:
     """The namespace's name and what all its pods may read."""
 
     namespace: str
-    outputs_json: pulumi.Output[str]
+    outputs_json: pulumi.Input[str]
     google_identity_provider: str
 
 

@@ -26,14 +26,7 @@ def create_cluster(
     settings: Settings, identities: Identities, clouds: Clouds, outputs: Outputs
 ) -> StageNamespace:
     """Register the namespace and all that runs in it."""
-    namespace = StageNamespace(
-        "namespace",
-        StageNamespaceArgs(
-            namespace=settings.namespace,
-            outputs_json=outputs.json,
-            google_identity_provider=settings.gcp.workload_identity_provider,
-        ),
-    )
+    namespace = create_namespace(settings, outputs.json)
     context = RuntimeContext(
         namespace=settings.namespace,
         image=settings.images.runtime,
@@ -54,3 +47,15 @@ def create_cluster(
     create_objectives(settings, context, inside)
     create_schedules(settings, context, identities, clouds, inside=inside, ready=ready)
     return namespace
+
+
+def create_namespace(settings: Settings, outputs_json: pulumi.Input[str]) -> StageNamespace:
+    """Register the namespace with what every process of the stage reads."""
+    return StageNamespace(
+        "namespace",
+        StageNamespaceArgs(
+            namespace=settings.namespace,
+            outputs_json=outputs_json,
+            google_identity_provider=settings.gcp.workload_identity_provider,
+        ),
+    )

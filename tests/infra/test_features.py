@@ -21,6 +21,8 @@ IMAGE = "registry.example/kilo@sha256:" + "a" * 64
 def stage(features: list[dict[str, Any]], ramps: dict[str, Any], **entry: Any) -> dict[str, Any]:
     config = YAML(typ="safe").load(ROOT / "Pulumi.dev.yaml")["config"]
     config["kilo:features"] = features
+    for tenant in config["kilo:tenants"]:
+        tenant.pop("ramps", None)
     config["kilo:tenants"][0].update({"ramps": ramps, **entry})
     return config
 

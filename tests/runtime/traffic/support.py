@@ -52,6 +52,7 @@ class UpstreamServer:
 
     def __init__(self, version: str) -> None:
         self.version = version
+        self.fails_for: set[str] = set()
         self.requests: list[Mapping[str, str]] = []
         self.tries: Counter[str] = Counter()
         self.release = threading.Event()
@@ -72,6 +73,7 @@ class UpstreamServer:
                     upstream.release.wait(PATIENCE_SECONDS)
                 time.sleep(float(self.headers.get("x-test-delay") or 0))
                 fails = upstream.tries[key] <= int(self.headers.get("x-test-failures") or 0)
+                fails |= self.headers.get("x-tenant-id") in upstream.fails_for
                 body = upstream.version.encode()
                 self.send_response(503 if fails else 200)
                 self.send_header("content-length", str(len(body)))

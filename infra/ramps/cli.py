@@ -1,0 +1,432 @@
+"""``kilo traffic show | ramp | pause | resume | revert | history``."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from infra.check import stage_file
+from infra.ramps.publish import Committing
+from infra.ramps.run import Replicas, Setting, lead
+from infra.ramps.stage_file import RampFile
+from infra.ramps.tour import Load, rehearsed, tour
+from infra.ramps.view import Shown, document, print_table, table
+from kilo.contract import load_outputs
+from kilo.environment import OUTPUTS_VARIABLE, database_url
+from kilo.errors import BadInput, CheckFailed, KiloError
+from kilo.project import find_project
+from kilo.tenancy import RampWeight
+from kilo.traffic.ramps.engine import PulumiEngine
+from kilo.traffic.ramps.freeze import Freezes
+from kilo.traffic.ramps.gate import GateSettings
+from kilo.traffic.ramps.prometheus import Prometheus
+from kilo.traffic.ramps.ramp import DEFAULT_STEPS, Ramp, State, parse_weight, plan_steps
+from kilo.traffic.ramps.store import RampStore
+
+app = typer.Typer(no_args_is_help=True, help="Ramp features, tenant by tenant.")
+
+StageOption = Annotated[str, typer.Option("--stage", "-s", help="The stage whose file is meant.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; a line for each change.")]
+PrometheusOption = Annotated[
+    str | None, typer.Option("--prometheus", metavar="URL", help="Instead of the stage's own Prometheus.")
+]
+GatewayOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gateway",
+        metavar="URL",
+        help="A gateway's operations address; again for each. Default: those that Prometheus scrapes.",
+    ),
+]
+TenantArgument = Annotated[str, typer.Argument(metavar="TENANT")]
+FeatureArgument = Annotated[str, typer.Argument(metavar="FEATURE")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
+
+
+@app.command(
+    epilog="Examples: kilo traffic show -s prod · kilo traffic show -s prod --json | jq '.[].weight'"
+)
+def show(stage: StageOption, as_json: JsonOption = False) -> None:
+    """Show the ramps that are under way, and every weight that the stage's file has."""
+    setting = _setting(stage)
+
+    async def active() -> list[Ramp]:
+        async with setting.connection() as connection:
+            return await RampStore(connection, stage).active()
+
+    ramps = asyncio.run(active())
+    weights = setting.file.weights
+    if as_json:
+        resting = [
+            {"tenant": tenant, "feature": feature, "state": None, "weight": weight}
+            for (tenant, feature), weight in weights.items()
+            if (tenant, feature) not in {ramp.key for ramp in ramps}
+        ]
+        typer.echo(json.dumps([*(document(ramp) for ramp in ramps), *resting], indent=2))
+        return
+    if ramps:
+        print_table(table(ramps))
+    for (tenant, feature), weight in weights.items():
+        if (tenant, feature) not in {ramp.key for ramp in ramps}:
+            typer.echo(f"{tenant} {feature}: {weight}, no ramp under way")
+    if not ramps and not weights:
+        typer.echo(f"{setting.file.path.name}: no tenant has a weight for a feature", err=True)
+
+
+@app.command(
+    epilog="Examples: kilo traffic ramp acme checkout-v2 -s prod --hold 10m · "
+    "kilo traffic ramp checkout-v2 -s prod --tier bronze --steps shadow,1,5,25 --dry-run · "
+    "kilo traffic ramp -s prod --continue --once --json"
+)
+def ramp(  # noqa: PLR0917
+    stage: StageOption,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TENANT] FEATURE", help="The feature alone with --tier or --all."),
+    ] = None,
+    tier: Annotated[str | None, typer.Option(help="Every tenant of a tier, instead of TENANT.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Every tenant, instead of TENANT.")] = False,
+    to: Annotated[int, typer.Option(min=1, max=100, help="The weight to come to, in percent.")] = 100,
+    steps: Annotated[
+        str, typer.Option(help="Weights on the way; begin with shadow to copy requests first.")
+    ] = ",".join(map(str, DEFAULT_STEPS)),
+    hold: Annotated[str, typer.Option(help="How long each step has to be good: 30s, 10m, 2h.")] = "10m",
+    minimum_requests: Annotated[
+        int, typer.Option("--min-requests", min=1, help="How many the next version must answer at each step.")
+    ] = GateSettings().minimum_requests,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")
+    ] = False,
+    detach: Annotated[bool, typer.Option(help="Begin, and leave the steps to --continue.")] = False,
+    go_on: Annotated[bool, typer.Option("--continue", help="Go on with every ramp of the stage.")] = False,
+    commit: Annotated[
+        bool, typer.Option("--commit", help="Commit and push the stage's file with each step.")
+    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="With --continue: look once, for a schedule.")] = False,
+    prometheus: PrometheusOption = None,
+    gateway: GatewayOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Raise a tenant's weight for a feature step by step, as long as its next version keeps up.
+
+    Each step is written into the stage's file, carried out by the engine on the gateway alone, and awaited in
+    every gateway. Then the tenant's requests to the next version are compared with its own to the stable one
+    over the same minutes. A worse version is reverted; what can't be known is waited for. Killed or detached,
+    a ramp goes on with --continue. DATABASE_URL names the stage's database.
+
+    Exits with 1 when a ramp was reverted, or ended because somebody set the weight.
+    """
+    setting = _setting(stage, prometheus, gateway or ())
+    if commit:
+        setting = replace(setting, engine=Committing(setting.engine, setting.file.path))
+    if go_on:
+        if names or tier or everyone:
+            msg = "--continue goes on with every ramp of the stage; leave the names out"
+            raise BadInput(msg)
+        _follow(setting, None, as_json=as_json, once=once)
+        return
+    tenants, feature = _whom(setting.file, names or [], tier, everyone=everyone)
+    gate = GateSettings(_seconds(hold), minimum_requests)
+    wanted: list[RampWeight] = [parse_weight(step.strip()) for step in steps.split(",")]
+    plans = {
+        tenant: plan_steps(wanted, to, setting.file.weights.get((tenant, feature), 0)) for tenant in tenants
+    }
+    if dry_run:
+        _print_plans(setting, feature, plans, gate, as_json=as_json)
+        return
+
+    async def begin() -> set[int]:
+        async with setting.connection() as connection:
+            store = RampStore(connection, stage)
+            ids: set[int] = set()
+            for tenant, planned in plans.items():
+                before = setting.file.weights.get((tenant, feature), 0)
+                begun = await store.start(
+                    tenant=tenant,
+                    feature=feature,
+                    steps=planned,
+                    gate=gate,
+                    before=before,
+                    who=setting.who,
+                    program=setting.program,
+                )
+                ids.add(begun.id)
+            return ids
+
+    mine = asyncio.run(begin())
+    if detach:
+        typer.echo(
+            f"begun for {', '.join(plans)}; kilo traffic ramp -s {stage} --continue leads it", err=True
+        )
+        return
+    _follow(setting, mine, as_json=as_json)
+
+
+@app.command(epilog="Example: kilo traffic pause acme checkout-v2 -s prod --reason 'incident 42'")
+def pause(
+    tenant: TenantArgument, feature: FeatureArgument, stage: StageOption, reason: ReasonOption = "paused"
+) -> None:
+    """Hold a ramp where it is until `resume`; nothing reverts it meanwhile but `revert`."""
+    _request(stage, tenant, feature, State.PAUSED, reason)
+    typer.echo(f"{tenant} {feature}: paused", err=True)
+
+
+@app.command(epilog="Example: kilo traffic resume acme checkout-v2 -s prod")
+def resume(
+    tenant: TenantArgument, feature: FeatureArgument, stage: StageOption, reason: ReasonOption = "resumed"
+) -> None:
+    """Let a paused ramp go on; whoever leads the stage's ramps takes it up."""
+    _request(stage, tenant, feature, State.RUNNING, reason)
+    typer.echo(f"{tenant} {feature}: resumed; kilo traffic ramp -s {stage} --continue leads it", err=True)
+
+
+@app.command(epilog="Example: kilo traffic revert acme checkout-v2 -s prod --reason 'customers complain'")
+def revert(  # noqa: PLR0917
+    tenant: TenantArgument,
+    feature: FeatureArgument,
+    stage: StageOption,
+    reason: ReasonOption = "reverted by hand",
+    prometheus: PrometheusOption = None,
+    gateway: GatewayOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a feature's weight of a tenant back at once, and wait until every gateway has it.
+
+    To what it was before the ramp, or to 0 where none is under way.
+    """
+    setting = _setting(stage, prometheus, gateway or ())
+
+    async def ask() -> set[int]:
+        async with setting.connection() as connection:
+            store = RampStore(connection, stage)
+            found = [each for each in await store.active() if each.key == (tenant, feature)]
+            if not found:
+                found = [await _of_nothing(setting, store, tenant, feature)]
+            await store.request(found[0], State.REVERTING, reason, setting.who, setting.program)
+            return {found[0].id}
+
+    _follow(setting, asyncio.run(ask()), as_json=as_json, wanted=State.REVERTED)
+
+
+@app.command(
+    epilog="Examples: kilo traffic history -s prod · kilo traffic history acme checkout-v2 -s prod --json"
+)
+def history(
+    stage: StageOption,
+    tenant: Annotated[str | None, typer.Argument(metavar="[TENANT]")] = None,
+    feature: Annotated[str | None, typer.Argument(metavar="[FEATURE]")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many steps, the newest.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Show each recorded step: when, who, from and to which weight, and the figures that decided."""
+    setting = _setting(stage)
+
+    async def read() -> list[dict[str, object]]:
+        async with setting.connection() as connection:
+            return await RampStore(connection, stage).history(tenant, feature, limit)
+
+    steps = asyncio.run(read())
+    if as_json:
+        typer.echo(json.dumps(steps, indent=2, default=str))
+        return
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("at", "tenant", "feature", "act", "from", "to", "in force after", "who"):
+        shown.add_column(name)
+    shown.add_column("why", overflow="fold")
+    for step in steps:
+        seconds = step["seconds"]
+        shown.add_row(
+            f"{step['at']:%Y-%m-%d %H:%M:%S}",
+            *(str(step[name]) for name in ("tenant", "feature", "act", "weight_from", "weight_to")),
+            f"{seconds:.1f} s" if seconds is not None else "-",
+            str(step["who"]),
+            str(step["reason"]),
+        )
+    print_table(shown)
+
+
+@app.command("tour", epilog="Example: kilo traffic tour -s dev")
+def tour_(
+    stage: StageOption,
+    feature: Annotated[str, typer.Option(help="The feature to rehearse on.")] = "rehearsal",
+    tenants: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tenant", help="Whose ramps; again for each. Default: acme, and globex, for which it fails."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ramp a feature for two tenants under load: one to the end, one that is taken back by itself.
+
+    Takes both back to 0 afterwards, so that it can be shown again.
+    """
+    setting = _setting(stage)
+    outputs = load_outputs()
+    load = Load(outputs.gateway.url, outputs.gateway.tenant_header, rehearsed(setting, feature))
+    with Shown(as_json=as_json) as shown:
+        asyncio.run(tour(setting, load, tenants or ["acme", "globex"], shown))
+    if not as_json:
+        answered = ", ".join(
+            f"{who} {status}: {count}" for (who, status), count in sorted(load.answers.items())
+        )
+        typer.echo(f"answers under load: {answered}", err=True)
+
+
+def _follow(
+    setting: Setting, mine: set[int] | None, *, as_json: bool, once: bool = False, wanted: State = State.DONE
+) -> None:
+    with Shown(as_json=as_json) as shown:
+        ended = asyncio.run(lead(setting, mine, shown, once=once))
+    others = [each for each in ended if each.state.ended and each.state is not wanted]
+    if others:
+        raise CheckFailed(
+            "; ".join(f"{each.tenant} {each.feature}: {each.state}: {each.reason}" for each in others)
+        )
+
+
+def _request(stage: str, tenant: str, feature: str, state: State, reason: str) -> None:
+    setting = _setting(stage)
+
+    async def ask() -> None:
+        async with setting.connection() as connection:
+            store = RampStore(connection, stage)
+            found = await store.find(tenant, feature)
+            await store.request(found, state, reason, setting.who, setting.program)
+
+    asyncio.run(ask())
+
+
+async def _of_nothing(setting: Setting, store: RampStore, tenant: str, feature: str) -> Ramp:
+    """A ramp to revert where none is under way."""
+    weight = setting.file.weights.get((tenant, feature), 0)
+    if weight == 0:
+        msg = f"{tenant} {feature}: the weight is 0 and no ramp is under way; there is nothing to revert"
+        raise BadInput(msg)
+    return await store.start(
+        tenant=tenant,
+        feature=feature,
+        steps=[weight],
+        gate=GateSettings(),
+        before=0,
+        weight=weight,
+        who=setting.who,
+        program=setting.program,
+    )
+
+
+def _whom(file: RampFile, names: Sequence[str], tier: str | None, *, everyone: bool) -> tuple[list[str], str]:
+    """The tenants and the feature that the arguments mean."""
+    group = tier is not None or everyone
+    if len(names) != (1 if group else 2) or (tier is not None and everyone):
+        msg = "name a tenant and a feature, or a feature with --tier or --all"
+        raise BadInput(msg)
+    feature = names[-1]
+    known = [each.id for each in file.settings.features]
+    if feature not in known:
+        msg = f"{file.path.name}: there is no feature '{feature}'; features: {', '.join(known) or 'none'}"
+        raise BadInput(msg)
+    if not group:
+        return [file.tenant(names[0]).id], feature
+    tenants = [entry.id for entry in file.settings.tenants if everyone or entry.tier == tier]
+    if not tenants:
+        msg = f"--tier: no tenant is {tier}; tiers: gold, silver, bronze"
+        raise BadInput(msg)
+    return tenants, feature
+
+
+def _print_plans(
+    setting: Setting,
+    feature: str,
+    plans: Mapping[str, Sequence[RampWeight]],
+    gate: GateSettings,
+    *,
+    as_json: bool,
+) -> None:
+    frozen = Freezes(setting.file.settings.freezes).reason(time.time())
+    for tenant, steps in plans.items():
+        objective = setting.file.tenant(tenant).objective
+        seconds = gate.hold_seconds * len(steps)
+        if as_json:
+            typer.echo(
+                json.dumps(
+                    {
+                        "tenant": tenant,
+                        "feature": feature,
+                        "weight": setting.file.weights.get((tenant, feature), 0),
+                        "steps": steps,
+                        "hold_seconds": gate.hold_seconds,
+                        "minimum_requests": gate.minimum_requests,
+                        "at_least_seconds": seconds,
+                        "frozen": frozen or None,
+                    }
+                )
+            )
+            continue
+        way = " → ".join(map(str, (setting.file.weights.get((tenant, feature), 0), *steps)))
+        typer.echo(
+            f"{tenant} {feature}: {way}, {gate.hold_seconds:g} s and {gate.minimum_requests} requests each, "
+            f"{seconds:g} s at the soonest; reverted when worse than stable and burning "
+            f"{objective.availability_percent} % or {objective.latency_percent} % within "
+            f"{objective.latency_threshold_ms} ms"
+        )
+    if frozen and not as_json:
+        typer.echo(f"now {frozen}: the first step waits for its end", err=True)
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+)(s|m|h)", text)
+    if not match:
+        msg = f"--hold: '{text}' is no duration; use 30s, 10m or 2h"
+        raise BadInput(msg)
+    return int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _setting(stage: str, prometheus: str | None = None, gateways: Sequence[str] = ()) -> Setting:
+    project = find_project()
+    file = RampFile(stage_file(project, stage))
+    metrics = Prometheus(
+        prometheus or _prometheus_of_sandbox(stage) or file.settings.monitoring.prometheus_url,
+        namespace=file.settings.namespace,
+    )
+    return Setting(
+        url=database_url(),
+        file=file,
+        engine=PulumiEngine(stage, project),
+        prometheus=metrics,
+        gateways=Replicas(metrics, gateways),
+        who=os.environ.get("GITHUB_ACTOR") or getpass.getuser(),
+        program=_program(project),
+    )
+
+
+def _prometheus_of_sandbox(stage: str) -> str | None:
+    """Where the outputs that lie on this machine say that the stage's Prometheus is."""
+    if OUTPUTS_VARIABLE not in os.environ:
+        return None
+    try:
+        outputs = load_outputs()
+    except KiloError:
+        return None
+    return outputs.monitoring.prometheus_url if outputs.stage == stage else None
+
+
+def _program(project: Path) -> str:
+    """The version of what does it, and the commit where there is one."""
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=project, capture_output=True, text=True, check=False
+    )
+    return f"kilo {version('kilo')}{f' {found.stdout.strip()}' if found.returncode == 0 else ''}"
