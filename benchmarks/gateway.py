@@ -257,7 +257,8 @@ def main() -> int:
                 )
             )
         for side in sides:
-            asyncio.run(_load(side, options.requests // 4))
+            # A tenant's first request makes its buckets and counters.
+            asyncio.run(_load(side, max(options.requests // 4, side.tenants)))
         for _ in range(options.rounds):
             for side in sides:
                 _turn(side, options.requests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import subprocess
 import sys
 import time
@@ -61,6 +62,8 @@ class Result:
     seconds: list[float] = field(default_factory=list[float])
     """Of answers with 200."""
     hints: list[str] = field(default_factory=list[str])
+    limits: Counter[str] = field(default_factory=Counter[str])
+    """Which limit refused, as the problems say."""
     lost: int = 0
 
     @property
@@ -98,13 +101,15 @@ class Clients:
             lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
             writer.write(f"POST /v1/events HTTP/1.1\r\nhost: x\r\n{lines}content-length: 0\r\n\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
-            if (length := _content_length(head)) > 0:
-                await reader.readexactly(length)
+            length = _content_length(head)
+            body = await reader.readexactly(length) if length > 0 else b""
         except (OSError, asyncio.IncompleteReadError):
             result.lost += 1
             return
         status = int(head[9:12])
         result.statuses[status] += 1
+        if found := re.search(rb'"limit":"(\w+)"', body):
+            result.limits[found[1].decode()] += 1
         if status == 200:
             result.seconds.append(time.monotonic() - begun)
         for line in head.decode("latin-1").split("\r\n"):

@@ -15,10 +15,10 @@ MakeGateway = Callable[..., Gateway]
 
 async def test_a_tenants_surge_is_its_own(make_gateway: MakeGateway) -> None:
     tenants = [
-        tenant("acme", "gold", 10),
+        tenant("acme", "gold", 16),
         tenant("globex", "silver", 5),
-        tenant("hooli", "silver", 5),
-        tenant("initech", "bronze", 3),
+        tenant("hooli", "silver", 10),
+        tenant("initech", "bronze", 8),
     ]
     usual = {"acme": 8.0, "hooli": 4.0, "initech": 2.0}
     outcome = await offered(make_gateway, tenants, {**usual, "globex": 20 * 5.0})
@@ -54,10 +54,10 @@ async def test_a_neighbour_of_the_same_tier_keeps_its_share(make_gateway: MakeGa
     # One of three silver tenants is allowed far more than the stage has, and asks for it.
     tenants = [
         tenant("globex", "silver", 200),
-        tenant("hooli", "silver", 12),
-        tenant("vandelay", "silver", 12),
+        tenant("hooli", "silver", 14),
+        tenant("vandelay", "silver", 14),
     ]
-    rates = {"globex": 100.0, "hooli": 10.0, "vandelay": 10.0}
+    rates = {"globex": 100.0, "hooli": 7.0, "vandelay": 7.0}
     outcome = await offered(make_gateway, tenants, rates)
     print(outcome)
     results = outcome.results

@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from kilo.tenancy import Tenant, TierName
 
 TIERS: tuple[TierName, ...] = ("gold", "silver", "bronze")
+SURE = 0.8
+"""Of the capacity, what silver and bronze may be sure of together with gold. Were all of it promised, a
+request above a share would make everybody wait, without end."""
 LEAST = 1 / 60
 """Requests a second that are within everybody's share, since an empty bucket can't be."""
 
@@ -22,6 +25,8 @@ def fair_shares(tenants: Sequence[Tenant], capacity_requests_per_second: float) 
     shares: dict[str, float] = {}
     left = capacity_requests_per_second
     for tier in TIERS:
+        if tier != "gold":
+            left = min(left, max(0.0, SURE * capacity_requests_per_second - sum(shares.values())))
         # Who asks for least is served first, and what it leaves is the others'.
         members = sorted(
             (tenant for tenant in tenants if tenant.tier == tier),

@@ -38,6 +38,11 @@ _OVER_SHARE_FLOOR = 2
 """Above the share, concurrency may fall to half of what it never falls below within. It begins there too,
 so a lower floor would refuse a burst that meets a fresh gateway with nothing to do."""
 
+_OVER_SHARE_ROOM = 0.25
+"""Of what the services finish within the target, how much may be in flight above the shares of a tier. A
+fifth of the capacity is left for it when all take what is theirs, and the more is in flight, the longer all
+wait."""
+
 
 def render_shares(tenants: Sequence[Tenant], settings: GatewaySettings) -> Json:
     """Render the ECDS file with the filter that marks what is above a share."""
@@ -132,11 +137,22 @@ def _by_tier(side: str, settings: GatewaySettings, target_latency_ms: int) -> Js
     }
 
 
+def _interval_seconds(target_seconds: float) -> float:
+    """How often a limit moves: not much oftener than answers come, which tell what it did."""
+    return min(max(0.1, target_seconds / 2), 1.0)
+
+
 def _controller(tier: str, side: str, settings: GatewaySettings, target_latency_ms: int) -> Json:
     floor = settings.min_concurrent_requests
     if side == "over":
         floor = max(1, floor // _OVER_SHARE_FLOOR)
     name = f"{tier}-{side}"
+    target_seconds = target_latency_ms * _TARGETS[tier, side] / 1000
+    most = settings.max_concurrent_requests
+    if settings.capacity_requests_per_second is not None:
+        # More than the services finish within the target would only wait (Little's law).
+        fits = settings.capacity_requests_per_second / settings.replicas * target_seconds
+        most = min(most, max(floor, ceil(fits * (_OVER_SHARE_ROOM if side == "over" else 1))))
     controller = typed(
         "envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency",
         enabled={"default_value": True, "runtime_key": SHEDDING_KEY},
@@ -144,12 +160,12 @@ def _controller(tier: str, side: str, settings: GatewaySettings, target_latency_
         gradient_controller_config={
             "sample_aggregate_percentile": {"value": 90},
             "concurrency_limit_params": {
-                "max_concurrency_limit": settings.max_concurrent_requests,
-                "concurrency_update_interval": "0.100s",
+                "max_concurrency_limit": most,
+                "concurrency_update_interval": f"{_interval_seconds(target_seconds):.3f}s",
             },
             # A fixed target: measuring one would close the gateway to a few requests every minute.
             "min_rtt_calc_params": {
-                "fixed_value": f"{target_latency_ms * _TARGETS[tier, side] / 1000:.3f}s",
+                "fixed_value": f"{target_seconds:.3f}s",
                 "min_concurrency": floor,
             },
         },

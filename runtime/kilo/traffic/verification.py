@@ -91,6 +91,8 @@ def _provider(name: str, tokens: Tokens, settings: GatewaySettings) -> Json:
         "require_expiration": True,
         **found,
         "claim_to_headers": [{"header_name": header, "claim_name": claim}],
+        # A token comes with thousands of requests. What it says of its time is looked at each time.
+        "jwt_cache_config": {"jwt_cache_size": 10_000, "jwt_max_token_size": 4_096},
         # The route was looked up while nobody was known.
         "clear_route_cache": True,
         **render_keys(tokens, f"{KEYS_CLUSTER}-{name}"),

@@ -23,7 +23,7 @@ def test_gold_is_whole_and_what_it_leaves_is_shared_in_order() -> None:
         tenant("vandelay", "silver", 50),
         tenant("initech", "bronze", 5),
     ]
-    assert fair_shares(tenants, 100) == {
+    assert fair_shares(tenants, 125) == {
         "acme": 60,
         "hooli": 10,
         "globex": 15,
