@@ -21,6 +21,7 @@ from kilo.backup.kinds import CONTENTS
 from kilo.backup.locales import read_locale
 from kilo.backup.manifest import Locale, TableState
 from kilo.backup.programs import one_line
+from kilo.backup.row_security import under_policies
 from kilo.errors import BadInput, Unreachable
 
 _SETTINGS = (
@@ -47,7 +48,10 @@ class ServerState:
 
 
 class Snapshot:
-    """An exported snapshot of a database; open while something reads through it."""
+    """An exported snapshot of a database; open while something reads through it.
+
+    ``under_policies`` is whether reading whole tables takes policies of row-level security.
+    """
 
     def __init__(self, url: str, connection: psycopg.Connection[Any]) -> None:
         self._url = url
@@ -62,11 +66,15 @@ class Snapshot:
             locale=read_locale(connection),
         )
         self._definitions = read_definitions(connection)
+        with connect(url, autocommit=True) as now:
+            self.under_policies = under_policies(connection, now, list_tables(connection))
 
     def fingerprint_tables(self, seed: int) -> dict[str, TableState]:
         """Count and fingerprint every table and the large objects, on a connection of its own."""
         with connect(self._url) as connection:
             connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self.name)))
+            if self.under_policies:
+                connection.execute("SET row_security = on")
             return fingerprint_tables(connection, seed)
 
     def definitions_after_dump(self) -> Definitions:
@@ -86,7 +94,7 @@ def open_snapshot(url: str) -> Generator[Snapshot]:
 
     Raises:
         Unreachable: the database does not answer or refuses the login.
-        CheckFailed: its definitions can't be read by this role.
+        CheckFailed: its definitions can't be read by this role, or row-level security may hide rows from it.
     """
     with connect(url) as connection:
         yield Snapshot(url, connection)

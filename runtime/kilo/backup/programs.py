@@ -26,8 +26,10 @@ _VALUE = re.compile(r"(invalid (?:input|byte sequence)[^:\"]*: ).*")
 _MOST_ERROR_BYTES = 256 * 1024
 
 
-def dump(url: str, snapshot: str) -> Iterator[bytes]:
+def dump(url: str, snapshot: str, *, under_policies: bool = False) -> Iterator[bytes]:
     """Run pg_dump on ``snapshot`` in its custom format and yield its output, large objects included.
+
+    ``under_policies`` has it read tables as the policies of row-level security show them to its role.
 
     Raises:
         CheckFailed: pg_dump failed; raised at the end of its output, which is then incomplete.
@@ -41,6 +43,7 @@ def dump(url: str, snapshot: str) -> Iterator[bytes]:
             "--large-objects",
             "--no-password",
             f"--snapshot={snapshot}",
+            *(["--enable-row-security"] if under_policies else []),
         ],
         url,
     )

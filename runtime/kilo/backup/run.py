@@ -170,7 +170,9 @@ def _run_backup(outputs: StackOutputs, stores: dict[str, Store], url: str, repor
         snapshot_at = datetime.now(UTC)
         fingerprints = executor.submit(snapshot.fingerprint_tables, seed)
         objects = {
-            DUMP: run.store(DUMP, programs.dump(url, snapshot.name), report),
+            DUMP: run.store(
+                DUMP, programs.dump(url, snapshot.name, under_policies=snapshot.under_policies), report
+            ),
             GLOBALS: run.store(GLOBALS, programs.dump_roles(url), report),
         }
         definitions = snapshot.definitions_after_dump()
