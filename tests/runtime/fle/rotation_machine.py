@@ -2,28 +2,26 @@
 
 Two tenants and two fields, with rows from the start. Beside the processes of now, which learn at once, there
 are stale ones: they go on with keys, scope and configuration from memory until time passes, which is when a
-plan's settle time is over too. Whoever owns the database puts approvals of other plans under this one.
+plan's settle time is over too. Whoever owns the database puts approvals of other plans under this one, and
+sets a plan's time back, so that it ends while the stale ones write on.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any, ClassVar, cast
 
 import psycopg
-import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from kilo.contract import StackOutputs
 from kilo.errors import KiloError
-from kilo.fle import FieldCipher
+from kilo.fle import CacheLimits, FieldCipher
 from kilo.fle.audit.log import read
 from kilo.fle.audit.signatures import check_signatures
 from kilo.fle.audit.states import check_states
+from kilo.fle.errors import KeyRetired
 from kilo.fle.formats import is_encrypted
 from kilo.fle.kms import KmsClients
 from kilo.fle.rotation import approval
@@ -32,6 +30,7 @@ from kilo.fle.rotation.steps import Rotations
 from kilo.fle.shred import destroy_due
 
 from .conftest import PEOPLE, Stage, public
+from .kills import Killed, killed_at
 from .test_rotation import TABLE, quiet
 from .test_scope import configured
 
@@ -45,25 +44,6 @@ SETTLE = 1500
 ENDED = {"", "finalized", "rolled-back"}
 RUNNING = {"running", "paused", "verified"}
 tenants, fields, names = st.sampled_from(TENANTS), st.sampled_from(FIELDS), st.sampled_from(NAMES)
-
-
-class Killed(BaseException):
-    """The process is gone at this statement; its transaction with it."""
-
-
-@contextmanager
-def killed_at(statement: int) -> Generator[None]:
-    """Kill whoever executes that many further statements; 0 kills nobody."""
-    numbers, execute = itertools.count(1), psycopg.Connection.execute
-
-    def count(self: psycopg.Connection[Any], *args: Any, **kwargs: Any) -> Any:
-        if next(numbers) == statement:
-            raise Killed
-        return execute(self, *args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(psycopg.Connection, "execute", count)
-        yield
 
 
 class Machine(RuleBasedStateMachine):
@@ -87,6 +67,7 @@ class Machine(RuleBasedStateMachine):
         self.requesters: dict[str, str] = {}
         self.signed: dict[tuple[str, str], set[str]] = {}
         self.stale: list[tuple[FieldCipher, dict[str, set[str]]]] = []
+        self.aged: set[str] = set()
         self.number = 0
 
     @initialize(first=st.sets(fields), second=st.sets(fields))
@@ -107,9 +88,11 @@ class Machine(RuleBasedStateMachine):
         settings = found.outputs.field_encryption.model_copy(update={"principals": people})
         return found.outputs.model_copy(update={"field_encryption": settings})
 
-    def cipher(self) -> FieldCipher:
+    def cipher(self, **settings: Any) -> FieldCipher:
         """That of a process which starts now."""
-        return FieldCipher.from_outputs(self.outputs(), self.stage.url, table="customers", kms=self.kms)
+        return FieldCipher.from_outputs(
+            self.outputs(), self.stage.url, table="customers", kms=self.kms, **settings
+        )
 
     def steps(self) -> Rotations:
         return Rotations(self.outputs(), self.stage.url, self.cipher())
@@ -135,7 +118,8 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.stale) < 2)
     @rule()
     def a_process_goes_on_with_what_it_knows(self) -> None:
-        cipher = self.cipher()
+        # Message by message, so that each asks whether the key may still be used.
+        cipher = self.cipher(limits=CacheLimits(reserve_messages=1))
         for tenant in TENANTS:
             cipher.protected_fields(tenant)
         self.reads(cipher)
@@ -144,7 +128,26 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.stale)
     @rule(tenant=tenants, row=st.integers(1, 4), which=st.integers(0, 1))
     def stale_write(self, tenant: str, row: int, which: int) -> None:
-        self.put(self.stale[which % len(self.stale)][0], tenant, row)
+        cipher, _ = self.stale[which % len(self.stale)]
+        try:
+            self.put(cipher, tenant, row)
+        except KeyRetired:
+            assert self.plans[tenant] in self.aged
+            # It has learned of it.
+            self.put(cipher, tenant, row)
+
+    @precondition(lambda self: self.stale and self.plans)
+    @rule(tenant=tenants, name=names)
+    def the_owner_sets_a_plans_time_back(self, tenant: str, name: str) -> None:
+        """Of a plan that changes keys: what a stale process writes plain, only the settle time keeps away."""
+        if self.state(tenant)[1] == "rekey":
+            self.aged.add(self.plans[tenant])
+            self.stage.past_triggers(
+                "UPDATE fle_rotations SET switched_at = switched_at - interval '90 days'"
+                " WHERE plan_hash = %s",
+                self.plans[tenant],
+            )
+            self.get_on(tenant, name)
 
     @rule()
     def time_passes(self) -> None:
@@ -321,7 +324,8 @@ class Machine(RuleBasedStateMachine):
             against = self.signed.get((self.plans[tenant], "approve-rollback"), set())
             assert len((against & self.everybody()) - {name}) >= 2, (tenant, against, name)
         if step == "finalize":
-            assert not any(self.stale), "finalized while processes may go on as before"
+            aged = self.plans[tenant] in self.aged
+            assert aged or not self.stale, "finalized while processes may go on as before"
 
     def check_approved(self, tenant: str) -> None:
         requester = self.requesters[tenant]
