@@ -4,7 +4,13 @@ The limits are a bare AESGCM with a cached cipher and the same encoding (for v1)
 with the same commitment and encoding (for v2). Beside them: Tink's envelope AEAD, the AWS Encryption SDK
 with its caching materials manager, and Asherah with its session cache, each with its data keys wrapped by
 the same KMS. Every candidate produces text that can be stored, and the values are bound to their place
-where it can bind them.
+where it can bind them. What is decrypted are a thousand values that were encrypted one by one.
+
+What limits v2 against Asherah at 64 bytes: Asherah's session is native code around one AES-GCM under a
+cached key, and binds neither row nor column nor key. Of the 4.2 µs that v2 takes (least of many, one
+core), AES-GCM are 0.9, the commitment 0.8, the nonce 0.6 (a system call), the row's part of what is bound
+0.4, base64 0.4, joining 0.3, and the rest calls of the interpreter. A derived key for each value, as raw
+KC-XAES has it, costs 3.0 more.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import repeat
+from itertools import cycle, repeat
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -64,10 +70,10 @@ def raw_gcm(plaintext: bytes) -> tuple[Callable[[], str], Callable[[], bytes]]:
         sealed = gcm.encrypt(nonce, plaintext, None)
         return base64.b64encode(b"\x01" + nonce + sealed[-16:] + sealed[:-16]).decode()
 
-    stored = encrypt()
+    stored = cycle([encrypt() for _ in range(BATCH)])
 
     def decrypt() -> bytes:
-        raw = base64.b64decode(stored, validate=True)
+        raw = base64.b64decode(next(stored), validate=True)
         return gcm.decrypt(raw[1:13], raw[29:] + raw[13:29], None)
 
     return encrypt, decrypt
@@ -83,10 +89,10 @@ def raw_xaes(plaintext: bytes) -> tuple[Callable[[], str], Callable[[], bytes]]:
         sealed, commitment = key.seal(nonce, plaintext, aad)
         return base64.b64encode(head + nonce + commitment + sealed[-16:] + sealed[:-16]).decode()
 
-    stored = encrypt()
+    stored = cycle([encrypt() for _ in range(BATCH)])
 
     def decrypt() -> bytes:
-        raw = base64.b64decode(stored, validate=True)
+        raw = base64.b64decode(next(stored), validate=True)
         return key.open(raw[6:30], raw[78:] + raw[62:78], raw[30:62], aad)
 
     return encrypt, decrypt
@@ -96,11 +102,11 @@ def ours(
     fields: FieldCipher, tenant: str, plaintext: bytes
 ) -> tuple[Callable[[], str], Callable[[], bytes], Callable[[], Any]]:
     """FieldCipher: encrypt, decrypt, and a column of a thousand."""
-    stored = fields.encrypt(tenant, "email", 1, plaintext)
+    stored = cycle([fields.encrypt(tenant, "email", 1, plaintext) for _ in range(BATCH)])
     rows, values = list(range(BATCH)), [plaintext] * BATCH
     return (
         partial(fields.encrypt, tenant, "email", 1, plaintext),
-        partial(fields.decrypt_bytes, tenant, "email", 1, stored),
+        lambda: fields.decrypt_bytes(tenant, "email", 1, next(stored)),
         partial(fields.encrypt_column, tenant, "email", rows, values),
     )
 
@@ -290,7 +296,7 @@ def ratios(encrypts: dict[str, Measured]) -> list[tuple[str, float | None]]:
 
     return [
         ("v1 against raw AESGCM, at least 0.80", ratio("v1", "raw AESGCM")),
-        ("v2 against raw KC-XAES, at least 0.50", ratio("v2", "raw KC-XAES")),
+        ("v2 against raw KC-XAES, at least 0.80", ratio("v2", "raw KC-XAES")),
         ("v2 against Tink's envelope, at least 10", ratio("v2", "Tink envelope")),
         ("v2 against the AWS SDK, at least 10", ratio("v2", "AWS Encryption SDK, caching")),
         ("v2 against Asherah", ratio("v2", "Asherah")),
