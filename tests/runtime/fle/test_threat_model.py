@@ -94,6 +94,9 @@ def test_a_role_for_some_tenants_sees_no_other_s_keys_and_backups_go_on(stage: S
     assert limited.keyring.table.read("second").keys == ()
     with psycopg.connect(url_of(stage, "kilo_ingest")) as connection:
         assert connection.execute("SELECT DISTINCT key_id FROM fle_wraps").fetchall() == [(1,)]
+        # A table of its own of that name, which comes first in its search path, is not asked.
+        connection.execute("CREATE TEMPORARY TABLE fle_role_tenants (role name, tenant text)")
+        assert connection.execute("SELECT DISTINCT key_id FROM fle_wraps").fetchall() == [(1,)]
         assert (
             connection.execute("UPDATE fle_keys SET messages_reserved = messages_reserved + 1").rowcount == 1
         )

@@ -15,3 +15,10 @@ BEGIN
     ALTER TABLE fle_tenants ENABLE ROW LEVEL SECURITY;
     ALTER TABLE fle_scope ENABLE ROW LEVEL SECURITY;
 END $$;
+
+-- Which tenants a role serves was looked up by the session's search_path, so a limited role's own temporary
+-- fle_role_tenants was taken for the table, and pg_dump, which has no path, found none. A body like this is bound when
+-- it is made.
+CREATE OR REPLACE FUNCTION fle_serves(asked text) RETURNS boolean LANGUAGE sql STABLE
+    RETURN NOT EXISTS (SELECT FROM fle_role_tenants r WHERE r.role = current_user)
+        OR EXISTS (SELECT FROM fle_role_tenants r WHERE r.role = current_user AND r.tenant = asked);
