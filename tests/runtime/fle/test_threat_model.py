@@ -85,6 +85,18 @@ def test_wrapping_again_and_shredding_are_the_rotator_s(stage: Stage) -> None:
         as_role(stage, "kilo_keymaker").keyring.rewrap("gold")
 
 
+def test_guards_ask_no_temporary_table(stage: Stage) -> None:
+    stage.sql("INSERT INTO fle_tenants (tenant, shredded_at) VALUES ('gold', now())")
+    with psycopg.connect(url_of(stage, "kilo_keymaker")) as connection:
+        connection.execute("CREATE TEMPORARY TABLE fle_tenants (tenant text, shredded_at timestamptz)")
+        connection.execute("SET search_path = pg_temp, public")
+        with pytest.raises(psycopg.errors.RaiseException, match="was shredded"):
+            connection.execute(
+                "INSERT INTO fle_keys (id, tenant, purpose, format, version, state, message_limit, digest)"
+                " VALUES (9, 'gold', 'field-data', 2, 1, 'active', 1, sha256('x'))"
+            )
+
+
 def test_a_role_for_some_tenants_sees_no_other_s_keys_and_backups_go_on(stage: Stage) -> None:
     for tenant in ("gold", "second"):
         stage.cipher().encrypt(tenant, "email", 1, "x")
@@ -96,6 +108,7 @@ def test_a_role_for_some_tenants_sees_no_other_s_keys_and_backups_go_on(stage: S
         assert connection.execute("SELECT DISTINCT key_id FROM fle_wraps").fetchall() == [(1,)]
         # A table of its own of that name, which comes first in its search path, is not asked.
         connection.execute("CREATE TEMPORARY TABLE fle_role_tenants (role name, tenant text)")
+        connection.execute("SET search_path = pg_temp, public")
         assert connection.execute("SELECT DISTINCT key_id FROM fle_wraps").fetchall() == [(1,)]
         assert (
             connection.execute("UPDATE fle_keys SET messages_reserved = messages_reserved + 1").rowcount == 1

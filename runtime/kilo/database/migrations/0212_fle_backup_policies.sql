@@ -22,3 +22,17 @@ END $$;
 CREATE OR REPLACE FUNCTION fle_serves(asked text) RETURNS boolean LANGUAGE sql STABLE
     RETURN NOT EXISTS (SELECT FROM fle_role_tenants r WHERE r.role = current_user)
         OR EXISTS (SELECT FROM fle_role_tenants r WHERE r.role = current_user AND r.tenant = asked);
+
+-- The guards of keys and wraps looked tables up likewise, so that a temporary fle_tenants of the key maker's let a
+-- shredded tenant have a key again.
+DO $$
+DECLARE
+    one record;
+BEGIN
+    FOR one IN
+        SELECT p.oid::regprocedure AS name FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+        WHERE p.pronamespace = current_schema()::regnamespace AND p.proname LIKE 'fle\_%' AND l.lanname = 'plpgsql'
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', one.name, current_schema());
+    END LOOP;
+END $$;
