@@ -83,6 +83,7 @@ def _document(settings: Settings, clouds: Clouds) -> dict[str, Any]:
                 "encryption_key": _key_reference(keys.keys[tenant.id]),
                 "encrypted_fields": list(tenant.encrypted_fields),
                 "accepting": tenant.accepting,
+                "spans_per_second": tenant.spans_per_second,
             }
             for tenant in settings.resolved_tenants
         },
@@ -142,7 +143,10 @@ def _document(settings: Settings, clouds: Clouds) -> dict[str, Any]:
             "retention_days": settings.audit.lock_days,
         },
         "field_encryption": _with_former_keys(_field_encryption_outputs(settings), keys),
-        "monitoring": {"prometheus_url": settings.monitoring.prometheus_url},
+        "monitoring": {
+            "prometheus_url": settings.monitoring.prometheus_url,
+            "key_spans": list(settings.monitoring.key_spans),
+        },
     }
 
 

@@ -374,6 +374,9 @@ class Audit(PrimaryStore):
     destruction_schedule: CronSchedule = "40 3 * * *"
 
 
+SpanName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
 class Alerts(_Model):
     """Where alerts go. The URL lies in a Secret of the stage's namespace, under the key ``url``."""
 
@@ -395,6 +398,11 @@ class Monitoring(_Model):
     labels: dict[LabelName, LabelValue] = Field(
         default={},
         description="Labels by which the cluster's operator selects monitors and rules, such as release.",
+    )
+    key_spans: tuple[SpanName, ...] = Field(
+        default=(),
+        max_length=50,
+        description="Names of spans that the sampling guard keeps before all others.",
     )
 
 

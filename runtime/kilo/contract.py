@@ -72,6 +72,9 @@ class TenantOutputs(_Model):
     accepting: bool = Field(
         default=True, description="Whether the gateway takes its requests; not while it is offboarded."
     )
+    spans_per_second: int = Field(
+        default=100, description="What of its spans one service keeps, all copies of it together."
+    )
 
 
 class DatabaseOutputs(_Model):
@@ -269,6 +272,9 @@ class MonitoringOutputs(_Model):
     """Where the platform's own metrics are."""
 
     prometheus_url: str
+    key_spans: tuple[str, ...] = Field(
+        default=(), description="Names of spans that the sampling guard keeps before all others."
+    )
 
 
 class StackOutputs(_Model):

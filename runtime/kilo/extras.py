@@ -19,6 +19,7 @@ _EXTRAS = {
     "confluent_kafka": "kafka",
     "cryptography": "fle",
     "cyclonedx": "sbom",
+    "datasketches": "otel",
     "google": "gcp",
     "google_crc32c": "gcp",
     "httplink": "platform",

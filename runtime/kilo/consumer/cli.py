@@ -62,7 +62,7 @@ def run(
         {"listens on": f"{bind_address()}:{port}", "database": url, "bus": outputs.bus.url},
         {"stream": outputs.bus.stream, "tenants": len(outputs.tenants)},
     )
-    export_spans("kilo-consumer")
+    export_spans("kilo-consumer", outputs)
     spare_garbage_collection()
     asyncio.run(_run(url, outputs, port))
 

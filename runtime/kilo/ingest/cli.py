@@ -56,7 +56,7 @@ def serve(
         {"listens on": f"{bind_address()}:{port}", "database": url},
         {"tenants": len(outputs.tenants), "payload bytes": outputs.outbox.payload_limit_bytes},
     )
-    export_spans("kilo-ingest")
+    export_spans("kilo-ingest", outputs)
     run_to_end(_serve(url, outputs, port))
 
 

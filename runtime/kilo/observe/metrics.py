@@ -5,20 +5,24 @@ an alert needs can't be spelt differently where it is exported. A test holds eve
 rules and dashboards against this list. Names follow the Prometheus naming practice
 (https://prometheus.io/docs/practices/naming/): base units, ``_total`` on counters.
 
-Labels are bounded by construction: tenants come from the tenant list, kinds and fields from code.
-Never label by aggregate id, fingerprint or address. Left out: process and Python runtime metrics,
-which ``prometheus_client`` exports by itself.
+Labels are bounded by construction: tenants come from the tenant list, kinds and fields from code; and where
+that fails, by a budget of values for each (:mod:`kilo.observe.sampling.labels`). Never label by aggregate id,
+fingerprint or address. Left out: process and Python runtime metrics, which ``prometheus_client`` exports by
+itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.registry import CollectorRegistry
+from prometheus_client.registry import REGISTRY, CollectorRegistry
+
+from kilo.observe.sampling.labels import bounded
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -52,7 +56,7 @@ class CounterMetric(Metric):
 
     def create(self, registry: CollectorRegistry) -> Counter:
         """Make the counter on ``registry``."""
-        return Counter(self.name, self.help, self.labels, registry=registry)
+        return bounded(Counter, self.name, self.help, self.labels, registry=registry, folded=_folded)
 
 
 class GaugeMetric(Metric):
@@ -62,7 +66,7 @@ class GaugeMetric(Metric):
 
     def create(self, registry: CollectorRegistry) -> Gauge:
         """Make the gauge on ``registry``."""
-        return Gauge(self.name, self.help, self.labels, registry=registry)
+        return bounded(Gauge, self.name, self.help, self.labels, registry=registry, folded=_folded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,15 @@ class HistogramMetric(Metric):
 
     def create(self, registry: CollectorRegistry) -> Histogram:
         """Make the histogram on ``registry``."""
-        return Histogram(self.name, self.help, self.labels, buckets=self.buckets, registry=registry)
+        return bounded(
+            Histogram,
+            self.name,
+            self.help,
+            self.labels,
+            registry=registry,
+            folded=_folded,
+            buckets=self.buckets,
+        )
 
     def series(self) -> tuple[str, ...]:
         """Name every series that a query may ask for."""
@@ -319,16 +331,47 @@ BACKUP_DRILL_RECOVERY_POINT = GaugeMetric(
     "backup_drill_recovery_point_seconds", "Age of the data that the last drill restored (RPO).", ("store",)
 )
 
-# The sampling guard of the trace pipeline.
+# The sampling guard, of spans and of label values.
 SAMPLING_GUARD_TRIPPED = GaugeMetric(
     "sampling_guard_tripped", "1 while the tenant's spans are over their allowance.", ("tenant", "attribute")
 )
+SAMPLING_SPANS = CounterMetric("sampling_spans_total", "Spans that reached the guard.", ("tenant",))
+SAMPLING_KEPT_SPANS = CounterMetric(
+    "sampling_kept_spans_total",
+    "Spans kept; reason is share (by the tenant's threshold), allowed or failed.",
+    ("tenant", "reason"),
+)
 SAMPLING_OVERFLOW_SPANS = CounterMetric(
     "sampling_overflow_spans_total",
-    "Spans counted in the shared overflow bucket instead of kept.",
-    ("tenant",),
+    "Spans counted in the overflow instead of kept, by the attribute whose values had grown.",
+    ("tenant", "attribute"),
 )
-SAMPLING_SPANS = CounterMetric("sampling_spans_total", "Spans that reached the guard.", ("tenant",))
+SAMPLING_KEPT_RATIO = GaugeMetric(
+    "sampling_kept_ratio", "Share of its spans that the tenant's strictest threshold keeps now.", ("tenant",)
+)
+SAMPLING_FAILURES = CounterMetric(
+    "sampling_guard_failures_total", "Spans dropped because deciding about them failed."
+)
+METRIC_LABELS_FOLDED = CounterMetric(
+    "metric_labels_folded_total",
+    "Samples whose label value was beyond its budget and became other.",
+    ("metric", "label"),
+)
+
+
+@cache
+def _folds() -> Counter:
+    return Counter(
+        METRIC_LABELS_FOLDED.name,
+        METRIC_LABELS_FOLDED.help,
+        METRIC_LABELS_FOLDED.labels,
+        registry=REGISTRY,
+    )
+
+
+def _folded(metric: str, label: str) -> None:
+    _folds().labels(metric, label).inc()
+
 
 CATALOGUE: Mapping[str, Metric] = MappingProxyType(_declared)
 """Every metric that a process of the platform exports, by name."""

@@ -362,7 +362,21 @@ PAGES = (
             Panel(
                 "Who sends too many spans?",
                 "ops",
-                {"{{tenant}}": _rate(metrics.SAMPLING_OVERFLOW_SPANS.name, "tenant", TENANT)},
+                {
+                    "{{tenant}} {{attribute}}": _rate(
+                        metrics.SAMPLING_OVERFLOW_SPANS.name, "tenant, attribute", TENANT
+                    )
+                },
+            ),
+            Panel(
+                "Which spans are kept?",
+                "ops",
+                {"{{tenant}} {{reason}}": _rate(metrics.SAMPLING_KEPT_SPANS.name, "tenant, reason", TENANT)},
+            ),
+            Panel(
+                "Which labels have too many values?",
+                "ops",
+                {"{{metric}} {{label}}": _rate(metrics.METRIC_LABELS_FOLDED.name, "metric, label")},
             ),
         ],
         tenants=True,

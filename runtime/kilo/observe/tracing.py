@@ -13,10 +13,14 @@ import re
 import secrets
 from dataclasses import dataclass, replace
 
+from kilo.contract import StackOutputs, load_outputs
 from kilo.errors import BadInput
 
 ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 """The standard variable that names the collector; spans are exported only where it is set."""
+
+SHARE_VARIABLE = "KILO_SPAN_SHARE"
+"""This copy's part of each tenant's allowance of spans, above 0 and at most 1."""
 
 _HEADER = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 0x01
@@ -63,8 +67,15 @@ def parse_traceparent(header: str | None) -> TraceContext | None:
     return TraceContext(trace_id, span_id, bool(int(flags, 16) & _SAMPLED))
 
 
-def export_spans(service: str) -> bool:
+def export_spans(service: str, outputs: StackOutputs | None = None) -> bool:
     """Send this process's OpenTelemetry spans to the collector; tell whether there is one.
+
+    What is sent passes the sampling guard, with the allowances of the stage's tenants and this copy's part of
+    them (:data:`SHARE_VARIABLE`).
+
+    Args:
+        service: the process's name in traces.
+        outputs: the stage's; read when they are not given.
 
     Raises:
         BadInput: a collector is named, but OpenTelemetry's SDK is not installed.
@@ -78,13 +89,37 @@ def export_spans(service: str) -> bool:
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from prometheus_client import REGISTRY  # noqa: PLC0415
+
+        from kilo.observe.sampling.exporter import GuardMetrics  # noqa: PLC0415
+        from kilo.observe.sampling.guard import Guard  # noqa: PLC0415
+        from kilo.observe.sampling.sdk import Fragments, GuardProcessor, GuardSampler  # noqa: PLC0415
     except ImportError as error:
         msg = f"{ENDPOINT_VARIABLE} is set, but {error.name} is not installed; install kilo[otel] or unset it"
         raise BadInput(msg) from error
-    provider = TracerProvider(resource=Resource.create({"service.name": service}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    known = outputs or load_outputs()
+    budgets = {tenant: float(each.spans_per_second) for tenant, each in known.tenants.items()}
+    guard, fragments = Guard(budgets, known.monitoring.key_spans, _share()), Fragments()
+    provider = TracerProvider(
+        sampler=GuardSampler(guard, fragments), resource=Resource.create({"service.name": service})
+    )
+    exporting = BatchSpanProcessor(OTLPSpanExporter())
+    provider.add_span_processor(GuardProcessor(guard, fragments, exporting))
     trace.set_tracer_provider(provider)
+    REGISTRY.register(GuardMetrics(guard))
     return True
+
+
+def _share() -> float:
+    text = os.environ.get(SHARE_VARIABLE) or "1"
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        msg = f"{SHARE_VARIABLE}: {text!r} is no part of a whole; it takes a number above 0, at most 1"
+        raise BadInput(msg)
+    return share
 
 
 def _random_id(size: int) -> str:

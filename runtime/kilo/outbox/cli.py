@@ -64,7 +64,7 @@ def worker(
         {"listens on": f"{bind_address()}:{port}", "database": url, "bus": outputs.bus.url},
         {"rows a batch": batch, "payload bytes": outputs.outbox.payload_limit_bytes},
     )
-    export_spans("kilo-outbox-worker")
+    export_spans("kilo-outbox-worker", outputs)
     spare_garbage_collection()
     asyncio.run(_publish(url, outputs, port, batch))
 

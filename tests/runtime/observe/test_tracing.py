@@ -68,7 +68,9 @@ def run(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     code = (
         "from opentelemetry import trace\n"
         "from kilo.observe.tracing import export_spans\n"
-        "print(export_spans('ingest'))\n"
+        "from kilo.contract import StackOutputs, MonitoringOutputs\n"
+        "known = StackOutputs.model_construct(tenants={}, monitoring=MonitoringOutputs(prometheus_url=''))\n"
+        "print(export_spans('ingest', known))\n"
         "with trace.get_tracer('test').start_as_current_span('POST /v1/events'): pass\n"
     )
     return subprocess.run(
