@@ -27,7 +27,7 @@ from kilo.observe.sampling.guard import UNKNOWN, Guard
 
 with requires("otel"):
     from opentelemetry.context import Context
-    from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+    from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
     from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
     from opentelemetry.trace import (
         INVALID_SPAN_CONTEXT,
@@ -166,11 +166,9 @@ class GuardProcessor(SpanProcessor):
     ) -> None:
         self._guard, self._fragments, self._following = guard, fragments, following
         self._lock, self._by_trace = guard.lock, fragments.by_trace
+        # Nothing is done when a span starts: the SDK may call what follows at once.
+        self.on_start = following.on_start
         self._slow_ns = int(slow_seconds * 1e9)
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Tell the following processor."""
-        self._following.on_start(span, parent_context)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Take one span that has ended, and settle its fragment if it was the last."""
