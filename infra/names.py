@@ -7,6 +7,7 @@ from components.processes.ingest import NEXT_SUFFIX
 BUS = "nats"
 KAFKA = "kafka"
 CHANGE_CAPTURE = "debezium"
+COLLECTOR = "otel-collector"
 CONSUMER = "consumer"
 GATEWAY = "gateway"
 INGEST = "ingest"
@@ -15,6 +16,8 @@ MIRROR = "registry-mirror"
 OUTBOX = "outbox"
 
 BUS_CLIENTS = (CHANGE_CAPTURE, CONSUMER, f"{OUTBOX}-worker", f"{OUTBOX}-reconciler")
+SPAN_SENDERS = (INGEST, f"{OUTBOX}-worker", CONSUMER)
+"""What exports spans where the stage has a collector."""
 
 
 def feature(name: str) -> str:

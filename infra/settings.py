@@ -220,6 +220,7 @@ class Images(_Model):
     nats: Image = "docker.io/library/nats:2.15.1-alpine"
     envoy: Image = "docker.io/envoyproxy/envoy:v1.40.0"
     debezium: Image = "quay.io/debezium/server:3.6.0.Final"
+    collector: Image = "docker.io/otel/opentelemetry-collector-contrib:0.161.0"
 
 
 class Database(_Model):
@@ -383,6 +384,12 @@ class Alerts(_Model):
     webhook_secret: DnsLabel
 
 
+class Traces(_Model):
+    """A collector for spans. Without ``backend_url`` it writes them into a file of its pod."""
+
+    backend_url: Url | None = None
+
+
 class Monitoring(_Model):
     """Prometheus, which the cluster brings, and what is shown and alerted on."""
 
@@ -399,6 +406,7 @@ class Monitoring(_Model):
         default={},
         description="Labels by which the cluster's operator selects monitors and rules, such as release.",
     )
+    traces: Traces | None = None
     key_spans: tuple[SpanName, ...] = Field(
         default=(),
         max_length=50,

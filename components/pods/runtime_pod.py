@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from urllib.parse import urlsplit
 
 import pulumi
 
@@ -26,6 +27,7 @@ from components.pods.pod import (
 from components.pods.stage_namespace import OUTPUTS_CONFIG_MAP, OUTPUTS_FILE
 from kilo.contract import OUTPUTS_MOUNT
 from kilo.environment import OUTPUTS_VARIABLE
+from kilo.observe.tracing import ENDPOINT_VARIABLE, SHARE_VARIABLE
 
 HTTP = "http"
 CHECKSUM = "kilo.dev/outputs-checksum"
@@ -47,6 +49,8 @@ class RuntimeContext:
     database_network: str
     database_port: pulumi.Input[int]
     monitoring_namespace: str
+    collector_url: str | None = None
+    """Where processes that serve send their spans; none where there is no collector."""
 
     def with_image(self, image: str) -> RuntimeContext:
         """The same context with another version."""
@@ -73,6 +77,8 @@ class Process:
     """ConfigMaps that it reads besides the outputs."""
     scratch: Sequence[Scratch] = (Scratch("/tmp", 64),)  # noqa: S108  the pod's own
     stop_seconds: int = 30
+    copies: int = 1
+    """How many of it run, which share each tenant's allowance of spans."""
 
 
 def database_egress(context: RuntimeContext) -> To:
@@ -86,6 +92,9 @@ def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
     if process.identity and process.identity.google_identity_provider:
         files.append(ConfigFiles(GOOGLE_CREDENTIALS_CONFIG_MAP, GOOGLE_CREDENTIALS_DIRECTORY))
     environment = {OUTPUTS_VARIABLE: OUTPUTS_MOUNT}
+    if context.collector_url and process.port is not None:
+        environment[ENDPOINT_VARIABLE] = context.collector_url
+        environment[SHARE_VARIABLE] = str(1 / process.copies)
     if process.identity and process.identity.google_identity_provider:
         environment["GOOGLE_CLOUD_PROJECT"] = context.google_project
     secrets = dict(process.secrets)
@@ -125,6 +134,13 @@ def runtime_access(
         reached.append(database_egress(context))
     if process.identity:
         reached.append(CLOUD_APIS)
+    if context.collector_url and process.port is not None:
+        reached.append(_collector(context.collector_url))
     return AccessArgs(
         namespace=context.namespace, identity=process.identity, ingress=admitted, egress=reached
     )
+
+
+def _collector(url: str) -> To:
+    address = urlsplit(url)
+    return To(port=address.port or 80, workload=(address.hostname or "").partition(".")[0])

@@ -38,6 +38,7 @@ class Consumer(pulumi.ComponentResource):
             reads_tenants=True,
             cpu_millicores=250,
             memory_mebibytes=384,
+            copies=args.replicas,
         )
         Workload(
             name,

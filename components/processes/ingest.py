@@ -69,6 +69,7 @@ class Ingest(pulumi.ComponentResource):
             reads_tenants=True,
             cpu_millicores=250,
             memory_mebibytes=384,
+            copies=args.replicas,
         )
         Workload(
             name,

@@ -17,6 +17,7 @@ from infra.cluster.events import create_events
 from infra.cluster.gateway import create_gateway
 from infra.cluster.objectives import create_objectives
 from infra.cluster.schedules import create_schedules
+from infra.cluster.traces import collector_url, create_traces
 from infra.identities import Identities
 from infra.outputs import Outputs
 from infra.settings import Settings
@@ -37,8 +38,10 @@ def create_cluster(
         database_network=settings.database.network,
         database_port=outputs.database_port,
         monitoring_namespace=settings.monitoring.namespace,
+        collector_url=collector_url(settings),
     )
     inside = pulumi.ResourceOptions(depends_on=[namespace])
+    create_traces(settings, inside)
     bus = create_bus(settings, context, inside)
     database = create_database(context, clouds.database_url, inside)
     ready = pulumi.ResourceOptions(depends_on=[namespace, bus, database])

@@ -64,10 +64,11 @@ def missing(*names: str) -> list[Recipe]:
 
 
 def _sources(names: Sequence[str]) -> dict[str, Path | _Made]:
-    if unknown := sorted(set(names) - set(_SOURCES)):
-        msg = f"unknown tool {', '.join(unknown)}; there are {', '.join(NAMES)}"
+    every = {**_SOURCES, **_ON_DEMAND}
+    if unknown := sorted(set(names) - set(every)):
+        msg = f"unknown tool {', '.join(unknown)}; there are {', '.join(every)}"
         raise BadInput(msg)
-    return {name: _SOURCES[name]() for name in names}
+    return {name: every[name]() for name in names}
 
 
 def _missing(sources: Mapping[str, Path | _Made]) -> list[Recipe]:
@@ -187,6 +188,16 @@ def _actionlint() -> _Made:
     return _Made(recipe, "actionlint")
 
 
+def _otelcol() -> _Made:
+    recipe = go_program(
+        "collector",
+        {"otelcol": "kilo/toolchain/collector"},
+        summary="the OpenTelemetry collector from its Go modules, ten minutes and more",
+        disk_bytes=4_000_000_000,
+    )
+    return _Made(recipe, "otelcol")
+
+
 def _crds() -> _Made:
     recipe = go_module_files(
         "crds",
@@ -215,5 +226,8 @@ _SOURCES: dict[str, Callable[[], Path | _Made]] = {
     "java": wheels.java,
     "fake-gcs-server": wheels.fake_gcs_server,
 }
+
+_ON_DEMAND: dict[str, Callable[[], Path | _Made]] = {"otelcol": _otelcol}
+"""What takes too long to make for everybody: a stage that asks for it waits once."""
 
 NAMES = tuple(_SOURCES)

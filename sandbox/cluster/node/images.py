@@ -85,6 +85,10 @@ def _prometheus() -> Image:
     return Image(entrypoint=("prometheus",), path=(toolchain.path("prometheus").parent,))
 
 
+def _collector() -> Image:
+    return Image(entrypoint=("otelcol",), path=(toolchain.path("otelcol").parent,))
+
+
 def _python() -> Image:
     return Image(entrypoint=("python3",), path=(Path(sys.executable).parent,))
 
@@ -96,6 +100,7 @@ BUILT_IN: Mapping[str, Callable[[], Image]] = {
     "debezium/server": _debezium,
     "postgres": _postgres,
     "prometheus/prometheus": _prometheus,
+    "otel/opentelemetry-collector-contrib": _collector,
     "python": _python,
 }
 
