@@ -29,6 +29,7 @@ from kilo.environment import OUTPUTS_VARIABLE, database_url
 from kilo.errors import BadInput, CheckFailed, KiloError
 from kilo.project import find_project
 from kilo.tenancy import RampWeight
+from kilo.traffic.cli import tune
 from kilo.traffic.ramps.engine import PulumiEngine
 from kilo.traffic.ramps.freeze import Freezes
 from kilo.traffic.ramps.gate import GateSettings
@@ -36,7 +37,8 @@ from kilo.traffic.ramps.prometheus import Prometheus
 from kilo.traffic.ramps.ramp import DEFAULT_STEPS, Ramp, State, parse_weight, plan_steps
 from kilo.traffic.ramps.store import RampStore
 
-app = typer.Typer(no_args_is_help=True, help="Ramp features, tenant by tenant.")
+app = typer.Typer(no_args_is_help=True, help="Ramp features, tenant by tenant; tune tiers.")
+app.command()(tune)
 
 StageOption = Annotated[str, typer.Option("--stage", "-s", help="The stage whose file is meant.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; a line for each change.")]

@@ -48,7 +48,6 @@ def validate(
         typer.echo(f"{stage_file}: envoy accepts the gateway of {len(tenants)} tenants")
 
 
-@app.command()
 def tune(
     stage_file: Annotated[Path, typer.Argument(help="The stage's configuration, such as Pulumi.prod.yaml.")],
     prometheus: Annotated[str, typer.Option(help="Where the gateway's statistics are.")],
@@ -63,7 +62,7 @@ def tune(
     Nothing changes but the file, and that only with --propose: what it says is reviewed and deployed as any
     other change.
 
-    Example:  kilo gateway tune Pulumi.prod.yaml --prometheus http://127.0.0.1:9090 --propose
+    Example:  kilo traffic tune Pulumi.prod.yaml --prometheus http://127.0.0.1:9090 --propose
     """
     tenants, _ = load_tenants(stage_file)
     tiers = load_tiers(stage_file)

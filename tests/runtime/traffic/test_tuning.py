@@ -99,7 +99,7 @@ def prometheus() -> Iterator[str]:
 
 def kilo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(KILO), "gateway", "tune", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [str(KILO), "traffic", "tune", *arguments], capture_output=True, text=True, timeout=60, check=False
     )
 
 
