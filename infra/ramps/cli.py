@@ -23,13 +23,13 @@ from infra.ramps.publish import Committing
 from infra.ramps.run import Replicas, Setting, lead
 from infra.ramps.stage_file import RampFile
 from infra.ramps.tour import Load, rehearsed, tour
+from infra.ramps.tune import tune
 from infra.ramps.view import Shown, document, print_table, table
 from kilo.contract import load_outputs
 from kilo.environment import OUTPUTS_VARIABLE, database_url
 from kilo.errors import BadInput, CheckFailed, KiloError
 from kilo.project import find_project
 from kilo.tenancy import RampWeight
-from kilo.traffic.cli import tune
 from kilo.traffic.ramps.engine import PulumiEngine
 from kilo.traffic.ramps.freeze import Freezes
 from kilo.traffic.ramps.gate import GateSettings
