@@ -1,0 +1,142 @@
+"""What the pages show, from Prometheus: the panels' own queries, at most so many lines of each.
+
+Only queries of declared panels are asked, with a tenant of the stage in place of the variable: the page is no
+way to ask Prometheus anything else.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kilo.contract import StackOutputs
+from kilo.errors import BadInput
+from kilo.observe import foreign
+from kilo.observe.panels import PAGES, Page
+from kilo.observe.prometheus import Prometheus
+from kilo.observe.rules import recorded_names
+from kilo.observe.scope import in_namespace, scoped
+from kilo.slo.status import read_standings
+
+LINES = 8
+"""Lines of one panel: more of them nobody tells apart."""
+RANGES = {"15m": 900, "1h": 3_600, "6h": 21_600, "24h": 86_400, "7d": 604_800}
+_POINTS = 180
+_SHORTEST_STEP_SECONDS = 15
+_WORST = 20
+_FIELD = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a graph: its legend, and a value or nothing for each time."""
+
+    label: str
+    values: list[float | None]
+
+
+def describe_pages() -> list[dict[str, Any]]:
+    """Every page with the titles and units of its panels."""
+    return [
+        {
+            "file": page.file,
+            "title": page.title,
+            "tenants": page.tenants,
+            "panels": [{"title": panel.title, "unit": panel.unit} for panel in page.panels],
+        }
+        for page in PAGES
+    ]
+
+
+class Reading:
+    """Reads one stage's figures."""
+
+    def __init__(self, outputs: StackOutputs) -> None:
+        self._outputs = outputs
+        self._matcher = in_namespace(outputs.namespace)
+
+    def panel(self, file: str, number: int, tenant: str | None, length: str) -> dict[str, Any]:
+        """The lines of a panel.
+
+        Raises:
+            BadInput: there is no such panel, tenant or range.
+            Unreachable: Prometheus does not answer.
+        """
+        page = next((page for page in PAGES if page.file == file), None)
+        if page is None or not 0 <= number < len(page.panels) or length not in RANGES:
+            msg = f"no panel {number} of {file} over {length}"
+            raise BadInput(msg)
+        self._check(tenant)
+        step = max(_SHORTEST_STEP_SECONDS, RANGES[length] // _POINTS)
+        end = int(time.time()) // step * step
+        times = list(range(end - RANGES[length] // step * step, end + 1, step))
+        lines: list[Line] = []
+        with Prometheus(self._outputs.monitoring.prometheus_url) as prometheus:
+            for legend, query in page.panels[number].queries.items():
+                lines += self._lines(prometheus, self._query(page, query, tenant), legend, times, step)
+        lines.sort(key=_weight, reverse=True)
+        return {"times": times, "lines": [asdict(line) for line in lines[:LINES]], "more": len(lines) - LINES}
+
+    def fleet(self) -> dict[str, Any]:
+        """What fires, and the objectives with the least budget left."""
+        with Prometheus(self._outputs.monitoring.prometheus_url) as prometheus:
+            standings = read_standings(prometheus, self._outputs.namespace)
+            firing = prometheus.query(f'{foreign.ALERTS.name}{{{self._matcher}, alertstate="firing"}}')
+            served = prometheus.query(f"sum(tenant:requests:rate5m{{{self._matcher}}})")
+        hidden = {"__name__", "alertname", "alertstate", "severity", "namespace", "stage"}
+        alerts = [
+            {
+                "name": each.labels["alertname"],
+                "severity": each.labels.get("severity", ""),
+                "about": ", ".join(
+                    value for name, value in sorted(each.labels.items()) if name not in hidden
+                ),
+            }
+            for each in sorted(
+                firing, key=lambda each: (each.labels.get("severity", ""), each.labels["alertname"])
+            )
+        ]
+        return {
+            "stage": self._outputs.stage,
+            "tenants": len(self._outputs.tenants),
+            "requests": served[0].value if served else 0.0,
+            "alerts": alerts,
+            "worst": [asdict(each) for each in standings[:_WORST]],
+            "objectives": len(standings),
+        }
+
+    def tenants(self) -> list[str]:
+        """The stage's tenants, by name."""
+        return sorted(self._outputs.tenants)
+
+    def _check(self, tenant: str | None) -> None:
+        if tenant is not None and tenant not in self._outputs.tenants:
+            msg = f"no tenant '{tenant}'"
+            raise BadInput(msg)
+
+    def _query(self, page: Page, query: str, tenant: str | None) -> str:
+        whole = scoped(query, self._matcher, recorded_names()).replace("$tenant", tenant or ".+")
+        # Of a thousand tenants Prometheus picks those that stand out; a tenant's own lines are few.
+        return f"topk({LINES}, {whole})" if page.tenants and tenant is None else whole
+
+    @staticmethod
+    def _lines(prometheus: Prometheus, query: str, legend: str, times: list[int], step: int) -> list[Line]:
+        found = prometheus.get(
+            "query_range", {"query": query, "start": str(times[0]), "end": str(times[-1]), "step": str(step)}
+        )
+        lines: list[Line] = []
+        for series in found["result"]:
+            values: list[float | None] = [None] * len(times)
+            for at, text in series["values"]:
+                value = float(text)
+                values[(int(at) - times[0]) // step] = value if math.isfinite(value) else None
+            label = _FIELD.sub(lambda field, own=series["metric"]: own.get(field[1], ""), legend)
+            lines.append(Line(label.strip() or legend, values))
+        return lines
+
+
+def _weight(line: Line) -> float:
+    return max((value for value in line.values if value is not None), default=-math.inf)
