@@ -64,9 +64,10 @@ class Ingest(pulumi.ComponentResource):
         process = Process(
             arguments=arguments or ["ingest", "serve"],
             port=PORT,
-            database_role="ingest",
-            identity=args.identity,
-            reads_tenants=True,
+            # With a command line of its own it is another program, and gets nothing of the service's rights.
+            database_role=None if arguments else "ingest",
+            identity=None if arguments else args.identity,
+            reads_tenants=arguments is None,
             cpu_millicores=250,
             memory_mebibytes=384,
             copies=args.replicas,

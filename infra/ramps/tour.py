@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from infra.ramps.run import Setting, Shown, lead
-from kilo.errors import BadInput
+from kilo.errors import BadInput, CheckFailed
 from kilo.tenancy import RampWeight
 from kilo.traffic.features import Feature
 from kilo.traffic.ramps.gate import GateSettings
@@ -21,6 +21,7 @@ from kilo.traffic.ramps.store import RampStore
 STEPS: tuple[RampWeight, ...] = (50, 100)
 GATE = GateSettings(hold_seconds=2, minimum_requests=30)
 _PAUSE_SECONDS = 0.02
+_PATIENCE_SECONDS = 240
 
 
 @dataclass
@@ -54,38 +55,48 @@ async def tour(setting: Setting, load: Load, tenants: Sequence[str], shown: Show
 
     Raises:
         BadInput: a ramp of one of them is under way already.
+        CheckFailed: they did not end in time.
     """
+    begun = await _begin(setting, load.feature.id, tenants)
     sending = [asyncio.create_task(load.send(tenant)) for tenant in tenants]
     try:
-        ended = await lead(setting, await _begin(setting, load.feature.id, tenants), shown)
-        # So that it can be shown again, and the stage's file is what it was.
-        for ramp in ended:
-            setting.file.reread()
-            if setting.file.weights.get(ramp.key, 0) != ramp.weight_before:
-                await take_back(setting, ramp)
-        return ended
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await lead(setting, begun, shown)
+    except TimeoutError:
+        msg = f"the ramps came to no end within {_PATIENCE_SECONDS} s (docs/runbooks/ramps.md); taken back"
+        raise CheckFailed(msg) from None
     finally:
+        # So that it can be shown again, and the stage's file is what it was.
+        await _take_back(setting, begun)
         for task in sending:
             task.cancel()
         await asyncio.gather(*sending, return_exceptions=True)
 
 
-async def take_back(setting: Setting, ramp: Ramp) -> None:
-    """Revert a ramp that has ended."""
+async def _take_back(setting: Setting, begun: set[int]) -> None:
+    """Revert what the ramps have left, ended or not."""
+    setting.file.reread()
     async with setting.connection() as connection:
         store = RampStore(connection, setting.stage)
-        back = await store.start(
-            tenant=ramp.tenant,
-            feature=ramp.feature,
-            steps=[ramp.weight],
-            gate=GATE,
-            before=ramp.weight_before,
-            weight=ramp.weight,
-            who=setting.who,
-            program=setting.program,
-        )
-        await store.request(back, State.REVERTING, "the tour is over", setting.who, setting.program)
-    await lead(setting, {back.id}, lambda _: None)
+        reverting: set[int] = set()
+        for number in begun:
+            ramp = await store.get(number)
+            if ramp.state.ended and setting.file.weights.get(ramp.key, 0) != ramp.weight_before:
+                ramp = await store.start(
+                    tenant=ramp.tenant,
+                    feature=ramp.feature,
+                    steps=[ramp.weight],
+                    gate=GATE,
+                    before=ramp.weight_before,
+                    weight=ramp.weight,
+                    who=setting.who,
+                    program=setting.program,
+                )
+            if not ramp.state.ended:
+                await store.request(ramp, State.REVERTING, "the tour is over", setting.who, setting.program)
+                reverting.add(ramp.id)
+    if reverting:
+        await lead(setting, reverting, lambda _: None)
 
 
 async def _begin(setting: Setting, feature: str, tenants: Sequence[str]) -> set[int]:

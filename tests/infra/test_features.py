@@ -74,6 +74,11 @@ def test_next_versions_run_beside_the_service_or_are_reached_where_they_are() ->
     ]
     assert pod["containers"][0]["image"] == IMAGE
     assert pod["containers"][0]["args"][:2] == ["serve", "--new"]
+    assert not [
+        each
+        for each in pod["containers"][0]["env"]
+        if "valueFrom" in each and "secretKeyRef" in each["valueFrom"]
+    ]
     files = recording.one("kubernetes:core/v1:ConfigMap", "gateway-envoy").inputs["data"]
     clusters = {one["name"]: one for one in json.loads(files["clusters.json"])["resources"]}
     assert {"next/search/gold", "next/checkout-v2/bronze", "shadow/checkout-v2/acme"} <= set(clusters)

@@ -70,7 +70,8 @@ async def test_one_that_fails_for_one_tenant_is_reverted_for_that_one_alone(data
 @pytest.mark.parametrize("bad", [False, True], ids=["to the end", "reverted"])
 async def test_killed_at_any_instant_it_resumes_where_it_was(database_url: str, bad: bool) -> None:
     killed = 0
-    for fuse in range(40):
+    # Both kinds are the same up to the gate: each takes every second instant.
+    for fuse in range(bad, 40, 2):
         key = ("acme", f"search-{fuse}")
         world = World(fuse=fuse, rates=failing if bad else good)
         await start(database_url, feature=key[1])
@@ -84,7 +85,7 @@ async def test_killed_at_any_instant_it_resumes_where_it_was(database_url: str, 
                 await conduct(conductor, world)
         assert await acts(database_url, key[1]) == (REVERTED if bad else WHOLE), fuse
         assert world.deployed[key] == (0 if bad else 100)
-    assert 15 < killed < 40, "the last fuses must outlast a whole ramp"
+    assert 7 < killed < 20, "the last fuses must outlast a whole ramp"
 
 
 async def test_a_second_ramp_of_the_same_is_refused(database_url: str) -> None:
