@@ -1,4 +1,4 @@
-"""How the dev stage is reached from this machine: the gateway, the database, the bus and the buckets."""
+"""How the dev stage is reached from here: the gateway, dashboards, the database, the bus and the buckets."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def ways_in(project: Path, endpoints: Endpoints) -> list[tuple[str, str]]:
         return [
             ("gateway", outputs.gateway.url),
             ("send an event", curl(outputs)),
+            ("dashboards", "kilo dash"),
             ("PostgreSQL", f'{endpoints.database}: eval "$(kilo env)" && psql "$DATABASE_URL"'),
             ("bus", f"{outputs.bus.url}, stream {outputs.bus.stream}"),
             (
