@@ -60,6 +60,7 @@ HELP = {
     "preview-diff": Help(_STAGE, "Say what deploying this tree would change, the dangerous first."),
     "slo": Help(_STAGE, "Tenants' objectives: how they stand, in and out of OpenSLO."),
     "dash": Help(_STAGE, "Serve the dashboards in a browser on this machine."),
+    "svc": Help(_STAGE, "Make services from the template, update and check them."),
     "gateway": Help(_STAGE, "Render and check the tenants' traffic rules."),
     "db": Help(_EVENTS, "Migrate the database."),
     "bus": Help(_EVENTS, "Declare and inspect the bus's streams."),

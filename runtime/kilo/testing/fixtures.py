@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Iterator
 
 import nats
 import psycopg
 import pytest
+from nats.js.errors import NotFoundError
 from psycopg import sql
 
 from kilo.bus.streams import StreamPolicy, apply_streams, declare_streams
@@ -68,8 +70,8 @@ def kilo_nats_url(kilo_nats_server: NatsServer) -> str:
 
 @pytest.fixture
 def kilo_outputs(kilo_database_url: str, kilo_nats_url: str) -> StackOutputs:
-    """Outputs of the stage ``test``; its bus's streams are declared, under names of this test's own."""
-    outputs = make_outputs(kilo_database_url, kilo_nats_url, suffix=secrets.token_hex(4))
+    """Outputs of the stage ``test``; its stream is declared, and empty."""
+    outputs = make_outputs(kilo_database_url, kilo_nats_url)
     asyncio.run(_declare(outputs))
     return outputs
 
@@ -85,7 +87,10 @@ async def _declare(outputs: StackOutputs) -> None:
     try:
         # Without the stream of Debezium's heartbeats, whose subjects are not a test's own.
         events, _ = declare_streams(outputs.bus, StreamPolicy())
-        await apply_streams(client.jetstream(), [events])
+        jetstream = client.jetstream()
+        with contextlib.suppress(NotFoundError):
+            await jetstream.delete_stream(outputs.bus.stream)
+        await apply_streams(jetstream, [events])
     finally:
         await client.close()
 

@@ -9,13 +9,12 @@ from kilo.contract import StackOutputs
 _REGION = "eu-central-1"
 
 
-def make_outputs(database_url: str, bus_url: str, *, suffix: str = "") -> StackOutputs:
+def make_outputs(database_url: str, bus_url: str) -> StackOutputs:
     """Outputs that name the given database and bus.
 
     Args:
         database_url: PostgreSQL with Kilo's tables.
         bus_url: as :func:`kilo.bus.connect.connect` takes it.
-        suffix: of the stream and its subjects, so that tests on one server don't meet.
     """
     database = urlsplit(database_url)
     bucket = {
@@ -42,9 +41,9 @@ def make_outputs(database_url: str, bus_url: str, *, suffix: str = "") -> StackO
             },
             "bus": {
                 "url": bus_url,
-                "stream": f"EVENTS{suffix}",
-                "subject_prefix": f"events{suffix}",
-                "heartbeat_stream": f"HEARTBEAT{suffix}",
+                "stream": "EVENTS",
+                "subject_prefix": "events",
+                "heartbeat_stream": "HEARTBEAT",
                 "duplicate_window_seconds": 120,
             },
             "outbox": {

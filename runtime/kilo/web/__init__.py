@@ -13,15 +13,18 @@
 
 :func:`run` serves it with the tenant of each request verified against the stage's, ``/livez``, ``/readyz``
 and ``/metrics``, logs, traces where a collector is configured, and an orderly end. Tests wrap the application
-with :func:`for_tenants` instead and call it in process. Left out on purpose: routing, templates and sessions,
+with :func:`for_tenants` instead and call it in process. :class:`Database` is a pool of connections that the
+service's readiness follows, and :func:`kilo.web.consuming.run_consumer` is for a consumer what :func:`run` is
+here. Left out on purpose: routing, templates and sessions,
 which the framework of your choice has.
 """
 
 from kilo.extras import requires
 
 with requires("web"):
+    from kilo.web.database import Database
     from kilo.web.problem import Problem
     from kilo.web.running import run
     from kilo.web.tenants import for_tenants
 
-__all__ = ["Problem", "for_tenants", "run"]
+__all__ = ["Database", "Problem", "for_tenants", "run"]

@@ -1,0 +1,235 @@
+"""Makes a service from the template, and updates one: Copier, with nothing half written.
+
+A new service is made beside its place and renamed; an update runs in the service's own git tree, clean
+before, so that ``git`` shows and undoes it.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kilo.errors import BadInput, CheckFailed, Unreachable
+from kilo.extras import requires
+from kilo.project import locate_project
+
+with requires("scaffold"):
+    import yaml
+    from copier import run_copy, run_update
+    from copier.errors import CopierError, DirtyLocalWarning
+
+ANSWERS = ".copier-answers.yml"
+_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
+_TAKEN = frozenset({"kilo", "test", "tests"}) | sys.stdlib_module_names
+_URL = re.compile(r"(https?|ssh|git|file)://|git@|gh:|gl:")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A directory that was made from the template."""
+
+    directory: Path
+    answers: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return str(self.answers["name"])
+
+    @property
+    def version(self) -> str:
+        """The template's version that it is at, as git describes it."""
+        return str(self.answers["_commit"])
+
+
+def default_template() -> str:
+    """The platform's checkout that this is called in.
+
+    Raises:
+        BadInput: it is called outside of one.
+    """
+    project = locate_project()
+    if project is None or not (project / "copier.yml").exists():
+        msg = "--template: name the platform's repository, a git URL or a path; in a checkout it is that one"
+        raise BadInput(msg)
+    return str(project)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that can't be a service's.
+
+    Raises:
+        BadInput: it is no DNS label, or no name for a Python package.
+    """
+    if not _NAME.fullmatch(name):
+        msg = (
+            f"NAME {name[:80]!r}: lower-case letters, digits and inner hyphens, beginning with a letter,"
+            " at most 40 characters"
+        )
+        raise BadInput(msg)
+    package = name.replace("-", "_")
+    if keyword.iskeyword(package) or package in _TAKEN:
+        msg = f"NAME {name!r}: the Python package {package} would hide one that is there; take another name"
+        raise BadInput(msg)
+
+
+def create(
+    name: str, directory: Path, answers: Mapping[str, Any], template: str, ref: str | None, *, ask: bool
+) -> Service:
+    """Make the service ``name`` in ``directory``, which must not exist.
+
+    Args:
+        name: a DNS label.
+        directory: where it will lie.
+        answers: to the template's questions, by their names; the rest is asked or takes its default.
+        template: a git URL, or a path of a git repository.
+        ref: a tag or commit of it; by default the newest version, of a path its state.
+        ask: whether to ask at the terminal.
+
+    Raises:
+        BadInput: the name or an answer won't do, or the directory is there already.
+        Unreachable: the template can't be had.
+    """
+    check_name(name)
+    if directory.exists():
+        msg = f"{directory}: is there already; remove it, or choose another with --into"
+        raise BadInput(msg)
+    if not directory.parent.is_dir():
+        msg = f"{directory.parent}: no such directory; make it first, or choose another with --into"
+        raise BadInput(msg)
+    # Beside its place, so that the rename stays within one file system.
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as work:
+        made = Path(work) / name
+        _run(lambda: _copy(template, made, {**answers, "name": name}, ref, ask=ask), template)
+        made.rename(directory)
+    return load(directory)
+
+
+def _copy(template: str, target: Path, answers: Mapping[str, Any], ref: str | None, *, ask: bool) -> None:
+    run_copy(
+        _source(template),
+        target,
+        data=dict(answers),
+        vcs_ref=ref or (None if _URL.match(template) else "HEAD"),
+        defaults=not ask,
+        quiet=True,
+    )
+
+
+def update(service: Service, ref: str | None, answers: Mapping[str, Any]) -> list[str]:
+    """Bring ``service`` to a newer template, its own changes kept; returns the changed files.
+
+    Raises:
+        BadInput: its directory is no git repository, or has changes that are not committed.
+        CheckFailed: both changed the same lines; the files have markers, as after ``git merge``.
+        Unreachable: the template can't be had.
+    """
+    where = service.directory
+    if git(where, "rev-parse", "--is-inside-work-tree").strip() != "true":
+        msg = f"{where}: no git repository, so that an update could not be looked at and undone: git init"
+        raise BadInput(msg)
+    if git(where, "status", "--porcelain", "--", "."):
+        msg = f"{where}: has changes that are not committed; commit or stash them first"
+        raise BadInput(msg)
+    template = str(service.answers["_src_path"])
+    _run(
+        lambda: run_update(
+            where,
+            data=dict(answers),
+            vcs_ref=ref or (None if _URL.match(template) else "HEAD"),
+            defaults=True,
+            skip_answered=True,
+            overwrite=True,
+            quiet=True,
+        ),
+        template,
+    )
+    status = [line for line in git(where, "status", "--porcelain", "--", ".").splitlines() if line]
+    conflicts = sorted(line[3:] for line in status if line[:2] in {"UU", "AA", "DU", "UD"})
+    if conflicts:
+        msg = (
+            f"{where}: both the template and the service changed {', '.join(conflicts)}; solve what is"
+            " between <<<<<<< and >>>>>>>, then git add and commit; git checkout -- . undoes the update"
+        )
+        raise CheckFailed(msg)
+    return sorted(line[3:] for line in status)
+
+
+def load(directory: Path) -> Service:
+    """Read what a service was made from.
+
+    Raises:
+        BadInput: the directory has no answers of the template, or they can't be read.
+    """
+    path = directory / ANSWERS
+    try:
+        answers: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"{path}: can't be read ({error.strerror}); `kilo svc new` makes services"
+        raise BadInput(msg) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"{path}: not YAML; restore it from git"
+        raise BadInput(msg) from error
+    missing = [key for key in ("_src_path", "_commit", "name", "kind") if key not in (answers or {})]
+    if missing or not isinstance(answers, dict):
+        msg = f"{path}: {', '.join(missing) or 'not a mapping'}: missing; restore the file from git"
+        raise BadInput(msg)
+    return Service(directory, answers)  # pyright: ignore[reportUnknownArgumentType] - checked above
+
+
+def git(directory: Path, *arguments: str) -> str:
+    """What git says in ``directory``; nothing when it says no.
+
+    Raises:
+        Unreachable: there is no git.
+    """
+    if shutil.which("git") is None:
+        msg = "git is not on PATH: install it"
+        raise Unreachable(msg)
+    done = subprocess.run(
+        ["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=False
+    )
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _source(template: str) -> str:
+    """Where Copier takes the template from.
+
+    Raises:
+        BadInput: a path that is no git repository.
+    """
+    # Copier keeps it for updates as it is given, and a relative path is one from elsewhere then.
+    if _URL.match(template):
+        return template
+    if not Path(template, ".git").exists():
+        msg = f"--template {template}: no git repository; name the platform's, by URL or path"
+        raise BadInput(msg)
+    return str(Path(template).absolute())
+
+
+def _run(work: Any, template: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DirtyLocalWarning)
+            work()
+    except CopierError as error:
+        msg = f"--template {template}: {str(error).splitlines()[0]}"
+        raise BadInput(msg) from error
+    except ValueError as error:
+        # "Validation error for question 'schedule': …"
+        raise BadInput(" ".join(str(error).split())) from error
+    except OSError as error:
+        # What git said of a repository that can't be had; plumbum's own error is an OSError too.
+        last = [line for line in str(error).splitlines() if line.strip()]
+        reason = next((line for line in last if "fatal:" in line), last[-1] if last else type(error).__name__)
+        msg = f"--template {template}: {reason.split('fatal:')[-1].strip(' |')}"
+        raise Unreachable(msg) from error

@@ -1,0 +1,203 @@
+"""Making services: the same twice, well formatted, refused with the reason, and nothing half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kilo.errors import BadInput, CheckFailed, Unreachable
+from kilo.scaffold import template as scaffold
+from kilo.scaffold.paved_road import score
+from kilo.scaffold.template import ANSWERS, check_name, create, load, update
+from tests.runtime.scaffold.variants import LONGEST, VARIANTS, commit, make, template_repository
+
+KILO = Path(sys.executable).parent / "kilo"
+RUFF = Path(sys.executable).parent / "ruff"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return template_repository(tmp_path_factory.mktemp("template") / "platform")
+
+
+@pytest.fixture(scope="module")
+def services(template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    directory = tmp_path_factory.mktemp("services")
+    made = {variant: make(variant, template, directory) for variant in VARIANTS}
+    return {**made, "longest": make("http-private", template, directory, LONGEST)}
+
+
+def kilo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [KILO, *arguments], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {
+        str(each.relative_to(directory)): each.read_bytes() for each in directory.rglob("*") if each.is_file()
+    }
+
+
+def test_each_is_formatted_and_without_findings_as_it_comes(services: dict[str, Path]) -> None:
+    for service in services.values():
+        for arguments in (("format", "--no-cache", "--diff"), ("check", "--no-cache")):
+            done = subprocess.run(
+                [RUFF, *arguments, "."], cwd=service, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stdout
+
+
+def test_the_same_answers_make_the_same_bytes(
+    services: dict[str, Path], template: Path, tmp_path: Path
+) -> None:
+    again = make("http", template, tmp_path)
+    assert contents(again) == contents(services["http"])
+
+
+def test_no_mark_of_the_template_is_left(services: dict[str, Path]) -> None:
+    for service in services.values():
+        for name, content in contents(service).items():
+            assert b"[[" not in content or name == "pyproject.toml", name
+            assert b"[%" not in content, name
+            assert "[" not in name
+
+
+def test_a_new_service_lacks_only_what_needs_a_registry(services: dict[str, Path]) -> None:
+    for service in services.values():
+        failed = {each.check for each in score(load(service)) if not each.passed}
+        assert failed == {"base image is pinned", "dependencies are locked"}
+
+
+@pytest.mark.parametrize("name", ["", "Orders", "-a", "a-", "a_b", "a" * 41, "ü", "../x", "a/b", "a\n"])
+def test_what_is_no_label_is_refused(name: str) -> None:
+    with pytest.raises(BadInput, match="NAME"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["class", "json", "kilo", "test", "async"])
+def test_a_name_that_would_hide_a_package_is_refused(name: str) -> None:
+    with pytest.raises(BadInput, match="hide"):
+        check_name(name)
+
+
+def test_a_directory_that_is_there_stays_as_it_is(template: Path, tmp_path: Path) -> None:
+    (tmp_path / "orders").mkdir()
+    (tmp_path / "orders" / "mine").write_text("mine")
+    with pytest.raises(BadInput, match="is there already"):
+        create("orders", tmp_path / "orders", {}, str(template), None, ask=False)
+    assert contents(tmp_path) == {"orders/mine": b"mine"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "named"),
+    [
+        ({"kind": "job", "schedule": "whenever"}, "schedule"),
+        ({"description": 'a "quote"'}, "description"),
+        ({"team": "No Body"}, "team"),
+        ({"kind": "ftp"}, "kind"),
+    ],
+)
+def test_an_answer_that_will_not_do_leaves_nothing(
+    answers: dict[str, str], named: str, template: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=named):
+        create("orders", tmp_path / "orders", answers, str(template), None, ask=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_template_that_is_away_is_said(tmp_path: Path) -> None:
+    with pytest.raises((BadInput, Unreachable), match="--template"):
+        create("orders", tmp_path / "orders", {}, str(tmp_path / "none"), None, ask=False)
+    with pytest.raises((BadInput, Unreachable), match="--template"):
+        create("orders", tmp_path / "orders", {}, "https://127.0.0.1:9/none.git", None, ask=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_killed_in_the_middle_it_leaves_no_service(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = scaffold.run_copy
+
+    def dies(*arguments: object, **named: object) -> None:
+        real(*arguments, **named)  # pyright: ignore[reportArgumentType]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scaffold, "run_copy", dies)
+    with pytest.raises(KeyboardInterrupt):
+        create("orders", tmp_path / "orders", {}, str(template), None, ask=False)
+    assert not list(tmp_path.iterdir())
+
+
+class TestUpdate:
+    def test_changes_that_are_not_committed_are_not_risked(self, template: Path, tmp_path: Path) -> None:
+        service = make("job-plain", template, tmp_path)
+        with pytest.raises(BadInput, match="git init"):
+            update(load(service), None, {})
+        commit(service, "made")
+        (service / "mine").write_text("mine")
+        with pytest.raises(BadInput, match="not committed"):
+            update(load(service), None, {})
+
+    def test_what_both_changed_is_named_and_fails(self, tmp_path: Path) -> None:
+        repository = template_repository(tmp_path / "platform")
+        service = make("job-plain", repository, tmp_path)
+        readme = service / "README.md"
+        commit(service, "made")
+        readme.write_text(readme.read_text().replace("Run by the team", "Ours, run by the team"))
+        commit(service, "ours")
+        source = repository / "templates" / "service" / "README.md.jinja"
+        source.write_text(source.read_text().replace("Run by the team", "Kept by the team"))
+        commit(repository, "theirs", tag="v0.2.0")
+        with pytest.raises(CheckFailed, match=r"README\.md"):
+            update(load(service), None, {})
+
+    def test_answers_that_are_no_answers_are_said(self, template: Path, tmp_path: Path) -> None:
+        service = make("job-plain", template, tmp_path)
+        for text, reason in (("[", "not YAML"), ("- a", "not a mapping|missing"), ("name: a", "_commit")):
+            (service / ANSWERS).write_text(text)
+            with pytest.raises(BadInput, match=reason):
+                load(service)
+
+
+class TestCommands:
+    def test_new_check_and_list(
+        self, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        made = kilo("svc", "new", "orders", "--template", str(template), "--dry-run", "--json")
+        assert json.loads(made.stdout)["dry_run"] is True
+        assert not os.listdir(tmp_path)
+        made = kilo("svc", "new", "orders", "--template", str(template), "--json")
+        assert made.returncode == 0, made.stderr
+        assert "src/orders/app.py" in json.loads(made.stdout)["files"]
+        checked = kilo("svc", "check", "orders", "--metrics", "adoption.prom")
+        assert checked.returncode == 1
+        assert "make pin" in checked.stdout
+        assert (
+            'service_paved_road_ratio{service="orders",kind="http",template="v0.1.0"} 0.'
+            in (tmp_path / "adoption.prom").read_text()
+        )
+        assert json.loads(kilo("svc", "list", "--json").stdout)[0]["name"] == "orders"
+
+    @pytest.mark.parametrize(
+        ("arguments", "reason"),
+        [
+            (["--kind", "consumer", "--no-database"], "inbox"),
+            (["--no-database", "--outbox"], "transaction"),
+            (["--kind", "job", "--encrypted"], "http alone"),
+            (["--schedule", "0 0 * * *"], "only a job"),
+        ],
+    )
+    def test_options_that_do_not_go_together_are_refused(
+        self, arguments: list[str], reason: str, template: Path, tmp_path: Path
+    ) -> None:
+        into = str(tmp_path / "orders")
+        done = kilo("svc", "new", "orders", "--template", str(template), "--into", into, *arguments)
+        assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
+        assert not list(tmp_path.iterdir())
