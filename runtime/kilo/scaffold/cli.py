@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -191,7 +191,7 @@ def list_(
     Console().print(table)
 
 
-def _check_together(answers: dict[str, object]) -> None:
+def _check_together(answers: Mapping[str, object]) -> None:
     """Refuse what can't be together rather than overlook it.
 
     Raises:
