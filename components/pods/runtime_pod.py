@@ -27,6 +27,7 @@ from components.pods.pod import (
 from components.pods.stage_namespace import OUTPUTS_CONFIG_MAP, OUTPUTS_FILE
 from kilo.contract import OUTPUTS_MOUNT
 from kilo.environment import OUTPUTS_VARIABLE
+from kilo.observe.logs import LOG_VARIABLE
 from kilo.observe.tracing import ENDPOINT_VARIABLE, SHARE_VARIABLE
 
 HTTP = "http"
@@ -91,7 +92,7 @@ def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
     files = [ConfigFiles(OUTPUTS_CONFIG_MAP, OUTPUTS_MOUNT.removesuffix(f"/{OUTPUTS_FILE}")), *process.files]
     if process.identity and process.identity.google_identity_provider:
         files.append(ConfigFiles(GOOGLE_CREDENTIALS_CONFIG_MAP, GOOGLE_CREDENTIALS_DIRECTORY))
-    environment = {OUTPUTS_VARIABLE: OUTPUTS_MOUNT}
+    environment = {OUTPUTS_VARIABLE: OUTPUTS_MOUNT, LOG_VARIABLE: "json"}
     if context.collector_url and process.port is not None:
         environment[ENDPOINT_VARIABLE] = context.collector_url
         environment[SHARE_VARIABLE] = str(1 / process.copies)

@@ -12,7 +12,6 @@ import logging
 import re
 import resource
 import signal
-import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -138,14 +137,6 @@ async def _serve(http: uvicorn.Server, port: int) -> None:
 def no_core_dumps() -> None:
     """Leave no image of this process's memory on a disk: keys and plain values lie in it."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def start_logging() -> None:
-    """Log to standard error, one line an entry, warnings of libraries and everything of the platform's."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
-    logging.getLogger("kilo").setLevel(logging.INFO)
 
 
 def log_start(role: str, addresses: Mapping[str, str], limits: Mapping[str, object]) -> None:

@@ -21,7 +21,8 @@ from kilo.cdc.watch import STALLED_SECONDS, ConnectorWatch
 from kilo.contract import load_outputs
 from kilo.environment import bind_address, database_url
 from kilo.health import Health
-from kilo.service import health_routes, log_start, serve_until_stopped, start_logging, stopping_event
+from kilo.observe.logs import start_logging
+from kilo.service import health_routes, log_start, serve_until_stopped, stopping_event
 
 app = typer.Typer(no_args_is_help=True, help="Change capture: its configuration, and whether it moves.")
 

@@ -25,6 +25,7 @@ from kilo.errors import BadInput, CheckFailed, Unreachable
 from kilo.fle import AsyncFieldCipher
 from kilo.fle.upkeep import EncryptionUpkeep
 from kilo.health import Health
+from kilo.observe.logs import start_logging
 from kilo.observe.tracing import export_spans
 from kilo.sensitive import TABLE
 from kilo.service import (
@@ -32,7 +33,6 @@ from kilo.service import (
     log_start,
     serve_until_stopped,
     spare_garbage_collection,
-    start_logging,
     stopping_event,
 )
 

@@ -15,6 +15,7 @@ from kilo.fle import AsyncFieldCipher
 from kilo.health import Health
 from kilo.ingest.app import make_app
 from kilo.ingest.store import EventStore
+from kilo.observe.logs import start_logging
 from kilo.observe.tracing import export_spans
 from kilo.sensitive import TABLE
 from kilo.service import (
@@ -22,7 +23,6 @@ from kilo.service import (
     run_to_end,
     serve_until_stopped,
     spare_garbage_collection,
-    start_logging,
     stopping_event,
 )
 

@@ -13,6 +13,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 
+from kilo.observe.logs import around
 from kilo.observe.tracing import TraceContext, new_trace, parse_traceparent
 
 _tracer = trace.get_tracer("kilo")
@@ -38,7 +39,9 @@ def span(
     """
     known = parse_traceparent(parent)
     if isinstance(_tracer, trace.ProxyTracer) and not exporting():
-        yield str(known.child() if known else new_trace())
+        here = known.child() if known else new_trace()
+        with _logged(here.trace_id, attributes):
+            yield str(here)
         return
     related = parse_traceparent(link)
     context = trace.set_span_in_context(NonRecordingSpan(_remote(known))) if known else Context()
@@ -46,15 +49,29 @@ def span(
     with _tracer.start_as_current_span(name, context, kind, attributes, links) as current:
         made = current.get_span_context()
         if current.is_recording():
-            yield str(
-                TraceContext(
-                    trace.format_trace_id(made.trace_id),
-                    trace.format_span_id(made.span_id),
-                    made.trace_flags.sampled,
-                )
+            here = TraceContext(
+                trace.format_trace_id(made.trace_id),
+                trace.format_span_id(made.span_id),
+                made.trace_flags.sampled,
             )
         else:
-            yield str(known.child() if known else new_trace())
+            here = known.child() if known else new_trace()
+        with _logged(here.trace_id, attributes):
+            yield str(here)
+
+
+@contextmanager
+def _logged(trace_id: str, attributes: Mapping[str, str] | None) -> Generator[None]:
+    """Let log lines say which work they belong to."""
+    fields = {"trace_id": trace_id}
+    for name in ("tenant", "fingerprint"):
+        if value := (attributes or {}).get(f"kilo.{name}"):
+            fields[name] = value
+    token = around.set({**around.get(), **fields})
+    try:
+        yield
+    finally:
+        around.reset(token)
 
 
 def exporting() -> bool:

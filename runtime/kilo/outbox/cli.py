@@ -22,6 +22,7 @@ from kilo.contract import StackOutputs, load_outputs
 from kilo.environment import bind_address, database_url
 from kilo.errors import Unreachable
 from kilo.health import Health
+from kilo.observe.logs import start_logging
 from kilo.observe.tracing import export_spans
 from kilo.outbox.reconcile import LAG_SECONDS, Reconciler
 from kilo.outbox.upkeep import OutboxState, Upkeep, compact, outbox_state
@@ -31,7 +32,6 @@ from kilo.service import (
     log_start,
     serve_until_stopped,
     spare_garbage_collection,
-    start_logging,
     stopping_event,
 )
 

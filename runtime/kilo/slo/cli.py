@@ -19,8 +19,9 @@ from kilo.contract import load_outputs
 from kilo.environment import bind_address
 from kilo.errors import BadInput, Unreachable
 from kilo.health import HealthServer
+from kilo.observe.logs import start_logging
 from kilo.observe.prometheus import Prometheus
-from kilo.service import log_start, start_logging
+from kilo.service import log_start
 from kilo.slo.exporter import ObjectiveCollector
 from kilo.slo.openslo import read_openslo, render_openslo
 from kilo.slo.status import Standing, read_standings

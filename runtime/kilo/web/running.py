@@ -12,13 +12,13 @@ from starlette.routing import Mount
 from kilo.contract import StackOutputs, load_outputs
 from kilo.environment import bind_address
 from kilo.health import Health
+from kilo.observe.logs import start_logging
 from kilo.observe.tracing import export_spans
 from kilo.service import (
     health_routes,
     log_start,
     run_to_end,
     serve_until_stopped,
-    start_logging,
     stopping_event,
 )
 from kilo.web.tenants import AsgiApp, for_tenants
