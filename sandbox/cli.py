@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from kilo.errors import BadInput, CheckFailed, Unreachable
 from kilo.project import find_project
+from kilo.tables import print_table
 from kilo.testing.servers.process import tail
 from sandbox import daemon, stage
 from sandbox.components import ComponentStatus, components, follow, log_files
@@ -22,7 +22,6 @@ from sandbox.doctor import examine
 from sandbox.engine.environment import UNSET, shell
 from sandbox.reach import ways_in
 
-_LOG_WIDTH = 120
 _SETTLE_SECONDS = 60.0
 _SETTLE_PAUSE_SECONDS = 0.2
 
@@ -141,21 +140,17 @@ def status(as_json: JsonOption = False) -> None:
 
 
 def _print_table(found: list[ComponentStatus]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("component", "state", "since", "restarts", "address"):
-        table.add_column(column, justify="right" if column == "restarts" else "left", overflow="fold")
-    for component in found:
-        colour = "green" if component.healthy else "red"
-        table.add_row(
+    rows = [
+        (
             component.name,
-            f"[{colour}]{component.state}[/]",
+            Text(component.state, style="green" if component.healthy else "red"),
             component.age(),
-            str(component.restarts),
+            component.restarts,
             component.address,
         )
-    # A log has no width of its own; a terminal's is kept.
-    console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
-    console.print(table)
+        for component in found
+    ]
+    print_table(("component", "state", "since", "restarts", "address"), rows, numbers=("restarts",))
 
 
 def _print_ways_in(project: Path, endpoints: daemon.Endpoints, to: TextIO | None = None) -> None:

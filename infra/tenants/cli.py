@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from infra.check import stage_file
 from infra.tenants.offboard import Step, walk
@@ -17,6 +15,7 @@ from infra.tenants.stage_file import StageFile
 from kilo.environment import database_url
 from kilo.errors import BadInput
 from kilo.project import find_project
+from kilo.tables import print_table
 
 app = typer.Typer(no_args_is_help=True, help="The tenants of a stage.")
 
@@ -32,19 +31,19 @@ def list_(stage: StageOption, as_json: JsonOption = False) -> None:
     if as_json:
         typer.echo(json.dumps([tenant.model_dump(mode="json") for tenant in tenants], indent=2))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("tenant", "tier", "requests/s", "availability", "encrypted", "accepting"):
-        table.add_column(column, justify="right" if column == "requests/s" else "left")
-    for tenant in tenants:
-        table.add_row(
+    columns = ("tenant", "tier", "requests/s", "availability", "encrypted", "accepting")
+    rows = [
+        (
             tenant.id,
             tenant.tier,
-            str(tenant.limit.requests_per_second),
+            tenant.limit.requests_per_second,
             f"{tenant.objective.availability_percent} %",
             ", ".join(tenant.encrypted_fields) or "-",
             "yes" if tenant.accepting else "no",
         )
-    Console().print(table)
+        for tenant in tenants
+    ]
+    print_table(columns, rows, numbers=("requests/s",))
 
 
 @app.command(

@@ -24,7 +24,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
-from rich.table import Column, Table
 
 from kilo.backup.catalogue import Entry, Opened, open_newest, read_catalogue, read_manifest
 from kilo.backup.drill import drill as run_drill
@@ -44,11 +43,11 @@ from kilo.environment import bind_address
 from kilo.errors import BadInput, CheckFailed, KiloError, Unreachable
 from kilo.health import HealthServer
 from kilo.service import log_start
+from kilo.tables import print_table
 
 app = typer.Typer(help="Take backups into both stores and drill the restore.", no_args_is_help=True)
 
 _URL_VARIABLE = "DATABASE_URL"
-_ID = Column("backup", no_wrap=True)
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 _Id = Annotated[
     str | None, typer.Argument(metavar="[BACKUP]", help="A backup's id; the newest if not given.")
@@ -78,10 +77,8 @@ def run(as_json: _Json = False) -> None:
         }
         typer.echo(json.dumps(document, indent=2))
     else:
-        table = Table("store", "where", "lock", "problem", title=f"backup {manifest.id}")
-        for store in result.stores:
-            table.add_row(store.store, store.where, store.lock, str(store.error or ""))
-        Console().print(table)
+        stored = [(store.store, store.where, store.lock, store.error or "") for store in result.stores]
+        print_table(("store", "where", "lock", "problem"), stored, title=f"backup {manifest.id}")
         rows = sum(state.rows for state in manifest.tables.values())
         typer.echo(
             f"{manifest.size / 1e6:.1f} MB in {manifest.duration_seconds:.1f} s: "
@@ -124,18 +121,14 @@ def list_backups(as_json: _Json = False) -> None:
         typer.echo(json.dumps(rows, indent=2))
     else:
         # Made for 80 columns: the id says when it was taken.
-        table = Table(_ID, "place", "MB", "rows", "stores")
+        lines: list[tuple[str, ...]] = []
         for row in rows:
             size = "" if row["size_bytes"] is None else f"{int(str(row['size_bytes'])) / 1e6:.1f}"
             held = [name for name in stores if name in str(row["stores"])]
-            table.add_row(
-                str(row["backup"]),
-                str(row["place"]),
-                size,
-                "not readable" if row["rows"] is None else str(row["rows"]),
-                "both" if len(held) == len(stores) else ", ".join(held),
-            )
-        Console().print(table)
+            counted = "not readable" if row["rows"] is None else str(row["rows"])
+            kept_in = "both" if len(held) == len(stores) else ", ".join(held)
+            lines.append((str(row["backup"]), str(row["place"]), size, counted, kept_in))
+        print_table(("backup", "place", "MB", "rows", "stores"), lines, numbers=("MB", "rows"))
     _raise_first(errors)
 
 
@@ -156,10 +149,8 @@ def verify(
     if as_json:
         typer.echo(json.dumps([check.document() for check in checks], indent=2))
     else:
-        table = Table(_ID, "store", "what", "finding")
-        for check in checks:
-            table.add_row(check.backup, check.store, check.subject, str(check.error or check.detail))
-        Console().print(table)
+        found = [(check.backup, check.store, check.subject, check.error or check.detail) for check in checks]
+        print_table(("backup", "store", "what", "finding"), found)
     _raise_first([check.error for check in checks if check.error is not None])
 
 
@@ -228,18 +219,20 @@ def drill(backup: _Id = None, as_json: _Json = False) -> None:
     if as_json:
         typer.echo(json.dumps([result.model_dump(mode="json") for result in results], indent=2))
     else:
-        table = Table("store", _ID, "recovery time", "recovery point", "tables", "rows", "problem")
-        for result in results:
-            table.add_row(
+        numbers = ("recovery time", "recovery point", "tables", "rows")
+        rows = [
+            (
                 result.store,
                 result.backup,
                 f"{result.recovery_time_seconds:.1f} s",
                 f"{result.recovery_point_seconds:.0f} s",
-                str(result.tables),
-                str(result.rows),
+                result.tables,
+                result.rows,
                 result.error or "",
             )
-        Console().print(table)
+            for result in results
+        ]
+        print_table(("store", "backup", *numbers, "problem"), rows, numbers=numbers)
         for note in dict.fromkeys(f"{result.store}: {note}" for result in results for note in result.notes):
             typer.echo(note)
     failed = [result for result in results if result.error]
@@ -286,10 +279,11 @@ def prune(
     if as_json:
         typer.echo(json.dumps([result.document() for result in results], indent=2))
     else:
-        table = Table("store", "backup", "outcome")
-        for result in results:
-            table.add_row(result.store, result.backup, result.outcome)
-        Console().print(table if results else "nothing to remove")
+        outcomes = [(result.store, result.backup, result.outcome) for result in results]
+        if outcomes:
+            print_table(("store", "backup", "outcome"), outcomes)
+        else:
+            typer.echo("nothing to remove")
     _raise_first([result.error for result in results if result.error is not None])
 
 

@@ -12,7 +12,6 @@ from typing import Annotated
 import psycopg
 import typer
 from psycopg import AsyncConnection
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from starlette.applications import Starlette
@@ -34,6 +33,7 @@ from kilo.service import (
     spare_garbage_collection,
     stopping_event,
 )
+from kilo.tables import make_console, make_table
 
 _WATCH_SECONDS = 1.0
 
@@ -146,7 +146,7 @@ async def _status(url: str, outputs: StackOutputs, *, watch: bool, as_json: bool
                 await asyncio.sleep(_WATCH_SECONDS)
         table = _table(await outbox_state(connection, outputs.outbox))
         if not watch:
-            Console().print(table)
+            make_console().print(table)
             return
         with Live(table) as live:
             while True:
@@ -155,20 +155,22 @@ async def _status(url: str, outputs: StackOutputs, *, watch: bool, as_json: bool
 
 
 def _table(state: OutboxState) -> Table:
-    table = Table("outbox", "", show_header=False)
-    table.add_row("rows waiting", f"{state.rows_waiting:,}")
-    table.add_row("oldest waits", f"{state.oldest_age_seconds:.1f} s")
-    table.add_row("blocked keys", str(state.blocked_keys))
     held = f", backend {state.watermark_pid}" if state.watermark_pid else ""
-    table.add_row("oldest transaction", f"{state.watermark_age_seconds:.1f} s{held}")
-    table.add_row("dead tuples", f"{state.dead_tuples:,}")
     if state.slot_active is None:
-        table.add_row("change capture", "no slot")
+        capture = "no slot"
     else:
         limit = f" of {state.slot_limit_bytes:,}" if state.slot_limit_bytes else ""
         streaming = "streaming" if state.slot_active else "no connector"
-        table.add_row("change capture", f"{streaming}, {state.slot_lag_bytes or 0:,}{limit} bytes behind")
-    return table
+        capture = f"{streaming}, {state.slot_lag_bytes or 0:,}{limit} bytes behind"
+    rows = [
+        ("rows waiting", f"{state.rows_waiting:,}"),
+        ("oldest waits", f"{state.oldest_age_seconds:.1f} s"),
+        ("blocked keys", state.blocked_keys),
+        ("oldest transaction", f"{state.watermark_age_seconds:.1f} s{held}"),
+        ("dead tuples", f"{state.dead_tuples:,}"),
+        ("change capture", capture),
+    ]
+    return make_table(("", ""), rows)
 
 
 @app.command(name="compact")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from kilo.contract import SignersOutputs, StackOutputs, load_outputs
 from kilo.errors import BadInput, CheckFailed, Unreachable
@@ -18,8 +17,8 @@ from kilo.promotion.plan import images_of
 from kilo.registry.client import Registries
 from kilo.registry.drift import Kind
 from kilo.registry.options import CertificateIdentity, CertificateIssuer, SignedBy, TrustedRootFile
-from kilo.registry.report import whole_table
 from kilo.registry.signers import Signers
+from kilo.tables import print_table
 
 app = typer.Typer(help="Check that a promotion runs the same bits everywhere.", no_args_is_help=True)
 
@@ -92,16 +91,15 @@ def parity(
     results = [check_parity(image, places, signers, registries) for image in wanted]
     chosen = Format.JSON if as_json else output_format
     if chosen is Format.TABLE:
-        table = whole_table("image", "place", "finding", "detail")
+        rows: list[tuple[str, ...]] = []
         for result in results:
             for place in result.places:
                 found = [difference for difference in result.differences if difference.place == place]
-                for difference in found:
-                    table.add_row(result.image, str(place), difference.kind.value, difference.detail)
+                rows += [(result.image, str(place), each.kind.value, each.detail) for each in found]
                 if not found:
                     detail = f"{result.digest[:19]}…, {result.claims} claims"
-                    table.add_row(result.image, str(place), "same", detail)
-        Console().print(table)
+                    rows.append((result.image, str(place), "same", detail))
+        print_table(("image", "place", "finding", "detail"), rows)
     else:
         typer.echo(_RENDERERS[chosen](results))
     kinds = {difference.kind for result in results for difference in result.differences}

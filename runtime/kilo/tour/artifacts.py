@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.table import Table
+from rich.text import Text
 
 from kilo.contract import StackOutputs
 from kilo.errors import KiloError
+from kilo.tables import make_table
 from kilo.tour.backup import Drilled, back_up_and_drill
 from kilo.tour.image import PLATFORMS, Mirrored, push_and_compare
 
@@ -60,14 +62,10 @@ def show_artifacts(
 
 def as_table(artifacts: Artifacts) -> Table:
     """One line a step."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    for step, said in (*_image_lines(artifacts.image), *_backup_lines(artifacts.backup)):
-        table.add_row(step, said)
-    for problem in artifacts.problems:
-        table.add_row("[bold red]failed[/]", problem)
-    return table
+    steps = (*_image_lines(artifacts.image), *_backup_lines(artifacts.backup))
+    rows = [(Text(step, style="bold"), Text.from_markup(said)) for step, said in steps]
+    failed = [(Text("failed", style="bold red"), Text(problem)) for problem in artifacts.problems]
+    return make_table(("", ""), [*rows, *failed])
 
 
 def _image_lines(image: Mirrored | None) -> list[tuple[str, str]]:

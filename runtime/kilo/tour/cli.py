@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +27,7 @@ from rich.text import Text
 
 from kilo.contract import StackOutputs, load_outputs
 from kilo.errors import CheckFailed, Unreachable
+from kilo.tables import make_console
 from kilo.tour.artifacts import Artifacts, show_artifacts
 from kilo.tour.artifacts import as_table as artifacts_table
 from kilo.tour.count import TenantCount, count, wait_delivered
@@ -37,7 +37,6 @@ from kilo.tour.sender import Answer, send_all
 from kilo.tour.surge import Surged, choose, surge, surge_document, surge_problems, surge_table
 
 _EVENTS_EACH = 100
-_LOG_WIDTH = 120
 _FINGERPRINTS_SHOWN = 3
 
 
@@ -100,8 +99,7 @@ def tour(
     answers = _send_and_wait(outputs, database, sent, timeout_seconds)
     fields = {name: tenant.encrypted_fields for name, tenant in outputs.tenants.items()}
     counts = count(database, answers, fields)
-    # A log has no width of its own; a terminal's is kept.
-    console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
+    console = make_console()
     if not as_json_:
         _print_counts(console, counts, answers)
     surging, surged = (None, {}) if events_only or events else _surge(outputs, tenants)

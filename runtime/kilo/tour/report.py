@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
+from kilo.tables import make_table
 from kilo.tour.count import TenantCount
 
 _COLUMNS = (
@@ -76,18 +78,14 @@ def as_json(line: TenantCount) -> dict[str, object]:
 
 def as_table(counts: Mapping[str, TenantCount]) -> Table:
     """The table of all tenants with their total."""
-    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=False)
-    for index, name in enumerate(_COLUMNS):
-        table.add_column(name, justify="left" if index in (0, len(_COLUMNS) - 1) else "right", no_wrap=True)
-    for tenant, line in sorted(counts.items()):
-        table.add_row(tenant, *_cells(line))
-    table.add_section()
-    table.add_row("total", *_cells(total(counts)), style="bold")
-    return table
+    rows = [(tenant, *_values(line)) for tenant, line in sorted(counts.items())]
+    totals = ("total", *_values(total(counts)))
+    bold = [value if isinstance(value, Text) else Text(value, style="bold") for value in totals]
+    return make_table(_COLUMNS, [*rows, bold], numbers=_COLUMNS[1:-1])
 
 
-def _cells(line: TenantCount) -> list[str]:
-    lost = f"[bold red]{line.lost}[/]" if line.lost else "0"
+def _values(line: TenantCount) -> list[str | Text]:
+    lost = Text(str(line.lost), style="bold red") if line.lost else "0"
     numbers = [line.sent, line.acknowledged, line.in_outbox, line.by_worker, line.by_cdc]
     latencies = [_milliseconds(line, percent) for percent in (50, 99)]
     shown = ["-" if value is None else f"{value:.0f}" for value in latencies]

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from kilo.tables import print_table
 from kilo.traffic.active import read_active
 from kilo.traffic.settings import GatewayFeature, GatewaySettings, Upstream
 from kilo.traffic.stage_file import load_tenants
@@ -58,15 +57,17 @@ def show(
     if as_json:
         typer.echo(json.dumps([asdict(tenant) for tenant in tenants]))
         return
-    table = Table("tenant", "tier", "next %", "timeout ms", "retries", "requests/s", "burst")
-    for tenant in tenants:
-        table.add_row(
+    numbers = ("next %", "timeout ms", "retries", "requests/s", "burst")
+    rows = [
+        (
             tenant.id,
             tenant.tier,
-            str(tenant.next_weight_percent),
-            str(tenant.timeout_ms),
-            str(tenant.retries),
+            tenant.next_weight_percent,
+            tenant.timeout_ms,
+            tenant.retries,
             f"{tenant.requests_per_second:g}",
-            str(tenant.burst),
+            tenant.burst,
         )
-    Console().print(table)
+        for tenant in tenants
+    ]
+    print_table(("tenant", "tier", *numbers), rows, numbers=numbers)

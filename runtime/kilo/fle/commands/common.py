@@ -14,12 +14,11 @@ from typing import Annotated, Any
 import psycopg
 import typer
 from psycopg.rows import TupleRow
-from rich.console import Console
-from rich.table import Table
 
 from kilo.contract import StackOutputs, load_outputs
 from kilo.errors import BadInput, Unreachable
 from kilo.fle.cipher import FieldCipher
+from kilo.tables import print_table
 
 OutputsFile = Annotated[
     Path | None,
@@ -133,9 +132,4 @@ def show_rows(title: str, rows: Sequence[Mapping[str, Any]], *, as_json: bool) -
     if not rows:
         typer.echo(f"{title}: none")
         return
-    table = Table(title=title)
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
+    print_table(list(rows[0]), [list(row.values()) for row in rows], title=title)
