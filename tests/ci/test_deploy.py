@@ -128,7 +128,7 @@ def test_two_deployments_at_once_are_refused_and_an_interrupted_one_leaves_no_lo
     assert second.code != 0
     assert "the stack is currently locked" in second.messages
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=60)
+    first.communicate()
     assert first.returncode != 0
     project.up(PROGRAM.format(length=2))
 

@@ -27,8 +27,8 @@ SELECT e.fingerprint,
        e.payload::text,
        o.payload::text
 FROM events e
-LEFT JOIN outbox o ON o.fingerprint = e.fingerprint
-LEFT JOIN inbox i ON i.fingerprint = e.fingerprint
+LEFT JOIN outbox o ON o.fingerprint = e.fingerprint AND o.tenant = e.tenant
+LEFT JOIN inbox i ON i.fingerprint = e.fingerprint AND i.tenant = e.tenant
 WHERE e.fingerprint = ANY (%s)
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,9 @@ from kilo.health import Health
 from tests.patience import eventually
 from tests.runtime.conftest import BusServer
 
-QUICK = Policy(attempts=3, first_pause_seconds=0.05, longest_pause_seconds=0.1, timeout_seconds=0.5)
+QUICK = Policy(attempts=3, first_pause_seconds=0.05, longest_pause_seconds=0.1)
+HANGS = replace(QUICK, timeout_seconds=0.5)
+"""For handlers that never return. Any other may take longer than that on a busy machine, and fail."""
 
 
 class Plain:

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from kilo.consumer import Event, Park, Policy, Statements
 from kilo.errors import BadInput
 from tests.runtime.conftest import BusServer
-from tests.runtime.consumer.support import QUICK, a_message, make
+from tests.runtime.consumer.support import HANGS, QUICK, a_message, make
 
 COUNT = "SELECT count(*) FROM effects"
 
@@ -173,7 +173,7 @@ async def test_a_handler_that_hangs_is_given_up_and_nobody_else_waits(
     one = make(database_url, bus)
     one.handle_with_effects()
 
-    @one.consumer.on("order.hangs", QUICK)
+    @one.consumer.on("order.hangs", HANGS)
     async def hang(_event: Event, _connection: object) -> None:  # pyright: ignore[reportUnusedFunction]
         await asyncio.sleep(3600)
 
@@ -297,7 +297,7 @@ async def test_a_statement_that_hangs_is_the_failure_of_its_own_event(
 ) -> None:
     made = make(database_url, bus)
 
-    @made.consumer.writes("*", QUICK)
+    @made.consumer.writes("*", HANGS)
     def write(event: Event, statements: Statements) -> None:  # pyright: ignore[reportUnusedFunction]
         number = int(event.fingerprint.partition("/")[2])
         statements.add("SELECT pg_sleep(%s)", (30 if number == 1 else 0,))

@@ -9,7 +9,7 @@ from opentelemetry import trace
 
 from kilo.consumer import Event, SyncConnection
 from tests.runtime.conftest import BusServer
-from tests.runtime.consumer.support import QUICK, a_message, make
+from tests.runtime.consumer.support import HANGS, QUICK, a_message, make
 
 COUNT = "SELECT count(*) FROM effects"
 
@@ -61,7 +61,7 @@ async def test_one_that_hangs_is_given_up_and_what_it_does_later_has_no_effect(
     one = make(database_url, bus)
     go_on, refused = threading.Event(), list[str]()
 
-    @one.consumer.on("order.hangs", QUICK)
+    @one.consumer.on("order.hangs", HANGS)
     def hang(_event: Event, connection: SyncConnection) -> None:  # pyright: ignore[reportUnusedFunction]
         go_on.wait(30)
         try:
@@ -91,7 +91,7 @@ async def test_one_that_hangs_is_given_up_and_what_it_does_later_has_no_effect(
 async def test_one_that_waits_in_the_database_is_given_up(database_url: str, bus: BusServer) -> None:
     one = make(database_url, bus)
 
-    @one.consumer.on("order.hangs", QUICK)
+    @one.consumer.on("order.hangs", HANGS)
     def hang(_event: Event, connection: SyncConnection) -> None:  # pyright: ignore[reportUnusedFunction]
         connection.execute("INSERT INTO effects (n) VALUES (666)")
         connection.execute("SELECT pg_sleep(3600)")

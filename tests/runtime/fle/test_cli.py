@@ -6,11 +6,13 @@ import base64
 import json
 import os
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tests.commands import Commands
 
 from .conftest import AUDIT_KEY, PEOPLE, Stage, public
 from .test_rotation import counted, fill, read_all
@@ -19,8 +21,8 @@ from .test_rotation import counted, fill, read_all
 class Kilo:
     """Runs ``kilo fle`` in a stage."""
 
-    def __init__(self, stage: Stage, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, commands: Commands, stage: Stage, folder: Path) -> None:
+        self._commands, self.folder = commands, folder
         outputs = folder / "outputs.json"
         outputs.write_text(stage.outputs.model_dump_json())
         self.environment = {**os.environ, "KILO_OUTPUTS": str(outputs), "DATABASE_URL": stage.url}
@@ -32,22 +34,20 @@ class Kilo:
     def __call__(
         self, *arguments: str, value: bytes = b"", code: int = 0
     ) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run(
-            [sys.executable, "-m", "kilo.cli", "fle", *arguments],
-            input=value,
-            capture_output=True,
-            env=self.environment,
-            cwd=self.folder,
-            check=False,
-            timeout=60,
-        )
+        done = self._commands.run("fle", *arguments, env=self.environment, cwd=self.folder, value=value)
         assert done.returncode == code, done.stdout + done.stderr
         return done
 
 
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Commands]:
+    with Commands() as started:
+        yield started
+
+
 @pytest.fixture
-def kilo(stage: Stage, tmp_path: Path) -> Kilo:
-    return Kilo(stage, tmp_path)
+def kilo(commands: Commands, stage: Stage, tmp_path: Path) -> Kilo:
+    return Kilo(commands, stage, tmp_path)
 
 
 PLACE = ("--tenant", "gold", "--field", "email", "--row", "7")
@@ -118,7 +118,7 @@ def test_bad_input_is_one_line(
     assert len(value) < 8 or value not in done.stderr
 
 
-def test_parts_out_of_reach_are_exit_code_three(kilo: Kilo) -> None:
+def test_components_out_of_reach_are_exit_code_three(kilo: Kilo) -> None:
     kilo.environment["DATABASE_URL"] = "postgresql://u:hidden@127.0.0.1:1/none"
     done = kilo("keys", "list", code=3)
     assert b"hidden" not in done.stderr

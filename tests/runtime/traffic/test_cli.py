@@ -20,9 +20,7 @@ KILO = Path(sys.executable).with_name("kilo")
 
 
 def kilo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(KILO), "gateway", *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+    return subprocess.run([str(KILO), "gateway", *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("stage", ["dev", "stage", "prod"])

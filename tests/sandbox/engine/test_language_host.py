@@ -122,7 +122,7 @@ def test_an_interrupted_program_ends_with_the_engine(project: Project) -> None:
         time.sleep(0.02)
     program = int(started.read_text())
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate()
     assert "Traceback" not in output
     assert not _runs(program)
 
