@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from infra.check import stage_file
 from infra.ramps.publish import Committing
@@ -24,11 +23,12 @@ from infra.ramps.run import Replicas, Setting, lead
 from infra.ramps.stage_file import RampFile
 from infra.ramps.tour import Load, rehearsed, tour
 from infra.ramps.tune import tune
-from infra.ramps.view import Shown, document, print_table, table
+from infra.ramps.view import Shown, document, table
 from kilo.contract import load_outputs
 from kilo.environment import OUTPUTS_VARIABLE, database_url
 from kilo.errors import BadInput, CheckFailed, KiloError
 from kilo.project import find_project
+from kilo.tables import make_console, print_table
 from kilo.tenancy import RampWeight
 from kilo.traffic.ramps.engine import PulumiEngine
 from kilo.traffic.ramps.freeze import Freezes
@@ -80,7 +80,7 @@ def show(stage: StageOption, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps([*(document(ramp) for ramp in ramps), *resting], indent=2))
         return
     if ramps:
-        print_table(table(ramps))
+        make_console().print(table(ramps))
     for (tenant, feature), weight in weights.items():
         if (tenant, feature) not in {ramp.key for ramp in ramps}:
             typer.echo(f"{tenant} {feature}: {weight}, no ramp under way")
@@ -244,20 +244,19 @@ def history(
     if as_json:
         typer.echo(json.dumps(steps, indent=2, default=str))
         return
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("at", "tenant", "feature", "act", "from", "to", "in force after", "who"):
-        shown.add_column(name)
-    shown.add_column("why", overflow="fold")
-    for step in steps:
-        seconds = step["seconds"]
-        shown.add_row(
+    columns = ("at", "tenant", "feature", "act", "from", "to", "in force after", "who", "why")
+    keys = ("tenant", "feature", "act", "weight_from", "weight_to")
+    rows = [
+        (
             f"{step['at']:%Y-%m-%d %H:%M:%S}",
-            *(str(step[name]) for name in ("tenant", "feature", "act", "weight_from", "weight_to")),
-            f"{seconds:.1f} s" if seconds is not None else "-",
-            str(step["who"]),
-            str(step["reason"]),
+            *(step[key] for key in keys),
+            f"{step['seconds']:.1f} s" if step["seconds"] is not None else "-",
+            step["who"],
+            step["reason"],
         )
-    print_table(shown)
+        for step in steps
+    ]
+    print_table(columns, rows)
 
 
 @app.command("tour", epilog="Example: kilo traffic tour -s dev")

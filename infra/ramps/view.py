@@ -13,10 +13,11 @@ import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from kilo.tables import make_table
 from kilo.traffic.ramps.ramp import Ramp, State
 
-_LOG_WIDTH = 160
 _COLOURS = {State.DONE: "green", State.REVERTED: "red", State.REVERTING: "red", State.OVERRIDDEN: "yellow"}
 
 
@@ -41,8 +42,7 @@ def document(ramp: Ramp) -> dict[str, Any]:
 
 def table(ramps: Sequence[Ramp]) -> Table:
     """Weights, both versions' rates side by side, and why each ramp stands where it stands."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
+    columns = (
         "tenant",
         "feature",
         "state",
@@ -50,22 +50,22 @@ def table(ramps: Sequence[Ramp]) -> Table:
         "next step",
         "errors next / stable",
         "slow next / stable",
-    ):
-        shown.add_column(name)
-    shown.add_column("why", overflow="fold")
-    for ramp in ramps:
-        weight = f"{ramp.weight}" if ramp.pending is None else f"{ramp.weight} → {ramp.pending}"
-        shown.add_row(
-            ramp.tenant,
-            ramp.feature,
-            f"[{_COLOURS.get(ramp.state, 'cyan')}]{ramp.state}[/]",
-            weight,
-            _next(ramp),
-            _side_by_side(ramp, "errors"),
-            _side_by_side(ramp, "slow"),
-            ramp.reason,
-        )
-    return shown
+        "why",
+    )
+    return make_table(columns, [_row(ramp) for ramp in ramps])
+
+
+def _row(ramp: Ramp) -> tuple[object, ...]:
+    return (
+        ramp.tenant,
+        ramp.feature,
+        Text(str(ramp.state), style=_COLOURS.get(ramp.state, "cyan")),
+        str(ramp.weight) if ramp.pending is None else f"{ramp.weight} → {ramp.pending}",
+        _next(ramp),
+        _side_by_side(ramp, "errors"),
+        _side_by_side(ramp, "slow"),
+        ramp.reason,
+    )
 
 
 def _next(ramp: Ramp) -> str:
@@ -144,9 +144,3 @@ def line(ramp: Ramp) -> str:
     """A ramp in one line, with the figures that its reason comes from."""
     weight = f"{ramp.weight}" if ramp.pending is None else f"{ramp.weight} → {ramp.pending}"
     return f"{ramp.tenant} {ramp.feature}  {weight:>8}  {ramp.state:<10} {ramp.reason}"
-
-
-def print_table(shown: Table) -> None:
-    """Print as wide as a terminal is; a log has no width of its own."""
-    console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
-    console.print(shown)

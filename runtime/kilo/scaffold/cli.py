@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from kilo.errors import BadInput, ExitCode
 from kilo.scaffold.paved_road import Result, score
 from kilo.scaffold.template import ANSWERS, Service, check_name, create, default_template, git, load, update
+from kilo.tables import print_table
 
 app = typer.Typer(no_args_is_help=True, help="Services on the paved road.")
 
@@ -180,15 +178,19 @@ def list_(
     if not rows:
         typer.echo(f"no service under {root}; kilo svc new makes one")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("service", "kind", "template", "paved road", "directory"):
-        table.add_column(column, overflow="fold")
-    for each, results in rows:
-        passed = f"{sum(result.passed for result in results)} of {len(results)}"
-        table.add_row(
-            *map(escape, (each.name, str(each.answers["kind"]), each.version, passed, str(each.directory)))
-        )
-    Console().print(table)
+    print_table(
+        ("service", "kind", "template", "paved road", "directory"),
+        [
+            (
+                each.name,
+                each.answers["kind"],
+                each.version,
+                f"{sum(result.passed for result in results)} of {len(results)}",
+                each.directory,
+            )
+            for each, results in rows
+        ],
+    )
 
 
 def _check_together(answers: Mapping[str, object]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Annotated
 
 import typer
 from prometheus_client import CollectorRegistry
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from kilo.contract import load_outputs
 from kilo.environment import bind_address
@@ -25,11 +23,11 @@ from kilo.service import log_start
 from kilo.slo.exporter import ObjectiveCollector
 from kilo.slo.openslo import read_openslo, render_openslo
 from kilo.slo.status import Standing, read_standings
+from kilo.tables import print_table
 
 app = typer.Typer(no_args_is_help=True, help="Tenants' objectives: how they stand, in and out of OpenSLO.")
 
 _SHOWN = 40
-_WIDTH = 120
 _DAY_SECONDS, _HOUR_SECONDS = 86_400, 3_600
 _Tenant = Annotated[str | None, typer.Argument(help="One tenant; all of them without it.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -61,24 +59,8 @@ def status(
         "burn 6 h",
         "gone in",
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, justify="left" if name in {"tenant", "objective"} else "right", no_wrap=True)
     shown = standings if every else standings[:_SHOWN]
-    for each in shown:
-        spent = each.left_30d is not None and each.left_30d <= 0
-        table.add_row(
-            each.tenant,
-            each.objective,
-            _promise(each),
-            _percent(each.left_30d),
-            _percent(each.left_month),
-            _times(each.burn_1h),
-            _times(each.burn_6h),
-            "used up" if spent else _duration(each.exhausted_in_seconds),
-            style="red" if spent else "",
-        )
-    _print(table)
+    print_table(columns, [_row(each) for each in shown], numbers=columns[2:])
     if len(shown) < len(standings):
         typer.echo(f"{len(standings) - len(shown)} more have as much left or more: --all", err=True)
 
@@ -93,12 +75,8 @@ def list_(as_json: _Json = False) -> None:
             json.dumps([{name: getattr(each, name) for name in fields} for each in standings], indent=2)
         )
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("tenant", "objective", "promised"):
-        table.add_column(name)
-    for each in standings:
-        table.add_row(each.tenant, each.objective, _promise(each))
-    _print(table)
+    rows = [(each.tenant, each.objective, _promise(each)) for each in standings]
+    print_table(("tenant", "objective", "promised"), rows)
 
 
 @app.command(epilog="Example: kilo slo export > objectives.yaml")
@@ -143,9 +121,19 @@ def _standings(tenant: str | None) -> list[Standing]:
     return standings
 
 
-def _print(table: Table) -> None:
-    # A file or a pipe has no width of its own; a terminal's is kept.
-    (Console() if sys.stdout.isatty() else Console(width=_WIDTH)).print(table)
+def _row(standing: Standing) -> list[Text]:
+    spent = standing.left_30d is not None and standing.left_30d <= 0
+    values = (
+        standing.tenant,
+        standing.objective,
+        _promise(standing),
+        _percent(standing.left_30d),
+        _percent(standing.left_month),
+        _times(standing.burn_1h),
+        _times(standing.burn_6h),
+        "used up" if spent else _duration(standing.exhausted_in_seconds),
+    )
+    return [Text(value, style="red" if spent else "") for value in values]
 
 
 def _promise(standing: Standing) -> str:
