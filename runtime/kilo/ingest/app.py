@@ -31,6 +31,7 @@ from kilo.ingest.batch import reader_of
 from kilo.ingest.batch_answer import answer
 from kilo.ingest.commit import GroupCommit
 from kilo.ingest.limits import AGAIN, BATCH_BYTES, READ_SECONDS, TRANSACTION_EVENTS, BodyBudget
+from kilo.ingest.refusals import RefusalLog
 from kilo.ingest.request import CheckedEvent, body_limit, check, known_tenant
 from kilo.ingest.rows import Row
 from kilo.ingest.store import EventStore, Result
@@ -100,6 +101,7 @@ class _Entrance:
         self._store = store
         self._group = GroupCommit(store)
         self._budget = BodyBudget()
+        self._refusals = RefusalLog()
         self._preparing = asyncio.Semaphore(_PREPARED_AT_ONCE)
         self._event_bytes = body_limit(outputs)
 
@@ -114,6 +116,7 @@ class _Entrance:
                 tenant = known_tenant(headers, self._outputs)
                 response = await handle(request, headers, tenant)
             except Problem as problem:
+                self._refusals.note(tenant, problem)
                 response = problem.response()
             except ClientDisconnect:
                 return Response(status_code=499)
@@ -173,6 +176,8 @@ class _Entrance:
         ):
             if count:
                 _events_of(tenant, outcome).inc(count)
+        if problem := next((each for each in results if isinstance(each, Problem)), None):
+            self._refusals.note(tenant, problem)
         names = [row.fingerprint if isinstance(row, Row) else None for row in rows]
         status, document, more = answer(names, results, key_name, atomic=atomic)
         if status is HTTPStatus.OK:

@@ -109,9 +109,9 @@ class EventStore:
                     problems = {n: each for n, each in known.items() if isinstance(each, Problem)}
                     if problems:
                         return _only(rows, problems)
-                await asyncio.sleep(0.01 * attempt)
-            except _PASSING:
-                await asyncio.sleep(0.01 * attempt)
+                await _pause(attempt, error)
+            except _PASSING as error:
+                await _pause(attempt, error)
             except _AWAY as error:
                 return _only(rows, dict.fromkeys(range(len(rows)), _unavailable(error)))
         return _only(rows, dict.fromkeys(range(len(rows)), _contended()))
@@ -188,9 +188,9 @@ class EventStore:
                     known |= await self._reused(rows, known)
                 elif not isinstance(error, _PASSING):
                     raise
-                await asyncio.sleep(0.01 * attempt)
-            except _PASSING:
-                await asyncio.sleep(0.01 * attempt)
+                await _pause(attempt, error)
+            except _PASSING as error:
+                await _pause(attempt, error)
             except _AWAY as error:
                 return [known.get(number, _unavailable(error)) for number in range(len(rows))]
             else:
@@ -262,6 +262,12 @@ def _only(rows: Sequence[Row], problems: dict[int, Problem]) -> list[Result]:
     """None is stored: these by their own fault, the others since those aren't."""
     other = Problem(HTTPStatus.FAILED_DEPENDENCY, "another event of the request could not be stored")
     return [problems.get(number, other) for number in range(len(rows))]
+
+
+async def _pause(attempt: int, error: psycopg.Error) -> None:
+    # The class only: the database's message can hold the row.
+    _log.info("storing again, attempt %d: %s", attempt + 2, type(error).__name__)
+    await asyncio.sleep(0.01 * attempt)
 
 
 def _reused() -> Problem:

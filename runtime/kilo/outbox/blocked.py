@@ -6,6 +6,7 @@ again once the first went through; so memory does not grow with what waits.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,8 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from kilo.outbox.reader import Row
+
+_log = logging.getLogger(__name__)
 
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.5, 60.0
 
@@ -92,6 +95,10 @@ class BlockedKeys:
             pause = min(_FIRST_SECONDS * 2 ** (attempts - 1), _LONGEST_SECONDS)
             due_at = now + pause * random.uniform(0.5, 1.0)  # noqa: S311  jitter
             self._blocks[row.key] = _Block(row.id, attempts, due_at)
+            _log.warning(
+                "the bus does not take row %d of %s (attempt %d, again in %.1f s): %s",
+                *(row.id, row.key, attempts, pause, ascii(error[:200])[1:-1]),
+            )
             await self._connection.execute(
                 "INSERT INTO outbox_blocked (tenant, aggregate, aggregate_id, outbox_id, attempts, error)"
                 " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (tenant, aggregate, aggregate_id) DO UPDATE"
