@@ -12,51 +12,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-import itertools
-import logging
-import random
-import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
-from datetime import UTC, datetime
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from opentelemetry.trace import SpanKind
 from psycopg import AsyncConnection
 from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg.rows import tuple_row
 
 from kilo.bus import Bus, BusError, Received
 from kilo.consumer import inbox
-from kilo.consumer.event import Envelope, Event, Unreadable, envelope, event, payload_of, stand_in
-from kilo.consumer.failure import (
-    ConnectionLost,
-    Failure,
-    HandlerCancelled,
-    TransactionEnded,
-    describe,
-    stack_digest,
-)
-from kilo.consumer.handlers import Writer
+from kilo.consumer.attempts import Attempts
+from kilo.consumer.event import Envelope, Unreadable, envelope, stand_in
+from kilo.consumer.failure import Failure
+from kilo.consumer.letters import Letters
 from kilo.consumer.metrics import ConsumerMetrics
 from kilo.consumer.retention import RetentionCheck
 from kilo.consumer.retries import Retries
-from kilo.consumer.statements import Statements
-from kilo.consumer.sync import SyncHandlers
-from kilo.observe.spans import exporting, span
-from kilo.sensitive import reveal
+from kilo.pace import Pace
 
 if TYPE_CHECKING:
     from kilo.consumer.runner import Runner
 
-_log = logging.getLogger(__name__)
-
-_UNTRACED = contextlib.nullcontext()
 _ALIVE_SECONDS = 1.0
-_LOSSES = 3
-"""How often at least the connection must end during one event before that counts as the handler's doing."""
 
 
 class Session:
@@ -69,11 +47,10 @@ class Session:
         self._connection = connection
         self._bus = bus
         self._stream = runner.connections.stream
-        self._cipher = runner.connections.cipher
         self._metrics = ConsumerMetrics.shared()
+        self._attempts = Attempts(runner, connection)
+        self._letters = Letters(runner, connection)
         self._retries = Retries(connection, self._consumer.name, self._consumer.batch_bytes)
-        self._sync = SyncHandlers()
-        self._traced = exporting()
         self.current: Sequence[Envelope] = ()
         """What is being handled, until its transaction is over."""
 
@@ -90,8 +67,10 @@ class Session:
         alive = asyncio.ensure_future(self._say_alive())
         reading = self._bus.read(self._stream, position, self._consumer.batch, self._consumer.batch_bytes)
         following: asyncio.Future[Sequence[Received]] | None = None
+        pace = Pace()
         try:
             while not stop.done():
+                await pace.rest()
                 following = following or asyncio.ensure_future(anext(reading))
                 # A bus that says nothing must not cost the lease.
                 await asyncio.wait(
@@ -100,15 +79,16 @@ class Session:
                 if following.done():
                     batch, following = following.result(), None
                     if batch:
-                        await retention.follow(batch)
-                        await self._handle(batch)
+                        with pace.batch(full=len(batch) >= self._consumer.batch // 2):
+                            await retention.follow(batch)
+                            await self._handle(batch)
                 if self._lease.due:
                     await self._lease.renew(self._connection)
                 await self._retry()
         finally:
             stop.cancel()
             alive.cancel()
-            self._sync.close()
+            self._attempts.close()
             if following is not None:
                 following.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -146,6 +126,21 @@ class Session:
         self._runner.clear(events)
         self.current = ()
 
+    @asynccontextmanager
+    async def _handling(self, events: Sequence[Envelope], to: Received) -> AsyncGenerator[inbox.Taken]:
+        """A transaction in which ``events`` are handled; one statement fences it and takes them."""
+        self.current = events
+        async with self._connection.transaction():
+            if self._lease.due:
+                await self._lease.renew(self._connection)
+            taken = await inbox.take(
+                self._connection, self._lease, self._consumer.name, self._stream, to, events
+            )
+            yield taken
+            await inbox.allow_commit(self._connection)
+        self._runner.clear(events)
+        self.current = ()
+
     async def _handle(self, batch: Sequence[Received]) -> None:
         envelopes: list[Envelope] = []
         unreadable: list[tuple[Envelope, Unreadable]] = []
@@ -157,131 +152,37 @@ class Session:
         known: Failure | None = None
         if not any(map(self._runner.is_suspect, envelopes)):
             try:
-                async with self._transaction(envelopes):
-                    await self._move(batch[-1])
+                async with self._handling(envelopes, batch[-1]) as taken:
                     for one, error in unreadable:
-                        await self._park_unreadable(one, error)
-                    await self._attempt(envelopes)
+                        await self._letters.park_unreadable(one, error)
+                    await self._attempt(envelopes, taken)
             except Failure as failure:
                 known = failure if failure.sure else None
             else:
                 return
         await self._one_by_one(envelopes, unreadable, batch, known)
 
-    async def _attempt(self, envelopes: Sequence[Envelope], known: Failure | None = None) -> None:
+    async def _attempt(
+        self, events: Sequence[Envelope], taken: inbox.Taken, known: Failure | None = None
+    ) -> None:
         """Give every event that is new to its handler; what is held behind another becomes a dead letter.
 
         Raises:
             Failure: a handler failed, or had when the batch was tried: ``known`` is no attempt more.
         """
-        if not envelopes:
-            return
-        consumer, connection = self._consumer.name, self._connection
-        blocked = await inbox.blocked_keys(connection, consumer, envelopes)
-        held = [each for each in envelopes if each.ordering_key in blocked]
-        free = [each for each in envelopes if each.ordering_key not in blocked] if blocked else envelopes
-        for one in held:
-            await self._hold_behind(one)
-        fresh = await inbox.claim(connection, consumer, free) if free else set[tuple[str, str, datetime]]()
+        fresh = set(taken.fresh)
         new: list[Envelope] = []
-        for one in free:
-            if one.occurrence in fresh:
+        for one in events:
+            if one.ordering_key in taken.blocked:
+                await self._letters.hold_behind(one)
+            elif one.occurrence in fresh:
                 fresh.discard(one.occurrence)  # twice in one batch is a duplicate too
                 new.append(one)
             else:
                 self._metrics.count(one.kind, "duplicate")
         if known is not None and known.one in new:
             raise known
-        for writer, some in itertools.groupby(new, lambda one: self._consumer.writer_for(one.kind)):
-            if writer is not None:
-                await self._write(writer, list(some))
-            else:
-                for one in some:
-                    await self._call(one)
-
-    async def _write(self, writer: Writer, events: Sequence[Envelope]) -> None:
-        """One attempt at the effects of ``events``, in the transaction that is open.
-
-        Raises:
-            Failure: of one of them, which is not known when the statements of several went out together.
-        """
-        started, one, out = time.perf_counter(), events[0], False
-        statements = Statements()
-        try:
-            for one in events:
-                given = event(one, await reveal(self._cipher, one.tenant, one.fingerprint, payload_of(one)))
-                with self._span(given):
-                    writer(given, statements)
-            out = True
-            async with asyncio.timeout(self._consumer.handler_for(one.kind)[1].timeout_seconds):
-                await statements.execute(self._connection)
-            self._check_transaction()
-        except asyncio.CancelledError as error:
-            raise await self._cancelled(one, error) from error
-        except (Exception, SystemExit) as error:
-            raise Failure(one, error, sure=not out or len(events) == 1) from error
-        self._metrics.written(events, time.perf_counter() - started)
-
-    async def _call(self, one: Envelope) -> None:
-        """One attempt of the handler, in the transaction that is open.
-
-        Raises:
-            Failure: it did not do it.
-        """
-        writer = self._consumer.writer_for(one.kind)
-        if writer is not None:
-            await self._write(writer, [one])
-        handler, policy = self._consumer.handler_for(one.kind)
-        if handler is None:
-            return
-        started = time.perf_counter()
-        try:
-            payload = await reveal(self._cipher, one.tenant, one.fingerprint, payload_of(one))
-            given = event(one, payload)
-            with self._span(given):
-                if inspect.iscoroutinefunction(handler):
-                    async with asyncio.timeout(policy.timeout_seconds):
-                        await handler(given, self._connection)
-                else:
-                    await self._sync.run(handler, given, self._connection, policy.timeout_seconds)
-            self._check_transaction()
-        except asyncio.CancelledError as error:
-            raise await self._cancelled(one, error) from error
-        except (Exception, SystemExit) as error:
-            raise Failure(one, error) from error
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise await self._cancelled(one, None)
-        self._metrics.handled(one, (datetime.now(UTC) - one.created_at).total_seconds(), started)
-
-    async def _cancelled(self, one: Envelope, error: asyncio.CancelledError | None) -> Failure:
-        """The failure of ``one``, whose handler was cancelled or cancelled itself.
-
-        Raises:
-            CancelledError: it is the consumer that is cancelled.
-        """
-        if self._runner.cancelled:
-            raise error or asyncio.CancelledError
-        task = asyncio.current_task()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(0)  # where a cancellation that was asked for comes out
-        while task is not None and task.cancelling():
-            task.uncancel()
-        reason = HandlerCancelled()
-        return Failure(one, reason.with_traceback(error.__traceback__ if error else None))
-
-    def _check_transaction(self) -> None:
-        """Refuse what a handler did to the consumer's transaction.
-
-        Raises:
-            TransactionEnded: it was committed or rolled back, or a refused statement made it void.
-        """
-        self._connection.row_factory = tuple_row
-        if self._connection.pgconn.transaction_status not in {
-            TransactionStatus.INTRANS,
-            TransactionStatus.UNKNOWN,  # the connection is gone, as the next statement finds
-        }:
-            raise TransactionEnded
+        await self._attempts.at(new)
 
     async def _one_by_one(
         self,
@@ -293,80 +194,22 @@ class Session:
         received = {each.position: each for each in batch}
         for one, error in unreadable:
             async with self._transaction():
-                await self._park_unreadable(one, error)
+                await self._letters.park_unreadable(one, error)
         for one in envelopes:
             try:
-                async with self._transaction([one]):
-                    await self._move(received[one.position])
-                    await self._attempt([one], known or self._lost(one))
+                async with self._handling([one], received[one.position]) as taken:
+                    await self._attempt([one], taken, known or self._letters.lost(one))
             except Failure as failure:
                 async with self._fenced():
-                    await self._fail(failure)
+                    await self._letters.fail(failure)
                     await self._move(received[one.position])
                 self._runner.clear([one])
                 self.current = ()
         async with self._transaction():
             await self._move(batch[-1])
 
-    def _lost(self, one: Envelope) -> Failure | None:
-        """The failure of ``one`` when the connection ended too often while it was handled."""
-        _, policy = self._consumer.handler_for(one.kind)
-        many = self._runner.losses(one) >= max(policy.attempts, _LOSSES)
-        return Failure(one, ConnectionLost()) if many else None
-
     async def _move(self, to: Received) -> None:
         await inbox.move(self._connection, self._consumer.name, self._stream, to)
-
-    async def _fail(self, failure: Failure) -> None:
-        one, error = failure.one, failure.error
-        _, policy = self._consumer.handler_for(one.kind)
-        lost = isinstance(error, ConnectionLost)
-        again = not lost and policy.attempts > 1 and policy.retryable(error)
-        await inbox.keep(
-            self._connection,
-            self._consumer.name,
-            one,
-            state="retrying" if again else "parked",
-            error=describe(error),
-            stack_digest=stack_digest(error),
-            attempts=self._runner.losses(one) if lost else 1,
-            pause_seconds=policy.pause_seconds(1) * random.uniform(0.5, 1.0) if again else None,  # noqa: S311
-            # While it is tried again, later ones are always held: that is what keeps their order.
-            holds=again or policy.holds_aggregate,
-        )
-        self._failed(failure, again=again)
-
-    def _failed(self, failure: Failure, *, again: bool) -> None:
-        one = failure.one
-        _log.warning(
-            "%s of %s failed (%s), %s; trace %s",
-            one.kind,
-            one.fingerprint,
-            describe(failure.error),
-            "trying again" if again else "parked",
-            one.headers.get("traceparent", "none"),
-        )
-        self._metrics.count(one.kind, "retried" if again else "parked")
-        if not again:
-            self._metrics.parked(one)
-
-    async def _hold_behind(self, one: Envelope) -> None:
-        await inbox.keep(self._connection, self._consumer.name, one, state="waiting")
-        self._metrics.count(one.kind, "parked")
-
-    async def _park_unreadable(self, one: Envelope, error: Unreadable) -> None:
-        await inbox.keep(
-            self._connection,
-            self._consumer.name,
-            one,
-            state="parked",
-            error=describe(error),
-            stack_digest=stack_digest(error),
-            attempts=1,
-        )
-        _log.warning("message %d of stream %s is parked: %s", one.position, self._stream, error)
-        self._metrics.count(one.kind, "parked")
-        self._metrics.parked(one)
 
     async def _retry(self) -> None:
         """Try again what is due of the dead letters."""
@@ -375,13 +218,13 @@ class Session:
             try:
                 async with self._transaction([one]):
                     self._check_event(letter.received, one)
-                    lost = self._lost(one)
+                    lost = self._letters.lost(one)
                     if lost is not None:
                         raise lost
                     await inbox.forbid_commit(self._connection, self._consumer.name, self._stream)
                     fresh = await inbox.claim(self._connection, self._consumer.name, [one])
                     if fresh:
-                        await self._call(one)
+                        await self._attempts.at([one])
                     await self._retries.done(letter)
             except Failure as failure:
                 _, policy = self._consumer.handler_for(one.kind)
@@ -389,7 +232,7 @@ class Session:
                     again = await self._retries.failed(letter, failure, policy)
                 self._runner.clear([one])
                 self.current = ()
-                self._failed(failure, again=again)
+                self._letters.report(failure, again=again)
             else:
                 if "replay-of" in one.headers:
                     self._metrics.replayed(one)
@@ -404,16 +247,3 @@ class Session:
             envelope(received)
         except Unreadable as error:
             raise Failure(one, error) from error
-
-    def _span(self, given: Event) -> AbstractContextManager[object]:
-        """A span of the event's own trace; a replay's is one of its own that links to the original."""
-        if not self._traced:
-            return _UNTRACED
-        replayed = given.replay_of is not None
-        return span(
-            f"handle {given.kind}",
-            None if replayed else given.traceparent,
-            kind=SpanKind.CONSUMER,
-            link=given.traceparent if replayed else None,
-            attributes={"kilo.tenant": given.tenant, "kilo.fingerprint": given.fingerprint},
-        )

@@ -102,7 +102,7 @@ class Lease:
         """
         asked_at = time.monotonic()
         cursor = await connection.execute(_RENEW, (self.seconds, self.name, self.epoch), prepare=True)
-        self._check(cursor.rowcount)
+        self.confirm(found=bool(cursor.rowcount))
         self._renewed_at = asked_at
 
     async def fence(self, connection: AsyncConnection[Any]) -> None:
@@ -118,7 +118,7 @@ class Lease:
             await self.renew(connection)
             return
         cursor = await connection.execute(_CHECK, (self.name, self.epoch), prepare=True)
-        self._check(cursor.rowcount)
+        self.confirm(found=bool(cursor.rowcount))
 
     @asynccontextmanager
     async def fenced(self, connection: AsyncConnection[Any]) -> AsyncGenerator[None]:
@@ -137,7 +137,12 @@ class Lease:
             await connection.execute(_RELEASE, (self.name, self.epoch))
             self.epoch = None
 
-    def _check(self, found: int) -> None:
+    def confirm(self, *, found: bool) -> None:
+        """Take note of what the caller ``found``, by a statement of its own that looks as a fence does.
+
+        Raises:
+            LeaseLost: it was taken over; roll back.
+        """
         if not found:
             self.epoch = None
             msg = f"the lease {self.name} of {self.holder} was taken over"

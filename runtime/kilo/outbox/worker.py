@@ -39,6 +39,7 @@ from kilo.outbox.dispatched import mark_dispatched
 from kilo.outbox.published import outbox_published
 from kilo.outbox.reader import OutboxReader, Row
 from kilo.outbox.slots import SlotLeases
+from kilo.pace import Pace
 
 _log = logging.getLogger(__name__)
 _published = outbox_published("worker")
@@ -151,6 +152,7 @@ class _Session:
         self._blocked = BlockedKeys(marking)
         self.leases = SlotLeases(marking, worker.name, worker._lease_seconds)  # pyright: ignore[reportPrivateUsage]
         self.wake = asyncio.Event()
+        self._pace = Pace()
         self._mark: asyncio.Future[None] | None = None
         self._published = 0
 
@@ -168,13 +170,16 @@ class _Session:
                 if await self.leases.renew():
                     self._reader.restart()
                 await self._blocked.update_table()
+            if not rows:
+                await self._pace.rest()
             self.wake.clear()
             rows = rows or await self._read()
             for first in self._blocked.due_rows():
                 self._reader.rewind(first)
             if rows:
                 idle = _IDLE_FIRST_SECONDS
-                rows = await self._publish_batch(rows)
+                with self._pace.batch(full=until_empty or self._is_large(rows)):
+                    rows = await self._publish_batch(rows)
                 continue
             await self.dispatched()
             if until_empty:
