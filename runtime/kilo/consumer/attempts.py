@@ -142,6 +142,7 @@ class Attempts:
         self._connection.row_factory = tuple_row
         if self._connection.pgconn.transaction_status not in {
             TransactionStatus.INTRANS,
+            TransactionStatus.ACTIVE,  # the consumer says that it is alive at this moment
             TransactionStatus.UNKNOWN,  # the connection is gone, as the next statement finds
         }:
             raise TransactionEnded
