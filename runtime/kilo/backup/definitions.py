@@ -19,13 +19,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, LiteralString, cast
 
 import psycopg
 import rfc8785
 from psycopg import sql
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kilo.backup.encodings import byte_by_byte
 from kilo.backup.fingerprints import qualified
 from kilo.backup.kinds import KINDS
 from kilo.backup.manifest import DefinitionState
@@ -162,8 +163,10 @@ def read_definitions(connection: psycopg.Connection[Any]) -> Definitions:
         roles = read_roles(connection)
         tablespaces = tuple(str(row[0]) for row in connection.execute(_TABLESPACES).fetchall())
         for kind, query in KINDS.items():
-            rows = cast("list[tuple[str, str, str | None]]", connection.execute(query).fetchall())
-            kinds[kind] = {name: facts + (f" {_plain(told)}" if told else "") for name, facts, told in rows}
+            kinds[kind] = {
+                name: facts + (f" {_plain(told)}" if told else "")
+                for name, facts, told in _texts(connection, query)
+            }
         kind = "sequences"
         sequences = {
             name: Sequence(before=value, after=value, ascending=ascending)
@@ -179,6 +182,18 @@ def read_definitions(connection: psycopg.Connection[Any]) -> Definitions:
         database=database,
         tablespaces=tablespaces,
     )
+
+
+def _texts(connection: psycopg.Connection[Any], query: LiteralString) -> list[tuple[str, str, str | None]]:
+    """A query's rows. SQL_ASCII takes any bytes for text: what is no UTF-8 is read byte by byte."""
+    try:
+        with connection.transaction():
+            return connection.execute(query).fetchall()
+    except psycopg.errors.CharacterNotInRepertoire:
+        if connection.info.parameter_status("server_encoding") != "SQL_ASCII":
+            raise
+    with byte_by_byte(connection):
+        return connection.execute(query).fetchall()
 
 
 def read_sequences(connection: psycopg.Connection[Any]) -> dict[str, tuple[int, bool]]:

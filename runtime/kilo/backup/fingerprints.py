@@ -28,6 +28,7 @@ import psycopg
 import rfc8785
 from psycopg import sql
 
+from kilo.backup.encodings import byte_by_byte
 from kilo.backup.manifest import TableState
 from kilo.backup.programs import one_line
 from kilo.errors import CheckFailed
@@ -140,7 +141,10 @@ def _fingerprint(connection: psycopg.Connection[Any], table: Table, seed: int) -
         # As pg_dump does, which runs it as it stands in pg_extension.
         condition=sql.SQL(cast("Any", table.condition)),
     )
-    rows, total = cast("tuple[int, Decimal]", connection.execute(query).fetchone())
+    # The names in it are as they were read.
+    written = query.as_bytes(connection)
+    with byte_by_byte(connection):
+        rows, total = cast("tuple[int, Decimal]", connection.execute(written).fetchone())
     return TableState(
         rows=rows,
         fingerprint=_digest([[name, type_] for name, _, _, type_ in columns], total),

@@ -17,6 +17,7 @@ from typing import Any, cast
 import psycopg
 from psycopg import sql
 
+from kilo.backup.defaults import restore_defaults, roles_with_defaults
 from kilo.backup.definitions import Database, Definitions
 from kilo.backup.roles import attempt, role_names, set_parameter
 
@@ -49,19 +50,22 @@ def restore_privileges(connection: psycopg.Connection[Any], definitions: Definit
             missing[owner] += 1
         else:
             attempt(connection, _alter(name, owner), f"owner {owner} of {name}", refused)
+    restore_defaults(connection, definitions, roles, refused)
     refused += [f"role {role} is missing: {count} owners or grants" for role, count in missing.items()]
     return refused
 
 
 @contextmanager
 def membership_in_owners(connection: psycopg.Connection[Any], definitions: Definitions) -> Generator[None]:
-    """Belong for a while to the roles that shall own something, which giving it to them and reading it need.
+    """Belong for a while to the roles that shall own something, which giving it to them and reading it need,
+    and to those that have default privileges.
 
     Who creates a role may; where it is refused, what the role owned stays the connecting role's.
     """
     privilege = "SET" if connection.info.server_version >= 160_000 else "MEMBER"
     joined: list[sql.Identifier] = []
-    for role in sorted(set(definitions.kinds.get("owners", {}).values()) & role_names(connection)):
+    wanted = set(definitions.kinds.get("owners", {}).values()) | roles_with_defaults(definitions)
+    for role in sorted(wanted & role_names(connection)):
         row = connection.execute("SELECT pg_has_role(%s, %s)", [role, privilege]).fetchone()
         name = sql.Identifier(role)
         if row and not row[0] and attempt(connection, _GRANT_SELF.format(name), "", []):

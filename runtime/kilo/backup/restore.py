@@ -23,6 +23,7 @@ from psycopg import Connection
 
 from kilo.backup import database, former, programs
 from kilo.backup.catalogue import plaintext
+from kilo.backup.defaults import unquoted
 from kilo.backup.definitions import OF_ROLES, SCHEMA, Definitions, compare_definitions, read_definitions
 from kilo.backup.fingerprints import fingerprint_tables
 from kilo.backup.manifest import Manifest, TableState
@@ -40,6 +41,7 @@ _OF_SUPERUSERS = (
     "FOREIGN DATA WRAPPER",
     "OPERATOR CLASS",
     "OPERATOR FAMILY",
+    "PUBLICATION TABLES IN SCHEMA",
     "SECURITY LABEL",
     "SUBSCRIPTION",
 )
@@ -249,17 +251,25 @@ def _choose_entries(
         )
     left_out: list[str] = []
     without_role = _policies_without_role(definitions, roles) if definitions else ()
+    of_superusers = (*_OF_SUPERUSERS, *(_of_all_tables(definitions) if definitions else ()))
     with file.open("w", errors="surrogateescape") as chosen:
         for line in lines:
             # ID; CATALOGUE OID TYPE SCHEMA NAME OWNER
             told = line.partition("; ")[2].split(" ", 2)
-            if len(told) == 3 and told[2].startswith(_OF_SUPERUSERS):
+            if len(told) == 3 and told[2].startswith(of_superusers):
                 left_out.append(f"of superusers: {told[2].strip()}")
             elif len(told) == 3 and told[2].startswith(without_role):
                 left_out.append(f"for a role that is missing: {told[2].strip()}")
             else:
                 chosen.write(line)
     return left_out
+
+
+def _of_all_tables(definitions: Definitions) -> Iterator[str]:
+    """How the entries begin of publications of all tables, which are for superusers to make."""
+    for name, told in definitions.kinds.get("publications", {}).items():
+        if json.JSONDecoder().raw_decode(told)[0].get("puballtables"):
+            yield f"PUBLICATION - {unquoted(name)} "
 
 
 def _policies_without_role(definitions: Definitions, roles: set[str]) -> tuple[str, ...]:

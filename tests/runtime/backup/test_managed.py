@@ -105,6 +105,54 @@ def test_who_is_no_superuser_restores_what_it_may_and_is_told_the_rest(
             assert owned_by == ("customer",)
 
 
+DEFAULTS = [
+    "CREATE SCHEMA shop",
+    "CREATE TABLE shop.orders (id int)",
+    'CREATE ROLE "the app"',
+    "CREATE ROLE reader",
+    'ALTER DEFAULT PRIVILEGES FOR ROLE "the app" IN SCHEMA shop GRANT SELECT ON TABLES TO reader',
+    'ALTER DEFAULT PRIVILEGES FOR ROLE "the app" REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC',
+    'ALTER DEFAULT PRIVILEGES FOR ROLE "the app" GRANT USAGE ON SEQUENCES TO reader WITH GRANT OPTION',
+    "CREATE PUBLICATION everything FOR ALL TABLES",
+    "CREATE PUBLICATION schemas FOR TABLES IN SCHEMA shop",
+    "CREATE PUBLICATION chosen FOR TABLE shop.orders",
+]
+
+
+DEFAULT_PRIVILEGES = """
+SELECT d.defaclrole::regrole::text, coalesce(n.nspname, ''), d.defaclobjtype::text, a.grantee::regrole::text,
+  a.privilege_type, a.is_grantable
+FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace, aclexplode(d.defaclacl) a"""
+
+
+def test_default_privileges_and_publications_come_back_as_far_as_a_role_may(
+    outputs: StackOutputs, stores: dict[str, Store], key: BackupKey, managed_url: str
+) -> None:
+    execute(managed_url, DEFAULTS)
+    manifest = back_up(outputs, stores, managed_url).manifest
+    with scratch_database("target", "rdsadmin", C) as scratch:
+        execute(
+            scratch.url, ["CREATE ROLE customer LOGIN CREATEROLE", "ALTER DATABASE target OWNER TO customer"]
+        )
+        url = as_role(scratch.url, "customer")
+        restored = restore(stores["primary"], manifest, unwrap_data_key(key, manifest), url)
+        of_superusers = [each for each in restored.left_out if each.startswith("of superusers: ")]
+        assert len(of_superusers) == 2
+        assert of_superusers[0].startswith("of superusers: PUBLICATION - everything ")
+        assert of_superusers[1].startswith("of superusers: PUBLICATION TABLES IN SCHEMA shop schemas ")
+        assert not [each for each in restored.left_out if "default privileges" in each]
+        with psycopg.connect(scratch.url) as there, psycopg.connect(managed_url) as here:
+            found, expected = (
+                set(connection.execute(DEFAULT_PRIVILEGES).fetchall()) for connection in (there, here)
+            )
+            names = "SELECT pubname FROM pg_publication ORDER BY 1"
+            assert there.execute(names).fetchall() == [("chosen",), ("schemas",)]
+            published = "SELECT pubname, tablename FROM pg_publication_tables"
+            assert there.execute(published).fetchall() == [("chosen", "orders")]
+        assert found == expected
+        assert ('"the app"', "shop", "r", "reader", "SELECT", False) in found
+
+
 def test_an_extension_that_the_target_does_not_let_in_is_named(
     outputs: StackOutputs, stores: dict[str, Store], key: BackupKey, managed_url: str
 ) -> None:
