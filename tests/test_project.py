@@ -88,7 +88,13 @@ def in_code(text: str) -> str:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_commands_that_documents_name_exist(document: Path) -> None:
     code = in_code(document.read_text())
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    # What a service of the template has beside the checkout's own.
+    makefiles = (ROOT / "Makefile", ROOT / "templates" / "service" / "Makefile.jinja")
+    targets = {
+        name
+        for makefile in makefiles
+        for name in re.findall(r"^([a-z]+):", makefile.read_text(), re.MULTILINE)
+    }
     commands = {point.name for point in importlib.metadata.entry_points(group="kilo.commands")}
     named_targets = set(re.findall(r"(?<![\w-])make ([a-z]+)\b", code))
     named_commands = set(re.findall(r"(?<![\w/-])(?:\.venv/bin/)?kilo ([a-z][a-z-]*)\b", code))

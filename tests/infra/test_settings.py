@@ -147,7 +147,7 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
         "at most 100",
     ),
     "weight on a version that is not there": (
-        "dev",
+        "stage",
         put("kilo:tenants.0.next_weight_percent", 5),
         "kilo:tenants[0].next_weight_percent",
         "set ingest.next_image, or 0",

@@ -25,6 +25,7 @@ from kilo.fle.rotation import approval
 from kilo.fle.rotation.steps import Rotations
 from kilo.fle.shred import keys_digest, shred
 from kilo.fle.wraps import secret_digest
+from tests.commands import Commands
 
 from .conftest import AUDIT_KEY, PEOPLE, Stage, public
 from .test_cli import Kilo
@@ -166,14 +167,14 @@ def test_a_shredding_needs_two_signatures_that_verify(stage: Stage) -> None:
 
 
 def test_an_auditor_offline_brings_the_keys_and_trusts_nothing_else(
-    stage: Stage, log: list[dict[str, Any]], tmp_path: Path
+    commands: Commands, stage: Stage, log: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     folder = FolderStore(tmp_path / "export")
     with psycopg.connect(stage.url) as connection:
         checkpoint(connection, S3Store(stage.outputs.audit), "test", AUDIT_KEY)
         export(connection, S3Store(stage.outputs.audit), folder)
     assert check(folder, "test", PUBLIC, KEYS).signatures == 4
-    kilo = Kilo(stage, tmp_path)
+    kilo = Kilo(commands, stage, tmp_path)
     checkpoint_key = base64.b64encode(PUBLIC).decode()
     given = ["audit", "verify", "--export", "export", "--stage", "test", "--public-key", checkpoint_key]
     people = [f"--principal={name}={public(PEOPLE[name])}" for name in KEYS]

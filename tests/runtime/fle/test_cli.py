@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,12 +36,6 @@ class Kilo:
         done = self._commands.run("fle", *arguments, env=self.environment, cwd=self.folder, value=value)
         assert done.returncode == code, done.stdout + done.stderr
         return done
-
-
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    with Commands() as started:
-        yield started
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from kilo.fle.formats import DocumentRow, is_encrypted
 from kilo.fle.rotation.steps import Rotations
 from kilo.fle.upkeep import EncryptionUpkeep
 from kilo.sensitive import hide, reveal
+from tests.commands import Commands
 
 from .conftest import PEOPLE, Stage
 from .test_cli import Kilo
@@ -191,21 +192,21 @@ def gauge(stage: Stage) -> float | None:
 
 
 def test_the_difference_shows_in_coverage_and_gauge_with_the_command_that_mends_it(
-    stage: Stage, tmp_path_factory: pytest.TempPathFactory
+    commands: Commands, stage: Stage, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     fill(stage, stage.cipher())
     assert gauge(stage) == 0
-    Kilo(stage, tmp_path_factory.mktemp("same"))("coverage")
+    Kilo(commands, stage, tmp_path_factory.mktemp("same"))("coverage")
     left = configured(stage, "email")
     assert gauge(left) == 1
-    refused = Kilo(left, tmp_path_factory.mktemp("left"))("coverage", "--json", code=1)
+    refused = Kilo(commands, left, tmp_path_factory.mktemp("left"))("coverage", "--json", code=1)
     assert b"rotate plan --tenant gold --kind release --field phone" in refused.stderr
     assert {row["field"] for row in json.loads(refused.stdout)} == {"email", "phone"}
     with psycopg.connect(stage.url) as connection:
         connection.execute("INSERT INTO customers VALUES (99, 'plain', 'ana@example.com', '{}')")
     came = configured(stage, "email", tenant="plain")
     assert gauge(came) == 1
-    refused = Kilo(came, tmp_path_factory.mktemp("came"))("coverage", code=1)
+    refused = Kilo(commands, came, tmp_path_factory.mktemp("came"))("coverage", code=1)
     assert b"rotate plan --tenant plain --kind adopt" in refused.stderr
     with pytest.raises(errors.PlaintextFound, match="--kind adopt"):
         came.cipher().reveal("plain", {"email": "ana@example.com"}, 99)

@@ -31,7 +31,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     # A process has one provider for good: this one is only what the consumer's spans are made with.
     monkeypatch.setattr("kilo.observe.spans._tracer", provider.get_tracer("kilo"))
-    monkeypatch.setattr("kilo.consumer.session.exporting", lambda: True)
+    monkeypatch.setattr("kilo.consumer.attempts.exporting", lambda: True)
     return exporter
 
 
