@@ -15,6 +15,7 @@ from kilo.environment import bind_address, database_url
 from kilo.fle import AsyncFieldCipher
 from kilo.fle.kms import KmsClients
 from kilo.health import Health
+from kilo.observe.logs import start_logging
 from kilo.observe.tracing import export_spans
 from kilo.sensitive import TABLE
 from kilo.service import (
@@ -22,7 +23,6 @@ from kilo.service import (
     log_start,
     serve_until_stopped,
     spare_garbage_collection,
-    start_logging,
     stopping_event,
 )
 
