@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,7 +65,7 @@ run_consumer(consumer, port=int(sys.argv[1]), kms=KmsClients(aws=LocalKms()))
 @contextmanager
 def process(
     code: str, outputs: StackOutputs, url: str, folder: Path
-) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+) -> Generator[tuple[subprocess.Popen[bytes], str]]:
     port, file = free_port(), folder / "outputs.json"
     file.write_text(outputs.model_dump_json())
     environment = {**os.environ, "KILO_OUTPUTS": str(file), "DATABASE_URL": url}
