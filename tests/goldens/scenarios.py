@@ -49,8 +49,8 @@ SCENARIOS: Mapping[str, Edit] = {
     "key-administrators": _replaced(_FILE, "      - arn:aws:iam::210987654321:role/deployer\n", ""),
     "key-replaced": _replaced(
         "components/clouds/tenant_keys.py",
-        "        key = aws.kms.Key(\n            name,",
-        '        key = aws.kms.Key(\n            f"{name}-anew",',
+        "        return aws.kms.Key(\n            name,",
+        '        return aws.kms.Key(\n            f"{name}-anew",',
     ),
     "component-renamed": _replaced("infra/clouds.py", '            "audit",\n', '            "audit-log",\n'),
     "image-bump": _replaced(_FILE, "kilo:0.1.0", "kilo:0.2.0"),
