@@ -25,24 +25,40 @@ _LAST_STATUS_OF_SUCCESS = 399
 
 
 class _Calls:
-    """What both transports decide."""
+    """What both transports have: how they repeat, and the budget that their requests share."""
 
     def __init__(self, retry: RetryPolicy | None) -> None:
         self._retry = retry or RetryPolicy()
         self._budget = RepeatBudget()
 
-    def _pauses(self) -> Pauses:
-        return Pauses(self._retry, self._budget)
+    def _tries(self, request: httpx.Request) -> _Tries:
+        return _Tries(request, self._retry, self._budget)
 
-    def _may_repeat(self, request: httpx.Request, attempt: int) -> bool:
+
+class _Tries:
+    """One request's tries: after each, the pause before the next, or none where it was the last."""
+
+    def __init__(self, request: httpx.Request, retry: RetryPolicy, budget: RepeatBudget) -> None:
         safe = request.method in _IDEMPOTENT or "idempotency-key" in request.headers
-        return safe and attempt < self._retry.attempts and isinstance(request.stream, httpx.ByteStream)
+        self._left = retry.attempts if safe and isinstance(request.stream, httpx.ByteStream) else 1
+        self._budget = budget
+        self._pauses = Pauses(retry, budget)
 
-    def _note(self, response: httpx.Response) -> bool:
-        """Whether the answer may be asked for again."""
+    def failed(self) -> float | None:
+        """There was no answer."""
+        return self._pause("")
+
+    def answered(self, response: httpx.Response) -> float | None:
+        """There was one, which is the caller's where no pause comes back."""
         if response.status_code <= _LAST_STATUS_OF_SUCCESS:
             self._budget.earn()
-        return response.status_code in REPEATABLE
+        if response.status_code not in REPEATABLE:
+            return None
+        return self._pause(response.headers.get("retry-after", ""))
+
+    def _pause(self, hint: str) -> float | None:
+        self._left -= 1
+        return self._pauses.next(hint) if self._left > 0 else None
 
 
 class RetryTransport(_Calls, httpx.BaseTransport):
@@ -61,21 +77,18 @@ class RetryTransport(_Calls, httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """See :class:`httpx.BaseTransport`."""
-        pauses, attempt = self._pauses(), 0
+        tries = self._tries(request)
         while True:
-            attempt += 1
             try:
                 response = self._transport.handle_request(request)
             except _UNSENT:
                 raise
             except httpx.TransportError:
-                pause = pauses.next("") if self._may_repeat(request, attempt) else None
+                pause = tries.failed()
                 if pause is None:
                     raise
             else:
-                if not (self._note(response) and self._may_repeat(request, attempt)):
-                    return response
-                pause = pauses.next(response.headers.get("retry-after", ""))
+                pause = tries.answered(response)
                 if pause is None:
                     return response
                 response.close()
@@ -97,21 +110,18 @@ class AsyncRetryTransport(_Calls, httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """See :class:`httpx.AsyncBaseTransport`."""
-        pauses, attempt = self._pauses(), 0
+        tries = self._tries(request)
         while True:
-            attempt += 1
             try:
                 response = await self._transport.handle_async_request(request)
             except _UNSENT:
                 raise
             except httpx.TransportError:
-                pause = pauses.next("") if self._may_repeat(request, attempt) else None
+                pause = tries.failed()
                 if pause is None:
                     raise
             else:
-                if not (self._note(response) and self._may_repeat(request, attempt)):
-                    return response
-                pause = pauses.next(response.headers.get("retry-after", ""))
+                pause = tries.answered(response)
                 if pause is None:
                     return response
                 await response.aclose()
