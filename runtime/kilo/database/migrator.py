@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -28,6 +28,7 @@ from kilo.errors import BadInput, Unreachable
 _LOCK = 4_716_093_552_718_245_111
 """An advisory lock's number; any would do that nobody else takes."""
 
+_RECORDS = "kilo_migrations"
 _NO_TRANSACTION = "-- kilo: no-transaction"
 _SCHEMA = re.compile(r"(?<=SCHEMA )public\b|(?<=search_path = )public\b")
 
@@ -80,30 +81,68 @@ def migrate(
         BadInput: a migration that ran was changed since, one fails, or the tables are in another schema.
         Unreachable: the database does not answer.
     """
-    passwords = passwords or {}
+    name = sql.Identifier(schema).as_string()
+    with open_database(database_url) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        apply_roles(connection, passwords or {})
+        _enter(connection, schema)
+        known = migrations() if files is None else files
+        if schema != DEFAULT_SCHEMA:
+            report = apply_new(connection, known, _RECORDS, lambda text: _SCHEMA.sub(lambda _: name, text))
+        else:
+            report = apply_new(connection, known, _RECORDS)
+        apply_search_path(connection, schema)
+    return report
+
+
+def open_database(database_url: str) -> psycopg.Connection[Any]:
+    """A connection for migrations, each statement a transaction of its own.
+
+    Raises:
+        Unreachable: the database does not answer.
+    """
     try:
         connection = psycopg.connect(database_url, autocommit=True, connect_timeout=10)
     except psycopg.OperationalError as error:
         msg = f"the database does not answer: {str(error).splitlines()[0]}"
         raise Unreachable(msg) from error
-    with connection:
-        connection.execute("SET client_min_messages = warning")
-        connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
-        apply_roles(connection, passwords)
-        _enter(connection, schema)
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS kilo_migrations (name text PRIMARY KEY, digest text NOT NULL,"
+    connection.execute("SET client_min_messages = warning")
+    return connection
+
+
+def apply_new(
+    connection: psycopg.Connection[Any],
+    files: Sequence[Migration],
+    records: str,
+    render: Callable[[str], str] = str,
+) -> MigrationReport:
+    """Run those of ``files`` that the table ``records`` has not; the caller holds a lock.
+
+    Args:
+        connection: of :func:`open_database`.
+        files: in their order.
+        records: the table's name; made when it is missing.
+        render: makes what is run of a file's text.
+
+    Raises:
+        BadInput: a file that ran was changed since, or one fails; those before it are done.
+    """
+    table = sql.Identifier(records)
+    connection.execute(
+        sql.SQL(
+            "CREATE TABLE IF NOT EXISTS {} (name text PRIMARY KEY, digest text NOT NULL,"
             " applied_at timestamptz NOT NULL DEFAULT now())"
-        )
-        done = dict(connection.execute("SELECT name, digest FROM kilo_migrations").fetchall())
-        applied: list[str] = []
-        for migration in migrations() if files is None else files:
-            if migration.name in done:
-                check_unchanged(migration, done[migration.name])
-                continue
-            _apply(connection, migration, schema)
-            applied.append(migration.name)
-        apply_search_path(connection, schema)
+        ).format(table)
+    )
+    done = dict(connection.execute(sql.SQL("SELECT name, digest FROM {}").format(table)).fetchall())
+    record = sql.SQL("INSERT INTO {} (name, digest) VALUES (%s, %s)").format(table)
+    applied: list[str] = []
+    for each in files:
+        if each.name in done:
+            _check_unchanged(each, done[each.name])
+            continue
+        _apply(connection, each, record, render(each.text))
+        applied.append(each.name)
     return MigrationReport(tuple(applied), len(done))
 
 
@@ -129,12 +168,7 @@ def _enter(connection: psycopg.Connection[Any], schema: str) -> None:
     use_schema(connection, schema)
 
 
-def check_unchanged(migration: Migration, digest: str) -> None:
-    """Hold a migration that ran against the ``digest`` of its record.
-
-    Raises:
-        BadInput: the file was changed since.
-    """
+def _check_unchanged(migration: Migration, digest: str) -> None:
     if migration.digest != digest:
         msg = (
             f"migrations/{migration.name}: changed after it was applied to this database; "
@@ -143,10 +177,9 @@ def check_unchanged(migration: Migration, digest: str) -> None:
         raise BadInput(msg)
 
 
-def _apply(connection: psycopg.Connection[Any], migration: Migration, schema: str) -> None:
-    name = sql.Identifier(schema).as_string()
-    text = _SCHEMA.sub(lambda _: name, migration.text) if schema != DEFAULT_SCHEMA else migration.text
-    record = "INSERT INTO kilo_migrations (name, digest) VALUES (%s, %s)"
+def _apply(
+    connection: psycopg.Connection[Any], migration: Migration, record: sql.Composed, text: str
+) -> None:
     try:
         if migration.text.startswith(_NO_TRANSACTION):
             connection.execute(text.encode())
