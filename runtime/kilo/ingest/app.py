@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 from opentelemetry.trace import SpanKind
 from prometheus_client import REGISTRY, Counter, Histogram
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -40,6 +39,7 @@ from kilo.observe.spans import span
 from kilo.observe.tracing import parse_traceparent
 from kilo.service import health_routes
 from kilo.web.problem import Problem, refused
+from kilo.web.tenants import combined
 
 _log = logging.getLogger(__name__)
 _requests = INGEST_REQUESTS.create(REGISTRY)
@@ -112,7 +112,7 @@ class _Entrance:
             started = time.perf_counter()
             tenant = "unknown"
             try:
-                headers = _combined(request.headers)
+                headers = combined(request.headers.items())
                 tenant = known_tenant(headers, self._outputs)
                 response = await handle(request, headers, tenant)
             except Problem as problem:
@@ -234,17 +234,6 @@ async def _bounded(storing: Awaitable[T]) -> T:
 
 def _json(document: Mapping[str, Any], status: HTTPStatus) -> Response:
     return Response(json.dumps(document).encode(), status.value, media_type="application/json")
-
-
-def _combined(headers: Headers) -> dict[str, str]:
-    """Values by lower-case name; of a name that stands twice both, as RFC 9110, section 5.3, joins them.
-
-    So two keys, or two tenants, are one value that nothing accepts.
-    """
-    found: dict[str, str] = {}
-    for name, value in headers.items():
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Container, MutableMapping
+from collections.abc import Awaitable, Callable, Container, Iterable, MutableMapping
 from http import HTTPStatus
 from typing import Any
 
@@ -63,7 +63,9 @@ def for_tenants(app: AsgiApp, outputs: StackOutputs, *, name: str) -> AsgiApp:
         tenant, broken = "unknown", False
         method = scope["method"] if scope["method"] in _METHODS else "other"
         try:
-            headers = _headers(scope)
+            headers = combined(
+                (each.decode("latin-1"), value.decode("latin-1")) for each, value in scope["headers"]
+            )
             tenant = verified_tenant(headers.get(header, ""), header, known)
             attributes = {"kilo.tenant": tenant}
             incoming = headers.get("traceparent")
@@ -134,11 +136,13 @@ class _Exchange:
         return True
 
 
-def _headers(scope: MutableMapping[str, Any]) -> dict[str, str]:
-    """Values by lower-case name; of a name that stands twice both, so that two tenants are no tenant."""
+def combined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Values by name; of a name that stands twice both, as RFC 9110, section 5.3, joins them.
+
+    So two keys, or two tenants, are one value that nothing accepts.
+    """
     found: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+    for name, value in headers:
         found[name] = f"{found[name]}, {value}" if name in found else value
     return found
 
