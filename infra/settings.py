@@ -10,146 +10,39 @@ Settings hold no secret. Where one is needed, they name where it lies.
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from infra.setting_types import (
+    AwsRegion,
+    Broker,
+    BucketName,
+    CronSchedule,
+    DnsLabel,
+    FreezeWindow,
+    GcpRegion,
+    IamArn,
+    Image,
+    LabelName,
+    LabelValue,
+    Network,
+    OidcProviderArn,
+    RepositoryName,
+    SchemaName,
+    SecretId,
+    Url,
+    WorkloadIdentityPool,
+)
 from kilo.contract import DEFAULT_SCHEMA, FieldEncryptionOutputs, SignersOutputs
 from kilo.errors import KiloError
 from kilo.registry.signers import Signers
 from kilo.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
 from kilo.traffic.features import Feature
 from kilo.traffic.identity import Identity, TesterAccess, Tls
-from kilo.traffic.ramps.freeze import Freezes
 from kilo.traffic.settings import TierTraffic
 
 TIERS: tuple[TierName, ...] = ("gold", "silver", "bronze")
-
-DnsLabel = Annotated[
-    str,
-    StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"),
-    Field(description="a DNS label: lower-case letters, digits and hyphens, at most 63 characters"),
-]
-RepositoryName = Annotated[
-    str,
-    StringConstraints(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*)*$", max_length=200),
-    Field(description="a repository name such as shop/orders, lower case"),
-]
-AwsRegion = Annotated[
-    str,
-    StringConstraints(pattern=r"^[a-z]{2}(-(gov|iso[a-z]?))?-[a-z]+-[1-9]$"),
-    Field(description="an AWS region such as eu-central-1"),
-]
-GcpRegion = Annotated[
-    str,
-    StringConstraints(pattern=r"^[a-z]+-[a-z]+[1-9][0-9]?$"),
-    Field(description="a Google Cloud region such as europe-west3"),
-]
-IamArn = Annotated[
-    str,
-    StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:(role|user)/[A-Za-z0-9+=,.@_/-]+$"),
-    Field(description="an IAM role or user ARN such as arn:aws:iam::123456789012:role/key-administrator"),
-]
-OidcProviderArn = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/[a-z0-9.-]+(/[A-Za-z0-9._/-]+)?$"
-    ),
-    Field(description="the ARN of the cluster's IAM OIDC provider"),
-]
-WorkloadIdentityPool = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^projects/[0-9]+/locations/global/workloadIdentityPools/[a-z0-9-]{4,32}/providers/[a-z0-9-]{4,32}$"
-    ),
-    Field(description="projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER"),
-]
-Image = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^[a-z0-9][a-z0-9./:_-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|@sha256:[0-9a-f]{64})$"
-    ),
-    Field(
-        description="an image with a tag or, better, a digest: registry/name:tag or registry/name@sha256:…"
-    ),
-]
-LabelName = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
-    ),
-    Field(description="a Kubernetes label such as release or app.kubernetes.io/instance"),
-]
-LabelValue = Annotated[
-    str,
-    StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"),
-    Field(description="at most 63 letters, digits, dots, hyphens and underscores"),
-]
-CronSchedule = Annotated[
-    str,
-    StringConstraints(pattern=r"^(\S+ ){4}\S+$"),
-    Field(description="a cron schedule of five fields such as '15 2 * * *'"),
-]
-SchemaName = Annotated[
-    str,
-    # pydantic's expressions do not look ahead: what follows is a name without p first, with p, and with pg.
-    StringConstraints(
-        pattern=r"^([a-oq-z_][a-z0-9_]{0,62}|p([a-fh-z0-9_][a-z0-9_]{0,61})?|pg([a-z0-9][a-z0-9_]{0,60})?)$"
-    ),
-    Field(description="a schema's name: lower-case letters, digits and _, no pg_ before it"),
-]
-SecretId = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9/_+=.@-]{1,512}$"),
-    Field(description="the name of a secret in AWS Secrets Manager such as kilo/dev/database-url"),
-]
-Url = Annotated[
-    str,
-    StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$"),
-    Field(description="an http or https URL without a query"),
-]
-
-
-def _bucket_name(name: str) -> str:
-    """Hold ``name`` to the rules that S3 and Cloud Storage share, without dots (they break TLS names)."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", name):
-        msg = "a bucket name has 3 to 63 lower-case letters, digits and inner hyphens"
-        raise ValueError(msg)
-    reserved = ("xn--", "sthree-", "amzn-s3-demo-", "goog")
-    if name.startswith(reserved) or name.endswith(("-s3alias", "--ol-s3", "--x-s3")) or "google" in name:
-        msg = f"a bucket name can't start with {', '.join(reserved)}, contain google or end like an S3 alias"
-        raise ValueError(msg)
-    return name
-
-
-BucketName = Annotated[str, AfterValidator(_bucket_name)]
-
-
-def _network(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value))
-    except ValueError as error:
-        msg = f"{error}; a network such as 10.0.0.0/16 is needed"
-        raise ValueError(msg) from error
-
-
-Network = Annotated[str, AfterValidator(_network)]
-
-
-def _broker(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", host) or not re.fullmatch(r"[1-9][0-9]*", port):
-        msg = "a broker is a host and a port such as kafka-0.example:9092"
-        raise ValueError(msg)
-    if int(port) > 65_535:
-        msg = "a port is at most 65535"
-        raise ValueError(msg)
-    return value
-
-
-Broker = Annotated[str, AfterValidator(_broker)]
 
 
 class _Model(BaseModel):
@@ -280,17 +173,6 @@ class Gateway(_Model):
     """False lets every tenant through its limit and still counts, without a restart."""
     shedding_enabled: bool = True
     """False switches adaptive concurrency off, without a restart."""
-
-
-def _freeze_window(text: str) -> str:
-    try:
-        Freezes([text])
-    except KiloError as error:
-        raise ValueError(str(error)) from error
-    return text
-
-
-FreezeWindow = Annotated[str, AfterValidator(_freeze_window)]
 
 
 class Service(_Model):

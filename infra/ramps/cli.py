@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
-import os
-import re
-import subprocess
-import time
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from infra.check import stage_file
+from infra.ramps.plans import hold_seconds, print_plans, tenants_and_feature
 from infra.ramps.publish import Committing
-from infra.ramps.run import Replicas, Setting, lead
-from infra.ramps.stage_file import RampFile
+from infra.ramps.run import Setting, lead
+from infra.ramps.setting import make_setting
 from infra.ramps.tour import Load, rehearsed, tour
 from infra.ramps.tune import tune
 from infra.ramps.view import Shown, document, table
 from kilo.contract import load_outputs
-from kilo.environment import OUTPUTS_VARIABLE, database_url
-from kilo.errors import BadInput, CheckFailed, KiloError
-from kilo.project import find_project
+from kilo.errors import BadInput, CheckFailed
 from kilo.tables import make_console, print_table
 from kilo.tenancy import RampWeight
-from kilo.traffic.ramps.engine import PulumiEngine
-from kilo.traffic.ramps.freeze import Freezes
 from kilo.traffic.ramps.gate import GateSettings
-from kilo.traffic.ramps.prometheus import Prometheus
 from kilo.traffic.ramps.ramp import DEFAULT_STEPS, Ramp, State, parse_weight, plan_steps
 from kilo.traffic.ramps.store import RampStore
 
@@ -63,7 +50,7 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the record
 )
 def show(stage: StageOption, as_json: JsonOption = False) -> None:
     """Show the ramps that are under way, and every weight that the stage's file has."""
-    setting = _setting(stage)
+    setting = make_setting(stage)
 
     async def active() -> list[Ramp]:
         async with setting.connection() as connection:
@@ -131,7 +118,7 @@ def ramp(  # noqa: PLR0917
 
     Exits with 1 when a ramp was reverted, or ended because somebody set the weight.
     """
-    setting = _setting(stage, prometheus, gateway or ())
+    setting = make_setting(stage, prometheus, gateway or ())
     if commit:
         setting = replace(setting, engine=Committing(setting.engine, setting.file.path))
     if go_on:
@@ -140,14 +127,14 @@ def ramp(  # noqa: PLR0917
             raise BadInput(msg)
         _follow(setting, None, as_json=as_json, once=once)
         return
-    tenants, feature = _whom(setting.file, names or [], tier, everyone=everyone)
-    gate = GateSettings(_seconds(hold), minimum_requests)
+    tenants, feature = tenants_and_feature(setting.file, names or [], tier, everyone=everyone)
+    gate = GateSettings(hold_seconds(hold), minimum_requests)
     wanted: list[RampWeight] = [parse_weight(step.strip()) for step in steps.split(",")]
     plans = {
         tenant: plan_steps(wanted, to, setting.file.weights.get((tenant, feature), 0)) for tenant in tenants
     }
     if dry_run:
-        _print_plans(setting, feature, plans, gate, as_json=as_json)
+        print_plans(setting, feature, plans, gate, as_json=as_json)
         return
 
     async def begin() -> set[int]:
@@ -209,7 +196,7 @@ def revert(  # noqa: PLR0917
 
     To what it was before the ramp, or to 0 where none is under way.
     """
-    setting = _setting(stage, prometheus, gateway or ())
+    setting = make_setting(stage, prometheus, gateway or ())
 
     async def ask() -> set[int]:
         async with setting.connection() as connection:
@@ -234,7 +221,7 @@ def history(
     as_json: JsonOption = False,
 ) -> None:
     """Show each recorded step: when, who, from and to which weight, and the figures that decided."""
-    setting = _setting(stage)
+    setting = make_setting(stage)
 
     async def read() -> list[dict[str, object]]:
         async with setting.connection() as connection:
@@ -275,7 +262,7 @@ def tour_(
 
     Takes both back to 0 afterwards, so that it can be shown again.
     """
-    setting = _setting(stage)
+    setting = make_setting(stage)
     outputs = load_outputs()
     load = Load(outputs.gateway.url, outputs.gateway.tenant_header, rehearsed(setting, feature))
     with Shown(as_json=as_json) as shown:
@@ -300,7 +287,7 @@ def _follow(
 
 
 def _request(stage: str, tenant: str, feature: str, state: State, reason: str) -> None:
-    setting = _setting(stage)
+    setting = make_setting(stage)
 
     async def ask() -> None:
         async with setting.connection() as connection:
@@ -327,107 +314,3 @@ async def _of_nothing(setting: Setting, store: RampStore, tenant: str, feature: 
         who=setting.who,
         program=setting.program,
     )
-
-
-def _whom(file: RampFile, names: Sequence[str], tier: str | None, *, everyone: bool) -> tuple[list[str], str]:
-    """The tenants and the feature that the arguments mean."""
-    group = tier is not None or everyone
-    if len(names) != (1 if group else 2) or (tier is not None and everyone):
-        msg = "name a tenant and a feature, or a feature with --tier or --all"
-        raise BadInput(msg)
-    feature = names[-1]
-    known = [each.id for each in file.settings.features]
-    if feature not in known:
-        msg = f"{file.path.name}: there is no feature '{feature}'; features: {', '.join(known) or 'none'}"
-        raise BadInput(msg)
-    if not group:
-        return [file.tenant(names[0]).id], feature
-    tenants = [entry.id for entry in file.settings.tenants if everyone or entry.tier == tier]
-    if not tenants:
-        msg = f"--tier: no tenant is {tier}; tiers: gold, silver, bronze"
-        raise BadInput(msg)
-    return tenants, feature
-
-
-def _print_plans(
-    setting: Setting,
-    feature: str,
-    plans: Mapping[str, Sequence[RampWeight]],
-    gate: GateSettings,
-    *,
-    as_json: bool,
-) -> None:
-    frozen = Freezes(setting.file.settings.freezes).reason(time.time())
-    for tenant, steps in plans.items():
-        objective = setting.file.tenant(tenant).objective
-        seconds = gate.hold_seconds * len(steps)
-        if as_json:
-            typer.echo(
-                json.dumps(
-                    {
-                        "tenant": tenant,
-                        "feature": feature,
-                        "weight": setting.file.weights.get((tenant, feature), 0),
-                        "steps": steps,
-                        "hold_seconds": gate.hold_seconds,
-                        "minimum_requests": gate.minimum_requests,
-                        "at_least_seconds": seconds,
-                        "frozen": frozen or None,
-                    }
-                )
-            )
-            continue
-        way = " → ".join(map(str, (setting.file.weights.get((tenant, feature), 0), *steps)))
-        typer.echo(
-            f"{tenant} {feature}: {way}, {gate.hold_seconds:g} s and {gate.minimum_requests} requests each, "
-            f"{seconds:g} s at the soonest; reverted when worse than stable and burning "
-            f"{objective.availability_percent} % or {objective.latency_percent} % within "
-            f"{objective.latency_threshold_ms} ms"
-        )
-    if frozen and not as_json:
-        typer.echo(f"now {frozen}: the first step waits for its end", err=True)
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+)(s|m|h)", text)
-    if not match:
-        msg = f"--hold: '{text}' is no duration; use 30s, 10m or 2h"
-        raise BadInput(msg)
-    return int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def _setting(stage: str, prometheus: str | None = None, gateways: Sequence[str] = ()) -> Setting:
-    project = find_project()
-    file = RampFile(stage_file(project, stage))
-    metrics = Prometheus(
-        prometheus or _prometheus_of_sandbox(stage) or file.settings.monitoring.prometheus_url,
-        namespace=file.settings.namespace,
-    )
-    return Setting(
-        url=database_url(),
-        file=file,
-        engine=PulumiEngine(stage, project),
-        prometheus=metrics,
-        gateways=Replicas(metrics, gateways),
-        who=os.environ.get("GITHUB_ACTOR") or getpass.getuser(),
-        program=_program(project),
-    )
-
-
-def _prometheus_of_sandbox(stage: str) -> str | None:
-    """Where the outputs that lie on this machine say that the stage's Prometheus is."""
-    if OUTPUTS_VARIABLE not in os.environ:
-        return None
-    try:
-        outputs = load_outputs()
-    except KiloError:
-        return None
-    return outputs.monitoring.prometheus_url if outputs.stage == stage else None
-
-
-def _program(project: Path) -> str:
-    """The version of what does it, and the commit where there is one."""
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=project, capture_output=True, text=True, check=False
-    )
-    return f"kilo {version('kilo')}{f' {found.stdout.strip()}' if found.returncode == 0 else ''}"
