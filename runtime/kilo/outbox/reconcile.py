@@ -85,8 +85,8 @@ _FINGERPRINT = re.compile(r"[!-~]{1,255}")
 
 @dataclass(slots=True)
 class _Progress:
-    marked: int
-    marked_stored_at: float | None
+    dispatched_position: int
+    dispatched_stored_at: float | None
     resume: int
     verified_until: datetime
 
@@ -192,7 +192,7 @@ class _Comparison:
     async def run(self, stopping: asyncio.Event) -> None:
         progress = await self._load()
         self._read_until = progress.resume
-        ends = self._at_end.read(self._stream, progress.marked, _BATCH)
+        ends = self._at_end.read(self._stream, progress.dispatched_position, _BATCH)
         behind = self._behind.read(self._stream, progress.resume, _BATCH)
         compare_at = 0.0
         while not stopping.is_set():
@@ -220,19 +220,19 @@ class _Comparison:
         cursor = await self._connection.execute(
             "INSERT INTO outbox_reconciler (stream, verified_until) VALUES (%s, now() - interval '1 hour')"
             " ON CONFLICT (stream) DO UPDATE SET stream = excluded.stream"
-            " RETURNING marked, marked_stored_at, resume, verified_until",
+            " RETURNING dispatched_position, dispatched_stored_at, resume, verified_until",
             (self._stream,),
         )
         row = await cursor.fetchone()
         assert row is not None  # noqa: S101  RETURNING of an upsert has one row
         progress = _Progress(*row)
         if not await same_history(
-            self._publisher, self._stream, progress.marked, progress.marked_stored_at
+            self._publisher, self._stream, progress.dispatched_position, progress.dispatched_stored_at
         ) or progress.resume > await self._publisher.last_position(self._stream):
             _log.warning(
                 "stream %s is not the one of which %d was read: comparing everything that the outbox holds",
                 self._stream,
-                progress.marked,
+                progress.dispatched_position,
             )
             return _Progress(0, None, 0, _LONG_AGO)
         return progress
@@ -240,10 +240,10 @@ class _Comparison:
     async def _mark_captured(self, ends: Any, progress: _Progress) -> None:
         """Mark rows that change capture has delivered, up to the stream's present end."""
         newest = await self._publisher.last_position(self._stream)
-        if newest < progress.marked:
-            msg = f"stream {self._stream} ends at {newest}, and was read up to {progress.marked}"
+        if newest < progress.dispatched_position:
+            msg = f"stream {self._stream} ends at {newest}, and was read up to {progress.dispatched_position}"
             raise BusError(msg)
-        while progress.marked < newest:
+        while progress.dispatched_position < newest:
             batch: Sequence[Received] = await anext(ends)
             if not batch:
                 return
@@ -261,8 +261,8 @@ class _Comparison:
                     _published.inc(await mark_dispatched(self._connection, self._lease, rows))
             if self._lease.due:
                 await self._lease.renew(self._connection)
-            progress.marked = batch[-1].position
-            progress.marked_stored_at = batch[-1].stored_at
+            progress.dispatched_position = batch[-1].position
+            progress.dispatched_stored_at = batch[-1].stored_at
 
     async def _horizon(self) -> _Horizon | None:
         """Note the present moment, and return the newest one that lies long enough ago, if there is any."""
@@ -364,11 +364,12 @@ class _Comparison:
             progress.resume = max(progress.resume, self._order[0][2] - 1)
         async with self._lease.fenced(self._connection):
             await self._connection.execute(
-                "UPDATE outbox_reconciler SET marked = %s, marked_stored_at = %s, resume = %s,"
-                " verified_until = %s, republished = republished + %s, compared_at = now() WHERE stream = %s",
+                "UPDATE outbox_reconciler SET dispatched_position = %s, dispatched_stored_at = %s,"
+                " resume = %s, verified_until = %s, republished = republished + %s, compared_at = now()"
+                " WHERE stream = %s",
                 (
-                    progress.marked,
-                    progress.marked_stored_at,
+                    progress.dispatched_position,
+                    progress.dispatched_stored_at,
                     progress.resume,
                     progress.verified_until,
                     republished,

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from prometheus_client import REGISTRY
@@ -36,8 +36,9 @@ _slot_limit = metrics.REPLICATION_SLOT_LIMIT.create(REGISTRY)
 
 _GAUGES_SECONDS = 5.0
 _PARTITIONS_SECONDS = 60.0
-_EVENT_STEPS = 200
-"""Of 5,000 rows each, between two of which others have their turn."""
+_STEPS = 200
+"""At most so many of a kind each time, of 5,000 rows of events or 20,000 fingerprints; the rest goes the next
+time. Others have their turn between two steps."""
 _COUNTED = 1_000_000
 """Rows up to which waiting ones are counted; more is "a million or more"."""
 
@@ -111,9 +112,18 @@ async def compact(connection: AsyncConnection[Any]) -> str | None:
 
 async def drop_events(connection: AsyncConnection[Any]) -> int:
     """Delete rows of ``events`` that are older than the stage keeps them, in bounded steps; how many."""
+    return await _by_steps(connection, "SELECT events_drop_expired()")
+
+
+async def drop_fingerprints(connection: AsyncConnection[Any]) -> int:
+    """Delete fingerprints beyond their window, but none younger than what waits; how many."""
+    return await _by_steps(connection, "SELECT outbox_drop_fingerprints()")
+
+
+async def _by_steps(connection: AsyncConnection[Any], statement: LiteralString) -> int:
     gone = 0
-    for _ in range(_EVENT_STEPS):
-        row = await (await connection.execute("SELECT events_drop_expired()")).fetchone()
+    for _ in range(_STEPS):
+        row = await (await connection.execute(statement)).fetchone()
         if not row or not row[0]:
             break
         gone += row[0]
@@ -146,6 +156,8 @@ class Upkeep:
             await connection.execute("SELECT outbox_make_partitions()")
             if name := await compact(connection):
                 _log.info("dropped %s: drained and older than the fingerprint window", name)
+            if gone := await drop_fingerprints(connection):
+                _log.info("deleted %d fingerprints that were older than their window", gone)
             if gone := await drop_events(connection):
                 _log.info("deleted %d rows of events that were older than their window", gone)
         state = await outbox_state(connection, self._outbox)

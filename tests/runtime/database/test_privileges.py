@@ -36,7 +36,7 @@ PERMITTED: dict[str, dict[str, str]] = {
     "kilo_ingest": {
         "outbox": "SELECT INSERT",
         "outbox_fingerprints": "SELECT",
-        "events": "SELECT INSERT UPDATE",
+        "events": "SELECT INSERT",
         "outbox_cdc_aggregates": "SELECT",
     },
     "kilo_worker": {
@@ -67,6 +67,7 @@ PERMITTED: dict[str, dict[str, str]] = {
 FUNCTIONS = {
     "outbox_make_partitions()": {"kilo_worker"},
     "outbox_drop_expired()": {"kilo_worker"},
+    "outbox_drop_fingerprints()": {"kilo_worker"},
     "events_drop_expired()": {"kilo_worker"},
     "inbox_make_partitions()": {"kilo_consumer"},
     "inbox_drop_expired()": {"kilo_consumer"},

@@ -185,7 +185,10 @@ async def test_whatever_lies_on_the_bus_ends_no_reconciler(database_url: str, bu
     await eventually(lambda: task.done() or waiting(database_url) == 1)
     with psycopg.connect(database_url, autocommit=True) as connection:
         await eventually(
-            lambda: connection.execute("SELECT marked FROM outbox_reconciler").fetchone() == (len(batches),)
+            lambda: (
+                connection.execute("SELECT dispatched_position FROM outbox_reconciler").fetchone()
+                == (len(batches),)
+            )
         )
         assert connection.execute("SELECT fingerprint FROM outbox WHERE dequeued_at IS NULL").fetchall() == [
             ("workers",)

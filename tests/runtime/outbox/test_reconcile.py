@@ -193,7 +193,7 @@ async def test_a_stream_that_is_lost_while_it_is_compared_is_filled_again(
 
 def _marked(url: str) -> int:
     with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT max(marked) FROM outbox_reconciler").fetchone()
+        row = connection.execute("SELECT max(dispatched_position) FROM outbox_reconciler").fetchone()
     return int(row[0] or 0) if row else 0
 
 

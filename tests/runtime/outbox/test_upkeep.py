@@ -16,7 +16,7 @@ from kilo.cdc.publication import apply_capture
 from kilo.database.partitions import declare_windows
 from kilo.outbox import Event, enqueue
 from kilo.outbox.cli import app
-from kilo.outbox.upkeep import Upkeep, compact, drop_events, outbox_state
+from kilo.outbox.upkeep import Upkeep, compact, drop_events, drop_fingerprints, outbox_state
 from tests.events import make_outputs
 from tests.runtime.conftest import BusServer
 from tests.runtime.outbox.test_worker import waiting, write
@@ -74,6 +74,26 @@ async def test_compaction_drops_drained_partitions_one_a_step_and_keeps_what_wai
         assert await compacted(database_url) == second
         assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (3,)
         connection.execute("SELECT pg_drop_replication_slot('outbox_cdc')")
+
+
+async def test_more_fingerprints_than_a_step_deletes_all_go_and_those_of_what_waits_stay(
+    database_url: str,
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        old_partition(connection)
+        old_row(connection, 1, "order")
+        connection.execute(
+            "INSERT INTO outbox_fingerprints (tenant, fingerprint, outbox_id, created_at, content_digest)"
+            " SELECT 'acme', 'acme/old/' || n, 0, %s, '' FROM generate_series(1, 45000) n",
+            (OLD - timedelta(days=2),),
+        )
+        write(database_url, 1, start=10)
+    async with await AsyncConnection.connect(database_url, autocommit=True) as connection:
+        assert await drop_fingerprints(connection) == 45_000
+        await connection.execute("UPDATE outbox SET dequeued_at = now() WHERE fingerprint = 'acme/1'")
+        assert await drop_fingerprints(connection) == 1
+        left = await (await connection.execute("SELECT fingerprint FROM outbox_fingerprints")).fetchall()
+    assert left == [("acme/10",)]
 
 
 @pytest.mark.parametrize(("keep_days", "left"), [(None, [1, 9, 40]), (30, [1, 9]), (1, [1])])
