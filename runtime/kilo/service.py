@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import re
 import resource
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import urlsplit
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
@@ -24,15 +22,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from kilo.address import address_of
 from kilo.environment import bind_address
 from kilo.errors import Unreachable
 from kilo.health import Health
 from kilo.http_protocol import BoundedHttpProtocol
 
 logger = logging.getLogger(__name__)
-
-_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
-_HOSTS = re.compile(f"{_HOST}(?:,{_HOST})*")
 
 
 def health_routes(health: Health) -> list[Route]:
@@ -150,24 +146,3 @@ def log_start(role: str, addresses: Mapping[str, str], limits: Mapping[str, obje
     shown = [f"{name} {address_of(url) if url else 'none'}" for name, url in addresses.items()]
     shown += [f"{name} {limit}" for name, limit in limits.items()]
     logger.info("%s starts: kilo %s; %s", role, version("kilo"), ", ".join(shown))
-
-
-def address_of(url: str) -> str:
-    """Scheme and hosts of ``url``, or of a list of URLs; ``…`` for what may hold a password."""
-    if "://" not in url:
-        hosts = url.partition("/")[0]
-        return hosts if _HOSTS.fullmatch(hosts) and "@" not in url else "…"
-    return ",".join(_one_address(each) for each in re.split(r",(?=[a-z][a-z0-9+]*://)", url))
-
-
-def _one_address(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    try:
-        hosts = urlsplit(url).netloc
-    except ValueError:  # a bracket that is never closed
-        hosts = ""
-    # A password that was not percent-encoded may end what is read as the hosts: its @ is then further on.
-    if "@" in rest.removeprefix(hosts):
-        hosts = ""
-    hosts = hosts.rpartition("@")[2]
-    return f"{scheme}://{hosts if _HOSTS.fullmatch(hosts) else '…'}"

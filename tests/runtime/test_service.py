@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kilo.service import address_of
+from kilo.address import address_of
 from tests.events import make_outputs
 
 

@@ -25,6 +25,7 @@ from nats.js.errors import APIError
 from nats.js.errors import NotFoundError as StreamNotFound
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
+from kilo.address import address_of
 from kilo.bus.nats_reader import read
 from kilo.bus.port import MOST_BYTES, BusError, Message, Receipt, Received
 
@@ -149,7 +150,7 @@ class NatsBus:
             client.acknowledgement_id = subscription._id  # pyright: ignore[reportPrivateUsage]
         except (TimeoutError, NatsError, OSError) as error:
             await _close(client)
-            msg = f"bus {_shown(url)} does not answer: {error or type(error).__name__}"
+            msg = f"bus {address_of(url)} does not answer: {error or type(error).__name__}"
             raise BusError(msg) from error
         return bus
 
@@ -345,10 +346,3 @@ async def _close(client: Client) -> None:
         await client.close()
     except (TimeoutError, NatsError, OSError):
         return
-
-
-def _shown(url: str) -> str:
-    """``url`` without user and password."""
-    return ",".join(
-        each.split("://")[0] + "://" + each.rpartition("@")[2].split("://")[-1] for each in url.split(",")
-    )
