@@ -62,6 +62,7 @@ class EventPath:
             "per_second": answered.per_second,
             "p50_ms": answered.p50_ms,
             "p99_ms": answered.p99_ms,
+            "repeated": answered.repeated,
             "wal_bytes": rises.pop("wal"),
             "statements": rises.pop("statements"),
             "round_trips_of_ingest": rises.pop("ingest_statements"),

@@ -285,7 +285,10 @@ def _twice() -> Problem:
 def _unavailable(error: Exception) -> Problem:
     msg = "the database does not answer; nothing is known to be stored, try again with the same key"
     if isinstance(error, psycopg.errors.LockNotAvailable):
-        msg = "another transaction writes this aggregate and id; not stored, try again with the same key"
+        msg = (
+            "a lock was not to be had in time, as when another transaction writes this aggregate and id;"
+            " not stored, try again with the same key"
+        )
     elif isinstance(error, FieldError):
         return _incomparable()
     elif isinstance(error, _NOT_STORABLE):

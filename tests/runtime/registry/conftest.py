@@ -12,6 +12,7 @@ import pytest
 from kilo.testing.servers.ports import free_port
 from kilo.testing.servers.process import ServerProcess
 from sandbox.servers.registries import SecondaryRegistry
+from tests.runtime.registry.hostile import HostileRegistry
 from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.programs import program
 from tests.runtime.registry.proxy import Proxy
@@ -76,3 +77,10 @@ def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whatever the developer is logged in to must not matter."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.delenv("CONTAINERS_REGISTRIES_CONF", raising=False)
+
+
+@pytest.fixture
+def hostile() -> Iterator[HostileRegistry]:
+    registry = HostileRegistry()
+    yield registry
+    registry.close()

@@ -11,7 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.runtime.registry.images import INDEX, MANIFEST, digest_of
+from kilo.registry.client import Registries
+from kilo.registry.drift import Comparison, Kind, compare
+from kilo.registry.reference import Reference
+from kilo.registry.sync import Synchronizer, TagResult
+from tests.runtime.registry.images import INDEX, MANIFEST, Shelf, digest_of
 
 
 @dataclass
@@ -157,3 +161,21 @@ def _subject(content: bytes) -> str | None:
         return json.loads(content).get("subject", {}).get("digest")
     except (ValueError, AttributeError, RecursionError):
         return None
+
+
+def sync(source: HostileRegistry, destination: Shelf) -> dict[str, TagResult]:
+    with Synchronizer(registries=Registries(patience_seconds=10)) as synchronizer:
+        found = synchronizer.sync(Reference.parse(source.name), Reference.parse(destination.name))
+    return {result.name: result for result in found}
+
+
+def diff(source: HostileRegistry, destination: Shelf) -> Comparison:
+    registries = Registries(patience_seconds=5)
+    return compare(registries, Reference.parse(source.name), Reference.parse(destination.name))
+
+
+def kinds(source: HostileRegistry, destination: Shelf) -> dict[str, set[Kind]]:
+    found: dict[str, set[Kind]] = {}
+    for finding in diff(source, destination).findings:
+        found.setdefault(finding.tag, set()).add(finding.kind)
+    return found
