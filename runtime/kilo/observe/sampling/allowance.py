@@ -124,7 +124,7 @@ class Allowance:
         if now >= self._due or now < self._ticked:
             self._tick(now)
         # Where no name is limited, no name has a threshold yet.
-        return self._name(name).threshold if self.limited else 0
+        return (self._names.get(name) or self._name(name)).threshold if self.limited else 0
 
     def allows(self, now: float) -> bool:
         """Whether the reserve of the allow list has a token now."""
@@ -143,6 +143,19 @@ class Allowance:
         self.seen += 1
         entry.count += 1
         self.shared += 1
+        return True
+
+    def count_dropped(self, name: str) -> bool:
+        """Count a span of ``name`` that its threshold drops, if its attributes need no look now.
+
+        It began with :meth:`threshold`, which has looked at the clock.
+        """
+        entry = self._names.get(name)
+        if entry is None or self.seen + 1 >= self._looked:
+            return False
+        self.seen += 1
+        entry.count += 1
+        self.overflow[self._attribute] = self.overflow.get(self._attribute, 0) + 1
         return True
 
     def offer(

@@ -42,7 +42,8 @@ class Guard:
     ) -> None:
         self._budgets, self._share, self._clock = spans_per_second, share, clock
         self.allowed = frozenset(allowed)
-        self._tenants: dict[str, Allowance] = {}
+        self.tenants: dict[str, Allowance] = {}
+        """Allowances that were asked for; :meth:`allowance` makes those that are not here."""
         self.lock = threading.Lock()
         """Held around every call to an allowance."""
         self.failures = 0
@@ -50,15 +51,15 @@ class Guard:
 
     def allowance(self, tenant: str) -> Allowance:
         """The allowance that spans of ``tenant`` take from."""
-        found = self._tenants.get(tenant)
+        found = self.tenants.get(tenant)
         if found is not None:
             return found
         with self.lock:
             budget = self._budgets.get(tenant)
-            if budget is None or len(self._tenants) >= TENANTS:
+            if budget is None or len(self.tenants) >= TENANTS:
                 tenant, budget = UNKNOWN, UNKNOWN_SPANS_PER_SECOND
-            if (found := self._tenants.get(tenant)) is None:
-                found = self._tenants[tenant] = Allowance(budget * self._share, self._clock())
+            if (found := self.tenants.get(tenant)) is None:
+                found = self.tenants[tenant] = Allowance(budget * self._share, self._clock())
             return found
 
     def threshold(self, allowance: Allowance, name: str) -> int:
@@ -67,7 +68,9 @@ class Guard:
             return 0
         with self.lock:
             now = self._clock()
-            return 0 if name in self.allowed and allowance.allows(now) else allowance.threshold(name, now)
+            if name in self.allowed and allowance.allows(now):
+                return 0
+            return allowance.threshold(name, now)
 
     def offer(
         self,
@@ -99,4 +102,4 @@ class Guard:
         """What is done now, by tenant."""
         now = self._clock()
         with self.lock:
-            return {tenant: allowance.state(now) for tenant, allowance in self._tenants.items()}
+            return {tenant: allowance.state(now) for tenant, allowance in self.tenants.items()}

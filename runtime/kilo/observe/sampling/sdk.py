@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from kilo.extras import requires
 from kilo.observe.sampling import probability
@@ -51,6 +52,10 @@ FRAGMENT_SPANS = 128
 """Ended spans of one trace that are held; further ones are decided by themselves."""
 SLOW_SECONDS = 1.0
 
+# Looked up once: an attribute of an enumeration costs as much as a call.
+_RECORD_ONLY, _RECORD_AND_SAMPLE = Decision.RECORD_ONLY, Decision.RECORD_AND_SAMPLE
+_RANDOM_BITS = probability.SPACE - 1
+
 _logger = logging.getLogger(__name__)
 
 
@@ -66,18 +71,21 @@ class _Fragment:
         self.spans: list[ReadableSpan] = []
 
 
+_Open: TypeAlias = "Allowance | tuple[Allowance, int, bool] | _Fragment"
+
+
 class Fragments:
     """What sampler and processor know together: what is open by trace, a bounded number of them.
 
-    Most traces are one span here. For those the allowance is all there is to know, with the threshold that
-    the span began under where it is not 0.
+    Most traces are one span here. For those the allowance is all there is to know, and where the span began
+    under a threshold this too, and whether that drops it.
     """
 
     def __init__(self) -> None:
-        self.by_trace: dict[int, Allowance | _Fragment] = {}
+        self.by_trace: dict[int, _Open] = {}
         self.lock = threading.Lock()
 
-    def pop_oldest(self) -> Allowance | _Fragment | None:
+    def pop_oldest(self) -> _Open | None:
         """Take out what began first; with the lock held."""
         oldest = next(iter(self.by_trace), None)
         return None if oldest is None else self.by_trace.pop(oldest, None)
@@ -88,6 +96,7 @@ class GuardSampler(Sampler):
 
     def __init__(self, guard: Guard, fragments: Fragments) -> None:
         self._guard, self._fragments = guard, fragments
+        self._tenants, self._by_trace = guard.tenants, fragments.by_trace
         # Thresholds change once a second and are shared by many spans.
         self._states: dict[int, TraceState] = {}
 
@@ -103,13 +112,19 @@ class GuardSampler(Sampler):
     ) -> SamplingResult:
         """Decide as the SDK asks when a span starts."""
         try:
-            known = self._fragments.by_trace.get(trace_id)
+            known = self._by_trace.get(trace_id)
             if known is None:
+                # What almost every span is: the first of its trace here. No call more than needed.
                 tenant = attributes.get(TENANT) if attributes else None
-                known = self._guard.allowance(tenant if type(tenant) is str else UNKNOWN)
-                threshold = self._guard.threshold(known, name)
-                self._begin(trace_id, known, threshold)
+                if type(tenant) is not str:
+                    tenant = UNKNOWN
+                own = self._tenants.get(tenant) or self._guard.allowance(tenant)
+                threshold = self._guard.threshold(own, name) if own.limited else 0
+                if len(self._by_trace) >= 2 * FRAGMENTS:
+                    self._forget_oldest()
+                self._by_trace[trace_id] = own
             else:
+                own = None
                 threshold = self._join(trace_id, known, name)
             # An empty context has no parent, and none means the current one.
             if parent_context is None or parent_context:
@@ -117,44 +132,45 @@ class GuardSampler(Sampler):
             else:
                 given = None
             entry = given.get(probability.KEY) if given else None
-            if threshold and probability.randomness_of(trace_id, entry) < threshold:
-                return SamplingResult(Decision.RECORD_ONLY, attributes, given)
-            state = _with_threshold(given, threshold, entry) if given else self._state(threshold)
+            if threshold:
+                random = probability.randomness_of(trace_id, entry) if entry else trace_id & _RANDOM_BITS
+                if own is not None:
+                    self._by_trace[trace_id] = (own, threshold, random < threshold)
+                if random < threshold:
+                    return SamplingResult(_RECORD_ONLY, attributes, given)
+            if given:
+                state = _with_threshold(given, threshold, entry)
+            else:
+                state = self._states.get(threshold) or self._state(threshold)
         except Exception:
             self._guard.fail()
             _logger.exception("a span is dropped, since deciding about it failed")
             return SamplingResult(Decision.DROP)
-        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, state)
+        return SamplingResult(_RECORD_AND_SAMPLE, attributes, state)
 
     def get_description(self) -> str:
         """Name the sampler."""
         return "KiloSamplingGuard"
 
-    def _begin(self, trace_id: int, allowance: Allowance, threshold: int) -> None:
-        by_trace = self._fragments.by_trace
-        if len(by_trace) >= 2 * FRAGMENTS:
-            # Nothing ends, so that nothing is settled: what is oldest was left open.
-            with self._fragments.lock:
-                self._fragments.pop_oldest()
-            self._guard.fail()
-        by_trace[trace_id] = _Fragment(allowance, threshold) if threshold else allowance
+    def _forget_oldest(self) -> None:
+        """Make room: nothing ends, so that nothing is settled, and what is oldest was left open."""
+        with self._fragments.lock:
+            self._fragments.pop_oldest()
+        self._guard.fail()
 
-    def _join(self, trace_id: int, known: Allowance | _Fragment, name: str) -> int:
+    def _join(self, trace_id: int, known: _Open, name: str) -> int:
         """Count one span more of a trace that is open here, and give its threshold."""
         with self._fragments.lock:
-            fragment = _Fragment(known, 0) if isinstance(known, Allowance) else known
-            self._fragments.by_trace[trace_id] = fragment
+            fragment = self._by_trace[trace_id] = _fragment_of(known)
             fragment.open += 1
         # A child is kept only where what it is part of is.
         return max(fragment.threshold, self._guard.threshold(fragment.allowance, name))
 
     def _state(self, threshold: int) -> TraceState:
-        state = self._states.get(threshold)
-        if state is None:
-            if len(self._states) > 1000:
-                self._states.clear()
-            state = TraceState([(probability.KEY, probability.entry_with(threshold, None))])
-            self._states[threshold] = state
+        if len(self._states) > 1000:
+            self._states.clear()
+        state = TraceState([(probability.KEY, probability.entry_with(threshold, None))])
+        self._states[threshold] = state
         return state
 
 
@@ -165,7 +181,7 @@ class GuardProcessor(SpanProcessor):
         self, guard: Guard, fragments: Fragments, following: SpanProcessor, slow_seconds: float = SLOW_SECONDS
     ) -> None:
         self._guard, self._fragments, self._following = guard, fragments, following
-        self._lock, self._by_trace = guard.lock, fragments.by_trace
+        self._lock, self._by_trace, self._allowed = guard.lock, fragments.by_trace, guard.allowed
         # Nothing is done when a span starts: the SDK may call what follows at once.
         self.on_start = following.on_start
         self._slow_ns = int(slow_seconds * 1e9)
@@ -175,7 +191,7 @@ class GuardProcessor(SpanProcessor):
         try:
             trace_id = (span.context or INVALID_SPAN_CONTEXT).trace_id
             known = self._by_trace.get(trace_id)
-            # First what almost every span is: alone here, of a tenant that is far from its allowance.
+            # First what almost every span is: alone here, of a tenant far below its allowance or far above.
             if type(known) is Allowance:
                 del self._by_trace[trace_id]
                 with self._lock:
@@ -183,6 +199,15 @@ class GuardProcessor(SpanProcessor):
                 if calm:
                     self._following.on_end(span)
                     return
+            elif type(known) is tuple:
+                del self._by_trace[trace_id]
+                own, _, dropped = known
+                if dropped and self._why_failed(span) is None:
+                    name = span.name
+                    with self._lock:
+                        counted = name not in self._allowed and own.count_dropped(name)
+                    if counted:
+                        return
             self._end(span, known, trace_id)
         except Exception:
             self._guard.fail()
@@ -197,14 +222,17 @@ class GuardProcessor(SpanProcessor):
         """Flush the following processor; what is open stays so."""
         return self._following.force_flush(timeout_millis)
 
-    def _end(self, span: ReadableSpan, known: Allowance | _Fragment | None, trace_id: int) -> None:
-        failed = None
+    def _why_failed(self, span: ReadableSpan) -> str | None:
         if span.status.status_code is StatusCode.ERROR:
-            failed = "error"
-        elif _nanoseconds(span) >= self._slow_ns:
-            failed = "slow"
+            return "error"
+        return "slow" if (span.end_time or 0) - (span.start_time or 0) >= self._slow_ns else None
+
+    def _end(self, span: ReadableSpan, known: _Open | None, trace_id: int) -> None:
+        failed = self._why_failed(span)
         if isinstance(known, Allowance):
             self._decide(span, known, failed)
+        elif isinstance(known, tuple):
+            self._decide(span, known[0], failed)
         elif known is None:
             # Settled before its time, when there were too many.
             tenant = span.attributes.get(TENANT) if span.attributes else None
@@ -280,5 +308,7 @@ def _with_threshold(given: TraceState, threshold: int, entry: str | None) -> Tra
     return TraceState([(probability.KEY, probability.entry_with(threshold, entry)), *others[:31]])
 
 
-def _nanoseconds(span: ReadableSpan) -> int:
-    return (span.end_time or 0) - (span.start_time or 0)
+def _fragment_of(known: _Open) -> _Fragment:
+    if isinstance(known, _Fragment):
+        return known
+    return _Fragment(*known[:2]) if isinstance(known, tuple) else _Fragment(known, 0)
