@@ -20,8 +20,8 @@ from kilo.errors import KiloError, Unreachable
 from kilo.traffic.ramps.audit import export
 from kilo.traffic.ramps.conductor import Conductor, Engine
 from kilo.traffic.ramps.confirm import Replica, ask
+from kilo.traffic.ramps.counted import Counted
 from kilo.traffic.ramps.freeze import Freezes
-from kilo.traffic.ramps.prometheus import Prometheus
 from kilo.traffic.ramps.ramp import Ramp, State
 from kilo.traffic.ramps.store import RampStore
 
@@ -35,7 +35,7 @@ _PAUSE_SECONDS = 0.25
 class Replicas:
     """The gateways by the addresses that were given, or else those that Prometheus scrapes."""
 
-    prometheus: Prometheus
+    prometheus: Counted
     given: Sequence[str] = ()
     _known: list[str] = field(default_factory=list[str])
 
@@ -65,7 +65,7 @@ class Setting:
     url: str
     file: RampFile
     engine: Engine
-    prometheus: Prometheus
+    prometheus: Counted
     gateways: Replicas
     who: str
     program: str

@@ -16,15 +16,15 @@ from kilo.contract import load_outputs
 from kilo.environment import OUTPUTS_VARIABLE, database_url
 from kilo.errors import KiloError
 from kilo.project import find_project
+from kilo.traffic.ramps.counted import Counted
 from kilo.traffic.ramps.engine import PulumiEngine
-from kilo.traffic.ramps.prometheus import Prometheus
 
 
 def make_setting(stage: str, prometheus: str | None = None, gateways: Sequence[str] = ()) -> Setting:
     """All of it for ``stage``; addresses in ``prometheus`` and ``gateways`` go before the stage's own."""
     project = find_project()
     file = RampFile(stage_file(project, stage))
-    metrics = Prometheus(
+    metrics = Counted(
         prometheus or _prometheus_of_sandbox(stage) or file.settings.monitoring.prometheus_url,
         namespace=file.settings.namespace,
     )

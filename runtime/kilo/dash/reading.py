@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from kilo.contract import StackOutputs
 from kilo.errors import BadInput
 from kilo.observe import foreign
 from kilo.observe.panels import PAGES, Page
+from kilo.observe.prometheus import Line as Found
 from kilo.observe.prometheus import Prometheus
 from kilo.observe.rules import recorded_names
 from kilo.observe.scope import in_namespace, scoped
@@ -35,7 +37,7 @@ class Line:
     """A line of a graph: its legend, and a value or nothing for each time."""
 
     label: str
-    values: list[float | None]
+    values: Sequence[float | None]
 
 
 def describe_pages() -> list[dict[str, Any]]:
@@ -76,7 +78,8 @@ class Reading:
         lines: list[Line] = []
         with Prometheus(self._outputs.monitoring.prometheus_url) as prometheus:
             for legend, query in page.panels[number].queries.items():
-                lines += self._lines(prometheus, self._query(page, query, tenant), legend, times, step)
+                found = prometheus.lines(self._query(page, query, tenant), times)
+                lines += [_named(each, legend) for each in found]
         lines.sort(key=_weight, reverse=True)
         return {"times": times, "lines": [asdict(line) for line in lines[:LINES]], "more": len(lines) - LINES}
 
@@ -122,20 +125,10 @@ class Reading:
         # Of a thousand tenants Prometheus picks those that stand out; a tenant's own lines are few.
         return f"topk({LINES}, {whole})" if page.tenants and tenant is None else whole
 
-    @staticmethod
-    def _lines(prometheus: Prometheus, query: str, legend: str, times: list[int], step: int) -> list[Line]:
-        found = prometheus.get(
-            "query_range", {"query": query, "start": str(times[0]), "end": str(times[-1]), "step": str(step)}
-        )
-        lines: list[Line] = []
-        for series in found["result"]:
-            values: list[float | None] = [None] * len(times)
-            for at, text in series["values"]:
-                value = float(text)
-                values[(int(at) - times[0]) // step] = value if math.isfinite(value) else None
-            label = _FIELD.sub(lambda field, own=series["metric"]: own.get(field[1], ""), legend)
-            lines.append(Line(label.strip() or legend, values))
-        return lines
+
+def _named(found: Found, legend: str) -> Line:
+    label = _FIELD.sub(lambda field: found.labels.get(field[1], ""), legend)
+    return Line(label.strip() or legend, found.values)
 
 
 def _weight(line: Line) -> float:

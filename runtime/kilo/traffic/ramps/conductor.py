@@ -27,10 +27,10 @@ from kilo.errors import BadInput, KiloError, Unreachable
 from kilo.tenancy import RampWeight, Tenant
 from kilo.traffic.features import SHADOW
 from kilo.traffic.ramps.confirm import Answer, Replica
+from kilo.traffic.ramps.counted import Subject
 from kilo.traffic.ramps.figures import Figures
 from kilo.traffic.ramps.freeze import Freezes
 from kilo.traffic.ramps.gate import Decision, Verdict, decide
-from kilo.traffic.ramps.prometheus import Subject
 from kilo.traffic.ramps.ramp import Ramp, State
 from kilo.traffic.ramps.store import RampStore, Step
 

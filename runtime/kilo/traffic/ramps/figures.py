@@ -1,6 +1,6 @@
 """What the gate decides from: counts of both versions over the same minutes, and what is missing of them.
 
-Pure values. Where they come from is :mod:`kilo.traffic.ramps.prometheus`.
+Pure values. Where they come from is :mod:`kilo.traffic.ramps.counted`.
 """
 
 from __future__ import annotations

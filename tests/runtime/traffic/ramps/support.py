@@ -13,10 +13,10 @@ from kilo.errors import BadInput
 from kilo.tenancy import RampWeight, Tenant
 from kilo.traffic.ramps.conductor import Conductor, NotDeployed
 from kilo.traffic.ramps.confirm import Replica
+from kilo.traffic.ramps.counted import Subject
 from kilo.traffic.ramps.figures import Counts, Figures, Interval
 from kilo.traffic.ramps.freeze import Freezes
 from kilo.traffic.ramps.gate import GateSettings
-from kilo.traffic.ramps.prometheus import Subject
 from kilo.traffic.ramps.ramp import Ramp
 from kilo.traffic.ramps.store import RampStore
 from tests.runtime.traffic.support import make_tenant

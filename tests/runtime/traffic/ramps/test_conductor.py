@@ -10,8 +10,8 @@ from kilo.database.session import connect
 from kilo.errors import BadInput
 from kilo.fle.audit import log
 from kilo.traffic.ramps.audit import export
+from kilo.traffic.ramps.counted import Subject
 from kilo.traffic.ramps.figures import Counts
-from kilo.traffic.ramps.prometheus import Subject
 from kilo.traffic.ramps.ramp import State
 from kilo.traffic.ramps.store import RampStore
 from tests.runtime.traffic.ramps.support import (

@@ -20,9 +20,9 @@ from kilo.database.session import connect
 from kilo.tenancy import RampWeight, Tenant
 from kilo.traffic.ramps.conductor import Conductor
 from kilo.traffic.ramps.confirm import Answer, Replica, ask
+from kilo.traffic.ramps.counted import Counted, Subject
 from kilo.traffic.ramps.freeze import Freezes
 from kilo.traffic.ramps.gate import GateSettings
-from kilo.traffic.ramps.prometheus import Prometheus, Subject
 from kilo.traffic.ramps.ramp import Ramp, State
 from kilo.traffic.ramps.store import RampStore
 from kilo.traffic.settings import GatewayFeature, Upstream
@@ -157,7 +157,7 @@ async def led(url: str, mounted: Mounted, scraper: Scraper, tenants: Sequence[st
         ).id
         for tenant in tenants
     ]
-    conductor = Conductor(store, mounted, mounted, mounted, Prometheus(scraper.url), Freezes(), "test", "0")
+    conductor = Conductor(store, mounted, mounted, mounted, Counted(scraper.url), Freezes(), "test", "0")
     deadline = time.monotonic() + PATIENCE_SECONDS
     while await conductor.conduct():
         assert time.monotonic() < deadline, await store.active()
@@ -200,7 +200,7 @@ async def test_copies_are_judged_before_anything_is_answered_by_the_next_version
     gateway.start(mounted.all())
     scraper.start()
     trial.fails_for = {"acme"}
-    prometheus, since = Prometheus(scraper.url), time.time()
+    prometheus, since = Counted(scraper.url), time.time()
     subject = Subject("acme", "gold", "search", 5_000, shadow=True)
     with load(gateway, mounted.tenants) as answers:
 
@@ -217,7 +217,7 @@ async def test_copies_are_judged_before_anything_is_answered_by_the_next_version
 async def test_prometheus_away_and_back_is_told(gateway: Gateway, scraper: Scraper) -> None:
     mounted = Mounted(gateway, tenants=("acme",), weights={("acme", "search"): 50})
     gateway.start(mounted.all())
-    prometheus, since = Prometheus(scraper.url), time.time()
+    prometheus, since = Counted(scraper.url), time.time()
     subject = Subject("acme", "gold", "search", 5_000)
     away = await prometheus.figures(subject, since)
     assert away.trouble == f"Prometheus at {scraper.url} does not answer (ConnectError)"

@@ -7,17 +7,16 @@ count from one that was not asked.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil, isfinite
+from math import ceil
 from statistics import median
-from typing import Any
 
-import httpx
-
-from kilo.errors import Unreachable
+from kilo.errors import KiloError
+from kilo.observe.prometheus import Prometheus, Series
 from kilo.traffic.features import next_cluster, shadow_cluster
 from kilo.traffic.ramps.figures import Counts, Figures, Interval
 
@@ -27,16 +26,6 @@ _MISSED_SCRAPES = 2.5
 """More than this many intervals between two samples are a gap."""
 _BEHIND_SECONDS = 5.0
 """What a scrape and its storing may take besides."""
-
-Samples = list[tuple[float, float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One series of a range, oldest sample first."""
-
-    labels: Mapping[str, str]
-    samples: Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +40,8 @@ class Subject:
     """Whether the next version answers copies alone."""
 
 
-class Prometheus:
-    """One Prometheus, asked about the gateways of one namespace.
+class Counted:
+    """What one Prometheus has counted of the gateways of one namespace.
 
     Args:
         url: its address.
@@ -61,7 +50,7 @@ class Prometheus:
     """
 
     def __init__(self, url: str, gateway: str = "gateway", namespace: str = "kilo") -> None:
-        self.url = url.rstrip("/")
+        self._prometheus = Prometheus(url, seconds=_TIMEOUT_SECONDS, advice="")
         self._up = f'up{{job="{gateway}",namespace="{namespace}"}}'
 
     async def replicas(self) -> list[str]:
@@ -86,22 +75,12 @@ class Prometheus:
             )
             if subject.shadow:
                 counters += await self._ask(shadow_selector(subject) + window)
-        except Unreachable as error:
+        except KiloError as error:
             return Figures(trouble=str(error))
         return read(scrapes, {_instance(series) for series in current}, counters, refused, now, since)
 
     async def _ask(self, query: str) -> list[Series]:
-        try:
-            async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS) as http:
-                answer = await http.post(f"{self.url}/api/v1/query", data={"query": query})
-            answer.raise_for_status()
-            return [
-                Series(each["metric"], _samples(each.get("values") or [each["value"]]))
-                for each in answer.json()["data"]["result"]
-            ]
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
-            msg = f"Prometheus at {self.url} does not answer ({type(error).__name__})"
-            raise Unreachable(msg) from error
+        return await asyncio.to_thread(self._prometheus.series, query)
 
 
 def selector(subject: Subject) -> str:
@@ -143,24 +122,25 @@ def read(  # noqa: PLR0917
     """
     if not current:
         return Figures(trouble="Prometheus scrapes no gateway")
-    up = {_instance(series): series.samples for series in scrapes}
-    steps = [later[0] - earlier[0] for samples in up.values() for earlier, later in pairwise(samples)]
+    up = {_instance(series): series for series in scrapes}
+    steps = [later[0] - earlier[0] for each in up.values() for earlier, later in pairwise(each.samples)]
     if not steps:
         return Figures(trouble="no figures yet: each gateway was scraped once at most")
     usual = median(steps)
     for instance in sorted(current):
-        samples = up.get(instance, [])
-        if not samples or now - samples[-1][0] > usual * _MISSED_SCRAPES + _BEHIND_SECONDS:
-            age = f"{now - samples[-1][0]:.0f} s old" if samples else "missing"
-            return Figures(trouble=f"the figures of gateway {instance} are {age}")
-        if samples[-1][1] != 1:
+        known = up.get(instance)
+        age = known.age(now) if known else None
+        if known is None or age is None or age > usual * _MISSED_SCRAPES + _BEHIND_SECONDS:
+            said = "missing" if age is None else f"{age:.0f} s old"
+            return Figures(trouble=f"the figures of gateway {instance} are {said}")
+        if known.samples[-1][1] != 1:
             return Figures(trouble=f"gateway {instance} could not be scraped")
     intervals: list[Interval] = []
     broken_at: float | None = None
-    for instance, samples in up.items():
+    for instance, scraped in up.items():
         mine = [series for series in counters if _instance(series) == instance]
         values = [(_key(series), dict(series.samples)) for series in mine]
-        for (start, was_up), (end, is_up) in pairwise(samples):
+        for (start, was_up), (end, is_up) in pairwise(scraped.samples):
             if end <= since:
                 continue
             if end - start > usual * _MISSED_SCRAPES or was_up != 1 or is_up != 1:
@@ -216,8 +196,3 @@ def _last_increase(series: Iterable[Series]) -> int:
 
 def _instance(series: Series) -> str:
     return series.labels.get("instance", "")
-
-
-def _samples(values: Iterable[tuple[Any, Any]]) -> Samples:
-    samples = [(float(moment), float(value)) for moment, value in values]
-    return [sample for sample in samples if all(map(isfinite, sample))]

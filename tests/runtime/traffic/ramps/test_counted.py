@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from kilo.observe.prometheus import Samples, Series
+from kilo.traffic.ramps.counted import read
 from kilo.traffic.ramps.figures import Counts, Figures, compare
-from kilo.traffic.ramps.prometheus import Samples, Series, read
 
 NOW = 1_000.0
 TIMES = [float(moment) for moment in range(820, 1_000, 15)]  # 820, 835, … 985
