@@ -50,6 +50,7 @@ TOOLS = (
     "java",
     "debezium",
     "prometheus",
+    "alertmanager",
     "docker-registry",
     "crds",
 )

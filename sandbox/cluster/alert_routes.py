@@ -20,8 +20,8 @@ NOBODY = "null"
 _CAMEL = re.compile(r"(?<=[a-z])([A-Z])")
 _MATCHERS = {"matchers": "matchers", "sourceMatch": "source_matchers", "targetMatch": "target_matchers"}
 
-Secret = Callable[[Mapping[str, str]], str]
-"""Gives the value of a SecretKeySelector."""
+Secret = Callable[[str, Mapping[str, str]], str]
+"""Gives the value of a namespace's SecretKeySelector."""
 
 
 def alertmanager_yml(configs: Mapping[tuple[str, str], Object], secret: Secret) -> str:
@@ -43,7 +43,7 @@ def alertmanager_yml(configs: Mapping[tuple[str, str], Object], secret: Secret) 
                 rendered[side] = [own, *rendered.get(side, ())]
             inhibitions.append(rendered)
         for receiver in spec.get("receivers") or ():
-            hooks = [_webhook(hook, secret) for hook in receiver.get("webhookConfigs") or ()]
+            hooks = [_webhook(hook, namespace, secret) for hook in receiver.get("webhookConfigs") or ()]
             receivers.append({"name": prefixed(receiver["name"]), "webhook_configs": hooks})
     document = {
         "route": {"receiver": NOBODY, "group_by": ["job"], "routes": routes},
@@ -53,9 +53,9 @@ def alertmanager_yml(configs: Mapping[tuple[str, str], Object], secret: Secret) 
     return yaml.safe_dump(document, sort_keys=False)
 
 
-def _webhook(hook: Object, secret: Secret) -> Object:
+def _webhook(hook: Object, namespace: str, secret: Secret) -> Object:
     plain = {name: value for name, value in hook.items() if name != "urlSecret"}
-    return {**_snake(plain), "url": secret(hook["urlSecret"])}
+    return {**_snake(plain), "url": secret(namespace, hook["urlSecret"])}
 
 
 def _route(route: Object, prefixed: Callable[[str], str]) -> Object:

@@ -23,8 +23,13 @@ _NOT_LABEL = re.compile(r"[^a-zA-Z0-9_]")
 _CAMEL = re.compile(r"(?<=[a-z])([A-Z])")
 
 
-def render(store: Store) -> dict[str, str]:
-    """All configuration files by name; ``prometheus.yaml`` is the first to be read."""
+def render(store: Store, alertmanager: str | None = None) -> dict[str, str]:
+    """All configuration files by name; ``prometheus.yaml`` is the first to be read.
+
+    Args:
+        store: holds monitors, rules and what they select.
+        alertmanager: host and port of whom alerts are sent to.
+    """
     files: dict[str, str] = {}
     jobs: list[Object] = []
     for kind, field, targets in (
@@ -40,11 +45,14 @@ def render(store: Store) -> dict[str, str]:
     for rule in store.list(API, "PrometheusRule"):
         file = f"rules.{rule['metadata']['namespace']}.{rule['metadata']['name']}.yaml"
         files[file] = yaml.safe_dump({"groups": rule["spec"].get("groups") or []}, sort_keys=False)
-    configuration = {
+    configuration: Object = {
         "global": {"scrape_interval": "30s", "evaluation_interval": "15s"},
         "rule_files": [f"{DIRECTORY}/{file}" for file in files if file.startswith("rules.")],
         "scrape_configs": jobs,
     }
+    if alertmanager:
+        sent = {"api_version": "v2", "static_configs": [{"targets": [alertmanager]}]}
+        configuration["alerting"] = {"alertmanagers": [sent]}
     return {"prometheus.yaml": yaml.safe_dump(configuration, sort_keys=False), **files}
 
 

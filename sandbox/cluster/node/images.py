@@ -85,6 +85,15 @@ def _prometheus() -> Image:
     return Image(entrypoint=("prometheus",), path=(toolchain.path("prometheus").parent,))
 
 
+def _alertmanager() -> Image:
+    return Image(entrypoint=("alertmanager",), path=(toolchain.path("alertmanager").parent,))
+
+
+def _alert_receiver() -> Image:
+    command = ("python3", "-P", "-m", "sandbox.servers.alert_receiver")
+    return Image(entrypoint=command, path=(Path(sys.executable).parent,))
+
+
 def _collector() -> Image:
     return Image(entrypoint=("otelcol",), path=(toolchain.path("otelcol").parent,))
 
@@ -100,6 +109,8 @@ BUILT_IN: Mapping[str, Callable[[], Image]] = {
     "debezium/server": _debezium,
     "postgres": _postgres,
     "prometheus/prometheus": _prometheus,
+    "prometheus/alertmanager": _alertmanager,
+    "sandbox/alert-receiver": _alert_receiver,
     "otel/opentelemetry-collector-contrib": _collector,
     "python": _python,
 }

@@ -20,7 +20,7 @@ ROUTES = render_routes("alert-webhook")
 
 def amtool(directory: Path, *arguments: str) -> str:
     config = directory / "alertmanager.yml"
-    config.write_text(alertmanager_yml({(NAMESPACE, "kilo"): ROUTES}, lambda _: "http://127.0.0.1:9/"))
+    config.write_text(alertmanager_yml({(NAMESPACE, "kilo"): ROUTES}, lambda *_: "http://127.0.0.1:9/"))
     command = [str(toolchain.path("alertmanager").with_name("amtool")), *arguments, str(config)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

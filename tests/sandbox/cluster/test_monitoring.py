@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 from sandbox import toolchain
 from sandbox.cluster.monitors import render
-from sandbox.cluster.objects import Object
+from sandbox.cluster.objects import Key, Object
 from tests.patience import eventually
 from tests.sandbox.cluster.support import NAMESPACE, RunningCluster, container, deployment, named
 
@@ -112,3 +118,98 @@ async def test_what_is_rendered_is_what_promtool_takes(cluster: RunningCluster, 
     target = yaml.safe_load(files["targets.ServiceMonitor.shop.web.0.json"])[0]
     assert (target["labels"]["service"], target["labels"]["endpoint"]) == ("web", "m")
     assert target["targets"] == [f"{cluster.pods()[0]['status']['podIP']}:8000"]
+
+
+def firing(condition: str) -> Object:
+    """A rule whose alert fires for as long as ``condition`` gives something."""
+    alert = {"alert": "Lasting", "expr": condition, "labels": {"namespace": NAMESPACE, "severity": "page"}}
+    return custom("PrometheusRule", "alerts", groups=[{"name": "a", "interval": "1s", "rules": [alert]}])
+
+
+def told(secret: str) -> Object:
+    """Where the namespace's alerts go."""
+    waits = {"groupWait": "1s", "groupInterval": "1s", "repeatInterval": "1h"}
+    hook = {"urlSecret": {"name": secret, "key": "url"}, "sendResolved": True}
+    route = custom(
+        "AlertmanagerConfig",
+        "all",
+        route={"receiver": "webhook", **waits},
+        receivers=[{"name": "webhook", "webhookConfigs": [hook]}],
+    )
+    return {**route, "apiVersion": "monitoring.coreos.com/v1alpha1"}
+
+
+async def test_what_fires_is_told_beside_until_it_is_over(cluster: RunningCluster) -> None:
+    cluster.apply(told("nobodys"))
+    cluster.apply(firing("vector(1)"))
+    await eventually(lambda: notified(cluster)[:1] == [("firing", "Lasting")])
+    cluster.apply(firing("vector(1) > 1"))
+    await eventually(lambda: notified(cluster)[-1:] == [("resolved", "Lasting")])
+
+
+def notified(cluster: RunningCluster) -> list[tuple[str, str]]:
+    """What the receiver beside Alertmanager was told, by its log."""
+    pods = list(cluster.store.list("v1", "Pod", "monitoring"))
+    for pod in pods:
+        if pod["metadata"]["name"].startswith("alertmanager"):
+            text = cluster.cluster.node.logs.read(pod, container="receiver", lines=None, previous=False)
+            lines = (json.loads(line) for line in text.splitlines())
+            return [(line["status"], line["alert"]) for line in lines]
+    return []
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[Any]]]:
+    """The URL of a receiver, and what it is told."""
+    notifications: list[Any] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            notifications.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/token-of-ours", notifications
+    server.shutdown()
+
+
+async def test_alerts_go_where_the_secret_says_and_the_address_is_kept_secret(
+    cluster: RunningCluster, webhook: tuple[str, list[Any]]
+) -> None:
+    url, notifications = webhook
+    cluster.apply(named("Secret", "ours", data={"url": base64.b64encode(url.encode()).decode()}))
+    cluster.apply(told("ours"))
+    cluster.apply(firing("vector(1)"))
+    await eventually(lambda: notifications)
+    assert notifications[0]["alerts"][0]["labels"]["alertname"] == "Lasting"
+    assert notified(cluster) == []
+    for key in cluster.store.all_keys():
+        assert "token-of-ours" not in json.dumps(cluster.store.get(key)), key
+    cluster.apply(named("Secret", "ours", data={"url": base64.b64encode(b"http://127.0.0.1:9/").decode()}))
+    await eventually(lambda: b"127.0.0.1:9/" in rendered(cluster))
+
+
+def rendered(cluster: RunningCluster) -> bytes:
+    """Alertmanager's configuration."""
+    secret = cluster.store.get(Key("v1", "Secret", "monitoring", "alertmanager-kilo"))
+    return base64.b64decode(secret["data"]["alertmanager.yaml"]) if secret else b""
+
+
+async def test_alertmanager_goes_with_the_last_route(cluster: RunningCluster) -> None:
+    cluster.apply(pod_monitor())
+    cluster.apply(told("nobodys"))
+    await eventually(lambda: len(list(cluster.store.list("v1", "Pod", "monitoring"))) == 2)
+    key = next(key for key in cluster.store.all_keys() if key.kind == "AlertmanagerConfig")
+    cluster.store.remove(key)
+    # What it has stored stays, as claims of a StatefulSet do.
+    await eventually(
+        lambda: (
+            {k.kind for k in cluster.store.all_keys() if "alertmanager" in k.name}
+            == {"PersistentVolumeClaim"}
+        )
+    )
+    assert list(cluster.store.list("v1", "Pod", "monitoring"))
