@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def prometheus(
     history: str = "",
     targets: Sequence[str] = (),
     interval: str = "1s",
-) -> Iterator[str]:
+) -> Generator[str]:
     """Run one for as long as the block lasts and yield its URL.
 
     Args:

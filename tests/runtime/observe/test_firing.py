@@ -61,7 +61,8 @@ def say(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     def run(*arguments: str) -> tuple[int, str, str]:
         code = cli.main(["alerts", *arguments])
-        return code, *capsys.readouterr()
+        said = capsys.readouterr()
+        return code, said.out, said.err
 
     return run
 

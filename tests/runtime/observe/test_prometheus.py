@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from typing_extensions import override
 
 from kilo.errors import BadInput, Unreachable
 from kilo.observe.prometheus import Prometheus
@@ -63,7 +64,8 @@ def test_what_is_no_prometheus_is_said(body: bytes) -> None:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None: ...
+        @override
+        def log_message(self, format: str, *args: object) -> None: ...
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Other)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from typing_extensions import override
 
 from sandbox import toolchain
 from sandbox.cluster.monitors import render
@@ -169,7 +170,8 @@ def webhook() -> Iterator[tuple[str, list[Any]]]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None: ...
+        @override
+        def log_message(self, format: str, *args: object) -> None: ...
 
     server = HTTPServer(("127.0.0.1", 0), Receiver)
     Thread(target=server.serve_forever, daemon=True).start()

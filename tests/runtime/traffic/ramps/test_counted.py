@@ -110,7 +110,7 @@ def test_a_gateway_that_is_gone_or_new_makes_no_hole() -> None:
 
 
 def test_only_what_the_queue_refused_lately_counts() -> None:
-    queue = [Series({"instance": "a:1"}, [(955.0, 0.0), (970.0, 9.0), (985.0, 9.0)])]
-    assert read([up()], {"a:1"}, [], queue, NOW, TIMES[0]).refused == 0
-    queue[0].samples[-1] = (985.0, 11.0)
-    assert read([up()], {"a:1"}, [], queue, NOW, TIMES[0]).refused == 2
+    times = [(955.0, 0.0), (970.0, 9.0)]
+    for newest, refused in ((9.0, 0), (11.0, 2)):
+        queue = [Series({"instance": "a:1"}, [*times, (985.0, newest)])]
+        assert read([up()], {"a:1"}, [], queue, NOW, TIMES[0]).refused == refused
