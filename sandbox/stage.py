@@ -14,6 +14,7 @@ from typing import TextIO
 from kilo.environment import OUTPUTS_VARIABLE
 from kilo.errors import CheckFailed
 from kilo.host import replace_service_names
+from kilo.observe.collected import FILES_VARIABLE
 from sandbox import daemon, toolchain
 from sandbox.backing import write_atomically
 from sandbox.engine import environment
@@ -131,6 +132,7 @@ def open_stage(project: Path) -> Stage:
     _link_database_programs(environment.Layout(project).binaries)
     variables[OUTPUTS_VARIABLE] = str(project / ".kilo" / "outputs.json")
     variables["DATABASE_URL"] = daemon.database_url(project) + _search_path(project)
+    variables[FILES_VARIABLE] = str(project / ".kilo" / "pods" / "*" / "volumes" / "*" / "traces*.jsonl")
     variables["CONTAINERS_REGISTRIES_CONF"] = str(project / ".kilo" / "registries.conf")
     stage = Stage(project, endpoints, variables)
     stage.ensure_stacks()

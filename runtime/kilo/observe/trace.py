@@ -1,4 +1,4 @@
-"""``kilo trace``: an event's whole life, from what the platform itself has stored."""
+"""``kilo trace``: an event's life from what the platform itself has stored, and the spans of its traces."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import typer
 
 from kilo.environment import database_url
 from kilo.errors import BadInput, CheckFailed, Unreachable
+from kilo.observe.collected import Span, read_spans
+from kilo.observe.tracing import parse_traceparent
 
 _STEPS = """
 SELECT received_at, 'ingest', 'stored', kind || ' of ' || aggregate || ' ' || aggregate_id, NULL
@@ -86,6 +88,30 @@ def life_of(connection: psycopg.Connection[Any], fingerprint: str, tenant: str |
     return [Step(*row) for row in rows]
 
 
+def with_spans(steps: list[Step]) -> list[Step]:
+    """The steps, and between them the spans of their traces that the collector kept, by time."""
+    contexts = (parse_traceparent(step.traceparent) for step in steps)
+    traces = {context.trace_id for context in contexts if context}
+    spans = [
+        Step(
+            span.start,
+            span.service,
+            f"span {span.name}",
+            _said(span),
+            f"00-{span.trace_id}-{span.span_id}-01",
+        )
+        for span in read_spans(traces)
+    ]
+    return sorted([*steps, *spans], key=lambda step: step.at)
+
+
+def _said(span: Span) -> str:
+    said = [f"{span.seconds * 1000:.1f} ms"]
+    said += ["failed"] if span.failed else []
+    said += [f"kept since it was {span.reason}"] if span.reason else []
+    return ", ".join(said)
+
+
 def trace(
     fingerprint: Annotated[str, typer.Argument(help="TENANT/KEY, as ingest answered it.")],
     tenant: Annotated[
@@ -95,7 +121,9 @@ def trace(
 ) -> None:
     """Follow one event through every part: when it was stored, published, handled, parked, replayed.
 
-    Reads the database of DATABASE_URL. `kilo events find` tells the fingerprint.
+    Reads the database of DATABASE_URL. `kilo events find` tells the fingerprint. Where the stage collects
+    traces into files (monitoring.traces), KILO_TRACES names them, and the event's spans stand between its
+    steps. A dev stage that is up sets both.
 
     Example:  kilo trace acme/order-42
     """
@@ -111,13 +139,15 @@ def trace(
             f"no event {fingerprint!r}{of}: a fingerprint is TENANT/KEY, and is kept as long as its rows are"
         )
         raise CheckFailed(msg)
+    told = with_spans(steps)
     if as_json:
-        typer.echo(json.dumps([asdict(step) for step in steps], default=str, indent=2))
+        typer.echo(json.dumps([asdict(step) for step in told], default=str, indent=2))
         return
+    first = told[0].at
     # Lines, and no table: at 80 columns it would cut where and what.
-    typer.echo(f"{fingerprint}, first seen {steps[0].at.isoformat(timespec='milliseconds')}")
-    for step in steps:
-        after = (step.at - steps[0].at).total_seconds()
+    typer.echo(f"{fingerprint}, first seen {first.isoformat(timespec='milliseconds')}")
+    for step in told:
+        after = (step.at - first).total_seconds()
         typer.echo(f"{f'+{after:.3f} s':>12}  {step.where}: {step.what}, {step.details}".rstrip(", "))
     known = next((step.traceparent for step in steps if step.traceparent), None)
     typer.echo(f"traceparent {known or 'none'}")
