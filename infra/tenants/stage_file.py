@@ -1,21 +1,14 @@
-"""Edits the tenant list of ``Pulumi.<stage>.yaml`` and leaves every other character of the file as it is.
-
-The YAML parser says where an entry stands; the text is edited there, since writing a parsed document back
-would lay out anew what people have aligned and commented. What results is checked whole before it is
-written.
-"""
+"""Edits the tenant list of ``Pulumi.<stage>.yaml``, as :mod:`infra.stage_text` does."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from infra.configuration import read_stage_file
-from infra.settings import Settings
+from infra.stage_text import end_of_block, write_checked
 from kilo.errors import BadInput
 
 KEY = "kilo:tenants"
@@ -81,30 +74,8 @@ class StageFile:
         return self._entries.lc.item(index)[0]
 
     def _end(self, index: int) -> int:
-        """The line after an entry's last one; comments and blank lines after it are not the entry's."""
-        first = self._first(index)
-        depth = _indent(self._lines[first])
-        end = first + 1
-        for number in range(first + 1, len(self._lines)):
-            line = self._lines[number]
-            if not line.strip() or line.lstrip().startswith("#"):
-                continue
-            if _indent(line) <= depth:
-                break
-            end = number + 1
-        return end
+        return end_of_block(self._lines, self._first(index))
 
     def _write(self, at: int, removed: int, added: list[str]) -> None:
-        lines = [*self._lines[:at], *added, *self._lines[at + removed :]]
-        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=".kilo-") as folder:
-            # The same name, so that messages name the file that is meant.
-            beside = Path(folder) / self.path.name
-            beside.write_text("".join(lines), encoding="utf-8")
-            self.settings: Settings = read_stage_file(beside)
-            beside.chmod(self.path.stat().st_mode)
-            os.replace(beside, self.path)
+        write_checked(self.path, "".join([*self._lines[:at], *added, *self._lines[at + removed :]]))
         self.__init__(self.path)
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())

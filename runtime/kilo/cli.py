@@ -58,6 +58,7 @@ HELP = {
     "traffic": Help(_STAGE, "Ramp features, tenant by tenant, and take them back."),
     "graph": Help(_STAGE, "Draw a stage's processes and data from its program."),
     "preview-diff": Help(_STAGE, "Say what deploying this tree would change, the dangerous first."),
+    "sampling": Help(_STAGE, "Show what of tenants' spans is kept, say why, allow key spans."),
     "alerts": Help(_STAGE, "Show what fires, since when, and the runbook that says what to do."),
     "slo": Help(_STAGE, "Tenants' objectives: how they stand, in and out of OpenSLO."),
     "dash": Help(_STAGE, "Serve the dashboards in a browser on this machine."),

@@ -78,9 +78,9 @@ class Prometheus:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def query(self, query: str) -> list[Sample]:
-        """The samples of an instant query, now."""
-        found = self.get("query", {"query": query})
+    def query(self, query: str, at: float | None = None) -> list[Sample]:
+        """The samples of an instant query, now or ``at`` a time in seconds since the epoch."""
+        found = self.get("query", {"query": query} if at is None else {"query": query, "time": str(at)})
         return [Sample(each["metric"], float(each["value"][1])) for each in found["result"]]
 
     def series(self, query: str) -> list[Series]:
