@@ -20,6 +20,7 @@ import httpx
 import psycopg
 
 from kilo.bus.cli import apply_declared
+from kilo.bus.cloudevents import source_of
 from kilo.bus.streams import StreamPolicy
 from kilo.cdc.properties import ConnectorSettings, render_properties
 from kilo.cdc.publication import apply_capture
@@ -209,6 +210,7 @@ class Platform:
                 self.outputs.outbox,
                 str(self.directory / "offsets.dat"),
                 self.outputs.database.schema_name,
+                source_of(self.outputs.stage),
             )
             self.debezium = DebeziumServer(
                 self.directory / "debezium",

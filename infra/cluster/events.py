@@ -17,6 +17,7 @@ from infra.cluster.bus import bus_egress
 from infra.identities import Identities
 from infra.outputs import bus_outputs, outbox_outputs
 from infra.settings import Settings
+from kilo.bus.cloudevents import source_of
 from kilo.cdc.properties import ConnectorSettings, render_properties
 
 
@@ -75,5 +76,6 @@ def _debezium_properties(settings: Settings) -> str:
             outbox=outbox_outputs(settings),
             offsets_file=OFFSETS_FILE,
             schema=settings.database.schema_name,
+            source=source_of(settings.stage),
         )
     )

@@ -71,7 +71,7 @@ HELP = {
     "outbox": Help(_EVENTS, "Run and inspect the outbox and its worker."),
     "consumer": Help(_EVENTS, "Run the idempotent consumer."),
     "dlq": Help(_EVENTS, "List, show, replay and prune dead letters."),
-    "events": Help(_EVENTS, "Find events by tenant, aggregate, kind, time or trace."),
+    "events": Help(_EVENTS, "Find events; check their schemas; AsyncAPI."),
     "trace": Help(_EVENTS, "Follow one event through every component."),
     "fle": Help(_DATA, "Field-level encryption: keys, rotation, audit."),
     "registry": Help(_DATA, "Mirror images and prove that both registries agree."),

@@ -10,6 +10,8 @@ OUTPUTS_VARIABLE = "KILO_OUTPUTS"
 DATABASE_VARIABLE = "DATABASE_URL"
 AUDIT_KEY_VARIABLE = "KILO_FLE_AUDIT_KEY"
 """The key that signs checkpoints of the audit log, in PEM."""
+EVENT_SCHEMAS_VARIABLE = "KILO_EVENT_SCHEMAS"
+"""A directory of schemas (:mod:`kilo.schemas`) to which events are held that are written and handled."""
 GATEWAY_ALONE_VARIABLE = "KILO_GATEWAY_ALONE"
 """Runs the Pulumi program for the gateway alone; names a file with the outputs that the stack has."""
 

@@ -2,8 +2,8 @@
 
 The plain install is what writing events takes (:mod:`kilo.outbox`, :mod:`kilo.contract`). ``client``,
 ``fle``, ``consumer`` and ``web`` bring what these packages stand on, ``testing`` what a service's tests run
-on, ``platform`` the command line and the processes that the platform runs. The rest are adapters: ``gcp``,
-``kafka``, ``otel``, ``sbom``, ``signatures``, ``sqlalchemy``.
+on, ``platform`` the command line and the processes that the platform runs. The rest are adapters:
+``flags``, ``gcp``, ``kafka``, ``otel``, ``sbom``, ``schemas``, ``signatures``, ``sqlalchemy``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _EXTRAS = {
     "httptools": "web",
     "httpx": "client",
     "idna": "fle",
+    "jsonschema": "schemas",
     "nats": "consumer",
+    "openfeature": "flags",
     "opentelemetry": "consumer",
     "opentelemetry.exporter": "otel",
     "opentelemetry.sdk": "otel",

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 import httpx
 import psycopg
 import pytest
+from cloudevents.core.bindings import http
+from cloudevents.core.formats.json import JSONFormat
 
+from kilo.bus.cloudevents import attributes_of
 from kilo.outbox import strict_json
 from kilo.testing.servers.nats import NatsServer
 from kilo.testing.servers.postgres import PostgresServer
@@ -73,6 +76,28 @@ def test_events_arrive_once_by_the_publisher_that_the_stage_names(platform: Plat
     assert not [text for (text,) in stored if "zoë" in text or "+49 1" in text]
     hints = platform.sql("SELECT DISTINCT contact_hint FROM projection WHERE tenant = 'acme'")
     assert hints == [("…@….com",)]
+
+
+def test_either_publisher_sends_the_same_cloudevent(platform: Platform) -> None:
+    for aggregate in ("order", "payment"):
+        assert post(platform, "globex", f"ce-{aggregate}", aggregate, {"n": 1}).status_code == 201
+    wait_for(platform, 2, "globex")
+    messages = {
+        each.headers["publisher"]: each
+        for each in asyncio.run(BusServer(platform.bus, platform.outputs).all())
+        if each.headers["tenant"] == "globex"
+    }
+    found = {publisher: attributes_of(each.headers) for publisher, each in messages.items()}
+    for publisher, aggregate in (("worker", "order"), ("cdc", "payment")):
+        read = http.from_binary(
+            http.HTTPMessage(dict(messages[publisher].headers), messages[publisher].payload), JSONFormat()
+        )
+        assert (read.get_id(), read.get_source()) == (f"globex/globex/ce-{aggregate}", "/kilo/test")
+        assert (read.get_type(), read.get_subject()) == (f"{aggregate}.created", "1")
+        assert read.get_data() == {"n": 1}
+        assert read.get_extension("tenant") == "globex"
+        assert str(read.get_time()).startswith(messages[publisher].headers["created-at"][:10])
+    assert found["worker"].keys() == found["cdc"].keys()
 
 
 VALUES = (

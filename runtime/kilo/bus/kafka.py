@@ -17,6 +17,7 @@ from typing import Any, Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
+from kilo.bus.cloudevents import from_kafka, to_kafka
 from kilo.bus.port import MOST_BYTES, BusError, Message, Receipt, Received
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
@@ -218,7 +219,7 @@ def _said(error: KafkaError) -> str:
 
 def _pairs(headers: bytes) -> list[tuple[str, str | bytes | None]]:
     lines = headers.decode().split("\r\n")
-    return [(name, value) for name, _, value in (line.partition(": ") for line in lines if line)]
+    return [to_kafka(name, value) for name, _, value in (line.partition(": ") for line in lines if line)]
 
 
 def _received(message: KafkaMessage) -> Received:
@@ -226,7 +227,7 @@ def _received(message: KafkaMessage) -> Received:
     if error:
         msg = f"reading {message.topic()}: {error.str()}"
         raise BusError(msg)
-    headers = {name: _text(value) for name, value in message.headers() or []}
+    headers = dict(from_kafka(name, _text(value)) for name, value in message.headers() or [])
     aggregate = headers.pop(AGGREGATE_HEADER, "")
     return Received(
         (message.offset() or 0) + 1,

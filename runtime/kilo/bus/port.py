@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
+from kilo.bus import cloudevents
 from kilo.errors import Unreachable
 
 MOST_BYTES = 8 * 1024 * 1024
@@ -112,23 +113,33 @@ def event_headers(
     publisher: str,
     traceparent: str | None = None,
     replay_of: str | None = None,
+    source: str = cloudevents.SOURCE,
 ) -> dict[str, str]:
-    """The headers that every event carries, whoever publishes it.
+    """The headers that every event carries, whoever publishes it; those of CloudEvents among them.
 
     ``message_id`` is the fingerprint for the first publish and something new for every later one, since
     the bus drops what it has seen. ``traceparent`` is that of W3C Trace Context.
     """
+    created = created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     headers = {
         "Nats-Msg-Id": message_id,
         "fingerprint": fingerprint,
         "kind": kind,
         "tenant": tenant,
         "aggregate-id": aggregate_id,
-        "created-at": created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "created-at": created,
         "publisher": publisher,
     }
     if traceparent:
         headers["traceparent"] = traceparent
     if replay_of:
         headers["replay-of"] = replay_of
-    return headers
+    attributes = {
+        "id": f"{tenant}/{fingerprint}",
+        "type": kind,
+        "subject": aggregate_id,
+        "time": created,
+        "tenant": tenant,
+        "traceparent": traceparent or None,
+    }
+    return headers | cloudevents.headers_of(source, attributes)

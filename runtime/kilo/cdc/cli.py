@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from kilo.bus.cloudevents import source_of
 from kilo.cdc.properties import (
     CONNECTOR_PATH,
     ConnectorSettings,
@@ -99,4 +100,9 @@ def properties() -> None:
 
 def _settings() -> ConnectorSettings:
     outputs = load_outputs()
-    return ConnectorSettings(outputs.bus, outputs.outbox, schema=outputs.database.schema_name)
+    return ConnectorSettings(
+        outputs.bus,
+        outputs.outbox,
+        schema=outputs.database.schema_name,
+        source=source_of(outputs.stage),
+    )

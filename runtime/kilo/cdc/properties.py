@@ -9,8 +9,10 @@ https://debezium.io/documentation/reference/stable/operations/debezium-server.ht
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
+from kilo.bus import cloudevents
 from kilo.contract import DEFAULT_SCHEMA, BusOutputs, OutboxOutputs
 
 CONNECTOR_PATH = "/livez/connector"
@@ -40,6 +42,8 @@ class ConnectorSettings:
     outbox: OutboxOutputs
     offsets_file: str = "/debezium/data/offsets.dat"
     schema: str = DEFAULT_SCHEMA
+    source: str = cloudevents.SOURCE
+    """Of the events, as CloudEvents have it."""
 
     @property
     def on_kafka(self) -> bool:
@@ -47,6 +51,15 @@ class ConnectorSettings:
         return self.bus.url.startswith("kafka://")
 
 
+def _transform_of(header: str) -> str:
+    """The name of the transform that adds ``header``."""
+    return re.sub("[^a-z]", "", header)
+
+
+_VERSION = f"{cloudevents.PREFIX}specversion"
+_CONSTANTS = ("publisher", *(name for name in cloudevents.constants(cloudevents.SOURCE) if name != _VERSION))
+_CHAIN = ("version", "versionheader", "outbox", *map(_transform_of, _CONSTANTS))
+"""The transforms, in their order."""
 _ROUTED = "${routedByValue}"
 """The transform's own placeholder, for the aggregate."""
 
@@ -69,7 +82,7 @@ def render_properties(settings: ConnectorSettings) -> str:
         # Without this converter header values arrive as JSON, in quotes.
         "debezium.format.header=json",
         "debezium.format.header.class=org.apache.kafka.connect.storage.StringConverter",
-        "debezium.transforms=outbox,publisher",
+        f"debezium.transforms={','.join(_CHAIN)}",
         *(f"debezium.transforms.{name}={value}" for name, value in transforms.items()),
         "quarkus.log.level=WARN",
         "quarkus.log.console.json=false",
@@ -86,7 +99,7 @@ def render_connector(settings: ConnectorSettings) -> str:
         "key.converter": "org.apache.kafka.connect.storage.StringConverter",
         "value.converter": "org.apache.kafka.connect.storage.StringConverter",
         "header.converter": "org.apache.kafka.connect.storage.StringConverter",
-        "transforms": "outbox,publisher",
+        "transforms": ",".join(_CHAIN),
         **{f"transforms.{name}": value for name, value in _transforms(settings, to_kafka=True).items()},
     }
     return json.dumps({"name": settings.outbox.replication_slot, "config": config}, indent=2) + "\n"
@@ -158,12 +171,24 @@ def _sink(settings: ConnectorSettings) -> dict[str, str]:
 
 
 def _transforms(settings: ConnectorSettings, *, to_kafka: bool) -> dict[str, str]:
-    headers, topic = _HEADERS, f"{settings.bus.subject_prefix}.{_ROUTED}"
+    prefix = cloudevents.KAFKA_PREFIX if to_kafka else cloudevents.PREFIX
+    headers = (*_HEADERS, *((column, prefix + name) for column, name in cloudevents.COLUMNS))
+    topic = f"{settings.bus.subject_prefix}.{_ROUTED}"
     if to_kafka:
         # One topic with one partition, so that a consumer's position is one number.
-        headers, topic = (*_HEADERS, ("aggregate", "aggregate")), settings.bus.subject_prefix
+        headers, topic = (*headers, ("aggregate", "aggregate")), settings.bus.subject_prefix
     placement = ",".join(f"{column}:header:{header}" for column, header in headers)
+    constants = {"publisher": "cdc"} | cloudevents.constants(settings.source)
     return {
+        # InsertHeader takes 1.0 for a number and writes it as 1; a field keeps it as text. There is one only
+        # before the router, which makes a text of the event.
+        "version.type": "org.apache.kafka.connect.transforms.InsertField$Value",
+        "version.static.field": "specversion",
+        "version.static.value": constants[_VERSION],
+        "versionheader.type": "org.apache.kafka.connect.transforms.HeaderFrom$Value",
+        "versionheader.fields": "specversion",
+        "versionheader.headers": f"{prefix}specversion",
+        "versionheader.operation": "copy",
         "outbox.type": "io.debezium.transforms.outbox.EventRouter",
         "outbox.table.field.event.id": "fingerprint",
         "outbox.table.field.event.key": "ordering_key",
@@ -171,7 +196,12 @@ def _transforms(settings: ConnectorSettings, *, to_kafka: bool) -> dict[str, str
         "outbox.route.by.field": "aggregate",
         "outbox.route.topic.replacement": topic,
         "outbox.table.fields.additional.placement": placement,
-        "publisher.type": "org.apache.kafka.connect.transforms.InsertHeader",
-        "publisher.header": "publisher",
-        "publisher.value.literal": "cdc",
+    } | {
+        f"{_transform_of(header)}.{name}": value
+        for header, literal in ((header, constants[header]) for header in _CONSTANTS)
+        for name, value in (
+            ("type", "org.apache.kafka.connect.transforms.InsertHeader"),
+            ("header", header.replace(cloudevents.PREFIX, prefix)),
+            ("value.literal", literal),
+        )
     }

@@ -11,8 +11,8 @@ import contextlib
 import inspect
 import itertools
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +21,18 @@ from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from kilo.consumer.event import Envelope, Event, event, payload_of
+from kilo.consumer.event import Envelope, Event, check_schema, event, payload_of
 from kilo.consumer.failure import Failure, HandlerCancelled, TransactionEnded
 from kilo.consumer.handlers import Writer
 from kilo.consumer.metrics import ConsumerMetrics
 from kilo.consumer.statements import Statements
 from kilo.consumer.sync import SyncHandlers
+from kilo.context import acting_for
 from kilo.observe.spans import exporting, span
 from kilo.sensitive import reveal
 
 if TYPE_CHECKING:
     from kilo.consumer.runner import Runner
-
-_UNTRACED = contextlib.nullcontext()
 
 
 class Attempts:
@@ -75,8 +74,8 @@ class Attempts:
         statements = Statements()
         try:
             for one in events:
-                given = event(one, await reveal(self._cipher, one.tenant, one.fingerprint, payload_of(one)))
-                with self._span(given):
+                given = event(one, await self._payload(one))
+                with self._around(given):
                     writer(given, statements)
             out = True
             async with asyncio.timeout(self._consumer.handler_for(one.kind)[1].timeout_seconds):
@@ -99,9 +98,8 @@ class Attempts:
             return
         started = time.perf_counter()
         try:
-            payload = await reveal(self._cipher, one.tenant, one.fingerprint, payload_of(one))
-            given = event(one, payload)
-            with self._span(given):
+            given = event(one, await self._payload(one))
+            with self._around(given):
                 if inspect.iscoroutinefunction(handler):
                     async with asyncio.timeout(policy.timeout_seconds):
                         await handler(given, self._connection)
@@ -116,6 +114,16 @@ class Attempts:
         if task is not None and task.cancelling():
             raise await self._cancelled(one, None)
         self._metrics.handled(one, (datetime.now(UTC) - one.created_at).total_seconds(), started)
+
+    async def _payload(self, one: Envelope) -> Any:
+        """What the handler gets.
+
+        Raises:
+            Unreadable: it is no JSON, or not what the schema of its kind says.
+        """
+        payload = await reveal(self._cipher, one.tenant, one.fingerprint, payload_of(one))
+        check_schema(one.kind, payload)
+        return payload
 
     async def _cancelled(self, one: Envelope, error: asyncio.CancelledError | None) -> Failure:
         """The failure of ``one``, whose handler was cancelled or cancelled itself.
@@ -147,15 +155,23 @@ class Attempts:
         }:
             raise TransactionEnded
 
-    def _span(self, given: Event) -> AbstractContextManager[object]:
-        """A span of the event's own trace; a replay's is one of its own that links to the original."""
-        if not self._traced:
-            return _UNTRACED
+    def _around(self, given: Event) -> AbstractContextManager[None]:
+        """Work for the event's tenant and in its trace, so that what the handler writes belongs to both."""
+        # There is one of these an event.
+        return self._traced_around(given) if self._traced else acting_for(given.tenant, given.traceparent)
+
+    @contextmanager
+    def _traced_around(self, given: Event) -> Generator[None]:
+        """In a span of the event's own trace; a replay's is one of its own that links to the original."""
         replayed = given.replay_of is not None
-        return span(
-            f"handle {given.kind}",
-            None if replayed else given.traceparent,
-            kind=SpanKind.CONSUMER,
-            link=given.traceparent if replayed else None,
-            attributes={"kilo.tenant": given.tenant, "kilo.fingerprint": given.fingerprint},
-        )
+        with (
+            span(
+                f"handle {given.kind}",
+                None if replayed else given.traceparent,
+                kind=SpanKind.CONSUMER,
+                link=given.traceparent if replayed else None,
+                attributes={"kilo.tenant": given.tenant, "kilo.fingerprint": given.fingerprint},
+            ) as here,
+            acting_for(given.tenant, here),
+        ):
+            yield

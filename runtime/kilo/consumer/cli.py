@@ -13,6 +13,7 @@ from rich.progress import Progress
 from starlette.applications import Starlette
 
 from kilo.bus import Bus, connect
+from kilo.bus.cloudevents import source_of
 from kilo.consumer.consumer import Connections
 from kilo.consumer.projection import make_consumer
 from kilo.consumer.refill import Refill, Refilled
@@ -131,7 +132,7 @@ async def _refill(url: str, outputs: StackOutputs, consumer: str, *, dry_run: bo
 
             async with await connect_database(url, "kilo-consumer-refill") as connection:
                 stream, prefix = outputs.bus.stream, outputs.bus.subject_prefix
-                work = Refill(connection, bus, stream, prefix, consumer, progress)
+                work = Refill(connection, bus, stream, prefix, consumer, progress, source_of(outputs.stage))
                 return await work.run(dry_run=dry_run)
     except psycopg.errors.InsufficientPrivilege as error:
         msg = f"DATABASE_URL: its role may not do this, the worker's may: {str(error).splitlines()[0]}"

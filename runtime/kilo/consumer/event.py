@@ -2,17 +2,25 @@
 
 What comes from the bus is hostile until it is read here: a header may hold anything, and what the outbox's
 trigger refuses (``outbox_check`` in the migrations) is refused once more.
+
+A message without the platform's headers that is a CloudEvent, from another system, is read as one: its type
+is the kind, its subject the aggregate id, the extension ``tenant`` says whose it is, and source and id
+together are the fingerprint.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from kilo.bus import Received
+from kilo.bus.cloudevents import SOURCE, attributes_of
+from kilo.environment import EVENT_SCHEMAS_VARIABLE
 from kilo.outbox import strict_json
 
 
@@ -49,6 +57,11 @@ class Event:
     traceparent: str | None
     replay_of: str | None
     headers: Mapping[str, str]
+
+    @property
+    def cloudevent(self) -> dict[str, str]:
+        """The CloudEvents attributes by name, such as ``id``, ``source`` and ``type``."""
+        return attributes_of(self.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +113,8 @@ def envelope(received: Received) -> Envelope:
         Unreadable: one that every event has is missing or not what it should be; its value is not quoted.
     """
     headers = received.headers
+    if "fingerprint" not in headers:
+        headers = {**_of_cloudevent(headers, received.subject.rpartition(".")[2]), **headers}
     for name, pattern in _PATTERNS.items():
         value = headers.get(name)
         if value is None:
@@ -128,6 +143,28 @@ def envelope(received: Received) -> Envelope:
         headers=headers,
         raw=received.payload,
     )
+
+
+def _of_cloudevent(headers: Mapping[str, str], aggregate: str) -> dict[str, str]:
+    """What a CloudEvent says in the platform's own headers; what it says not is left out."""
+    found = attributes_of(headers)
+    given = {
+        "tenant": found.get("tenant"),
+        "kind": found.get("type"),
+        # With or without the aggregate before it, as ingest's batches have it.
+        "aggregate-id": found.get("subject", "").removeprefix(f"{aggregate}/") or None,
+        "created-at": found.get("time"),
+        "traceparent": found.get("traceparent"),
+    }
+    identity, source = found.get("id"), found.get("source")
+    if identity and source:
+        own = (
+            source.startswith(f"{SOURCE}/")
+            and found.get("tenant")
+            and identity.startswith(f"{found['tenant']}/")
+        )
+        given["fingerprint"] = identity.partition("/")[2] if own else f"{source}#{identity}"
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def stand_in(received: Received, stream: str) -> Envelope:
@@ -195,6 +232,21 @@ def payload_of(one: Envelope) -> Any:
     except (ValueError, ArithmeticError, RecursionError) as error:
         msg = f"the payload can't be read as JSON ({type(error).__name__})"
         raise Unreadable(msg) from error
+
+
+def check_schema(kind: str, payload: Any) -> None:
+    """Hold a payload to the schema of its kind, where ``KILO_EVENT_SCHEMAS`` names a folder that has one.
+
+    Raises:
+        Unreadable: it is not what the schema says.
+    """
+    folder = os.environ.get(EVENT_SCHEMAS_VARIABLE)
+    if folder:
+        from kilo.schemas import load_folder  # noqa: PLC0415  only whoever asks for it needs the library
+
+        problem = load_folder(Path(folder)).problem_of_read(kind, payload)
+        if problem is not None:
+            raise Unreadable(problem)
 
 
 def event(one: Envelope, payload: Any) -> Event:

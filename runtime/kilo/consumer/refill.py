@@ -24,6 +24,7 @@ from typing import Any, Final, cast
 from psycopg import AsyncConnection
 
 from kilo.bus import Bus
+from kilo.bus.cloudevents import SOURCE
 from kilo.consumer.event import Unreadable, envelope
 from kilo.database.lease import Lease
 from kilo.errors import BadInput, CheckFailed
@@ -88,6 +89,7 @@ class Refill:
         stream: what the consumer reads.
         subject_prefix: under which events are published.
         consumer: its name.
+        source: of the events, as CloudEvents have it.
         progress: told how many more events were dealt with, and how many positions the gaps have.
     """
 
@@ -99,11 +101,13 @@ class Refill:
         subject_prefix: str,
         consumer: str,
         progress: Callable[[int, int], None],
+        source: str = SOURCE,
     ) -> None:
         self._connection = connection
         self._bus = bus
         self._stream = stream
         self._prefix = subject_prefix
+        self._source = source
         self._consumer = consumer
         self._progress = progress
         self._lease = Lease(f"outbox/refill/{consumer}", f"{socket.gethostname()}/{os.getpid()}")
@@ -150,7 +154,13 @@ class Refill:
             await self._lease.renew(self._connection)
             if ids and not dry_run:
                 republished += await republish(
-                    self._connection, self._bus, self._lease, self._prefix, ids, replays=True
+                    self._connection,
+                    self._bus,
+                    self._lease,
+                    self._prefix,
+                    ids,
+                    replays=True,
+                    source=self._source,
                 )
             self._progress(len(ids), missing)
         if gaps and not dry_run:

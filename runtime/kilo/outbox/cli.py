@@ -17,6 +17,7 @@ from rich.table import Table
 from starlette.applications import Starlette
 
 from kilo.bus import connect
+from kilo.bus.cloudevents import source_of
 from kilo.contract import StackOutputs, load_outputs
 from kilo.environment import bind_address, database_url
 from kilo.errors import Unreachable
@@ -72,7 +73,8 @@ def worker(
 async def _publish(url: str, outputs: StackOutputs, port: int, batch: int) -> None:
     stopping = stopping_event()
     health = Health("database", "bus")
-    runner = Worker(url, lambda: connect(outputs.bus.url, "kilo-outbox-worker"), health, batch)
+    source = source_of(outputs.stage)
+    runner = Worker(url, lambda: connect(outputs.bus.url, "kilo-outbox-worker"), health, batch, source=source)
     upkeep = Upkeep(url, outputs.outbox)
     await serve_until_stopped(
         Starlette(routes=health_routes(health)),
@@ -207,7 +209,9 @@ def drain(
     Example:  kilo outbox drain
     """
     url, outputs = database_url(), load_outputs()
-    runner = Worker(url, lambda: connect(outputs.bus.url, "kilo-outbox-drain"))
+    runner = Worker(
+        url, lambda: connect(outputs.bus.url, "kilo-outbox-drain"), source=source_of(outputs.stage)
+    )
     with _reachable():
         count = asyncio.run(runner.drain())
     typer.echo(json.dumps({"published": count}) if as_json else f"published {count}")

@@ -17,6 +17,7 @@ from uuid import UUID
 from kilo.context import current_traceparent
 from kilo.errors import BadInput
 from kilo.outbox import strict_json
+from kilo.outbox.promised import check_promised
 
 if TYPE_CHECKING:
     # Importing the driver takes ten times as long as all of this; whoever gives a connection has it already.
@@ -308,12 +309,14 @@ def values_of(event: Event) -> tuple[Any, ...]:
         if not (value.isascii() and value.isprintable()):
             raise BadInput(rule)
     payload = _checked(event.payload)
+    text = event.payload if isinstance(event.payload, str) else strict_json.write(payload)
+    check_promised(event.aggregate, event.kind, text)
     return (
         event.tenant,
         event.aggregate,
         event.aggregate_id,
         event.kind,
-        event.payload if isinstance(event.payload, str) else strict_json.write(payload),
+        text,
         event.fingerprint,
         event.traceparent or current_traceparent(),
         event.content_digest

@@ -29,6 +29,8 @@ from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
+from kilo.bus import encode_headers
+from kilo.bus.cloudevents import SOURCE, constants
 from kilo.outbox.dispatched import CREATED_AT, SHOWN_CREATED_AT
 
 SLOTS = 64
@@ -48,6 +50,7 @@ FROM (SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS taken FROM outbox
 # The snapshot comes with every row, and alone when none waits: it has to be that of the rows. Rows are taken
 # while those before them are below the limit of bytes, so that the first comes in any case; what is cut off
 # is neither read from the disk nor written out. A time that no header or program can hold is no poison.
+# The headers are those of kilo.bus.event_headers.
 _ROWS = """
 SELECT waiting.*, (SELECT pg_current_snapshot()::text)
 FROM (VALUES (1)) AS once
@@ -60,7 +63,12 @@ LEFT JOIN LATERAL (
             || E'\\r\\nkind: ' || kind || E'\\r\\ntenant: ' || tenant
             || E'\\r\\naggregate-id: ' || aggregate_id || E'\\r\\ncreated-at: '
             || to_char({shown_created_at} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-            || coalesce(E'\\r\\ntraceparent: ' || traceparent, '') || E'\\r\\npublisher: worker\\r\\n', 'UTF8'
+            || coalesce(E'\\r\\ntraceparent: ' || traceparent || E'\\r\\nce-traceparent: ' || traceparent, '')
+            || E'\\r\\npublisher: worker\\r\\nce-id: ' || tenant || '/' || {fingerprint}
+            || E'\\r\\nce-type: ' || kind || E'\\r\\nce-subject: ' || {aggregate_id}
+            || E'\\r\\nce-tenant: ' || tenant || E'\\r\\nce-time: '
+            || to_char({shown_created_at} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+            || %(constants)s, 'UTF8'
         ) AS headers,
         convert_to(payload::text, 'UTF8') AS payload
     FROM (
@@ -78,8 +86,15 @@ LEFT JOIN LATERAL (
 """
 
 
+def _encoded(column: str) -> str:
+    """A column of printable ASCII as a value of CloudEvents; the driver takes two percents for one."""
+    return f"replace(replace({column}, '%%', '%%25'), '\"', '%%22')"
+
+
 def _statement(*, slots: bool, held: bool) -> bytes:
     return _ROWS.format(
+        fingerprint=_encoded("fingerprint"),
+        aggregate_id=_encoded("aggregate_id"),
         largest=LARGEST_PAYLOAD_BYTES,
         created_at=CREATED_AT,
         shown_created_at=SHOWN_CREATED_AT,
@@ -122,10 +137,14 @@ class _Open:
 
 
 class OutboxReader:
-    """Reads waiting rows of some slots over ``connection``, which is in autocommit mode."""
+    """Reads waiting rows of some slots over ``connection``, which is in autocommit mode.
 
-    def __init__(self, connection: AsyncConnection[Any]) -> None:
+    ``source`` is that of their CloudEvents.
+    """
+
+    def __init__(self, connection: AsyncConnection[Any], source: str = SOURCE) -> None:
         self._connection = connection
+        self._constants = "\r\n" + encode_headers(constants(source)).decode()
         self._cursor = 0
         self._open: dict[int, _Open] = {}
         self._seen: set[int] = set()
@@ -231,6 +250,7 @@ class OutboxReader:
             "bytes": most_bytes,
             "slots": sorted(slots),
             "held": "{" + ",".join(map(str, held)) + "}",
+            "constants": self._constants,
         }
         statement = _STATEMENTS[len(slots) < SLOTS, bool(held)]
         async with self._connection.cursor(binary=True, row_factory=_rows) as cursor:

@@ -40,6 +40,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import namedtuple_row
 
 from kilo.bus import Bus, BusError, Received, same_history
+from kilo.bus.cloudevents import source_of
 from kilo.contract import StackOutputs
 from kilo.database.lease import LEASE_SECONDS, Lease, LeaseLost
 from kilo.database.session import SessionLimits, connect
@@ -179,6 +180,7 @@ class _Comparison:
         self._publisher, self._at_end, self._behind = buses
         self._stream = outputs.bus.stream
         self._prefix = outputs.bus.subject_prefix
+        self._source = source_of(outputs.stage)
         self._slot = outputs.outbox.replication_slot
         self._lag = lag
         self._seen: set[int] = set()
@@ -212,7 +214,9 @@ class _Comparison:
         missing += await self._never_captured()
         _lost.set(len(missing))
         if missing:
-            await republish(self._connection, self._publisher, self._lease, self._prefix, missing)
+            await republish(
+                self._connection, self._publisher, self._lease, self._prefix, missing, source=self._source
+            )
         await self._save(progress, len(missing))
         _success.set_to_current_time()
 

@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
 
 from kilo.bus import Bus, BusError, Message, encode_headers, event_headers
+from kilo.bus.cloudevents import SOURCE
 from kilo.database.lease import Lease
 from kilo.observe.metrics import OUTBOX_RECONCILED
 from kilo.outbox.dispatched import CREATED_AT, SHOWN_CREATED_AT, mark_dispatched
@@ -58,10 +59,11 @@ async def republish(
     ids: Sequence[int],
     *,
     replays: bool = False,
+    source: str = SOURCE,
 ) -> int:
     """Publish the rows with these ids again and mark them; returns how many there were.
 
-    With ``replays`` each message says of which it is the replay.
+    With ``replays`` each message says of which it is the replay. ``source`` is that of their CloudEvents.
 
     Raises:
         LeaseLost: ``lease`` was taken over meanwhile.
@@ -75,7 +77,9 @@ async def republish(
             # Renewed before each: what is published in the name of a lost lease is published twice.
             await lease.renew(connection)
             rows = [_Row(*row) for row in await (await connection.execute(_ROWS, (part,))).fetchall()]
-            receipts = await bus.publish([_message(row, subject_prefix, replays=replays) for row in rows])
+            receipts = await bus.publish(
+                [_message(row, subject_prefix, source, replays=replays) for row in rows]
+            )
             stored = [
                 row for row, receipt in zip(rows, receipts, strict=True) if receipt.position is not None
             ]
@@ -103,7 +107,7 @@ def _parts(sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
         yield part
 
 
-def _message(row: _Row, subject_prefix: str, *, replays: bool) -> Message:
+def _message(row: _Row, subject_prefix: str, source: str, *, replays: bool) -> Message:
     headers = event_headers(
         message_id=f"{row.tenant}/{row.fingerprint}#{uuid.uuid4().hex[:12]}",
         fingerprint=row.fingerprint,
@@ -114,6 +118,7 @@ def _message(row: _Row, subject_prefix: str, *, replays: bool) -> Message:
         publisher="worker",
         traceparent=row.traceparent,
         replay_of=f"{row.tenant}/{row.fingerprint}" if replays else None,
+        source=source,
     )
     key = f"{row.tenant}/{row.aggregate}/{row.aggregate_id}"
     return Message(f"{subject_prefix}.{row.aggregate}", key, encode_headers(headers), row.payload.encode())

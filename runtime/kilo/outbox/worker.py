@@ -26,6 +26,7 @@ from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
 
 from kilo.bus import Bus, BusError, Message, Receipt
+from kilo.bus.cloudevents import SOURCE
 from kilo.database.lease import LEASE_SECONDS, LeaseLost
 from kilo.database.session import connect
 from kilo.health import Health
@@ -72,6 +73,7 @@ class Worker:
         batch_bytes: payloads' bytes after which a batch takes no further row.
         name: what this worker is called among its like; one of its own by default.
         lease_seconds: after which others take over what it held, unless it renews.
+        source: of the events, as CloudEvents have it.
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class Worker:
         name: str | None = None,
         batch_bytes: int = BATCH_BYTES,
         lease_seconds: float = LEASE_SECONDS,
+        source: str = SOURCE,
     ) -> None:
         self._url = database_url
         self._connect_bus = connect_bus
         self._health = health or Health()
         self._limits = (batch, batch_bytes)
         self._lease_seconds = lease_seconds
+        self._source = source
         self.name = name or f"{socket.gethostname()}/{os.getpid()}/{random.randrange(1 << 32):08x}"  # noqa: S311
         self.published = 0
 
@@ -148,7 +152,7 @@ class _Session:
         self._batch, self._batch_bytes = worker._limits  # pyright: ignore[reportPrivateUsage]
         self._marking = marking
         self._bus = bus
-        self._reader = OutboxReader(reading)
+        self._reader = OutboxReader(reading, worker._source)  # pyright: ignore[reportPrivateUsage]
         self._blocked = BlockedKeys(marking)
         self.leases = SlotLeases(marking, worker.name, worker._lease_seconds)  # pyright: ignore[reportPrivateUsage]
         self.wake = asyncio.Event()

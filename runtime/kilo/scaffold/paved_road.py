@@ -109,6 +109,13 @@ def _is_watched(service: Service) -> str:
     return "deploy/values.yaml: monitoring.enabled is false" if monitoring.get("enabled") is False else ""
 
 
+def _events_are_described(service: Service) -> str:
+    answers = service.answers
+    has_events = answers.get("kind") == "consumer" or (answers.get("database") and answers.get("outbox"))
+    described = any(Path(service.directory, "events").glob("*.json"))
+    return "" if described or not has_events else "events: no KIND.json for the events; see kilo events check"
+
+
 def _has_a_runbook(service: Service) -> str:
     return "" if _text(service, "docs", "runbook.md").strip() else "docs/runbook.md: missing"
 
@@ -121,5 +128,6 @@ _CHECKS: dict[str, Callable[[Service], str]] = {
     "has tests": _has_tests,
     "runs on the chart": _runs_on_the_chart,
     "is watched": _is_watched,
+    "events are described": _events_are_described,
     "has a runbook": _has_a_runbook,
 }

@@ -40,7 +40,7 @@ async def any_bus(request: pytest.FixtureRequest) -> BusServer:
 
 
 def a_message(bus: BusServer, n: int, key: str | None = None) -> Message:
-    headers = {"Nats-Msg-Id": f"m{n}", "kind": "order.paid", "fingerprint": f"f{n}"}
+    headers = {"Nats-Msg-Id": f"m{n}", "kind": "order.paid", "fingerprint": f"f{n}", "ce-id": f"a/{n}%25"}
     subject = f"{bus.outputs.bus.subject_prefix}.order"
     return Message(subject, key or str(n), encode_headers(headers), b'{"n": %d}' % n)
 
@@ -53,7 +53,12 @@ async def test_what_is_published_is_read_in_order_with_its_headers(any_bus: BusS
     found = await any_bus.all()
     assert [each.payload for each in found] == [b'{"n": %d}' % n for n in range(5000)]
     assert [each.position for each in found] == list(range(1, 5001))
-    assert dict(found[7].headers) == {"Nats-Msg-Id": "m7", "kind": "order.paid", "fingerprint": "f7"}
+    assert dict(found[7].headers) == {
+        "Nats-Msg-Id": "m7",
+        "kind": "order.paid",
+        "fingerprint": "f7",
+        "ce-id": "a/7%25",
+    }
     assert found[7].subject == f"{any_bus.outputs.bus.subject_prefix}.order"
 
 

@@ -42,6 +42,12 @@ def test_the_sink_is_chosen_by_the_bus_url(
     assert found["debezium.transforms.outbox.table.field.event.key"] == "ordering_key"
     assert int(found["debezium.source.max.queue.size.in.bytes"]) < 512 << 20
     assert placement.endswith(",aggregate:header:aggregate") is aggregate
+    prefix = "ce_" if aggregate else "ce-"
+    assert f"message_id:header:{prefix}id,kind:header:{prefix}type" in placement
+    assert found["debezium.transforms"] == "version,versionheader,outbox,publisher,cesource,contenttype"
+    assert found["debezium.transforms.cesource.header"] == f"{prefix}source"
+    assert found["debezium.transforms.cesource.value.literal"] == "/kilo/test"
+    assert found["debezium.transforms.versionheader.headers"] == f"{prefix}specversion"
 
 
 def test_kafka_connect_gets_the_same_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from kilo.consumer import Event, Park, Policy, Statements
+from kilo.consumer import Event, Park, Policy, Statements, SyncConnection
+from kilo.context import NoTenant, current_tenant, current_traceparent
 from kilo.errors import BadInput
 from tests.runtime.conftest import BusServer
 from tests.runtime.consumer.support import HANGS, QUICK, a_message, make
@@ -308,3 +309,47 @@ async def test_a_statement_that_hangs_is_the_failure_of_its_own_event(
         await made.until("SELECT fingerprint, state FROM dead_letters", [("acme/1", "parked")])
         await made.until("SELECT count(*) FROM effects", [(3,)])
     assert sorted(made.effects()) == [0, 2, 3]
+
+
+async def test_handlers_of_every_form_work_for_the_tenant_of_their_event(
+    database_url: str, bus: BusServer
+) -> None:
+    one = make(database_url, bus)
+    seen: dict[str, list[tuple[str, str | None]]] = {"async": [], "plain": [], "writer": []}
+
+    @one.consumer.on("order.async", QUICK)
+    async def _(event: Event, _connection: object) -> None:
+        await asyncio.sleep(0)
+        seen["async"].append((current_tenant(), current_traceparent()))
+
+    @one.consumer.on("order.plain", QUICK)
+    def _(_event: Event, connection: SyncConnection) -> None:
+        seen["plain"].append((current_tenant(), current_traceparent()))
+        connection.execute("INSERT INTO effects (n) VALUES (1)")
+
+    @one.consumer.writes("order.writer", QUICK)
+    def _(_event: Event, _statements: Statements) -> None:
+        seen["writer"].append((current_tenant(), current_traceparent()))
+
+    await one.publish(
+        [
+            a_message(
+                10 * m + n,
+                f"{m}{n}",
+                kind=f"order.{kind}",
+                tenant=tenant,
+                traceparent=f"00-{n + 1:032x}-{m + 1:016x}-01",
+            )
+            for m, kind in enumerate(seen)
+            for n, tenant in enumerate(("acme", "globex"))
+        ]
+    )
+    async with one.running():
+        await one.until("SELECT count(*) FROM inbox", [(6,)])
+    for m, found in enumerate(seen.values()):
+        assert found == [
+            ("acme", f"00-{1:032x}-{m + 1:016x}-01"),
+            ("globex", f"00-{2:032x}-{m + 1:016x}-01"),
+        ]
+    with pytest.raises(NoTenant):
+        current_tenant()

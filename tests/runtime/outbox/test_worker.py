@@ -78,6 +78,15 @@ async def test_a_message_is_what_the_contract_says(database_url: str, bus: BusSe
         "traceparent": trace,
         "created-at": created[0].strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "publisher": "worker",
+        "ce-specversion": "1.0",
+        "ce-source": "/kilo",
+        "ce-id": "acme/acme/k",
+        "ce-type": "order.paid",
+        "ce-subject": "7",
+        "ce-time": created[0].strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "ce-tenant": "acme",
+        "ce-traceparent": trace,
+        "content-type": "application/json",
     }
     with psycopg.connect(database_url) as connection:
         same = connection.execute(
