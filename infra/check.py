@@ -9,6 +9,7 @@ import typer
 
 from infra.configuration import read_stage_file
 from infra.settings import Settings
+from infra.stage_schema import schema_text
 from kilo.errors import BadInput
 from kilo.project import find_project
 
@@ -17,6 +18,9 @@ def check(
     stage: Annotated[
         list[str] | None, typer.Option("--stage", "-s", help="A stage to check; give it again for more.")
     ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of a stage's file, for editors.")
+    ] = False,
 ) -> None:
     """Check what ``Pulumi.<stage>.yaml`` says, all stages' unless some are named.
 
@@ -28,7 +32,12 @@ def check(
       kilo check          every stage of this checkout
 
       kilo check -s prod
+
+      kilo check --schema > docs/stage.schema.json
     """
+    if schema:
+        typer.echo(schema_text(), nl=False)
+        return
     project = find_project()
     files = [stage_file(project, name) for name in stage] if stage else sorted(project.glob("Pulumi.*.yaml"))
     mistakes: list[str] = []
