@@ -29,26 +29,11 @@ def openapi() -> dict[str, Any]:
         name: {"type": "string", "pattern": f"^{pattern.pattern}$", "description": rule}
         for name, (pattern, rule) in FIELD_RULES.items()
     }
-    event = {
-        "type": "object",
-        "required": [*fields, "payload"],
-        "properties": {
-            **fields,
-            "payload": {
-                "type": "object",
-                "description": "What happened; fields that the tenant's entry names are encrypted.",
-            },
-        },
-    }
-    line = {
-        **event,
-        "properties": {
-            **event["properties"],
-            "key": {"type": "string", "description": KEY_RULE},
-            "traceparent": {"type": "string"},
-        },
-        "required": [*event["required"], "key"],
-    }
+    words = "What happened; fields that the tenant's entry names are encrypted."
+    members = {**fields, "payload": {"type": "object", "description": words}}
+    event = {"type": "object", "required": [*fields, "payload"], "properties": members}
+    more = {"key": {"type": "string", "description": KEY_RULE}, "traceparent": {"type": "string"}}
+    line = {**event, "properties": {**members, **more}, "required": [*fields, "payload", "key"]}
     stored = {
         "type": "object",
         "properties": {"status": {"enum": ["accepted", "duplicate"]}, "fingerprint": {"type": "string"}},

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from kilo.errors import BadInput
 from kilo.extras import requires
@@ -260,7 +260,7 @@ def _pointer(path: Any) -> str:
 
 def _said(error: ValidationError) -> str:
     """What was asked, in the schema's own words: the library's message quotes the value."""
-    keyword, asked = str(error.validator), error.validator_value
+    keyword, asked = str(error.validator), cast("Any", error.validator_value)
     if keyword == "required" and isinstance(error.instance, Mapping):
         missing = [name for name in asked if name not in error.instance]
         return f"lacks {', '.join(missing)}"
