@@ -73,8 +73,14 @@ def worker(
 async def _publish(url: str, outputs: StackOutputs, port: int, batch: int) -> None:
     stopping = stopping_event()
     health = Health("database", "bus")
-    source = source_of(outputs.stage)
-    runner = Worker(url, lambda: connect(outputs.bus.url, "kilo-outbox-worker"), health, batch, source=source)
+    runner = Worker(
+        url,
+        lambda: connect(outputs.bus.url, "kilo-outbox-worker"),
+        health,
+        batch,
+        source=source_of(outputs.stage),
+        subject_prefix=outputs.bus.subject_prefix,
+    )
     upkeep = Upkeep(url, outputs.outbox)
     await serve_until_stopped(
         Starlette(routes=health_routes(health)),

@@ -57,7 +57,8 @@ FROM (VALUES (1)) AS once
 LEFT JOIN LATERAL (
     SELECT id,
         {created_at},
-        'events.' || aggregate AS subject, tenant || '/' || aggregate || '/' || aggregate_id AS key,
+        %(prefix)s::text || '.' || aggregate AS subject,
+        tenant || '/' || aggregate || '/' || aggregate_id AS key,
         convert_to(
             'Nats-Msg-Id: ' || tenant || '/' || fingerprint || E'\\r\\nfingerprint: ' || fingerprint
             || E'\\r\\nkind: ' || kind || E'\\r\\ntenant: ' || tenant
@@ -139,11 +140,14 @@ class _Open:
 class OutboxReader:
     """Reads waiting rows of some slots over ``connection``, which is in autocommit mode.
 
-    ``source`` is that of their CloudEvents.
+    ``source`` is that of their CloudEvents; an event's subject is ``subject_prefix``, a dot and its aggregate.
     """
 
-    def __init__(self, connection: AsyncConnection[Any], source: str = SOURCE) -> None:
+    def __init__(
+        self, connection: AsyncConnection[Any], source: str = SOURCE, subject_prefix: str = "events"
+    ) -> None:
         self._connection = connection
+        self._prefix = subject_prefix
         self._constants = "\r\n" + encode_headers(constants(source)).decode()
         self._cursor = 0
         self._open: dict[int, _Open] = {}
@@ -245,6 +249,7 @@ class OutboxReader:
     async def _fetch(self, start: int, slots: frozenset[int], most: int, most_bytes: int) -> list[Row]:
         held = [each for each in self._seen if each > start]
         values = {
+            "prefix": self._prefix,
             "start": start,
             "rows": most,
             "bytes": most_bytes,

@@ -74,6 +74,7 @@ class Worker:
         name: what this worker is called among its like; one of its own by default.
         lease_seconds: after which others take over what it held, unless it renews.
         source: of the events, as CloudEvents have it.
+        subject_prefix: an event's subject is this, a dot, and its aggregate.
     """
 
     def __init__(
@@ -87,8 +88,10 @@ class Worker:
         batch_bytes: int = BATCH_BYTES,
         lease_seconds: float = LEASE_SECONDS,
         source: str = SOURCE,
+        subject_prefix: str = "events",
     ) -> None:
         self._url = database_url
+        self._prefix = subject_prefix
         self._connect_bus = connect_bus
         self._health = health or Health()
         self._limits = (batch, batch_bytes)
@@ -152,7 +155,8 @@ class _Session:
         self._batch, self._batch_bytes = worker._limits  # pyright: ignore[reportPrivateUsage]
         self._marking = marking
         self._bus = bus
-        self._reader = OutboxReader(reading, worker._source)  # pyright: ignore[reportPrivateUsage]
+        source, prefix = worker._source, worker._prefix  # pyright: ignore[reportPrivateUsage]
+        self._reader = OutboxReader(reading, source, prefix)
         self._blocked = BlockedKeys(marking)
         self.leases = SlotLeases(marking, worker.name, worker._lease_seconds)  # pyright: ignore[reportPrivateUsage]
         self.wake = asyncio.Event()
