@@ -13,16 +13,14 @@ import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, NamedTuple
 
 import typer
 
-from kilo.environment import OUTPUTS_VARIABLE
 from kilo.errors import BadInput, ExitCode, KiloError
 from kilo.extras import MissingExtra, extra_of, requires
-from kilo.project import locate_project
+from kilo.host import adopt_environment
 
 _EPILOG = (
     "Exit codes: 0 fine, 1 the check said no, 2 wrong use or bad input, 3 a component could not be reached. "
@@ -62,6 +60,7 @@ HELP = {
     "alerts": Help(_STAGE, "Show what fires, since when, and the runbook that says what to do."),
     "slo": Help(_STAGE, "Tenants' objectives: how they stand, in and out of OpenSLO."),
     "dash": Help(_STAGE, "Serve the dashboards in a browser on this machine."),
+    "preview": Help(_STAGE, "Bring a pull request's service up in an environment of its own."),
     "svc": Help(_STAGE, "Make services from the template, update and check them."),
     "gateway": Help(_STAGE, "Render and check the tenants' traffic rules."),
     "db": Help(_EVENTS, "Migrate the database."),
@@ -99,23 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _report(error, as_json="--json" in given)
     return answer if isinstance(answer, int) else ExitCode.OK
-
-
-def adopt_environment() -> None:
-    """Take the variables of the stage that is up in this checkout, unless the shell names a stage itself.
-
-    ``kilo up`` leaves them in ``.kilo/environment.json`` beside ``Pulumi.yaml``, and ``kilo down`` takes the
-    file away, so that commands find the stage as long as it is there.
-    """
-    if OUTPUTS_VARIABLE in os.environ:
-        return
-    project = locate_project()
-    if project is not None:
-        home = project / ".kilo"
-        with suppress(OSError, ValueError):
-            os.environ.update(json.loads((home / "environment.json").read_bytes()))
-            # The stage's own engine and database programs, whatever the machine has.
-            os.environ["PATH"] = f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
 def build(called: str | None) -> typer.Typer:

@@ -7,6 +7,8 @@ import os
 from kilo.errors import BadInput
 
 OUTPUTS_VARIABLE = "KILO_OUTPUTS"
+POD_VARIABLE = "POD_IP"
+"""The address of the pod that this process is in."""
 DATABASE_VARIABLE = "DATABASE_URL"
 AUDIT_KEY_VARIABLE = "KILO_FLE_AUDIT_KEY"
 """The key that signs checkpoints of the audit log, in PEM."""
@@ -32,4 +34,4 @@ def database_url() -> str:
 
 def bind_address() -> str:
     """The address to listen on: the pod's own, or loopback outside a pod."""
-    return os.environ.get("POD_IP") or "127.0.0.1"
+    return os.environ.get(POD_VARIABLE) or "127.0.0.1"

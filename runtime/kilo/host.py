@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
+from kilo.environment import OUTPUTS_VARIABLE, POD_VARIABLE
 from kilo.errors import BadInput, Unreachable
+from kilo.project import locate_project
 
 _SERVICE = re.compile(r"(?<![a-z0-9.-])([a-z0-9-]+)\.([a-z0-9-]+)\.svc\.cluster\.local\b")
 
@@ -44,3 +47,21 @@ def replace_service_names(text: str, project: Path) -> str:
         raise Unreachable(msg)
 
     return _SERVICE.sub(address, text)
+
+
+def adopt_environment(checkout: Path | None = None) -> None:
+    """Take the variables of the stage that is up in this checkout, unless the shell names a stage itself.
+
+    ``kilo up`` leaves them in ``.kilo/environment.json`` beside ``Pulumi.yaml``, and ``kilo down`` takes the
+    file away, so that commands find the stage as long as it is there.
+    """
+    # A pod of the sandbox has its directory in the checkout, and of the stage only what it was given.
+    if OUTPUTS_VARIABLE in os.environ or POD_VARIABLE in os.environ:
+        return
+    project = checkout or locate_project()
+    if project is not None:
+        home = project / ".kilo"
+        with suppress(OSError, ValueError):
+            os.environ.update(json.loads((home / "environment.json").read_bytes()))
+            # The stage's own engine and database programs, whatever the machine has.
+            os.environ["PATH"] = f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
