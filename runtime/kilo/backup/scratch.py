@@ -59,13 +59,13 @@ def scratch_database(name: str, superuser: str, locale: Locale | None) -> Genera
         BadInput: PostgreSQL's server programs are not on PATH.
         Unreachable: it did not start.
     """
-    for program in ("initdb", "postgres"):
-        if shutil.which(program) is None:
-            msg = f"{program} is not on PATH; a drill needs PostgreSQL's server programs"
+    for needed in ("initdb", "postgres"):
+        if shutil.which(needed) is None:
+            msg = f"{needed} is not on PATH; a drill needs PostgreSQL's server programs"
             raise BadInput(msg)
     with tempfile.TemporaryDirectory(prefix="kilo-drill-", ignore_cleanup_errors=True) as made:
         directory = Path(made)
-        _give_away(directory)
+        give_away(directory)
         data = directory / "data"
         _run(
             [
@@ -78,8 +78,8 @@ def scratch_database(name: str, superuser: str, locale: Locale | None) -> Genera
             ]
         )
         settings = [part for key, value in _SETTINGS.items() for part in ("-c", f"{key}={value}")]
-        argv = [_program("postgres"), "-D", str(data), "-k", str(directory), *settings]
-        process = subprocess.Popen(_as_user(argv), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        argv = [program("postgres"), "-D", str(data), "-k", str(directory), *settings]
+        process = subprocess.Popen(as_user(argv), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
             _wait(process, _url(superuser, "template1", directory))
             with psycopg.connect(_url(superuser, "template1", directory), autocommit=True) as connection:
@@ -118,24 +118,26 @@ def _wait(process: subprocess.Popen[bytes], url: str) -> None:
 
 
 def _run(argv: list[str]) -> None:
-    done = subprocess.run(_as_user([_program(argv[0]), *argv[1:]]), capture_output=True, check=False)
+    done = subprocess.run(as_user([program(argv[0]), *argv[1:]]), capture_output=True, check=False)
     if done.returncode != 0:
         msg = f"{argv[0]} failed: {done.stderr.decode(errors='replace').strip()[-300:]}"
         raise Unreachable(msg)
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """The file of one of PostgreSQL's programs on PATH."""
     # initdb looks for postgres beside itself as the user that it runs as, who may not pass where a link lies.
     return str(Path(shutil.which(name) or name).resolve())
 
 
-def _give_away(directory: Path) -> None:
+def give_away(directory: Path) -> None:
+    """Have the directory belong to whom :func:`as_user` runs programs as."""
     if os.geteuid() == 0:
         account = pwd.getpwnam("nobody")
         os.chown(directory, account.pw_uid, account.pw_gid)
 
 
-def _as_user(argv: list[str]) -> list[str]:
+def as_user(argv: list[str]) -> list[str]:
     """Drop root, keeping only the right to pass directories that root alone may enter."""
     if os.geteuid() != 0:
         return argv

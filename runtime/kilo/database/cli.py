@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Annotated
 
 import psycopg
@@ -16,6 +17,7 @@ from kilo.database.migrator import use_schema
 from kilo.database.partitions import declare_windows
 from kilo.database.roles import ROLES
 from kilo.environment import database_url
+from kilo.errors import BadInput, Unreachable
 
 app = typer.Typer(no_args_is_help=True, help="The database's schema and roles.")
 
@@ -68,3 +70,48 @@ def migrate(
             f"change capture: added {', '.join(capture.added) or 'none'},"
             f" removed {', '.join(capture.removed) or 'none'}"
         )
+
+
+@app.command()
+def serve(
+    data: Annotated[Path, typer.Option(help="The directory in which the data lies.")],
+    database_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for PostgreSQL.")] = 5432,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port for health.")] = 10087,
+) -> None:
+    """Serve a PostgreSQL of one's own until stopped: the database of a preview, which goes with its volume.
+
+    Makes the database `service`, the role `service_owner` for its migrations and `service` for the service.
+    Reads the passwords from KILO_ADMIN_PASSWORD, KILO_OWNER_PASSWORD and KILO_SERVICE_PASSWORD.
+
+    Example:  kilo db serve --data /data
+    """
+    # Imported late: migrations need no server.
+    from kilo.database.own_server import serve as run_server  # noqa: PLC0415
+
+    run_server(data, database_port, port)
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="SQL, executed as one transaction.")],
+) -> None:
+    """Run a file of SQL, whole or not at all, as the role of DATABASE_URL.
+
+    Example:  kilo db run seed.sql
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{file}: can't be read as text ({error})"
+        raise BadInput(msg) from error
+    try:
+        with psycopg.connect(database_url(), connect_timeout=10) as connection:
+            connection.execute(text)  # type: ignore[arg-type]
+    except psycopg.OperationalError as error:
+        msg = f"the database does not answer: {str(error).splitlines()[0]}"
+        raise Unreachable(msg) from error
+    except psycopg.Error as error:
+        line = text.count("\n", 0, int(error.diag.statement_position or 1) - 1) + 1
+        msg = f"{file}:{line}: {error.diag.message_primary or type(error).__name__}; nothing of it was done"
+        raise BadInput(msg) from error
+    typer.echo(f"{file.name}: done")
