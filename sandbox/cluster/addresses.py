@@ -49,6 +49,13 @@ class Addresses:
         if self._by_name.pop(f"pod/{namespace}/{name}", None):
             self._save()
 
+    def release_namespace(self, namespace: str) -> None:
+        """The namespace is gone, and with it every name in it."""
+        kept = {name: one for name, one in self._by_name.items() if name.split("/")[1] != namespace}
+        if len(kept) != len(self._by_name):
+            self._by_name = kept
+            self._save()
+
     def close(self) -> None:
         """Let another sandbox have the block."""
         self._claim.close()

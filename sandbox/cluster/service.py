@@ -42,7 +42,7 @@ class ClusterService:
 
     def __init__(self, home: Path, servers: ServerUrls, images: Images | None = None) -> None:
         settings = NodeSettings(
-            home=home, images=images or Images(), injected=_cloud_variables(home, servers)
+            home=home, images=images or Images(home=home), injected=_cloud_variables(home, servers)
         )
         self._ports = Ports(home / "cluster-ports.json")
         self.cluster = Cluster(settings, toolchain.path("crds"))

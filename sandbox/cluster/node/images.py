@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kilo.scaffold.local_image import read_image
 from sandbox import toolchain
 
 _SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
@@ -117,10 +118,17 @@ BUILT_IN: Mapping[str, Callable[[], Image]] = {
 
 
 class Images:
-    """Finds the image of a reference by its repository, whatever its registry, tag and digest."""
+    """Finds the image of a reference: by its digest where a service's sources stand for it, else by its
+    repository, whatever its registry, tag and digest.
 
-    def __init__(self, known: Mapping[str, Callable[[], Image]] = BUILT_IN) -> None:
+    Args:
+        known: local programs by repository.
+        home: ``.kilo``, in which the images of services' sources lie.
+    """
+
+    def __init__(self, known: Mapping[str, Callable[[], Image]] = BUILT_IN, home: Path | None = None) -> None:
         self._known = known
+        self._home = home
 
     def find(self, reference: str) -> Image:
         """The image.
@@ -128,6 +136,8 @@ class Images:
         Raises:
             ImageError: nothing local stands for it; the message names what is there.
         """
+        if self._home and (local := read_image(self._home, reference)):
+            return Image(local.entrypoint, (), tuple(map(Path, local.path)), environment=local.environment)
         repository = reference.partition("@")[0]
         head, slash, last = repository.rpartition("/")
         repository = f"{head}{slash}{last.partition(':')[0]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,12 @@ class Node:
                 self._begin(self._store.get(key) or obj)
             elif is_deleting(obj):
                 self._running[key][0].delete()
+        elif obj is None and key.kind == "PersistentVolumeClaim":
+            # As storage classes have it by default: the volume goes with its claim.
+            shutil.rmtree(self._settings.home / "volumes" / key.namespace / key.name, ignore_errors=True)
+        elif obj is None and key.kind == "Namespace":
+            shutil.rmtree(self._settings.home / "volumes" / key.name, ignore_errors=True)
+            self._addresses.release_namespace(key.name)
         elif key.kind in {"ConfigMap", "Secret"} and key.api_version == "v1":
             for (_, _, namespace, _), (runner, _) in self._running.items():
                 if namespace == key.namespace:
