@@ -50,6 +50,8 @@ class RuntimeContext:
     database_network: str
     database_port: pulumi.Input[int]
     monitoring_namespace: str
+    database_workload: str | None = None
+    """The database, where it is a workload of the namespace and no network outside."""
     collector_url: str | None = None
     """Where processes that serve send their spans; none where there is no collector."""
 
@@ -84,6 +86,8 @@ class Process:
 
 def database_egress(context: RuntimeContext) -> To:
     """What a process that uses the database connects to."""
+    if context.database_workload:
+        return To(port=context.database_port, workload=context.database_workload)
     return To(port=context.database_port, network=context.database_network)
 
 

@@ -21,7 +21,8 @@ class ConsumerArgs:
 
     context: RuntimeContext
     replicas: int
-    identity: CloudIdentity
+    identity: CloudIdentity | None
+    """``None`` where no tenant has encrypted fields, so that no cloud is asked."""
     bus: Sequence[To]
 
 

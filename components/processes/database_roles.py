@@ -7,13 +7,16 @@ nowhere else.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pulumi
 import pulumi_random as random
 from pulumi_kubernetes import core, meta
 
+import kilo
 from components.pods.database_role import ROLES, URL_KEY, DatabaseRole, secret_of, user_of
 from components.pods.labels import labels
 from components.pods.pod import SecretKey
@@ -126,3 +129,12 @@ def _parts(url: str) -> dict[str, str]:
         "port": str(split.port or 5432),
         "dbname": split.path.removeprefix("/"),
     }
+
+
+def schema_checksum() -> str:
+    """SHA-256 over the migrations' names and texts, in hexadecimal."""
+    digest = hashlib.sha256()
+    # By path: importing the migrator would bring a database driver into the program.
+    for file in sorted((Path(kilo.__file__).parent / "database" / "migrations").glob("*.sql")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -22,6 +22,7 @@ class OutboxArgs:
     context: RuntimeContext
     workers: int
     bus: Sequence[To]
+    reconciles: bool = True
 
 
 class Outbox(pulumi.ComponentResource):
@@ -30,7 +31,8 @@ class Outbox(pulumi.ComponentResource):
     def __init__(self, name: str, args: OutboxArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("kilo:events:Outbox", name, {}, opts)
         self._run(f"{name}-worker", args, ["outbox", "worker"], WORKER_PORT, args.workers)
-        self._run(f"{name}-reconciler", args, ["outbox", "reconcile"], RECONCILER_PORT, 1)
+        if args.reconciles:
+            self._run(f"{name}-reconciler", args, ["outbox", "reconcile"], RECONCILER_PORT, 1)
         self.register_outputs({})
 
     def _run(self, name: str, args: OutboxArgs, arguments: list[str], port: int, replicas: int) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 import pulumi
 
-import kilo
 from components.pods.runtime_pod import RuntimeContext
-from components.processes.database_roles import DatabaseRoles, DatabaseRolesArgs
+from components.processes.database_roles import DatabaseRoles, DatabaseRolesArgs, schema_checksum
 
 
 def create_database(
@@ -21,12 +17,3 @@ def create_database(
         DatabaseRolesArgs(context=context, admin_url=admin_url, schema_checksum=schema_checksum()),
         opts,
     )
-
-
-def schema_checksum() -> str:
-    """SHA-256 over the migrations' names and texts, in hexadecimal."""
-    digest = hashlib.sha256()
-    # By path: importing the migrator would bring a database driver into the program.
-    for file in sorted((Path(kilo.__file__).parent / "database" / "migrations").glob("*.sql")):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
