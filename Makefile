@@ -1,7 +1,7 @@
 # Every target stands alone on a fresh machine and does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down status test check docs docs-serve goldens states upgrade bench soak clean lock environment
+.PHONY: help up down status preview test check docs docs-serve goldens states upgrade bench soak clean lock environment
 
 # The first Python on PATH that is new enough; name another with PYTHON=/path/to/python3.
 ifndef PYTHON
@@ -22,6 +22,9 @@ down: ## Stop the dev stage; its data stays under .kilo/
 
 status: ## Show the dev stage's components
 	@if [ -x $(KILO) ]; then $(KILO) status; else echo "Nothing runs: the dev stage was never brought up here."; fi
+
+preview: environment ## A pull request's service in an environment of its own: make preview PR=12 SERVICE=../orders
+	@$(KILO) preview up $(or $(SERVICE),.) --pr $(or $(PR),$(error name the pull request: make preview PR=12))
 
 # Half of the time tests wait, for servers to start or to notice; so there are more workers than cores.
 test: check ## Check and run every test (make test TESTS=tests/runtime for some; STRESS=1 under load)

@@ -30,7 +30,6 @@ from infra.configuration import from_engine
 from infra.identities import create_identities
 from infra.monitoring import create_monitoring
 from infra.outputs import export_outputs
-from infra.previews import create_previews
 from infra.settings import Settings
 from kilo.environment import GATEWAY_ALONE_VARIABLE
 from kilo.errors import KiloError
@@ -43,7 +42,6 @@ def deploy(settings: Settings) -> None:
     outputs = export_outputs(settings, clouds)
     namespace = create_cluster(settings, identities, clouds, outputs)
     create_monitoring(settings, namespace)
-    create_previews(settings)
 
 
 def deploy_gateway(settings: Settings, outputs: Path) -> None:

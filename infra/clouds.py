@@ -108,7 +108,6 @@ def _registry(settings: Settings, identities: Identities, tags: dict[str, str]) 
             protect=settings.protect,
             tags=tags,
             replica_regions=settings.registry.replica_regions,
-            deployed_images=[preview.image for preview in settings.previews],
         ),
     )
     registry.allow_mirroring(identities.mirror, from_events=True)

@@ -289,14 +289,6 @@ def _tenant_keys_are_replicated_elsewhere(settings: Settings) -> Iterator[Violat
             )
 
 
-def _previews_are_unique(settings: Settings) -> Iterator[Violation]:
-    for name, count in Counter(preview.name for preview in settings.previews).items():
-        if count > 1:
-            yield "previews", f"preview '{name}' is listed {count} times; give each its own name"
-    if settings.is_prod and settings.previews:
-        yield "previews", "prod has no previews; put them into dev or stage"
-
-
 RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _tenants_are_unique,
     _tiers_are_in_order,
@@ -320,5 +312,4 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _accounts_agree,
     _keys_are_of_tenants_and_in_different_hands,
     _tenant_keys_are_replicated_elsewhere,
-    _previews_are_unique,
 )

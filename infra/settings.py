@@ -296,17 +296,20 @@ class Monitoring(_Model):
     )
 
 
-class Preview(_Model):
-    """A short-lived environment of one service's image."""
+class Previews(_Model):
+    """Environments of pull requests, each a stack of its own (``kilo preview``)."""
 
-    name: DnsLabel
-    image: Image
-    port: int = Field(default=8080, ge=1_024, le=65_535)
-    expires_on: Annotated[
-        str,
-        StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"),
-        Field(description="a date such as '2026-03-31', in quotes"),
-    ]
+    lifetime_hours: int = Field(
+        default=72, ge=1, le=720, description="How long one stands unless it is said when it is made."
+    )
+    domain: Annotated[
+        str | None,
+        StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$"),
+        Field(description="a domain such as preview.example.com"),
+    ] = None
+    """Each is reached from outside as NAME.DOMAIN, by an Ingress of its own; without it inside alone."""
+    ingress_class: DnsLabel | None = None
+    storage_class: str | None = None
 
 
 class Tiers(_Model):
@@ -361,7 +364,7 @@ class Settings(_Model):
     audit: Audit
     field_encryption: FieldEncryptionOutputs = FieldEncryptionOutputs()
     monitoring: Monitoring
-    previews: tuple[Preview, ...] = ()
+    previews: Previews = Previews()
 
     @property
     def is_prod(self) -> bool:

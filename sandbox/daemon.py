@@ -31,6 +31,7 @@ from kilo.testing.servers.process import tail
 from sandbox import toolchain
 from sandbox.backing import Backing, Ports, write_atomically
 from sandbox.cluster.service import ClusterService, ServerUrls
+from sandbox.previews import collect_until
 from sandbox.secrets import DEV, put_stage_secrets
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.leftovers import MARK, end_processes_of, start_guardian
@@ -267,7 +268,7 @@ async def _serve(project: Path, home: Home) -> None:
                 program=own_program,
             )
             write_atomically(home.endpoints, asdict(endpoints))
-            await _report_until(stopped, home, backing)
+            await asyncio.gather(_report_until(stopped, home, backing), collect_until(stopped, project))
         finally:
             home.endpoints.unlink(missing_ok=True)
             await cluster.stop()

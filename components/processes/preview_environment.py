@@ -1,8 +1,8 @@
-"""A short-lived environment for one service's image: its own namespace, with a ceiling on what it takes.
+"""A short-lived environment for a service of one pull request: a namespace, with a ceiling on what it takes.
 
-It reaches nothing of the stage and nothing reaches it but the cluster's ingress. When the preview
-leaves the configuration, everything goes with its namespace; the expiry date is a label for whoever
-collects forgotten ones.
+Everything of a preview lies in the namespace and goes with it, its database and its bus too. It reaches
+nothing of the stage, and nothing reaches it but its own gateway's clients. Until when it stands is an
+annotation, for whoever collects those that are over (``kilo preview collect``).
 """
 
 from __future__ import annotations
@@ -12,90 +12,91 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_kubernetes import core, meta, networking
 
-from components.pods.access import AccessArgs, From
 from components.pods.labels import labels
-from components.pods.pod import HttpCheck, PodArgs, Scratch
-from components.pods.workload import Workload, WorkloadArgs
+from components.pods.stage_namespace import OUTPUTS_CONFIG_MAP, OUTPUTS_FILE
+
+EXPIRES = "kilo.dev/expires-at"
 
 
 @dataclass(frozen=True)
 class PreviewEnvironmentArgs:
-    """What is shown, and until when."""
+    """Its namespace, until when, what its pods may read, and how much they may take."""
 
-    image: str
-    port: int
-    expires_on: str
-    cpu_millicores: int = 500
-    memory_mebibytes: int = 512
+    namespace: str
+    expires_at: str
+    """In UTC, as RFC 3339 has it."""
+    outputs_json: pulumi.Input[str]
+    cpu_millicores: int = 4_000
+    memory_mebibytes: int = 8_192
+    pods: int = 24
 
 
 class PreviewEnvironment(pulumi.ComponentResource):
-    """Namespace, quota, default deny, and the service."""
-
-    url: str
+    """Namespace, quota, limits, default deny, and the outputs that a service reads."""
 
     def __init__(
         self, name: str, args: PreviewEnvironmentArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("kilo:preview:PreviewEnvironment", name, {}, opts)
-        environment = f"preview-{name}"
         namespace = core.v1.Namespace(
-            environment,
+            name,
             metadata=meta.v1.ObjectMetaArgs(
-                name=environment,
-                labels={
-                    **labels(environment),
-                    "kilo.dev/expires-on": args.expires_on,
-                    "pod-security.kubernetes.io/enforce": "restricted",
-                },
+                name=args.namespace,
+                labels={**labels(args.namespace), "pod-security.kubernetes.io/enforce": "restricted"},
+                annotations={EXPIRES: args.expires_at},
             ),
             opts=pulumi.ResourceOptions(parent=self),
         )
-        inside = pulumi.ResourceOptions(parent=self, depends_on=[namespace])
+        self._inside = pulumi.ResourceOptions(parent=self, depends_on=[namespace])
+        memory = f"{args.memory_mebibytes}Mi"
         core.v1.ResourceQuota(
-            environment,
-            metadata=meta.v1.ObjectMetaArgs(
-                name="ceiling", namespace=environment, labels=labels(environment)
-            ),
+            name,
+            metadata=self._metadata("ceiling", args),
             spec=core.v1.ResourceQuotaSpecArgs(
-                # Twice what it runs with: a rolling update has both versions for a moment.
                 hard={
-                    "requests.cpu": f"{2 * args.cpu_millicores}m",
-                    "requests.memory": f"{2 * args.memory_mebibytes}Mi",
-                    "pods": "4",
+                    "requests.cpu": f"{args.cpu_millicores}m",
+                    "requests.memory": memory,
+                    "limits.memory": memory,
+                    "pods": str(args.pods),
+                    "persistentvolumeclaims": "2",
+                    "requests.storage": "4Gi",
+                    "services.loadbalancers": "0",
+                    "services.nodeports": "0",
                 }
             ),
-            opts=inside,
+            opts=self._inside,
+        )
+        core.v1.LimitRange(
+            name,
+            metadata=self._metadata("limits", args),
+            spec=core.v1.LimitRangeSpecArgs(
+                limits=[
+                    core.v1.LimitRangeItemArgs(
+                        type="Container",
+                        default={"memory": "256Mi"},
+                        default_request={"cpu": "50m", "memory": "128Mi"},
+                        max={"memory": "2Gi"},
+                    )
+                ]
+            ),
+            opts=self._inside,
         )
         networking.v1.NetworkPolicy(
-            environment,
-            metadata=meta.v1.ObjectMetaArgs(
-                name="deny-by-default", namespace=environment, labels=labels(environment)
-            ),
+            name,
+            metadata=self._metadata("deny-by-default", args),
             spec=networking.v1.NetworkPolicySpecArgs(
                 pod_selector=meta.v1.LabelSelectorArgs(), policy_types=["Ingress", "Egress"]
             ),
-            opts=inside,
+            opts=self._inside,
         )
-        workload = Workload(
-            environment,
-            WorkloadArgs(
-                access=AccessArgs(namespace=environment, ingress=[From(port=args.port, anywhere=True)]),
-                pod=PodArgs(
-                    image=args.image,
-                    arguments=[],
-                    environment={"PORT": str(args.port)},
-                    scratch=[Scratch("/tmp", 64)],  # noqa: S108  the pod's own
-                    ports={"http": args.port},
-                    alive=HttpCheck("/livez", "http"),
-                    ready=HttpCheck("/readyz", "http"),
-                    cpu_millicores=args.cpu_millicores,
-                    memory_mebibytes=args.memory_mebibytes,
-                ),
-                replicas=1,
-                service_ports={"http": args.port},
-            ),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[namespace]),
+        core.v1.ConfigMap(
+            name,
+            metadata=self._metadata(OUTPUTS_CONFIG_MAP, args),
+            data={OUTPUTS_FILE: args.outputs_json},
+            opts=self._inside,
         )
-        self.url = f"http://{workload.host}:{args.port}"
-        self.register_outputs({"url": self.url})
+        self.register_outputs({"namespace": args.namespace})
+
+    @staticmethod
+    def _metadata(name: str, args: PreviewEnvironmentArgs) -> meta.v1.ObjectMetaArgs:
+        return meta.v1.ObjectMetaArgs(name=name, namespace=args.namespace, labels=labels(name))

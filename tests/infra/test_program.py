@@ -323,21 +323,6 @@ def test_a_ramp_runs_the_next_version_beside_the_stable_one() -> None:
     assert "system:serviceaccount:kilo:ingest-next" in trust
 
 
-def test_a_preview_is_a_namespace_of_its_own() -> None:
-    from infra.settings import Preview
-
-    settings = read_stage_file(ROOT / "Pulumi.dev.yaml")
-    preview = Preview(name="pr-12", image="registry.example/orders:pr-12", expires_on="2026-03-31")
-    recording = record(lambda: deploy(settings.model_copy(update={"previews": (preview,)})))
-    namespace = recording.one("kubernetes:core/v1:Namespace", "preview-pr-12")
-    assert namespace.inputs["metadata"]["labels"]["kilo.dev/expires-on"] == "2026-03-31"
-    environment = recording.one("kilo:preview:PreviewEnvironment")
-    inside = [found for found in recording.resources if environment.urn in (found.parent,)]
-    assert {found.inputs["metadata"]["namespace"] for found in inside if "spec" in found.inputs} == {
-        "preview-pr-12"
-    }
-
-
 def test_the_migration_runs_again_when_the_schema_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     from infra.cluster import database
 

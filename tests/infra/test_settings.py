@@ -399,11 +399,17 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
         "kilo:registry.signers",
         "no public key in PEM form",
     ),
-    "previews in prod": (
-        "prod",
-        put("kilo:previews", [{"name": "x", "image": "x:1", "expires_on": "2026-03-31"}]),
+    "a list of previews": (
+        "dev",
+        put("kilo:previews", [{"name": "x", "image": "x:1"}]),
         "kilo:previews",
-        "put them into dev or stage",
+        "a mapping",
+    ),
+    "a domain of previews that is none": (
+        "dev",
+        put("kilo:previews", {"domain": "https://preview.example.com"}),
+        "kilo:previews.domain",
+        "a domain such as preview.example.com",
     ),
 }
 

@@ -140,7 +140,7 @@ class _Open:
 class OutboxReader:
     """Reads waiting rows of some slots over ``connection``, which is in autocommit mode.
 
-    ``source`` is that of their CloudEvents; an event's subject is ``subject_prefix``, a dot and its aggregate.
+    ``source`` is that of their CloudEvents; an event's subject is ``subject_prefix``, a dot, its aggregate.
     """
 
     def __init__(
