@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,9 @@ class Store:
         path = self._path(key)
         path.unlink(missing_ok=True)
         path.with_name(f"{key.name}.status").unlink(missing_ok=True)
+        # The last of its kind in its namespace leaves no trace of the namespace.
+        with suppress(OSError):
+            path.parent.rmdir()
         self._tell(key, None)
 
     def _commit(self, key: Key, obj: Object, *, synced: bool) -> None:

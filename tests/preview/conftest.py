@@ -61,10 +61,9 @@ class Platform(Stage):
         found += [str(path) for path in owners]
         found += [name for name in addresses if f"/{namespace}/" in name]
         found += [line for line in _command_lines() if f"{self.home}/" in line and namespace in line]
-        # The engine keeps a history of stacks that were removed, and copies of their states.
-        return [
-            each for each in found if not each.startswith(("state/.pulumi/backups", "state/.pulumi/history"))
-        ]
+        # The engine's own bookkeeping: a history of stacks that were removed, and copies of their states.
+        stack = f"state/.pulumi/stacks/kilo/preview-dev-{preview}.json"
+        return [each for each in found if each == stack or not each.startswith("state/.pulumi/")]
 
 
 def _command_lines() -> list[str]:

@@ -84,7 +84,8 @@ class Node:
             # As storage classes have it by default: the volume goes with its claim.
             shutil.rmtree(self._settings.home / "volumes" / key.namespace / key.name, ignore_errors=True)
         elif obj is None and key.kind == "Namespace":
-            shutil.rmtree(self._settings.home / "volumes" / key.name, ignore_errors=True)
+            for kept in ("volumes", "logs/pods"):
+                shutil.rmtree(self._settings.home / kept / key.name, ignore_errors=True)
             self._addresses.release_namespace(key.name)
         elif key.kind in {"ConfigMap", "Secret"} and key.api_version == "v1":
             for (_, _, namespace, _), (runner, _) in self._running.items():
