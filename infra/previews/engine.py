@@ -41,7 +41,7 @@ from kilo.errors import CheckFailed, Unreachable
 
 WAIT_SECONDS = 600
 """How long another command on the same preview is waited for."""
-_PAUSE_SECONDS = 1.0
+_PAUSE_SECONDS = 0.5
 _LOCKED = ("currently locked", "already in progress", "[409]")
 _SECRETS = re.compile(r"^(secretsprovider|encryptedkey|encryptionsalt):.*\n?", re.MULTILINE)
 _NO_STACK = "no stack named"
@@ -87,16 +87,31 @@ class Engine:
         Raises:
             Unreachable: another command goes on for too long.
         """
+        with self._one_of([self._home / f"{name}.lock"], f"another kilo preview of {name}"):
+            yield
+
+    @contextmanager
+    def _room(self) -> Generator[None]:
+        """As many engines at once as the machine has processors: more would only take longer, all of them."""
+        if not self._target.is_here:
+            yield
+            return
+        places = [self._home / f".room-{number}.lock" for number in range(os.cpu_count() or 1)]
+        with self._one_of(places, "other previews' engines"):
+            yield
+
+    @contextmanager
+    def _one_of(self, paths: Sequence[Path], whose: str) -> Generator[None]:
         self._home.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + WAIT_SECONDS
-        path = self._home / f"{name}.lock"
         while True:
-            with path.open("a") as lock:
-                if _take(lock, path):
-                    yield
-                    return
+            for path in paths:
+                with path.open("a") as lock:
+                    if _take(lock, path):
+                        yield
+                        return
             if time.monotonic() > deadline:
-                msg = f"{name}: another kilo preview of it has not ended within {WAIT_SECONDS} s"
+                msg = f"{whose} did not end within {WAIT_SECONDS} s"
                 raise Unreachable(msg)
             time.sleep(_PAUSE_SECONDS)
 
@@ -116,7 +131,8 @@ class Engine:
         # A Job that failed stays failed, whatever was mended meanwhile: it is made anew.
         again = [word for urn in self._failed_jobs(settings.stack, folder) for word in ("--replace", urn)]
         up = ["up", "--stack", settings.stack, "--yes", "--skip-preview", "--suppress-outputs"]
-        self._pulumi([*up, *pack, *again], folder)
+        with self._room():
+            self._pulumi([*up, *pack, *again], folder)
 
     def _failed_jobs(self, stack: str, folder: Path) -> list[str]:
         state = json.loads(self._pulumi(["stack", "export", "--stack", stack], folder))
@@ -135,7 +151,8 @@ class Engine:
         stack = stack_of(self._target.stage, name)
         folder = self._project_folder(name)
         try:
-            self._pulumi(["destroy", "--stack", stack, "--yes", "--skip-preview", "--remove"], folder)
+            with self._room():
+                self._pulumi(["destroy", "--stack", stack, "--yes", "--skip-preview", "--remove"], folder)
         except NotCarriedOut as error:
             if not any(_NO_STACK in reason for reason in error.reasons):
                 raise

@@ -17,7 +17,7 @@ from infra.previews.settings import PreviewSettings
 
 _HOOK = "helm.sh/hook"
 # Whoever looks at a pull request waits for it; what is not ready by then is told with its log.
-_PATIENCE = pulumi.CustomTimeouts(create="2m", update="2m")
+_PATIENCE = pulumi.CustomTimeouts(create="3m", update="3m")
 _WORKLOADS = frozenset({"Deployment", "CronJob", "Job"})
 
 

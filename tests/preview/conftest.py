@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,18 @@ class Platform(Stage):
         assert (done.returncode == 0) == document["green"], done.stderr
         return document
 
+    def make(self, service: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """``make`` in the service's folder, with ``kilo`` on PATH."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["make", *arguments],
+            cwd=service,
+            env={**_without_stage(), "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     def down(self, service: Path, pr: int) -> None:
         """``kilo preview down``."""
         done: subprocess.CompletedProcess[str] = self.kilo("preview", "down", str(service), "--pr", str(pr))
@@ -64,6 +78,10 @@ class Platform(Stage):
         # The engine's own bookkeeping: a history of stacks that were removed, and copies of their states.
         stack = f"state/.pulumi/stacks/kilo/preview-dev-{preview}.json"
         return [each for each in found if each == stack or not each.startswith("state/.pulumi/")]
+
+
+def _without_stage() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("KILO_", "PULUMI_"))}
 
 
 def _command_lines() -> list[str]:

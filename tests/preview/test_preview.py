@@ -264,6 +264,8 @@ def test_what_is_over_is_collected_by_the_sandbox(platform: Platform) -> None:
     assert done.returncode == 0, done.stderr
     collected = json.loads(platform.kilo("preview", "collect", "--json").stdout)
     assert collected == {"removed": [], "kept": []}
+    made = platform.make(service, "preview", "PR=9")
+    assert "smoke test  green" in made.stdout, made.stdout + made.stderr
     platform.up(service, 9, "--lifetime", "1m")
     until(lambda: not (platform.home / "previews" / "pr-9-brief").exists() or None, "it was not collected")
     assert platform.left_of("pr-9-brief") == []
