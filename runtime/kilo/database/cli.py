@@ -14,7 +14,7 @@ from kilo.cdc.publication import apply_capture
 from kilo.contract import load_outputs
 from kilo.database.migrator import migrate as run_migrations
 from kilo.database.migrator import use_schema
-from kilo.database.partitions import declare_windows
+from kilo.database.partitions import declare_usage_windows, declare_windows
 from kilo.database.roles import ROLES
 from kilo.environment import database_url
 from kilo.errors import BadInput, Unreachable
@@ -29,6 +29,12 @@ def _group() -> None:
 
 @app.command()
 def migrate(
+    usage_hours_keep_days: Annotated[
+        int | None, typer.Option(min=2, help="How long usage is kept by hour; as it is without it.")
+    ] = None,
+    usage_days_keep_days: Annotated[
+        int | None, typer.Option(min=2, help="How long usage is kept by day; as it is without it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Bring the schema, the roles, the publication and the slot to what this version and stage declare.
@@ -46,6 +52,7 @@ def migrate(
     with psycopg.connect(url, autocommit=True) as connection:
         use_schema(connection, schema)
         declare_windows(connection, outputs.outbox)
+        declare_usage_windows(connection, usage_hours_keep_days, usage_days_keep_days)
         capture = apply_capture(connection, outputs.outbox)
     without = [role for role, password in passwords.items() if not password]
     if as_json:

@@ -1,4 +1,4 @@
-"""How long outbox, inbox and events keep their rows: written down by an administrator, for roles to obey."""
+"""How long outbox, inbox, events and usage keep their rows: an administrator writes it, roles obey."""
 
 from __future__ import annotations
 
@@ -31,3 +31,18 @@ def declare_windows(connection: psycopg.Connection[Any], outbox: OutboxOutputs) 
     windows = {"outbox": days, "inbox": 2 * days}
     for parent, window in windows.items():
         connection.execute("UPDATE partition_windows SET days = %s WHERE parent = %s", (window, parent))
+
+
+def declare_usage_windows(
+    connection: psycopg.Connection[Any], hours_keep_days: int | None, days_keep_days: int | None
+) -> None:
+    """Keep usage by hour and by day for so many days each; what is not given stays as it is."""
+    windows = {
+        "usage_requests": hours_keep_days,
+        "usage_measures": hours_keep_days,
+        "usage_request_days": days_keep_days,
+        "usage_measure_days": days_keep_days,
+    }
+    for parent, window in windows.items():
+        if window is not None:
+            connection.execute("UPDATE partition_windows SET days = %s WHERE parent = %s", (window, parent))

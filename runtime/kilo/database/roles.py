@@ -20,6 +20,7 @@ ROLES: Mapping[str, str] = MappingProxyType(
         "kilo_destroyer": "LOGIN",
         "kilo_keymaker": "LOGIN",
         "kilo_rotator": "LOGIN",
+        "kilo_usage": "LOGIN",
     }
 )
 """Role attributes by role. What a role may touch is granted in the migrations; kilo_cdc also replicates."""

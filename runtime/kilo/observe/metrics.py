@@ -352,6 +352,21 @@ SAMPLING_KEPT_RATIO = GaugeMetric(
 SAMPLING_FAILURES = CounterMetric(
     "sampling_guard_failures_total", "Spans dropped because deciding about them failed."
 )
+USAGE_ENTRIES = CounterMetric("usage_entries_total", "Requests that were added to the usage tables.")
+USAGE_UNREADABLE = CounterMetric(
+    "usage_unreadable_lines_total", "Lines of gateways' usage files that were torn."
+)
+USAGE_WAITING_BYTES = GaugeMetric(
+    "usage_waiting_bytes", "What a gateway has written for usage and is not yet added."
+)
+USAGE_DROPPED_BYTES = CounterMetric(
+    "usage_dropped_bytes_total", "Usage files deleted unread, for want of room while the database was away."
+)
+USAGE_COUNTED = GaugeMetric(
+    "usage_counted_timestamp_seconds",
+    "Up to when the platform's own usage is counted; what names it.",
+    ("what",),
+)
 METRIC_LABELS_FOLDED = CounterMetric(
     "metric_labels_folded_total",
     "Samples whose label value was beyond its budget and became other.",

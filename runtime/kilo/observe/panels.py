@@ -360,6 +360,19 @@ PAGES = (
                 {"{{tenant}}": _hit_ratio(TENANT)},
             ),
             Panel(
+                "What is not added up?",
+                "bytes",
+                {
+                    "waits at {{pod}}": _largest(metrics.USAGE_WAITING_BYTES.name, "pod"),
+                    "dropped": f"sum({metrics.USAGE_DROPPED_BYTES.name})",
+                },
+            ),
+            Panel(
+                "How late is the rest counted?",
+                "s",
+                {"{{what}}": _since(metrics.USAGE_COUNTED.name, "what")},
+            ),
+            Panel(
                 "Who sends too many spans?",
                 "ops",
                 {

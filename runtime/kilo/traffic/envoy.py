@@ -42,6 +42,8 @@ POD_ADDRESS = "$(POD_IP)"
 CONFIG_MAP_BYTES = 1024 * 1024
 """What the values of a ConfigMap may take together: https://kubernetes.io/docs/concepts/configuration/configmap/."""
 
+_FLUSH_MS = 1_000
+"""How much of a log a gateway that is killed takes with it; by default that is ten seconds."""
 _DURATIONS = "gateway.request_duration_milliseconds"
 _COPIES = "cluster.shadow/"
 """How long copies take, which their clusters count."""
@@ -87,6 +89,7 @@ def container_args(
         f"{CONFIG_DIRECTORY}/{BOOTSTRAP_FILE}",
         "--config-yaml",
         json.dumps(render_address_part(tenants, settings, bind)),
+        *(["--file-flush-interval-msec", str(_FLUSH_MS)] if settings.usage_log else []),
     ]
 
 
@@ -115,8 +118,7 @@ def render_bootstrap(tenants: Sequence[Tenant], settings: GatewaySettings) -> Js
 
 def render_address_part(tenants: Sequence[Tenant], settings: GatewaySettings, bind: str) -> Json:
     """Render the part of the bootstrap that names the gateway's own addresses."""
-    # An abstract socket lives in the pod's network namespace and needs no file system.
-    admin_address = {"pipe": {"path": f"@kilo-gateway-{bind}"}}
+    admin_address = {"pipe": {"path": admin_socket(bind)}}
     target = min(tenant.objective.latency_threshold_ms for tenant in tenants)
     return {
         "admin": {"address": admin_address},
@@ -135,6 +137,11 @@ def render_address_part(tenants: Sequence[Tenant], settings: GatewaySettings, bi
             ],
         },
     }
+
+
+def admin_socket(bind: str = POD_ADDRESS) -> str:
+    """The admin interface's abstract socket: in the pod's network namespace and in no file system."""
+    return f"@kilo-gateway-{bind}"
 
 
 def render_runtime(settings: GatewaySettings) -> Json:

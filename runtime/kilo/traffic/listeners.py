@@ -19,6 +19,7 @@ from kilo.traffic.shedding import SHARES, render_shedding
 from kilo.traffic.tls import render_transport
 from kilo.traffic.verification import render_early_mutation, render_verification
 from kilo.traffic.xds import METADATA, Json, file_source, typed
+from kilo.usage.entries import render_entry
 
 ROUTES_FILE = "routes.json"
 LIMITS_FILE = "limits.json"
@@ -101,7 +102,11 @@ def _tenants_manager(settings: GatewaySettings, target_latency_ms: int) -> Json:
         },
         "early_header_mutation_extensions": render_early_mutation(settings),
         "local_reply_config": render_local_replies(settings),
-        "access_log": [_access_log(), *_statistics(by_feature=bool(settings.features))],
+        "access_log": [
+            _access_log(),
+            *_usage_log(settings.usage_log),
+            *_statistics(by_feature=bool(settings.features)),
+        ],
         "http_filters": [
             # First, so that it is the last to see an answer: what the limits say stands there then.
             _rate_limit_headers(),
@@ -222,6 +227,18 @@ def _access_log() -> Json:
             },
         ),
     }
+
+
+def _usage_log(file: str | None) -> list[Json]:
+    """A file of its own, which names nobody; see :mod:`kilo.usage.entries`."""
+    if file is None:
+        return []
+    written = typed(
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        path=file,
+        log_format={"json_format": render_entry(_TENANT, _VERSION)},
+    )
+    return [{"name": "usage", "typed_config": written}]
 
 
 def _statistics(*, by_feature: bool) -> list[Json]:

@@ -124,6 +124,9 @@ class GatewaySettings(BaseModel):
     max_heap_bytes: int = Field(
         default=1_000_000_000, ge=100_000_000, description="Above it, requests are shed."
     )
+    usage_log: str | None = Field(
+        default=None, description="A file of which usage is made, an entry a request; none without it."
+    )
     upstream_idle_timeout_ms: int = Field(
         default=4_000, ge=100, description="Below the upstream's own, or a reused connection meets its close."
     )

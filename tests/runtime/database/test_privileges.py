@@ -30,6 +30,15 @@ TABLES = (
     "dead_letter_edits",
     "projection",
     "kilo_migrations",
+    "usage_files",
+    "usage_requests",
+    "usage_requests_default",
+    "usage_request_days",
+    "usage_measures",
+    "usage_measures_default",
+    "usage_measure_days",
+    "usage_counters",
+    "usage_progress",
 )
 ALL = "SELECT INSERT UPDATE DELETE"
 PERMITTED: dict[str, dict[str, str]] = {
@@ -48,6 +57,9 @@ PERMITTED: dict[str, dict[str, str]] = {
         "consumer_gaps": "SELECT UPDATE(refilled_at)",
         "partition_windows": "SELECT",
         "leases": ALL,
+        "consumer_positions": "SELECT(consumer,position,source)",
+        "inbox": "SELECT(consumer,created_at,fingerprint,tenant)",
+        "dead_letters": "SELECT(consumer,created_at,fingerprint,tenant)",
     },
     "kilo_consumer": {
         "inbox": ALL,
@@ -62,6 +74,17 @@ PERMITTED: dict[str, dict[str, str]] = {
     "kilo_cdc": {"outbox": "SELECT"},
     # Rotation rewrites encrypted values where they lie, and looks for those that dead letters still need.
     "kilo_rotator": {"events": "SELECT UPDATE(payload)", "dead_letters": "SELECT"},
+    # Events are counted by what they are; what is in them is not read.
+    "kilo_usage": {
+        "events": "SELECT(kind,received_at,tenant)",
+        "usage_files": "SELECT INSERT UPDATE(dropped_bytes,entries,read_to,seen_at,unreadable)",
+        "usage_requests": "SELECT INSERT UPDATE(received,requests,sent)",
+        "usage_request_days": "SELECT INSERT UPDATE(received,requests,sent)",
+        "usage_measures": "SELECT INSERT UPDATE(amount)",
+        "usage_measure_days": "SELECT INSERT UPDATE(amount)",
+        "usage_counters": "SELECT INSERT UPDATE(seen_at,value) DELETE",
+        "usage_progress": "SELECT UPDATE(at)",
+    },
     "kilo_backup": dict.fromkeys(TABLES, "SELECT"),
 }
 FUNCTIONS = {
@@ -71,6 +94,10 @@ FUNCTIONS = {
     "events_drop_expired()": {"kilo_worker"},
     "inbox_make_partitions()": {"kilo_consumer"},
     "inbox_drop_expired()": {"kilo_consumer"},
+    "usage_make_partitions()": {"kilo_usage"},
+    "usage_drop_expired()": {"kilo_usage"},
+    "usage_horizon()": {"kilo_usage"},
+    "usage_stored()": {"kilo_usage"},
     "make_partitions('outbox', 1)": set[str](),
     "tune_partition('outbox_default')": set[str](),
     "drop_old_partition('inbox', 'SELECT true')": set[str](),
@@ -102,6 +129,9 @@ def verbs(connection: psycopg.Connection[Any], table: str, columns: list[str]) -
         )
         if permits(connection, statement)
     ]
+    if "SELECT" not in found:
+        seen = [each for each in columns if permits(connection, f"SELECT {each} FROM {table} LIMIT 0")]
+        found += [f"SELECT({','.join(seen)})"] if seen else []
     changed = [
         each for each in columns if permits(connection, f"UPDATE {table} SET {each} = DEFAULT WHERE false")
     ]
