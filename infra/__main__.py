@@ -53,9 +53,11 @@ def deploy_gateway(settings: Settings, outputs: Path) -> None:
     """
     upstreams = (names.INGEST, *((names.INGEST_NEXT,) if settings.ingest.next_image else ()))
     upstreams += tuple(names.feature(feature.id) for feature in settings.features if feature.next.image)
+    known = json.loads(outputs.read_bytes())
     namespace = create_namespace(settings, "")
-    create_gateway(settings, upstreams, pulumi.ResourceOptions(depends_on=[namespace]))
-    for name, value in json.loads(outputs.read_bytes()).items():
+    inside = pulumi.ResourceOptions(depends_on=[namespace])
+    create_gateway(settings, upstreams, known["database"]["port"], inside)
+    for name, value in known.items():
         pulumi.export(name, value)
 
 

@@ -15,6 +15,7 @@ from croniter import croniter
 
 from components.observability.monitoring import Monitoring, MonitoringArgs
 from components.pods.stage_namespace import StageNamespace
+from components.processes.usage import PORT_NAME
 from infra import names
 from infra.settings import Settings
 from kilo.observe.alertmanager import render_routes
@@ -39,6 +40,7 @@ def create_monitoring(settings: Settings, namespace: StageNamespace) -> None:
             gateway=names.GATEWAY,
             labels=settings.monitoring.labels,
             gateway_scrape_seconds=settings.monitoring.gateway_scrape_seconds,
+            gateway_usage_port=PORT_NAME if settings.usage else None,
         ),
         pulumi.ResourceOptions(depends_on=[namespace]),
     )

@@ -41,6 +41,7 @@ from kilo.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName,
 from kilo.traffic.features import Feature
 from kilo.traffic.identity import Identity, TesterAccess, Tls
 from kilo.traffic.settings import TierTraffic
+from kilo.usage.settings import UsageSettings
 
 TIERS: tuple[TierName, ...] = ("gold", "silver", "bronze")
 
@@ -364,6 +365,8 @@ class Settings(_Model):
     audit: Audit
     field_encryption: FieldEncryptionOutputs = FieldEncryptionOutputs()
     monitoring: Monitoring
+    usage: UsageSettings | None = None
+    """Without it nothing is collected."""
     previews: Previews = Previews()
 
     @property

@@ -35,6 +35,8 @@ class MonitoringArgs:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     """On every monitor, rule and route besides their own: what the cluster's operator selects them by."""
     gateway_scrape_seconds: int = SCRAPE_SECONDS
+    gateway_usage_port: str | None = None
+    """The port of the collector beside a gateway, where there is one."""
 
 
 class Monitoring(pulumi.ComponentResource):
@@ -53,6 +55,8 @@ class Monitoring(pulumi.ComponentResource):
             path="/metrics",
             seconds=args.gateway_scrape_seconds,
         )
+        if args.gateway_usage_port:
+            self._scrape("usage", {NAME_LABEL: args.gateway}, port=args.gateway_usage_port, path="/metrics")
         self._object("PrometheusRule", OPERATOR_API, "kilo", args.rules)
         if args.alert_routes:
             self._object("AlertmanagerConfig", ROUTES_API, "kilo", args.alert_routes)

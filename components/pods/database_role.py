@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 DatabaseRole = Literal[
-    "ingest", "worker", "consumer", "cdc", "backup", "auditor", "destroyer", "keymaker", "rotator"
+    "ingest", "worker", "consumer", "cdc", "backup", "auditor", "destroyer", "keymaker", "rotator", "usage"
 ]
-ROLES: tuple[DatabaseRole, ...] = get_args(DatabaseRole)
+USAGE: DatabaseRole = "usage"
+"""Of stages that collect usage alone."""
+_ALL: tuple[DatabaseRole, ...] = get_args(DatabaseRole)
+
+
+def roles_of(*, usage: bool) -> tuple[DatabaseRole, ...]:
+    """The roles that processes of a stage have; ``usage`` says whether it collects usage."""
+    return tuple(role for role in _ALL if usage or role != USAGE)
+
+
 URL_KEY = "DATABASE_URL"
 
 

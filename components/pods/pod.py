@@ -56,6 +56,12 @@ class Scratch:
 
     directory: str
     size_mebibytes: int
+    shared: str | None = None
+    """A name, by which the pod's other containers have the same directory."""
+
+    def volume(self, prefix: str, index: int) -> str:
+        """What its volume is called."""
+        return self.shared or f"{prefix}scratch-{index}"
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ def _container(
         for index, files in enumerate(args.files)
     ]
     mounts += [
-        core.v1.VolumeMountArgs(name=f"{volumes}scratch-{index}", mount_path=scratch.directory)
+        core.v1.VolumeMountArgs(name=scratch.volume(volumes, index), mount_path=scratch.directory)
         for index, scratch in enumerate(args.scratch)
     ]
     if _google(args):
@@ -246,10 +252,12 @@ def _volumes(args: PodArgs, prefix: str = "") -> list[core.v1.VolumeArgs]:
     volumes = [_file_volume(f"{prefix}files-{index}", files) for index, files in enumerate(args.files)]
     volumes += [
         core.v1.VolumeArgs(
-            name=f"{prefix}scratch-{index}",
+            name=scratch.volume(prefix, index),
             empty_dir=core.v1.EmptyDirVolumeSourceArgs(size_limit=f"{scratch.size_mebibytes}Mi"),
         )
         for index, scratch in enumerate(args.scratch)
+        # What is shared is the pod's, and made for the container that is not beside another.
+        if not (prefix and scratch.shared)
     ]
     provider = _google(args)
     if provider:

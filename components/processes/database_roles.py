@@ -17,11 +17,12 @@ import pulumi_random as random
 from pulumi_kubernetes import core, meta
 
 import kilo
-from components.pods.database_role import ROLES, URL_KEY, DatabaseRole, secret_of, user_of
+from components.pods.database_role import URL_KEY, DatabaseRole, roles_of, secret_of, user_of
 from components.pods.labels import labels
 from components.pods.pod import SecretKey
 from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_access, runtime_pod
 from components.pods.task import Task, TaskArgs
+from kilo.usage.settings import UsageSettings
 
 ADMIN_SECRET = "database-admin"  # noqa: S105  a Secret's name
 
@@ -40,6 +41,13 @@ class DatabaseRolesArgs:
     """Secret: ``postgresql://user:password@host:port/name?options``."""
     schema_checksum: str
     """Changes with the schema, so that the migration runs again, whatever its image is called."""
+    usage: UsageSettings | None = None
+    """How long usage is kept, where it is collected."""
+
+    @property
+    def roles(self) -> tuple[DatabaseRole, ...]:
+        """Those that processes of the stage have."""
+        return roles_of(usage=self.usage is not None)
 
 
 class DatabaseRoles(pulumi.ComponentResource):
@@ -50,7 +58,9 @@ class DatabaseRoles(pulumi.ComponentResource):
     ) -> None:
         super().__init__("kilo:data:DatabaseRoles", name, {}, opts)
         self._name, self._args = name, args
-        passwords: dict[DatabaseRole, random.RandomPassword] = {role: self._password(role) for role in ROLES}
+        passwords: dict[DatabaseRole, random.RandomPassword] = {
+            role: self._password(role) for role in args.roles
+        }
         for role, password in passwords.items():
             self._secret(role, secret_of(role), _role_secret(args.admin_url, role, password.result))
         admin = self._secret(
@@ -61,9 +71,9 @@ class DatabaseRoles(pulumi.ComponentResource):
                 **{password_variable(role): password.result for role, password in passwords.items()},
             },
         )
-        variables = [URL_KEY, *(password_variable(role) for role in ROLES)]
+        variables = [URL_KEY, *map(password_variable, args.roles)]
         migrate = Process(
-            arguments=["db", "migrate"],
+            arguments=["db", "migrate", *_windows(args.usage)],
             secrets={variable: SecretKey(ADMIN_SECRET, variable) for variable in variables},
             annotations={"kilo.dev/schema-checksum": args.schema_checksum},
             cpu_millicores=100,
@@ -77,7 +87,7 @@ class DatabaseRoles(pulumi.ComponentResource):
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[admin]),
         )
-        self.register_outputs({"secrets": {role: secret_of(role) for role in ROLES}})
+        self.register_outputs({"secrets": {role: secret_of(role) for role in args.roles}})
 
     def _password(self, role: DatabaseRole) -> random.RandomPassword:
         return random.RandomPassword(
@@ -94,6 +104,13 @@ class DatabaseRoles(pulumi.ComponentResource):
             string_data=data,
             opts=pulumi.ResourceOptions(parent=self),
         )
+
+
+def _windows(usage: UsageSettings | None) -> list[str]:
+    if usage is None:
+        return []
+    hours, days = usage.hours_keep_days, usage.days_keep_days
+    return ["--usage-hours-keep-days", str(hours), "--usage-days-keep-days", str(days)]
 
 
 def _role_secret(

@@ -17,6 +17,7 @@ from components.pods.access import AccessArgs, From, To
 from components.pods.labels import labels, service_host
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, SecretFiles
 from components.pods.workload import Workload, WorkloadArgs
+from components.processes.usage import COLLECTOR, DIRECTORY, CollectorArgs, collector_access, collector_pod
 from kilo.tenancy import Tenant
 from kilo.traffic.envoy import BOOTSTRAP_FILE, container_args, render_files
 from kilo.traffic.features import NextService
@@ -46,6 +47,8 @@ class TenantGatewayArgs:
     monitoring_namespace: str
     services: Sequence[NextService] = ()
     """What else it leads to: next versions that others deploy."""
+    usage: CollectorArgs | None = None
+    """Who reads what it writes to ``settings.usage_log``."""
 
 
 class TenantGateway(pulumi.ComponentResource):
@@ -66,6 +69,7 @@ class TenantGateway(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         ports = {"http": args.settings.listener_port, OPERATIONS: args.settings.operations_port}
+        usage = [collector_access(args.usage, args.monitoring_namespace)] if args.usage else []
         Workload(
             name,
             WorkloadArgs(
@@ -74,6 +78,7 @@ class TenantGateway(pulumi.ComponentResource):
                     ingress=[
                         From(port=args.settings.listener_port, anywhere=True),
                         From(port=args.settings.operations_port, namespace=args.monitoring_namespace),
+                        *(asked for asked, _ in usage),
                     ],
                     egress=[
                         *(
@@ -85,6 +90,7 @@ class TenantGateway(pulumi.ComponentResource):
                             for service in args.services
                         ),
                         *_keys(args.settings),
+                        *(reached for _, reached in usage),
                     ],
                 ),
                 pod=PodArgs(
@@ -92,6 +98,8 @@ class TenantGateway(pulumi.ComponentResource):
                     command=["envoy"],
                     arguments=arguments,
                     files=[ConfigFiles(config_map, CONFIG_DIRECTORY), *_certificates(args.settings)],
+                    scratch=[DIRECTORY] if args.usage else [],
+                    sidecars={COLLECTOR: collector_pod(args.usage)} if args.usage else {},
                     ports=ports,
                     alive=HttpCheck("/livez", OPERATIONS),
                     ready=HttpCheck("/readyz", OPERATIONS),

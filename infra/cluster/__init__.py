@@ -18,6 +18,7 @@ from infra.cluster.gateway import create_gateway
 from infra.cluster.objectives import create_objectives
 from infra.cluster.schedules import create_schedules
 from infra.cluster.traces import collector_url, create_traces
+from infra.cluster.usage import create_usage
 from infra.identities import Identities
 from infra.outputs import Outputs
 from infra.settings import Settings
@@ -43,10 +44,12 @@ def create_cluster(
     inside = pulumi.ResourceOptions(depends_on=[namespace])
     create_traces(settings, inside)
     bus = create_bus(settings, context, inside)
-    database = create_database(context, clouds.database_url, inside)
+    database = create_database(settings, context, clouds.database_url, inside)
     ready = pulumi.ResourceOptions(depends_on=[namespace, bus, database])
     ingest = create_events(settings, context, identities, ready)
-    create_gateway(settings, ingest.workloads, inside)
+    reached = pulumi.ResourceOptions(depends_on=[namespace, database]) if settings.usage else inside
+    create_gateway(settings, ingest.workloads, outputs.database_port, reached)
+    create_usage(settings, context, ready)
     create_objectives(settings, context, inside)
     create_schedules(settings, context, identities, clouds, inside=inside, ready=ready)
     return namespace

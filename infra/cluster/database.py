@@ -6,14 +6,20 @@ import pulumi
 
 from components.pods.runtime_pod import RuntimeContext
 from components.processes.database_roles import DatabaseRoles, DatabaseRolesArgs, schema_checksum
+from infra.settings import Settings
 
 
 def create_database(
-    context: RuntimeContext, admin_url: pulumi.Output[str], opts: pulumi.ResourceOptions
+    settings: Settings,
+    context: RuntimeContext,
+    admin_url: pulumi.Output[str],
+    opts: pulumi.ResourceOptions,
 ) -> DatabaseRoles:
     """Register the migration, and the Secret of each role."""
     return DatabaseRoles(
         "database",
-        DatabaseRolesArgs(context=context, admin_url=admin_url, schema_checksum=schema_checksum()),
+        DatabaseRolesArgs(
+            context=context, admin_url=admin_url, schema_checksum=schema_checksum(), usage=settings.usage
+        ),
         opts,
     )

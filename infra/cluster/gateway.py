@@ -9,13 +9,22 @@ import pulumi
 from components.pods.labels import service_host
 from components.processes.ingest import PORT as INGEST_PORT
 from components.processes.tenant_gateway import TenantGateway, TenantGatewayArgs
+from components.processes.usage import LOG_FILE, CollectorArgs
 from infra import names
 from infra.settings import Settings
 from kilo.traffic.settings import GatewayFeature, GatewaySettings, Upstream
 
 
-def create_gateway(settings: Settings, upstreams: Sequence[str], opts: pulumi.ResourceOptions) -> None:
-    """Register the gateway of the tenants that accept requests, in front of the workloads ``upstreams``."""
+def create_gateway(
+    settings: Settings,
+    upstreams: Sequence[str],
+    database_port: pulumi.Input[int],
+    opts: pulumi.ResourceOptions,
+) -> None:
+    """Register the gateway of the tenants that accept requests, in front of the workloads ``upstreams``.
+
+    ``database_port`` is what the collector of usage beside it connects to.
+    """
     TenantGateway(
         names.GATEWAY,
         TenantGatewayArgs(
@@ -26,6 +35,9 @@ def create_gateway(settings: Settings, upstreams: Sequence[str], opts: pulumi.Re
             upstreams=upstreams,
             services=[feature.next.service for feature in settings.features if feature.next.service],
             monitoring_namespace=settings.monitoring.namespace,
+            usage=CollectorArgs(settings.images.runtime, settings.database.network, database_port)
+            if settings.usage
+            else None,
         ),
         opts,
     )
@@ -59,4 +71,5 @@ def _gateway_settings(settings: Settings) -> GatewaySettings:
         tiers=settings.gateway.tiers,
         limits_enforced=settings.gateway.limits_enforced,
         shedding_enabled=settings.gateway.shedding_enabled,
+        usage_log=LOG_FILE if settings.usage else None,
     )

@@ -275,6 +275,7 @@ def test_each_process_gets_the_database_url_of_its_own_role_alone(stage: str) ->
         "backup": {"database-backup"},
         "key-destruction": {"database-destroyer"},
         "key-making": {"database-keymaker"},
+        **({"usage-counter": {"database-usage"}} if stage == "dev" else {}),
     }
 
 
