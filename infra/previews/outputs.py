@@ -11,7 +11,7 @@ from typing import Any
 
 import pulumi
 
-from components.pods.database_role import ROLES, secret_of
+from components.pods.database_role import roles_of, secret_of
 from components.processes.message_bus import bus_url
 from components.processes.own_database import DATABASE, PORT
 from components.processes.tenant_gateway import gateway_url
@@ -69,7 +69,7 @@ def _document(settings: PreviewSettings, database_host: str, key: Mapping[str, A
             "host": database_host,
             "port": PORT,
             "name": DATABASE,
-            "role_secrets": {role: secret_of(role) for role in ROLES},
+            "role_secrets": {role: secret_of(role) for role in roles_of(usage=False)},
         },
         "bus": {
             "url": bus_url(names.BUS, namespace),
