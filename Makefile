@@ -56,8 +56,9 @@ docs-serve: docs ## Show the site on this machine (PORT=8000)
 goldens: environment ## Write the golden previews and comments anew; look at what changed
 	@.venv/bin/python -m tests.goldens
 
-states: environment ## At a release: record what upgrades are tried on
+states: environment ## At a release: record what upgrades are tried on (VERSION=v0.2.0: the template too)
 	@.venv/bin/python -m tests.upgrade
+	@$(if $(VERSION),.venv/bin/python -m tests.scaffold.released $(VERSION))
 
 upgrade: environment ## Try newer SDKs and providers in a copy, and report what every stage's preview says
 	@.venv/bin/python -m tests.upgrade.trial $(PACKAGES)

@@ -34,21 +34,20 @@ def stage_page(schema: Mapping[str, Any], example: Path) -> str:
     ]
     for key, node in config["properties"].items():
         found = list(rows(schema, node, key, required=key in config["required"]))
-        parts.append(f"\n## {key}\n\n")
-        if found[0].words:
-            parts.append(found[0].words + "\n\n")
         shown = found if len(found) == 1 else found[1:]
+        parts.append(f"\n## {key}\n\n")
+        if found[0].words and shown is not found:
+            parts.append(found[0].words.replace("``", "`") + "\n\n")
         parts.append(
             table(
-                ["path", "type", "default", "limits", "example", "what it is"],
+                ["path", "type and limits", "default", "example", "what it is"],
                 [
                     (
                         f"`{row.path}`",
-                        row.type,
+                        ", ".join(each for each in (row.type, row.limits) if each),
                         row.default,
-                        row.limits,
                         _example(given, row.path),
-                        row.words if row is not found[0] else "",
+                        row.words.replace("``", "`"),
                     )
                     for row in shown
                 ],

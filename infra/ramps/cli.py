@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from infra.check import stage_file
+from infra.configuration import read_stage_file
 from infra.ramps.plans import hold_seconds, print_plans, tenants_and_feature
 from infra.ramps.publish import Committing
 from infra.ramps.run import Setting, lead
@@ -18,14 +20,19 @@ from infra.ramps.tune import tune
 from infra.ramps.view import Shown, document, table
 from kilo.contract import load_outputs
 from kilo.errors import BadInput, CheckFailed
+from kilo.project import find_project
 from kilo.tables import make_console, print_table
 from kilo.tenancy import RampWeight
+from kilo.traffic.flags_file import render_flags
 from kilo.traffic.ramps.gate import GateSettings
 from kilo.traffic.ramps.ramp import DEFAULT_STEPS, Ramp, State, parse_weight, plan_steps
 from kilo.traffic.ramps.store import RampStore
+from kilo.traffic.settings import GatewayFeature, GatewaySettings, Upstream
 
 app = typer.Typer(no_args_is_help=True, help="Ramp features, tenant by tenant; tune tiers.")
 app.command()(tune)
+
+_NOWHERE = Upstream(host="nowhere.invalid", port=1)
 
 StageOption = Annotated[str, typer.Option("--stage", "-s", help="The stage whose file is meant.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; a line for each change.")]
@@ -73,6 +80,18 @@ def show(stage: StageOption, as_json: JsonOption = False) -> None:
             typer.echo(f"{tenant} {feature}: {weight}, no ramp under way")
     if not ramps and not weights:
         typer.echo(f"{setting.file.path.name}: no tenant has a weight for a feature", err=True)
+
+
+@app.command(epilog="Example: kilo traffic flags -s dev > flags.json && export KILO_FLAGS=$PWD/flags.json")
+def flags(stage: StageOption) -> None:
+    """Print the weights of a stage's features as services read them (kilo.flags), for one that runs here."""
+    settings = read_stage_file(stage_file(find_project(), stage))
+    given = GatewaySettings(
+        # Where they lead is the gateway's affair alone.
+        stable=_NOWHERE,
+        features=tuple(GatewayFeature(id=each.id, next=_NOWHERE) for each in settings.features),
+    )
+    typer.echo(json.dumps(render_flags(settings.resolved_tenants, given), indent=2))
 
 
 @app.command(

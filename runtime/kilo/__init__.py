@@ -1,10 +1,11 @@
 """Kilo: what services import, what the platform runs, and what an operator calls.
 
 - **A service imports** the packages ``kilo.outbox``, ``kilo.client``, ``kilo.fle``, ``kilo.consumer``,
-  ``kilo.web`` and ``kilo.bus`` by their own names, their adapters ``kilo.outbox.sqlalchemy_session`` and
-  ``kilo.fle.integrations``, and ``kilo.context``, ``kilo.contract``, ``kilo.environment``, ``kilo.errors``,
-  ``kilo.health`` and ``kilo.tenancy``; its tests import ``kilo.testing``. This is the SDK: it changes by the
-  changelog alone. What lies below these packages is their own affair.
+  ``kilo.web``, ``kilo.flags`` and ``kilo.bus`` by their own names, their adapters
+  ``kilo.outbox.sqlalchemy_session`` and ``kilo.fle.integrations``, and ``kilo.context``, ``kilo.contract``,
+  ``kilo.environment``, ``kilo.errors``, ``kilo.health`` and ``kilo.tenancy``; its tests import
+  ``kilo.testing``. This is the SDK: it changes by the changelog alone. What lies below these packages is
+  their own affair.
 - **An operator calls** modules named ``cli``, packages named ``commands``, and ``kilo.changes``,
   ``kilo.outputs``, ``kilo.promotion`` and ``kilo.tour`` with what is under them. Nothing else imports them.
 - **The platform runs** the rest, as processes that are commands too (``kilo outbox worker``).

@@ -50,6 +50,7 @@ _EXTRAS = {
     "urllib3": "platform",
     "uvicorn": "web",
     "uvloop": "web",
+    "xxhash": "flags",
     "yaml": "scaffold",
 }
 

@@ -18,6 +18,7 @@ import yaml
 
 from sandbox.toolchain import path
 from tests.runtime.scaffold.variants import ROOT, VARIANTS, commit, make, template_repository
+from tests.scaffold.released import VERSIONS, repository
 
 VERSION = kubernetes_validate.latest_version()
 CHART = ROOT / "charts" / "service"
@@ -110,7 +111,45 @@ def test_its_workflow_is_one_that_github_takes(template: Path, tmp_path: Path) -
     run(path("actionlint"), "-no-color", "-shellcheck=", "-pyflakes=", workflow, cwd=service)
 
 
-def test_an_update_from_every_version_keeps_the_services_own_changes(template: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", ["http", "consumer", "job"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_service_of_every_release_comes_to_this_template_with_its_own_changes(
+    version: str, variant: str, template: Path, tmp_path: Path
+) -> None:
+    kilo, newest = BIN / "kilo", "v999.0.0"
+    old = repository(version, tmp_path / "platform")
+    service = make(variant, old, tmp_path)
+    commit(service, "made")
+    readme = service / "README.md"
+    readme.write_text(readme.read_text() + "\nOurs.\n")
+    (service / "src" / service.name.replace("-", "_") / "ours.py").write_text('"""Ours."""\n')
+    commit(service, "ours")
+    shutil.rmtree(old / "templates")
+    shutil.copytree(template / "templates", old / "templates")
+    shutil.copy(template / "copier.yml", old)
+    commit(old, "this template", tag=newest)
+    assert json.loads(run(kilo, "svc", "update", "--json", cwd=service))["to"] == newest
+    # It is what a new one is, and what was its own.
+    (tmp_path / "fresh").mkdir()
+    fresh = make(variant, old, tmp_path / "fresh")
+    own = {"README.md", f"src/{service.name.replace('-', '_')}/ours.py"}
+    assert files(service).keys() - own == files(fresh).keys() - own
+    assert {name for name, content in files(fresh).items() if files(service)[name] != content} == {
+        "README.md"
+    }
+    assert readme.read_text() == (fresh / "README.md").read_text() + "\nOurs.\n"
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """What git would keep of it."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and ".git" not in path.relative_to(directory).parts
+    }
+
+
+def test_an_update_keeps_the_services_own_changes(template: Path, tmp_path: Path) -> None:
     kilo = BIN / "kilo"
     repository = tmp_path / "platform"
     shutil.copytree(template, repository)

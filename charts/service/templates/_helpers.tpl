@@ -124,12 +124,23 @@ containers:
       - name: outputs
         mountPath: {{ dir $values.outputs.path }}
         readOnly: true
+      - name: flags
+        mountPath: /etc/kilo-flags
+        readOnly: true
       - name: scratch
         mountPath: /tmp
 volumes:
   - name: outputs
     configMap:
       name: {{ $values.outputs.configMap }}
+  # The weights of the stage's features alone, of what the gateway reads; a stage without a gateway has none.
+  - name: flags
+    configMap:
+      name: {{ $values.flags.configMap }}
+      optional: true
+      items:
+        - key: flags.json
+          path: flags.json
   - name: scratch
     emptyDir:
       sizeLimit: {{ $values.scratchMebibytes }}Mi

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from kilo.errors import BadInput
 from kilo.tenancy import Tenant
 from kilo.traffic.clusters import render_clusters
+from kilo.traffic.flags_file import FLAGS_FILE, render_flags
 from kilo.traffic.limits import ENFORCED_KEY, render_limits
 from kilo.traffic.listeners import ADMIN_CLUSTER, LIMITS_FILE, ROUTES_FILE, SHARES_FILE, render_listeners
 from kilo.traffic.routes import render_routes
@@ -64,6 +65,7 @@ def render_files(tenants: Sequence[Tenant], settings: GatewaySettings) -> dict[s
         ROUTES_FILE: render_routes(tenants, settings),
         LIMITS_FILE: render_limits(tenants, settings),
         SHARES_FILE: render_shares(tenants, settings),
+        FLAGS_FILE: render_flags(tenants, settings),
         RUNTIME_FILE: render_runtime(settings),
         **render_tls(settings),
     }

@@ -6,14 +6,17 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from openfeature.evaluation_context import EvaluationContext
 
 from kilo.errors import BadInput
+from kilo.flags import StageFlags
 from kilo.tenancy import Tenant
 from kilo.traffic.active import read_active
 from kilo.traffic.envoy import container_args, render_files
@@ -66,7 +69,11 @@ def test_a_stage_without_weights_is_rendered_as_one_without_features() -> None:
     plain = GatewaySettings(stable=STABLE)
     listed = plain.model_copy(update={"features": (GatewayFeature(id="checkout-v2", next=NEXT),)})
     before, after = render_files(tenants, plain), render_files(tenants, listed)
-    assert {name for name in before if before[name] != after[name]} == {"bootstrap.json", "clusters.json"}
+    assert {name for name in before if before[name] != after[name]} == {
+        "bootstrap.json",
+        "clusters.json",
+        "flags.json",
+    }
     assert "feature" not in container_args(tenants, plain)[-1]
 
 
@@ -76,7 +83,7 @@ def test_a_ramp_step_leaves_pods_and_limits_alone() -> None:
         [make_tenant("acme", ramps={"checkout-v2": weight}), make_tenant("globex")] for weight in (5, 25)
     )
     first, second = render_files(before, given), render_files(after, given)
-    assert {name for name in first if first[name] != second[name]} == {"routes.json"}
+    assert {name for name in first if first[name] != second[name]} == {"routes.json", "flags.json"}
     assert container_args(before, given) == container_args(after, given)
 
 
@@ -171,3 +178,24 @@ def test_copies_are_of_requests_that_have_no_second_effect(
         'envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="shadow/checkout-v2/acme",le="5000"}'
         in gateway.metrics()
     )
+
+
+def test_a_flag_is_on_for_the_keys_that_the_gateway_sends_to_the_next_version(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    keys = [f"order-{number}/{'x' * (number % 70)}" for number in range(400)]
+    tenants = [make_tenant("acme", ramps={"checkout-v2": 37})]
+    gateway.start(tenants)
+    answers = _answers(gateway, keys)
+    file = tmp_path / "flags.json"
+    file.write_text(render_files(tenants, gateway.settings)["flags.json"])
+    flags = StageFlags(file)
+    flags.initialize(EvaluationContext())
+    told = {
+        key: flags.resolve_string_details(
+            "checkout-v2", "?", EvaluationContext(key, {"tenant": "acme"})
+        ).value
+        for key in answers
+    }
+    assert told == answers
+    assert set(told.values()) == {"next", "stable"}
