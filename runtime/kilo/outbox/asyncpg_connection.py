@@ -12,22 +12,14 @@ The driver is the service's own: it is not imported here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from kilo.errors import BadInput
 from kilo.outbox.enqueue import COLUMNS, Enqueued, Event, explained, lock_order, outbox_in, values_of
 
-
-class Connection(Protocol):
-    """An ``asyncpg.Connection``, or what a pool gives in its place."""
-
-    def is_in_transaction(self) -> bool:
-        """Whether a transaction is open."""
-        ...
-
-    async def fetchval(self, query: str, *args: Any) -> Any:
-        """Execute one statement; the first column of its first row, or none."""
-        ...
+# What a pool gives takes on a connection's methods at run time, which no type of ours could say.
+Connection = Any
+"""An ``asyncpg.Connection``, or what a pool gives in its place."""
 
 
 async def enqueue(connection: Connection, event: Event, schema: str | None = None) -> Enqueued:

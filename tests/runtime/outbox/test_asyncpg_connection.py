@@ -22,17 +22,16 @@ async def connection(database_url: str) -> AsyncIterator[Any]:
 
 
 def an_event(n: int, aggregate_id: str = "1", **changes: Any) -> Event:
-    return Event(
-        **{
-            "tenant": "acme",
-            "aggregate": "order",
-            "aggregate_id": aggregate_id,
-            "kind": "order.paid",
-            "payload": {"n": n, "big": 2**70, "text": "ä🚚"},
-            "fingerprint": f"f{n}",
-            **changes,
-        }
-    )
+    given: dict[str, Any] = {
+        "tenant": "acme",
+        "aggregate": "order",
+        "aggregate_id": aggregate_id,
+        "kind": "order.paid",
+        "payload": {"n": n, "big": 2**70, "text": "ä🚚"},
+        "fingerprint": f"f{n}",
+        **changes,
+    }
+    return Event(**given)
 
 
 async def rows(connection: Any) -> list[tuple[Any, ...]]:
