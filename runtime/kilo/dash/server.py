@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from kilo.dash.event import read_event
 from kilo.dash.reading import Reading, describe_pages
 from kilo.errors import BadInput, KiloError
 from kilo.observe.rules import every_alert
@@ -49,6 +50,10 @@ def make_app(reading: Reading, runbooks: Path | None) -> Starlette:
             lambda: reading.panel(path["file"], path["number"], tenant, query.get("range", "1h"))
         )
 
+    async def event(request: Request) -> Response:
+        query = request.query_params
+        return await _answer(lambda: read_event(query.get("fingerprint", ""), query.get("tenant") or None))
+
     async def runbook(request: Request) -> Response:
         name = request.path_params["name"]
         if name not in alerts or runbooks is None:
@@ -62,6 +67,7 @@ def make_app(reading: Reading, runbooks: Path | None) -> Starlette:
             Route("/api/pages", pages),
             Route("/api/fleet", fleet),
             Route("/api/panel/{file}/{number:int}", panel),
+            Route("/api/event", event),
             Route("/runbooks/{name}", runbook),
             Mount("/assets", StaticFiles(directory=ASSETS)),
         ],

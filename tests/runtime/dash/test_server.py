@@ -7,11 +7,13 @@ import json
 import re
 from pathlib import Path
 
+import psycopg
 import pytest
 from starlette.testclient import TestClient
 
 from kilo.dash.reading import Reading
 from kilo.dash.server import ASSETS, make_app
+from kilo.outbox import Event, enqueue
 from tests.events import make_outputs
 
 ROOT = Path(__file__).parents[3]
@@ -45,6 +47,40 @@ def test_a_prometheus_that_does_not_answer_is_named(client: TestClient) -> None:
 
 def test_a_page_elsewhere_reaches_nothing(client: TestClient) -> None:
     assert client.get("/api/pages", headers={"host": "rebound.example"}).status_code == 400
+
+
+def test_an_events_life_is_shown_by_its_fingerprint(
+    client: TestClient, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    with psycopg.connect(database_url) as connection:
+        enqueue(connection, Event("acme", "order", "1", "order.paid", {"n": 1}, "acme/a%2F<i>"))
+    found = client.get("/api/event", params={"fingerprint": "acme/a%2F<i>"}).json()
+    assert [(step["where"], step["what"], step["after"]) for step in found["steps"]] == [
+        ("outbox", "written", 0.0)
+    ]
+
+
+@pytest.mark.parametrize("fingerprint", ["", "nobody/1", "a\x00b", "x" * 256, "'; DROP TABLE outbox; --"])
+def test_an_event_that_is_not_there_is_said(
+    client: TestClient, database_url: str, monkeypatch: pytest.MonkeyPatch, fingerprint: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    answer = client.get("/api/event", params={"fingerprint": fingerprint})
+    assert answer.status_code == 400
+    assert "fingerprint is TENANT/KEY" in answer.json()["error"]
+
+
+def test_without_its_database_the_page_says_what_is_missing(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    answer = client.get("/api/event?fingerprint=acme/1")
+    assert (answer.status_code, "DATABASE_URL" in answer.json()["error"]) == (400, True)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://who:canary@127.0.0.1:9/none")
+    answer = client.get("/api/event?fingerprint=acme/1")
+    assert answer.status_code == 502
+    assert "canary" not in answer.text
 
 
 def test_runbooks_are_those_of_alerts_alone(client: TestClient) -> None:

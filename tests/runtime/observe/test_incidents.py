@@ -1,10 +1,10 @@
 """Incidents played back to the rules on burning budgets, and when they page against when theory says so.
 
-By arithmetic, with steady traffic and nothing wrong before, a share ``r`` of bad requests shows in a
-window ``L`` as ``r t / L`` after ``t``. So a burn of factor ``f`` on a budget ``b`` is seen after
-``f b L / r``, is told ``for`` later, and is over ``S (1 - f b / r)`` after the incident, when the short
-window ``S`` has forgotten enough. A page is there from the first of the burns that page to the last. Prometheus is
-asked for both minutes; scrapes and evaluations of a minute leave it at most three away. The table is printed.
+By arithmetic, with steady traffic and nothing wrong before, a share ``r`` of bad requests shows in a window
+``L`` as ``r t / L`` after ``t``. So a burn of factor ``f`` on a budget ``b`` is seen after ``f b L / r``,
+is told ``for`` later, and is over ``S (1 - f b / r)`` after the incident, when the short window ``S`` has
+forgotten enough. A page is there from the first of the burns that page to the last. Prometheus is asked for
+both minutes; scrapes and evaluations of a minute leave it at most three away. The table is printed.
 """
 
 from __future__ import annotations

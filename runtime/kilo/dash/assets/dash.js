@@ -132,17 +132,40 @@ const drawPage = async (page, turn) => {
   }
 };
 
+const drawEvent = async (fingerprint, turn) => {
+  find("note").textContent = "What the platform has stored of an event, and the spans that were kept between.";
+  if (find("content").dataset.page !== "event") {
+    const input = element("input", { id: "fingerprint", placeholder: "acme/order-42", maxlength: 255, size: 40, spellcheck: "false" });
+    const form = element("form", { class: "wide" }, element("label", {}, "Fingerprint ", input), element("button", {}, "Show"));
+    form.addEventListener("submit", (sent) => { sent.preventDefault(); location.hash = `event/${encodeURIComponent(input.value.trim())}`; });
+    clear();
+    find("content").replaceChildren(form, element("div", { id: "life" }));
+    find("content").dataset.page = "event";
+  }
+  if (document.activeElement !== find("fingerprint")) find("fingerprint").value = fingerprint;
+  if (!fingerprint) { find("life").replaceChildren(); return; }
+  const tenant = tenants.includes(find("tenant").value) ? { tenant: find("tenant").value } : {};
+  const event = await read(`api/event?${new URLSearchParams({ fingerprint, ...tenant })}`);
+  if (turn !== drawing) return;
+  find("life").replaceChildren(element("section", { class: "wide", tabindex: "0", "aria-label": "Steps" },
+    element("h3", {}, `${event.fingerprint}, first seen ${new Date(event.first).toLocaleString()}`),
+    table([["after", "number"], ["where", ""], ["what", ""], ["details", ""]], event.steps.map((step) =>
+      [`${step.after.toFixed(3)} s`, step.where, step.what, step.details]))));
+};
+
 const draw = async () => {
   const turn = ++drawing, file = chosen(), page = pages.find((each) => each.file === file);
+  const event = file.split("/")[0] === "event", name = page ? file : event ? "event" : "fleet";
   document.querySelectorAll("nav a").forEach((link) =>
-    link.hash === `#${page ? file : "fleet"}` ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current"));
-  find("title").textContent = page ? page.title : "Fleet";
+    link.hash === `#${name}` ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current"));
+  find("title").textContent = page ? page.title : event ? "Event" : "Fleet";
   try {
     if (page) await drawPage(page, turn);
+    else if (event) await drawEvent(decodeURIComponent(file.slice("event/".length)), turn);
     else { clear(); delete find("content").dataset.page; await drawFleet(); }
     problem("");
   } catch (error) { problem(error.message); }
-  if (turn === drawing) document.body.dataset.drawn = page ? file : "fleet";
+  if (turn === drawing) document.body.dataset.drawn = name;
 };
 
 const start = async () => {
@@ -150,7 +173,7 @@ const start = async () => {
     ({ pages, tenants } = await read("api/pages"));
   } catch (error) { problem(error.message); return; }
   find("tenants").replaceChildren(...tenants.map((tenant) => element("option", { value: tenant })));
-  find("pages").replaceChildren(...[{ file: "fleet", title: "Fleet" }, ...pages].map((page) =>
+  find("pages").replaceChildren(...[{ file: "fleet", title: "Fleet" }, ...pages, { file: "event", title: "Event" }].map((page) =>
     element("li", {}, element("a", { href: `#${page.file}` }, page.title))));
   addEventListener("hashchange", draw);
   find("range").addEventListener("change", draw);
