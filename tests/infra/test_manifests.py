@@ -5,6 +5,7 @@ from __future__ import annotations
 import kubernetes_validate
 import pytest
 
+from kilo.observe.platform import OUTBOX_WORKER
 from tests.infra.test_program import STAGES, program
 
 KUBERNETES = "1.37"
@@ -20,3 +21,13 @@ def test_every_object_is_valid_strictly(stage: str) -> None:
     assert len(found) > 50
     for resource in found:
         kubernetes_validate.validate(resource.inputs, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_rules_name_workloads_as_they_are_named(stage: str) -> None:
+    workloads = {
+        resource.inputs["metadata"]["name"]
+        for resource in program(stage).resources
+        if resource.type == "kubernetes:apps/v1:Deployment"
+    }
+    assert OUTBOX_WORKER in workloads

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from kilo.observe import foreign, metrics
 from kilo.observe.alerts import Alert
 
+OUTBOX_WORKER = "outbox-worker"
+"""The workload, whose name is the job of its series."""
 _GIBIBYTE = 2**30
 _DAY_SECONDS = 86_400
 _MINUTE_SECONDS = 60
@@ -48,7 +50,8 @@ def outbox_alerts() -> list[Alert]:
         ),
         Alert(
             "OutboxWorkerDown",
-            f"absent({metrics.OUTBOX_ROWS_WAITING.name})",
+            # The reconciler is made of the same modules and exports the gauge too, at 0.
+            f'absent({metrics.OUTBOX_ROWS_WAITING.name}{{job="{OUTBOX_WORKER}"}})',
             "page",
             "No outbox worker reports",
             "3m",

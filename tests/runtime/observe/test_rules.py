@@ -87,7 +87,14 @@ CASES = [
         {"outbox_oldest_undequeued_age_seconds": "50x60"},
         "The oldest event has waited in the outbox for 1m 30s",
     ),
-    Case("OutboxWorkerDown", {}, {"outbox_rows_waiting": "0x60"}, "No outbox worker reports"),
+    Case(
+        "OutboxWorkerDown",
+        # What is made of the same modules is no worker.
+        {'outbox_rows_waiting{job="outbox-reconciler"}': "0x60"},
+        {'outbox_rows_waiting{job="outbox-worker"}': "0x60"},
+        "No outbox worker reports",
+        {"job": "outbox-worker"},
+    ),
     Case(
         "OutboxWatermarkHeld",
         {"outbox_watermark_age_seconds": "600x60"},
