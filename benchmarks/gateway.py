@@ -235,6 +235,7 @@ def main() -> int:
                 next=Upstream(host=ADDRESS, port=upstream),
                 listener_port=free_port(),
                 operations_port=free_port(),
+                drain_port=free_port(),
                 identity=identity,
             )
             gateway = Gateway(directory / f"{count}-{bool(identity)}" / "mount", settings)

@@ -125,6 +125,7 @@ def whole_path(directory: Path) -> Generator[EventPath]:
                     stable=Upstream(host="127.0.0.1", port=ingest_port),
                     listener_port=free_port(),
                     operations_port=free_port(),
+                    drain_port=free_port(),
                 ),
             )
             gateway.directory.mkdir(parents=True)

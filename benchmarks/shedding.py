@@ -81,7 +81,8 @@ def _run(render: Render) -> Outcome:
         stack.enter_context(patch.object(listeners, "render_shedding", render))
 
         def make(**given: Any) -> Gateway:
-            settings = GatewaySettings(listener_port=free_port(), operations_port=free_port(), **given)
+            ports = {name: free_port() for name in ("listener_port", "operations_port", "drain_port")}
+            settings = GatewaySettings(**ports, **given)
             gateway = Gateway(directory / "mount", settings)
             gateway.directory.mkdir(parents=True)
             stack.callback(gateway.stop)

@@ -93,8 +93,11 @@ class PodArgs:
     ready: HttpCheck | None = None
     start_seconds: int = 60
     """How long the container may take until it is alive."""
+    before_stop: HttpCheck | int | None = None
+    """What is asked before SIGTERM and waited for, or seconds to wait: until others have noticed that the
+    pod goes, and use another."""
     stop_seconds: int = 30
-    """How long it may take to stop after SIGTERM."""
+    """How long it may take to stop, what comes before SIGTERM included."""
     identity: CloudIdentity | None = None
     aws_region: str | None = None
     annotations: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, "pulumi.Input[str]"])
@@ -210,6 +213,7 @@ def _container(
         startup_probe=_probe(args.started or args.alive, period_seconds=1, failures=args.start_seconds),
         liveness_probe=_probe(args.alive, period_seconds=10, failures=3),
         readiness_probe=_probe(args.ready, period_seconds=2, failures=2),
+        lifecycle=_lifecycle(args.before_stop),
         volume_mounts=[*mounts, *volume_mounts],
     )
 
@@ -286,6 +290,17 @@ def _file_volume(name: str, files: ConfigFiles | SecretFiles) -> core.v1.VolumeA
         source = core.v1.SecretVolumeSourceArgs(secret_name=files.secret, default_mode=0o440)
         return core.v1.VolumeArgs(name=name, secret=source)
     return core.v1.VolumeArgs(name=name, config_map=core.v1.ConfigMapVolumeSourceArgs(name=files.config_map))
+
+
+def _lifecycle(before_stop: HttpCheck | int | None) -> core.v1.LifecycleArgs | None:
+    if before_stop is None:
+        return None
+    if isinstance(before_stop, int):
+        handler = core.v1.LifecycleHandlerArgs(sleep=core.v1.SleepActionArgs(seconds=before_stop))
+    else:
+        get = core.v1.HTTPGetActionArgs(path=before_stop.path, port=before_stop.port)
+        handler = core.v1.LifecycleHandlerArgs(http_get=get)
+    return core.v1.LifecycleArgs(pre_stop=handler)
 
 
 def _probe(check: HttpCheck | None, *, period_seconds: int, failures: int) -> core.v1.ProbeArgs | None:

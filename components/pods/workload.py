@@ -6,7 +6,7 @@ A new version is ready before an old pod stops. A drained node takes at most one
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pulumi
 from pulumi_kubernetes import apps, core, meta, policy
@@ -14,6 +14,9 @@ from pulumi_kubernetes import apps, core, meta, policy
 from components.pods.access import Access, AccessArgs
 from components.pods.labels import labels, selector, service_host
 from components.pods.pod import PodArgs, pod_template
+
+NOTICE_SECONDS = 5
+"""What proxies and resolvers take to notice that a pod goes; until then it is sent new connections."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class Workload(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         metadata = meta.v1.ObjectMetaArgs(name=name, namespace=args.access.namespace, labels=labels(name))
         access = Access(name, args.access, opts=child)
+        pod = args.pod
+        if args.service_ports and pod.before_stop is None:
+            pod = replace(pod, before_stop=NOTICE_SECONDS)
         apps.v1.Deployment(
             name,
             metadata=metadata,
@@ -49,7 +55,7 @@ class Workload(pulumi.ComponentResource):
                     type="RollingUpdate",
                     rolling_update=apps.v1.RollingUpdateDeploymentArgs(max_surge=1, max_unavailable=0),
                 ),
-                template=pod_template(name, args.pod),
+                template=pod_template(name, pod),
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[access]),
         )

@@ -19,6 +19,7 @@ from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, SecretFiles
 from components.pods.workload import Workload, WorkloadArgs
 from components.processes.usage import COLLECTOR, DIRECTORY, CollectorArgs, collector_access, collector_pod
 from kilo.tenancy import Tenant
+from kilo.traffic.draining import DRAIN_PATH
 from kilo.traffic.envoy import BOOTSTRAP_FILE, container_args, render_files
 from kilo.traffic.features import NextService
 from kilo.traffic.settings import CONFIG_DIRECTORY, GatewaySettings
@@ -26,6 +27,7 @@ from kilo.traffic.tls import CLIENT_CA_DIRECTORY, TLS_DIRECTORY
 from kilo.traffic.verification import key_addresses
 
 OPERATIONS = "operations"
+DRAIN = "drain"
 LISTENER_PORT = 10_080
 
 
@@ -68,7 +70,11 @@ class TenantGateway(pulumi.ComponentResource):
             data=files,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        ports = {"http": args.settings.listener_port, OPERATIONS: args.settings.operations_port}
+        ports = {
+            "http": args.settings.listener_port,
+            OPERATIONS: args.settings.operations_port,
+            DRAIN: args.settings.drain_port,
+        }
         usage = [collector_access(args.usage, args.monitoring_namespace)] if args.usage else []
         Workload(
             name,
@@ -103,6 +109,8 @@ class TenantGateway(pulumi.ComponentResource):
                     ports=ports,
                     alive=HttpCheck("/livez", OPERATIONS),
                     ready=HttpCheck("/readyz", OPERATIONS),
+                    before_stop=HttpCheck(DRAIN_PATH, DRAIN),
+                    stop_seconds=args.settings.drain_seconds + 15,
                     cpu_millicores=500,
                     memory_mebibytes=1_280,
                     annotations={

@@ -11,6 +11,7 @@ import gc
 import logging
 import resource
 import signal
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -29,6 +30,9 @@ from kilo.health import Health
 from kilo.http_protocol import BoundedHttpProtocol
 
 logger = logging.getLogger(__name__)
+
+_CLOSING_SECONDS = 3.0
+"""uvicorn takes up other headers once a second."""
 
 
 def health_routes(health: Health) -> list[Route]:
@@ -114,12 +118,23 @@ async def serve_until_stopped(
     stopped = asyncio.ensure_future(stopping.wait())
     await asyncio.wait([serving, stopped, *working], return_when=asyncio.FIRST_COMPLETED)
     stopping.set()
-    results = await asyncio.gather(*working, return_exceptions=True)
+    results = await asyncio.gather(*working, _closed(http), return_exceptions=True)
     http.should_exit = True
     results += await asyncio.gather(serving, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
+
+
+async def _closed(http: uvicorn.Server) -> None:
+    """Close each connection with its next answer, as long as there are any and not for long.
+
+    A connection that is closed while it is idle can meet the request that its client is just sending.
+    """
+    http.config.encoded_headers.append((b"connection", b"close"))
+    deadline = time.monotonic() + _CLOSING_SECONDS
+    while http.server_state.connections and time.monotonic() < deadline:  # noqa: ASYNC110  no event says so
+        await asyncio.sleep(0.05)
 
 
 async def _serve(http: uvicorn.Server, port: int) -> None:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Coroutine
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from kilo.address import address_of
+from kilo.service import serve_until_stopped
+from kilo.testing.servers.ports import free_port
 from tests.events import make_outputs
+from tests.patience import PATIENCE_SECONDS, eventually
 
 
 class Started(Exception):
@@ -99,3 +108,26 @@ def test_every_process_says_what_starts_and_where(
 )
 def test_an_address_is_shown_without_what_may_be_a_password(url: str, shown: str) -> None:
     assert address_of(url) == shown
+
+
+async def test_a_server_that_stops_closes_kept_connections_with_an_answer() -> None:
+    """Not between two: a request that is on its way then would be lost, and may not be sent again."""
+
+    async def answer(_request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    app, port, stopping = Starlette(routes=[Route("/", answer)]), free_port(), asyncio.Event()
+    serving = asyncio.create_task(serve_until_stopped(app, port, stopping))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        await eventually(lambda: serving.done() or _listens(port))
+        assert "connection" not in (await http.get("/")).headers
+        stopping.set()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (await http.get("/")).headers.get("connection") != "close":
+                pass
+    await serving
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

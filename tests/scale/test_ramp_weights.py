@@ -87,6 +87,7 @@ def start_gateway(tmp_path: Path) -> Callable[[Upstreams], Gateway]:
             features=(GatewayFeature(id="search", next=following),),
             listener_port=free_port(),
             operations_port=free_port(),
+            drain_port=free_port(),
         )
         gateway = Gateway(tmp_path / "mount", settings)
         gateway.directory.mkdir()

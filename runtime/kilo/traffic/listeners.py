@@ -1,4 +1,4 @@
-"""Listeners: the entrance for tenants, and the small one for operations.
+"""Listeners: the entrance for tenants, a small one for operations, and one that drains (``draining.py``).
 
 The operations listener lets through four GET paths of Envoy's admin interface (``/livez``,
 ``/readyz``, ``/metrics``, ``/config_dump``) and nothing else. The admin interface itself, which can stop the
@@ -11,6 +11,7 @@ gateway runs (routes, clusters, limits) is in files, and no such change touches 
 
 from __future__ import annotations
 
+from kilo.traffic.draining import render_drain_manager
 from kilo.traffic.limits import LIMITS, LIMITS_TYPE
 from kilo.traffic.problems import render_local_replies
 from kilo.traffic.routes import ROUTES, TENANT_STATE, render_state_filter
@@ -36,7 +37,7 @@ _VERSION = f"%METADATA(CLUSTER:{METADATA}:version)%"
 
 
 def render_listeners(settings: GatewaySettings, target_latency_ms: int, bind: str) -> list[Json]:
-    """Render both listeners, bound to ``bind``.
+    """Render the listeners, bound to ``bind``.
 
     ``target_latency_ms`` is the latency that adaptive concurrency defends: above it, fewer requests
     are let through.
@@ -52,6 +53,11 @@ def render_listeners(settings: GatewaySettings, target_latency_ms: int, bind: st
         # Probes and metrics answer under overload too: then they matter most.
         {
             **_listener("operations", bind, settings.operations_port, _operations_manager()),
+            "bypass_overload_manager": True,
+            "ignore_global_conn_limit": True,
+        },
+        {
+            **_listener("drain", bind, settings.drain_port, render_drain_manager(settings, ADMIN_CLUSTER)),
             "bypass_overload_manager": True,
             "ignore_global_conn_limit": True,
         },

@@ -78,6 +78,12 @@ class GatewaySettings(BaseModel):
     operations_port: int = Field(
         default=10090, ge=1, le=65_535, description="/livez, /readyz, /metrics, /config_dump."
     )
+    drain_port: int = Field(
+        default=10092, ge=1, le=65_535, description="/drain, before a gateway stops; for the kubelet alone."
+    )
+    drain_seconds: int = Field(
+        default=15, ge=1, le=300, description="How long a gateway that is to stop goes on answering."
+    )
     tenant_header: str = "x-tenant-id"
     identity: Identity | None = Field(
         default=None, description="Where the tenant comes from; without it, its header is believed."

@@ -218,19 +218,25 @@ class Container:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._context.wake.wait(), seconds)
 
-    async def stop(self, grace_seconds: float) -> None:
-        """Stop for good: preStop hook, SIGTERM, and SIGKILL when the grace period is over."""
+    async def stop(self, grace_seconds: float, *, hook: bool = True) -> None:
+        """Stop for good: preStop hook, SIGTERM, and SIGKILL when the grace period is over.
+
+        Args:
+            grace_seconds: for all of it.
+            hook: whether the preStop hook runs; nobody is left to notice when the whole node stops.
+        """
         self._stopping = True
         self._context.wake.set()
-        await self._terminate(grace_seconds)
+        await self._terminate(grace_seconds, hook=hook)
 
-    async def _terminate(self, grace_seconds: float) -> None:
+    async def _terminate(self, grace_seconds: float, *, hook: bool = True) -> None:
         process = self._process
         if process is None or process.returncode is not None:
             return
         deadline = time.monotonic() + grace_seconds
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._pre_stop(), grace_seconds)
+        if hook:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._pre_stop(grace_seconds), grace_seconds)
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         try:
@@ -239,14 +245,16 @@ class Container:
             signal_group(process.pid, signal.SIGKILL)
             await process.wait()
 
-    async def _pre_stop(self) -> None:
+    async def _pre_stop(self, grace_seconds: float) -> None:
         hook = (self.spec.get("lifecycle") or {}).get("preStop") or {}
         if sleep := hook.get("sleep"):
             await asyncio.sleep(sleep["seconds"])
         elif execute := hook.get("exec"):
             await self.execute(execute.get("command") or [])
         elif hook:
-            await probes.check_of(hook, self._context.address, self.spec, self.execute)()
+            # Unlike a probe, a hook may take as long as the grace period.
+            asked = {**hook, "timeoutSeconds": grace_seconds}
+            await probes.check_of(asked, self._context.address, self.spec, self.execute)()
 
     async def execute(self, argv: list[str]) -> tuple[bool, str]:
         """Run a command in the container's environment: whether it exited with 0, and its output."""

@@ -149,7 +149,8 @@ class PodRunner:
 
     async def _stop(self, work: asyncio.Task[None]) -> None:
         grace = self._context.grace_seconds
-        await asyncio.gather(*(c.stop(grace) for c in [*self.containers, *self._initial]))
+        hook = not self._suspended
+        await asyncio.gather(*(c.stop(grace, hook=hook) for c in [*self.containers, *self._initial]))
         await work
 
     def finish(self, phase: str, reason: str, message: str) -> None:

@@ -60,6 +60,11 @@ def test_a_pod_has_as_long_to_start_as_it_says() -> None:
     assert probe["periodSeconds"] * probe["failureThreshold"] == 90
 
 
+def test_a_pod_behind_a_service_waits_before_it_stops_until_nobody_sends_it_anything() -> None:
+    (container,) = template(workload())["spec"]["containers"]
+    assert container["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+
+
 def test_a_sidecar_starts_before_the_container_and_has_volumes_of_its_own() -> None:
     beside = pod(scratch=[Scratch("/tmp", 16)], annotations={"of": "sidecar"})
     spec = template(workload(scratch=[Scratch("/tmp", 64)], sidecars={"watch": beside}))["spec"]

@@ -47,6 +47,17 @@ def test_a_new_tenant_reaches_running_gateways_without_a_new_pod() -> None:
     assert template(before) == template(after)
 
 
+def test_a_gateway_drains_before_it_stops_and_only_the_kubelet_can_ask_for_it() -> None:
+    recording = gateway("acme", drain_seconds=20)
+    spec = template(recording)["spec"]
+    (container,) = spec["containers"]
+    assert container["lifecycle"] == {"preStop": {"httpGet": {"path": "/drain", "port": "drain"}}}
+    assert spec["terminationGracePeriodSeconds"] > 20
+    (port,) = (each["containerPort"] for each in container["ports"] if each["name"] == "drain")
+    policy = recording.one("kubernetes:networking.k8s.io/v1:NetworkPolicy").inputs["spec"]
+    assert port not in {of["port"] for rule in policy["ingress"] for of in rule["ports"]}
+
+
 def test_the_gateway_admits_the_world_and_reaches_its_services_alone() -> None:
     spec = gateway("acme").one("kubernetes:networking.k8s.io/v1:NetworkPolicy").inputs["spec"]
     entrance = [rule for rule in spec["ingress"] if "from" not in rule]

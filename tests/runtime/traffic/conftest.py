@@ -38,7 +38,8 @@ def make_gateway(
                 "next": Upstream(host=ADDRESS, port=trial.port),
                 **changes,
             }
-            settings = GatewaySettings(listener_port=free_port(), operations_port=free_port(), **given)
+            ports = {name: free_port() for name in ("listener_port", "operations_port", "drain_port")}
+            settings = GatewaySettings(**ports, **given)
             gateway = Gateway(tmp_path / f"gateway-{settings.listener_port}" / "mount", settings)
             gateway.directory.mkdir(parents=True)
             stack.callback(gateway.stop)

@@ -87,6 +87,7 @@ class UpstreamServer:
 
         self._server = ThreadingHTTPServer((ADDRESS, 0), Handler)
         self._server.daemon_threads = True
+        self._server.socket.listen(128)  # of the class's own five, a new gateway's first connections take all
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 

@@ -307,3 +307,31 @@ time.sleep(1000)
     cluster.delete("Pod", "p")
     await eventually(lambda: cluster.find("Pod", "p") is None)
     assert marks.read_text() == "started hook stopped "
+
+
+async def test_a_hook_may_take_longer_than_a_probe(cluster: RunningCluster, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    program = f"""
+import http.server, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        time.sleep(1.5)
+        open({str(marks)!r}, "a").write("hook ")
+        self.send_response(200)
+        self.end_headers()
+import os, signal, sys
+def end(*_):
+    open({str(marks)!r}, "a").write("stopped")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+server = http.server.ThreadingHTTPServer((os.environ["POD_IP"], 8099), Handler)
+open({str(marks)!r}, "a").write("started ")
+server.serve_forever()
+"""
+    hook = {"preStop": {"httpGet": {"path": "/drain", "port": 8099}}}
+    field = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+    cluster.apply(pod("p", container("-c", program, lifecycle=hook, env=[field])))
+    await eventually(marks.exists)
+    cluster.delete("Pod", "p")
+    await eventually(lambda: cluster.find("Pod", "p") is None)
+    assert marks.read_text() == "started hook stopped"
