@@ -83,6 +83,10 @@ class SignaturePolicy:
         ]
 
 
+_EMPTY = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+"""Of ``{}``, the empty descriptor's content: https://github.com/opencontainers/image-spec/blob/main/manifest.md."""
+
+
 def _not_attachment(view: RepositoryView, subject: Node, attached: Node) -> CheckFailed | None:
     """Why this may not be copied unsigned: a container runtime could be made to run it.
 
@@ -94,6 +98,10 @@ def _not_attachment(view: RepositoryView, subject: Node, attached: Node) -> Chec
         why = ""
         if manifest.is_index:
             why = "is an index"
+        elif manifest.config is not None and manifest.config.digest == _EMPTY:
+            # An image of layers names each in its configuration, without which none is unpacked. So this is
+            # an artifact, whatever its layers' types: a file that `oras attach` takes is said to be a layer.
+            pass
         elif running := next((layer for layer in manifest.layers if media.runs(layer.media_type)), None):
             why = f"has a layer of {media.normalize(running.media_type)}"
         elif (

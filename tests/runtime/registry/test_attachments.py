@@ -85,6 +85,33 @@ def test_an_unsigned_image_does_not_come_along_as_a_referrer(
     assert sync(source, destination, signer)["v1"].outcome == "present"
 
 
+@pytest.mark.parametrize("here", ["with", "without"])
+def test_a_file_attached_by_oras_comes_along_though_it_is_called_a_layer(
+    shelf: Shelves, signer: Signer, here: str
+) -> None:
+    source, destination = shelf(here), shelf("with")
+    image = source.image(b"good", tag="v1")
+    signature = signer.sign(source, image)
+    empty = {**source.blob(b"{}"), "mediaType": "application/vnd.oci.empty.v1+json"}
+    scan = source.put(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": "application/vnd.example.scan",
+            "config": empty,
+            "layers": [{**source.blob(b"clean"), "mediaType": LAYER}],
+            "subject": image,
+        }
+    )
+    if here == "without":
+        fallback = image["digest"].replace(":", "-")
+        held = source.manifest(fallback) or {}
+        source.put({**held, "manifests": [*held["manifests"], scan]}, fallback)
+    result = sync(source, destination, signer)["v1"]
+    assert (result.outcome, result.left_out) == ("copied", ())
+    assert destination.referrers(image["digest"]) == {signature["digest"], scan["digest"]}
+
+
 @pytest.mark.parametrize("suffix", [".sbom", ".att", ".sig", ""])
 def test_nor_under_a_tag_of_a_signed_image(shelf: Shelves, signer: Signer, suffix: str) -> None:
     source, destination = shelf("without"), shelf("without")
