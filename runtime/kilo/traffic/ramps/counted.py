@@ -20,6 +20,7 @@ from kilo.observe.prometheus import Prometheus, Series
 from kilo.traffic.features import next_cluster, shadow_cluster
 from kilo.traffic.ramps.figures import Counts, Figures, Interval
 
+_COLLECTOR = "usage-collector"
 _TIMEOUT_SECONDS = 5.0
 _LONGEST_SECONDS = 6 * 3600
 _MISSED_SCRAPES = 2.5
@@ -51,7 +52,8 @@ class Counted:
 
     def __init__(self, url: str, gateway: str = "gateway", namespace: str = "kilo") -> None:
         self._prometheus = Prometheus(url, seconds=_TIMEOUT_SECONDS, advice="")
-        self._up = f'up{{job="{gateway}",namespace="{namespace}"}}'
+        # The collector of usage beside each gateway is scraped under the same job.
+        self._up = f'up{{job="{gateway}",namespace="{namespace}",container!="{_COLLECTOR}"}}'
 
     async def replicas(self) -> list[str]:
         """The operations URLs of the gateways that it scrapes now, whether they answer or not.

@@ -23,6 +23,7 @@ from typing import Any
 from kilo.environment import GATEWAY_ALONE_VARIABLE
 from kilo.errors import Unreachable
 from kilo.tenancy import RampWeight
+from kilo.traffic.flags_file import FLAGS_FILE
 from kilo.traffic.ramps.conductor import NotDeployed
 from kilo.traffic.xds import METADATA
 
@@ -153,10 +154,17 @@ def judge(plan: Mapping[str, Any], state: Mapping[str, Any], urn: str, changes: 
 
 
 def _without(name: str, text: str | None, tenants: set[str]) -> Any:
-    """A file without what may change in it: routes of the tenants, and clusters of their copies."""
-    if text is None or name not in {_ROUTES, _CLUSTERS}:
+    """A file without what may change in it: routes and flags of the tenants, and clusters of their copies."""
+    if text is None or name not in {_ROUTES, _CLUSTERS, FLAGS_FILE}:
         return text
     content = json.loads(text)
+    if name == FLAGS_FILE:
+        weights = content["features"].items()
+        others = {
+            feature: {tenant: weight for tenant, weight in of.items() if tenant not in tenants}
+            for feature, of in weights
+        }
+        return {**content, "features": others}
     if name == _CLUSTERS:
         return [
             each

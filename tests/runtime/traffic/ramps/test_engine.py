@@ -69,7 +69,7 @@ def test_nothing_to_do_is_no_deployment() -> None:
             files(make_tenant("acme", ramps={"search": 5}, timeout_ms=9_000)),
             "routes.json would change for others",
         ),
-        (files(make_tenant("acme"), make_tenant("globex", ramps={"search": 5})), "routes.json would change"),
+        (files(make_tenant("acme"), make_tenant("globex", ramps={"search": 5})), "flags.json would change"),
         (files(make_tenant("acme"), make_tenant("globex", tier="bronze")), "clusters.json would change"),
         (files(make_tenant("acme"), make_tenant("globex"), make_tenant("new")), "would change for others"),
     ],

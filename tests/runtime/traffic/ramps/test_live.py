@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from components.processes.usage import COLLECTOR
 from kilo.database.lease import Lease
 from kilo.database.session import connect
 from kilo.tenancy import RampWeight, Tenant
@@ -51,7 +52,9 @@ class Scraper:
         self._config = folder / "prometheus.yml"
         self._config.write_text(
             "global: {scrape_interval: 250ms}\nscrape_configs:\n  - job_name: gateway\n    static_configs:\n"
-            f"      - {{targets: ['{target}'], labels: {{namespace: kilo}}}}\n"
+            f"      - {{targets: ['{target}'], labels: {{namespace: kilo, container: gateway}}}}\n"
+            # What stands beside a gateway in its pod is of the same job.
+            f"      - {{targets: ['{ADDRESS}:1'], labels: {{namespace: kilo, container: {COLLECTOR}}}}}\n"
         )
         self._data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
