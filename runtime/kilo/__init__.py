@@ -7,7 +7,8 @@
   ``kilo.testing``. This is the SDK: it changes by the changelog alone. What lies below these packages is
   their own affair.
 - **An operator calls** modules named ``cli``, packages named ``commands``, and ``kilo.changes``,
-  ``kilo.outputs``, ``kilo.promotion`` and ``kilo.tour`` with what is under them. Nothing else imports them.
+  ``kilo.evidence``, ``kilo.goals``, ``kilo.outputs``, ``kilo.promotion`` and ``kilo.tour`` with what
+  is under them. Nothing else imports them.
 - **The platform runs** the rest, as processes that are commands too (``kilo outbox worker``).
 
 A service's import loads neither of the others, nor the libraries that they stand on. The import rules in

@@ -50,6 +50,26 @@ def read_outputs(stage: str, project: Path) -> StackOutputs:
         raise BadInput(msg) from error
 
 
+def read_state(stage: str, project: Path) -> dict[str, Any]:
+    """The stack's state as ``pulumi stack export`` has it, secrets encrypted.
+
+    Raises:
+        BadInput: there is no such stage.
+        Unreachable: there is no ``pulumi``, or it can't reach its state.
+    """
+    return _pulumi_json(["stack", "export", "--stack", stage], stage, project)
+
+
+def read_history(stage: str, project: Path) -> list[dict[str, Any]]:
+    """Every update of the stack that the engine recorded, the newest first, secrets left encrypted.
+
+    Raises:
+        BadInput: there is no such stage.
+        Unreachable: there is no ``pulumi``, or it can't reach its state.
+    """
+    return _pulumi_json(["stack", "history", "--json", "--stack", stage], stage, project)
+
+
 def _pulumi_json(arguments: list[str], stage: str, project: Path) -> Any:
     engine = shutil.which("pulumi")
     if engine is None:

@@ -16,8 +16,8 @@ import pytest
 import rfc8785
 
 from kilo.errors import CheckFailed
-from kilo.fle.audit.log import GENESIS, Entry, leaf_hash, read
-from kilo.fle.audit.signatures import check_signatures
+from kilo.fle.audit.log import GENESIS, Entry, append, leaf_hash, read
+from kilo.fle.audit.signatures import PROMOTE_EMERGENCY, check_signatures
 from kilo.fle.audit.store import FolderStore, S3Store
 from kilo.fle.audit.verify import check, checkpoint, export
 from kilo.fle.importing import import_digest, import_key
@@ -211,3 +211,29 @@ def test_a_key_around_a_given_secret_is_signed_by_two_people_or_named(stage: Sta
     assert "nobody signed its import" in check_signatures(chained(without), "test", KEYS)[1][0]
     del entries[1]["details"]["approvals"]["approver.one"]
     assert "1 people signed it instead of 2" in check_signatures(chained(entries), "test", KEYS)[1][0]
+
+
+def test_what_ramps_and_promotions_record_is_no_invention(stage: Stage) -> None:
+    with psycopg.connect(stage.url) as connection:
+        for action in ("ramp-started", "ramp-step", "ramp-revert", "ramp-done", "promotion-live"):
+            append(connection, "ana", action, "ramp/test/acme/search", {"from": "0", "to": "5"})
+        append(connection, "ana", "ramp-invented", "ramp/test/acme/search", {})
+        _, problems = check_signatures(read(connection), "test", KEYS)
+    assert problems == ["entry 5: ramp-invented: no command does that: the entry is invented"]
+
+
+def emergency(stage: Stage, requester: str, *approvers: str) -> list[str]:
+    approvals = {
+        name: approval.sign(stage.outputs, PROMOTE_EMERGENCY, "d1", name, PEOPLE[name]).signature.hex()
+        for name in approvers
+    }
+    with psycopg.connect(stage.url) as connection:
+        details = {"digest": "d1", "reason": "incident 42", "approvals": approvals}
+        append(connection, requester, "promotion-emergency", "promotion/test/d1", details)
+        return check_signatures(read(connection), "test", KEYS)[1]
+
+
+def test_an_emergency_takes_two_others_than_its_requester(stage: Stage) -> None:
+    assert emergency(stage, "requester", "approver.one", "approver.two") == []
+    problems = emergency(stage, "approver.one", "approver.one", "approver.two")
+    assert problems == ["entry 1: promote-emergency: 1 people signed it instead of 2"]

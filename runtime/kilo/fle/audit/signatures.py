@@ -37,6 +37,21 @@ _UNSIGNED = (
     *("resume", "pause", "backfilled", "activate", "adopt-more", "verify", "rolled-back"),
 )
 _BY_TWO = ("shred", "import")
+_RAMP = tuple(
+    f"ramp-{act}"
+    for act in ("started", "step", "revert", "paused", "resumed", "reverting", "done", "overridden")
+)
+"""What :mod:`kilo.traffic.ramps.audit` copies in: gates decide, people sign nothing."""
+_PROMOTION = (
+    "promotion-live",
+    "promotion-breach",
+    "promotion-step",
+    "promotion-emergency",
+    "promotion-evidence",
+)
+"""What :mod:`kilo.promotion` records; two people sign the emergency path alone."""
+PROMOTE_EMERGENCY = "promote-emergency"
+"""What is signed to let a promotion pass although its gate says no."""
 _SINCE_KEYS_ARE_LOGGED = ("make-key", "adopt-key")
 """The first of these in a log shows that a version wrote it which names the keys that it retires, and has
 what lowers protection approved. Entries of before can't be judged by that."""
@@ -124,8 +139,14 @@ class _Signatures:
     def look_at(self, seq: int, content: Mapping[str, Any]) -> None:
         action, actor, details = content["action"], content["actor"], content["details"]
         self.strict = self.strict or action in _SINCE_KEYS_ARE_LOGGED
-        if action not in {*_BY_ACTOR, *_DUAL_CONTROL, *_UNSIGNED, *_BY_TWO}:
+        if action in _RAMP:
+            return
+        if action not in {*_BY_ACTOR, *_DUAL_CONTROL, *_UNSIGNED, *_BY_TWO, *_PROMOTION}:
             self._say(seq, action, "no command does that: the entry is invented")
+        elif action == "promotion-emergency":
+            self._emergency(seq, actor, details)
+        elif action in _PROMOTION:
+            return
         elif action == "shred":
             self._by_two(seq, "shred", details, str(details.get("keys_digest")))
         elif action == "destroy":
@@ -215,6 +236,17 @@ class _Signatures:
         if key in self.given:
             _, digest = self.given.pop(key)
             self._by_two(seq, "import", details, import_digest(subject.removeprefix("tenant/"), digest))
+
+    def _emergency(self, seq: int, requester: str, details: Mapping[str, Any]) -> None:
+        """Two others than the requester signed the release and the reason."""
+        own = set(self.people.get(requester, ()))
+        signed: Mapping[str, Any] = details.get("approvals") or {}
+        others = {
+            name: signature
+            for name, signature in signed.items()
+            if name != requester and not own & set(self.people.get(name, ()))
+        }
+        self._by_two(seq, PROMOTE_EMERGENCY, {"approvals": others}, str(details.get("digest")))
 
     def _by_two(self, seq: int, action: str, details: Mapping[str, Any], digest: str) -> None:
         """Two people signed ``action`` on what ``digest`` stands for."""

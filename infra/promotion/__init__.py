@@ -1,0 +1,1 @@
+"""Promotions that need a checkout: the gates of the stages' files, and what carries them out."""

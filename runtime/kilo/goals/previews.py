@@ -1,0 +1,30 @@
+"""Records of services that were made from the template and previewed.
+
+A record is a JSON file that whatever previews a service leaves: ``service``, ``started_at`` and ``ended_at``
+(seconds since the epoch), ``seconds`` from the template to the preview, and ``checks``, each with a ``name``
+and whether it ``passed``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_LARGEST_BYTES = 1_000_000
+
+
+def read_previews(folder: Path) -> tuple[Mapping[str, Any], ...]:
+    """The records of a folder, the newest last; what is no record is left out, and so counts for nothing."""
+    found: list[Mapping[str, Any]] = []
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        try:
+            if path.stat().st_size > _LARGEST_BYTES:
+                continue
+            record = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and isinstance(record.get("ended_at"), int | float):
+            found.append(record)
+    return tuple(sorted(found, key=lambda record: record["ended_at"]))
