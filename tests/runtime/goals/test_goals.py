@@ -148,7 +148,12 @@ def test_burn_alerts_count_once_they_are_evaluated(
     history.start(rules=True)
     measure = Measure(prometheus, "kilo", "none")
     goal = next(goal for goal in GOALS if goal.name == "burn-alerts")
-    found = until(lambda: (figure := goal.look(measure, Looking(outputs))).value == 0 and figure)
+
+    def whole() -> Figure | None:
+        figure = goal.look(measure, Looking(outputs))
+        return figure if figure.value == 0 else None
+
+    found = until(whole)
     assert found.evidence["evaluated"] == 8
     late = Measure(prometheus, "kilo", "none", clock=lambda: time.time() + 3_600)
     assert goal.bound.judge(goal.look(late, Looking(outputs))) is Verdict.MISSED
