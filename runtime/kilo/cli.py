@@ -60,6 +60,7 @@ HELP = {
     "alerts": Help(_STAGE, "Show what fires, since when, and the runbook that says what to do."),
     "goals": Help(_STAGE, "Show the sprint's goals with their live figures."),
     "risks": Help(_STAGE, "Check that the mitigations of the risk register are there."),
+    "evidence": Help(_STAGE, "Build and verify the acceptance evidence of a stage."),
     "slo": Help(_STAGE, "Tenants' objectives: how they stand, in and out of OpenSLO."),
     "usage": Help(_STAGE, "What tenants use, by hour and day, and what it costs."),
     "dash": Help(_STAGE, "Serve the dashboards in a browser on this machine."),

@@ -16,7 +16,7 @@ from typing import Any
 from kilo.contract import StackOutputs
 from kilo.errors import BadInput
 from kilo.observe import foreign
-from kilo.observe.panels import PAGES, Page
+from kilo.observe.panels import PAGES, Page, Panel
 from kilo.observe.prometheus import Line as Found
 from kilo.observe.prometheus import Prometheus
 from kilo.observe.rules import recorded_names
@@ -75,13 +75,35 @@ class Reading:
         step = max(_SHORTEST_STEP_SECONDS, RANGES[length] // _POINTS)
         end = int(time.time()) // step * step
         times = list(range(end - RANGES[length] // step * step, end + 1, step))
+        lines, more = self.lines(file, number, times, tenant)
+        return {"times": times, "lines": lines, "more": more}
+
+    def described(self, file: str, number: int) -> tuple[str, Panel, dict[str, str]]:
+        """The page's title, a panel of it that there is, and its queries as they are asked, by legend."""
+        page = next(page for page in PAGES if page.file == file)
+        panel = page.panels[number]
+        return (
+            page.title,
+            panel,
+            {legend: self._query(page, query, None) for legend, query in panel.queries.items()},
+        )
+
+    def lines(
+        self, file: str, number: int, times: list[int], tenant: str | None = None
+    ) -> tuple[list[dict[str, Any]], int]:
+        """The largest lines of a panel that there is, over evenly spaced times, and how many more there are.
+
+        Raises:
+            Unreachable: Prometheus does not answer.
+        """
+        page = next(page for page in PAGES if page.file == file)
         lines: list[Line] = []
         with Prometheus(self._outputs.monitoring.prometheus_url) as prometheus:
             for legend, query in page.panels[number].queries.items():
                 found = prometheus.lines(self._query(page, query, tenant), times)
                 lines += [_named(each, legend) for each in found]
         lines.sort(key=_weight, reverse=True)
-        return {"times": times, "lines": [asdict(line) for line in lines[:LINES]], "more": len(lines) - LINES}
+        return [asdict(line) for line in lines[:LINES]], len(lines) - LINES
 
     def fleet(self) -> dict[str, Any]:
         """What fires, and the objectives with the least budget left."""

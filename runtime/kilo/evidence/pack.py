@@ -62,6 +62,11 @@ def write(facts: Mapping[str, Any], files: Mapping[str, bytes], key: Ed25519Priv
     return _zip({**files, MANIFEST: manifest, SIGNATURE: note.encode()})
 
 
+def manifest_of(data: bytes) -> bytes:
+    """The manifest of a pack that was just written."""
+    return _members(data)[MANIFEST]
+
+
 def _zip(members: Mapping[str, bytes]) -> bytes:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:

@@ -45,10 +45,10 @@ def events(connection: Connection, count: int, *, tenant: str = "acme", age: int
 
 
 def test_events_are_counted_where_they_end(
-    history: History, prometheus: Prometheus, connection: Connection, outputs: StackOutputs
+    history: History, connection: Connection, outputs: StackOutputs
 ) -> None:
     history.add(LOST, 0)
-    history.start()
+    prometheus = history.start()
     events(connection, 20, delivered=18)
     found = standings(Measure(prometheus, "kilo", connection), Looking(outputs))
     assert (found["outbox-share"].figure.value, found["outbox-share"].verdict) == (0.9, Verdict.MISSED)
@@ -60,10 +60,10 @@ def test_events_are_counted_where_they_end(
 
 
 def test_what_waits_in_the_outbox_is_late_and_not_lost(
-    history: History, prometheus: Prometheus, connection: Connection, outputs: StackOutputs
+    history: History, connection: Connection, outputs: StackOutputs
 ) -> None:
     history.add(LOST, 0)
-    history.start()
+    prometheus = history.start()
     events(connection, 1, delivered=0)
     connection.execute(
         "INSERT INTO outbox (aggregate, aggregate_id, kind, payload, fingerprint, tenant)"
@@ -74,19 +74,19 @@ def test_what_waits_in_the_outbox_is_late_and_not_lost(
 
 
 def test_the_reconcilers_loss_counts_beside_the_databases(
-    history: History, prometheus: Prometheus, connection: Connection, outputs: StackOutputs
+    history: History, connection: Connection, outputs: StackOutputs
 ) -> None:
     history.add(LOST, 3)
-    history.start()
+    prometheus = history.start()
     events(connection, 5)
     found = standings(Measure(prometheus, "kilo", connection), Looking(outputs))
     assert (found["lost"].figure.value, found["lost"].verdict) == (3, Verdict.MISSED)
 
 
 def test_an_empty_stage_meets_no_goal_of_data(
-    history: History, prometheus: Prometheus, connection: Connection, outputs: StackOutputs
+    history: History, connection: Connection, outputs: StackOutputs
 ) -> None:
-    history.start()
+    prometheus = history.start()
     found = standings(Measure(prometheus, "kilo", connection), Looking(outputs))
     assert [name for name, each in found.items() if each.verdict is Verdict.MET] == []
     assert found["outbox-share"].figure.trouble == "no event was taken in within the window"
@@ -109,10 +109,10 @@ def test_nothing_is_known_where_nobody_answers(outputs: StackOutputs) -> None:
     [((290, 250), "is 250 s old"), ((9_000,), "Prometheus has no sample of"), ((-90, 1), "")],
 )
 def test_a_stale_sample_is_no_figure(
-    history: History, prometheus: Prometheus, ages: tuple[float, ...], trouble: str
+    history: History, ages: tuple[float, ...], trouble: str
 ) -> None:
     history.add(LOST, 0, ages=ages)
-    history.start()
+    prometheus = history.start()
     found = Measure(prometheus, "kilo", "none").query(Query(f"max({LOST})", (LOST,)))
     # What Prometheus is to have measured only in a minute and a half it does not give before.
     assert (trouble in found.trouble) if trouble else found.trouble == ""
@@ -121,10 +121,10 @@ def test_a_stale_sample_is_no_figure(
 
 @pytest.mark.parametrize(("ahead", "said"), [(600, "behind this machine"), (-600, "ahead of this machine")])
 def test_a_clock_that_is_wrong_makes_nothing_green(
-    history: History, prometheus: Prometheus, connection: Connection, ahead: float, said: str
+    history: History, connection: Connection, ahead: float, said: str
 ) -> None:
     history.add(LOST, 0)
-    history.start()
+    prometheus = history.start()
     events(connection, 1)
     measure = Measure(prometheus, "kilo", connection, clock=lambda: time.time() + ahead)
     found = measure.query(Query(f"max({LOST})", (LOST,)))
@@ -135,17 +135,17 @@ def test_a_clock_that_is_wrong_makes_nothing_green(
     assert said in share.trouble
 
 
-def test_a_neighbours_series_are_not_this_stages(history: History, prometheus: Prometheus) -> None:
+def test_a_neighbours_series_are_not_this_stages(history: History) -> None:
     history.add(LOST, 0)
-    history.start()
+    prometheus = history.start()
     found = Measure(prometheus, "other", "none").query(Query(f"max({LOST})", (LOST,)))
     assert found.trouble == f"Prometheus has no sample of {LOST}"
 
 
 def test_burn_alerts_count_once_they_are_evaluated(
-    history: History, prometheus: Prometheus, outputs: StackOutputs
+    history: History, outputs: StackOutputs
 ) -> None:
-    history.start(rules=True)
+    prometheus = history.start(rules=True)
     measure = Measure(prometheus, "kilo", "none")
     goal = next(goal for goal in GOALS if goal.name == "burn-alerts")
 
@@ -160,7 +160,7 @@ def test_burn_alerts_count_once_they_are_evaluated(
 
 
 def test_every_gold_tenant_needs_two_fields_that_lie_encrypted(
-    history: History, prometheus: Prometheus
+    history: History
 ) -> None:
     outputs = stage_with({"acme": ("email", "phone"), "umbrella": ("email", "phone")})
     coverage = metrics.FLE_COVERAGE.name
@@ -168,7 +168,7 @@ def test_every_gold_tenant_needs_two_fields_that_lie_encrypted(
     for tenant, field in (("acme", "email"), ("acme", "phone"), ("umbrella", "email")):
         history.add(f'{coverage}{{tenant="{tenant}", field="{field}"}}', 1)
     history.add(f'{coverage}{{tenant="umbrella", field="phone"}}', 0.99)
-    history.start()
+    prometheus = history.start()
     measure = Measure(prometheus, "kilo", "none")
     assert goal.look(measure, Looking(outputs)).value == 1
     assert goal.look(measure, Looking(stage_with({"acme": ("email", "phone")}))).value == 2
@@ -216,9 +216,9 @@ def test_a_figure_that_is_no_number_is_within_no_bound() -> None:
 
 
 def test_mitigations_are_looked_for_in_the_stage(
-    history: History, prometheus: Prometheus, connection: Connection, outputs: StackOutputs
+    history: History, connection: Connection, outputs: StackOutputs
 ) -> None:
-    history.start()
+    prometheus = history.start()
     measure = Measure(prometheus, "kilo", connection)
 
     def found() -> dict[str, State]:
@@ -236,9 +236,9 @@ def test_mitigations_are_looked_for_in_the_stage(
 
 
 def test_a_key_outside_the_kms_is_found(
-    history: History, prometheus: Prometheus, connection: Connection, outputs: StackOutputs
+    history: History, connection: Connection, outputs: StackOutputs
 ) -> None:
-    history.start()
+    prometheus = history.start()
     connection.execute("SET session_replication_role = replica")
     connection.execute(
         "INSERT INTO fle_keys (id, tenant, purpose, format, version, state, message_limit)"

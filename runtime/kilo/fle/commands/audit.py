@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from kilo.contract import StackOutputs
 from kilo.environment import AUDIT_KEY_VARIABLE
 from kilo.errors import BadInput, CheckFailed
 from kilo.fle.audit.log import Entry, leaf_hash, read, standing_still
@@ -43,10 +44,7 @@ def checkpoint(
     kilo fle audit checkpoint --signing-key audit.pem
     """
     found = stage(outputs)
-    key = _signing_key(signing_key)
-    if b64encode(key.public_key().public_bytes_raw()).decode() != found.field_encryption.audit_public_key:
-        msg = "--signing-key: not the key whose public half is field_encryption.audit_public_key"
-        raise BadInput(msg)
+    key = audit_key(signing_key, found)
     with database() as connection:
         made = make_checkpoint(connection, open_store(found.audit), found.stage, key)
     typer.echo(
@@ -135,6 +133,19 @@ def export(
     with database() as connection:
         count = export_log(connection, open_store(found.audit), FolderStore(folder))
     typer.echo(f"{count} entries exported to {folder}")
+
+
+def audit_key(path: Path | None, outputs: StackOutputs) -> Ed25519PrivateKey:
+    """The key that signs checkpoints, from a file or the environment.
+
+    Raises:
+        BadInput: there is none, or it is not the stage's.
+    """
+    key = _signing_key(path)
+    if b64encode(key.public_key().public_bytes_raw()).decode() != outputs.field_encryption.audit_public_key:
+        msg = "--signing-key: not the key whose public half is field_encryption.audit_public_key"
+        raise BadInput(msg)
+    return key
 
 
 def _signing_key(path: Path | None) -> Ed25519PrivateKey:
