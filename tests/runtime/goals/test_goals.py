@@ -108,9 +108,7 @@ def test_nothing_is_known_where_nobody_answers(outputs: StackOutputs) -> None:
     ("ages", "trouble"),
     [((290, 250), "is 250 s old"), ((9_000,), "Prometheus has no sample of"), ((-90, 1), "")],
 )
-def test_a_stale_sample_is_no_figure(
-    history: History, ages: tuple[float, ...], trouble: str
-) -> None:
+def test_a_stale_sample_is_no_figure(history: History, ages: tuple[float, ...], trouble: str) -> None:
     history.add(LOST, 0, ages=ages)
     prometheus = history.start()
     found = Measure(prometheus, "kilo", "none").query(Query(f"max({LOST})", (LOST,)))
@@ -142,9 +140,7 @@ def test_a_neighbours_series_are_not_this_stages(history: History) -> None:
     assert found.trouble == f"Prometheus has no sample of {LOST}"
 
 
-def test_burn_alerts_count_once_they_are_evaluated(
-    history: History, outputs: StackOutputs
-) -> None:
+def test_burn_alerts_count_once_they_are_evaluated(history: History, outputs: StackOutputs) -> None:
     prometheus = history.start(rules=True)
     measure = Measure(prometheus, "kilo", "none")
     goal = next(goal for goal in GOALS if goal.name == "burn-alerts")
@@ -159,9 +155,7 @@ def test_burn_alerts_count_once_they_are_evaluated(
     assert goal.bound.judge(goal.look(late, Looking(outputs))) is Verdict.MISSED
 
 
-def test_every_gold_tenant_needs_two_fields_that_lie_encrypted(
-    history: History
-) -> None:
+def test_every_gold_tenant_needs_two_fields_that_lie_encrypted(history: History) -> None:
     outputs = stage_with({"acme": ("email", "phone"), "umbrella": ("email", "phone")})
     coverage = metrics.FLE_COVERAGE.name
     goal = next(goal for goal in GOALS if goal.name == "fle-fields")
