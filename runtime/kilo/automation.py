@@ -19,6 +19,8 @@ from kilo.contract import CONTRACT_VERSION, StackOutputs
 from kilo.errors import BadInput, CheckFailed, Unreachable
 
 _TIMEOUT_SECONDS = 60
+_HISTORY = 500
+"""Updates that are read; older ones only make what is live look younger."""
 
 
 def read_outputs(stage: str, project: Path) -> StackOutputs:
@@ -67,7 +69,8 @@ def read_history(stage: str, project: Path) -> list[dict[str, Any]]:
         BadInput: there is no such stage.
         Unreachable: there is no ``pulumi``, or it can't reach its state.
     """
-    return _pulumi_json(["stack", "history", "--json", "--stack", stage], stage, project)
+    pages = ["--page-size", str(_HISTORY), "--page", "1"]
+    return _pulumi_json(["stack", "history", "--json", *pages, "--stack", stage], stage, project)
 
 
 def _pulumi_json(arguments: list[str], stage: str, project: Path) -> Any:

@@ -103,7 +103,8 @@ def build(  # noqa: PLR0917
     raw["graphs"] = cleaner.clean({"graphs": [graph.document() for graph in graphs]})
     files = {f"data/{name}.json": _json(part) for name, part in raw.items()}
     files |= {LOG: text.encode(), NOTE: note.encode()}
-    facts = {
+    missing = [str(each) for each in cleaner.clean(parts.missing)]
+    facts: dict[str, Any] = {
         "stage": request.outputs.stage,
         "since": round(request.since),
         "until": round(request.until),
@@ -114,7 +115,7 @@ def build(  # noqa: PLR0917
         "audit_checkpoint": note,
         "withheld": withheld,
         "removed": cleaner.removed,
-        "missing": cleaner.clean(parts.missing),
+        "missing": missing,
     }
     # Drawn from what is in the file, so that the page shows no more than it.
     drawn = [Graph(**each) for each in raw["graphs"]["graphs"]]
@@ -127,7 +128,7 @@ def build(  # noqa: PLR0917
     for row in raw["goals"].get("rows", ()):
         counted[row["verdict"]] = counted.get(row["verdict"], 0) + 1
     manifest = pack.manifest_of(data)
-    return Built(data, sha256(manifest).hexdigest(), facts["missing"], counted)
+    return Built(data, sha256(manifest).hexdigest(), missing, counted)
 
 
 def _gather(request: Request, measure: Measure, looking: Looking) -> collect.Parts:

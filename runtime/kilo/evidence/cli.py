@@ -17,7 +17,7 @@ import typer
 from psycopg.rows import TupleRow
 
 from kilo.automation import read_history
-from kilo.backup.stores import open_store
+from kilo.backup.stores import Lock, open_store
 from kilo.contract import StackOutputs
 from kilo.environment import AUDIT_KEY_VARIABLE, DATABASE_VARIABLE
 from kilo.errors import BadInput, CheckFailed, KiloError
@@ -90,15 +90,15 @@ def build(  # noqa: PLR0917 - Typer passes options by name
     except OSError as error:
         msg = f"--output {path}: can't be written ({error.strerror})"
         raise BadInput(msg) from error
-    location = ""
+    stored: tuple[str, Lock] | None = None
     if vault:
-        location, lock = building.lock_away(open_store(outputs.backups.primary), stage, name, made.data)
-        building.record(_writing, actor(), made, (location, lock), stage)
+        stored = building.lock_away(open_store(outputs.backups.primary), stage, name, made.data)
+        building.record(_writing, actor(), made, stored, stage)
     result = {
         "file": str(path),
         "bytes": len(made.data),
         "manifest_sha256": made.manifest_sha256,
-        "location": location or None,
+        "location": stored[0] if stored else None,
         "goals": dict(made.verdicts),
         "missing": list(made.missing),
     }
@@ -108,7 +108,8 @@ def build(  # noqa: PLR0917 - Typer passes options by name
     for missing in made.missing:
         typer.echo(f"not known: {missing}", err=True)
     typer.echo(f"{path}: {len(made.data):,} bytes, manifest {made.manifest_sha256}")
-    if location:
+    if stored:
+        location, lock = stored
         until = (
             f"until {lock.until:%Y-%m-%d %H:%M} UTC" if lock.until else "without an end that the store tells"
         )
@@ -179,8 +180,9 @@ def verify(
             f"program {result['program']}; {found.entries} entries of the audit log, "
             f"{found.signatures} signatures"
         )
-        if float(result["soak_factor"] or 1) != 1:
-            typer.echo(f"SOAK TIMES SCALED BY {result['soak_factor']:g}")
+        factor = float(found.manifest.get("soak_factor") or 1)
+        if factor != 1:
+            typer.echo(f"SOAK TIMES SCALED BY {factor:g}")
     if found.problems:
         raise CheckFailed("\n".join([f"{file}: does not verify:", *found.problems]))
 

@@ -31,21 +31,21 @@ def images_of(plan: Path, places: Sequence[RegistryLocation]) -> list[str]:
     prefixes = [f"{place.url}/" for place in places]
     found = {
         value.removeprefix(prefix)
-        for value in _images(document)
+        for value in images_in(document)
         for prefix in prefixes
         if value.startswith(prefix)
     }
     return sorted(found)
 
 
-def _images(value: object) -> Iterator[str]:
+def images_in(value: object) -> Iterator[str]:
     """What stands under ``image``, however deep."""
     if isinstance(value, dict):
         for key, member in value.items():
             if key == "image" and isinstance(member, str):
                 yield member
             else:
-                yield from _images(member)
+                yield from images_in(member)
     elif isinstance(value, list):
         for member in value:
-            yield from _images(member)
+            yield from images_in(member)

