@@ -220,6 +220,10 @@ def _prod_is_protected(settings: Settings) -> Iterator[Violation]:
         yield "protect", "prod keeps keys, locked buckets and registries; use true"
     if settings.policy_enforcement != "mandatory":
         yield "policy_enforcement", "prod is deployed under the policies' rules; use mandatory"
+    if settings.promotion.soak_factor != 1:
+        yield "promotion.soak_factor", "prod takes what has soaked for its whole time; use 1, or leave it out"
+    if not settings.promotion.require_digests:
+        yield "promotion.require_digests", "what goes to prod is a set of digests; use true, or leave it out"
     if settings.bus.replicas < 3:
         yield (
             "bus.replicas",

@@ -273,6 +273,22 @@ class Traces(_Model):
     backend_url: Url | None = None
 
 
+class Promotion(_Model):
+    """What a release needs before it is promoted to this stage, from the one before it."""
+
+    soak_hours: float | None = Field(
+        default=None, gt=0, le=720, description="24 without it, and 48 for what goes to prod."
+    )
+    soak_factor: float = Field(
+        default=1, gt=0, le=1, description="Multiplies soak times, for rehearsals; never in prod."
+    )
+    require_digests: bool = Field(
+        default=True, description="Whether every image must be known by its digest; always in prod."
+    )
+    error_percent: float = Field(default=1, ge=0, le=100, description="Of a tenant's requests in 5 minutes.")
+    throttled_percent: float = Field(default=1, ge=0, le=100, description="Below which a tenant's 429s stay.")
+
+
 class Monitoring(_Model):
     """Prometheus, which the cluster brings, and what is shown and alerted on."""
 
@@ -358,7 +374,8 @@ class Settings(_Model):
     ingest: Ingest = Ingest()
     features: tuple[Feature, ...] = ()
     freezes: tuple[FreezeWindow, ...] = ()
-    """When no ramp goes forward, in UTC."""
+    """When no ramp goes forward and nothing is promoted here, in UTC."""
+    promotion: Promotion = Promotion()
     consumer: Service = Service()
     registry: Registry
     backups: Backups

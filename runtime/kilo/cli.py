@@ -78,7 +78,7 @@ HELP = {
     "trace": Help(_EVENTS, "Follow one event through every component."),
     "fle": Help(_DATA, "Field-level encryption: keys, rotation, audit."),
     "registry": Help(_DATA, "Mirror images and prove that both registries agree."),
-    "promote": Help(_DATA, "Check that a promotion runs the same bits everywhere."),
+    "promote": Help(_DATA, "Gates of promotions, and whether the same bits run everywhere."),
     "backup": Help(_DATA, "Take backups into both stores and drill the restore."),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +55,10 @@ def build(  # noqa: PLR0917 - Typer passes options by name
         float,
         typer.Option(min=0.000001, max=1, help="By what soak times were multiplied; said in large letters."),
     ] = 1.0,
+    gate: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="What `kilo promote check --json` said; again for more."),
+    ] = None,
     vault: Annotated[bool, typer.Option(help="Put it under lock in the backup vault too.")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,7 +78,9 @@ def build(  # noqa: PLR0917 - Typer passes options by name
         msg = f"--output {path}: there is such a file already, and evidence is never overwritten"
         raise BadInput(msg)
     updates = _updates(outputs)
-    request = building.Request(outputs, begin, now, _program(updates), soak_factor, updates)
+    request = building.Request(
+        outputs, begin, now, _program(updates), soak_factor, updates, _gates(gate or ())
+    )
     with measuring(outputs) as measure:
         made = building.build(
             request,
@@ -185,6 +191,21 @@ def verify(
             typer.echo(f"SOAK TIMES SCALED BY {factor:g}")
     if found.problems:
         raise CheckFailed("\n".join([f"{file}: does not verify:", *found.problems]))
+
+
+def _gates(files: Sequence[Path]) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for file in files:
+        try:
+            document = json.loads(file.read_bytes())
+        except (OSError, ValueError) as error:
+            msg = f"--gate {file}: can't be read as JSON ({type(error).__name__})"
+            raise BadInput(msg) from error
+        if not (isinstance(document, dict) and {"from", "to", "verdict", "checks"} <= document.keys()):
+            msg = f"--gate {file}: not what `kilo promote check --json` prints"
+            raise BadInput(msg)
+        found.append(document)
+    return found
 
 
 def _since(text: str) -> float:

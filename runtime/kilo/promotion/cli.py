@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from kilo.registry.options import CertificateIdentity, CertificateIssuer, Signed
 from kilo.registry.signers import Signers
 from kilo.tables import print_table
 
-app = typer.Typer(help="Check that a promotion runs the same bits everywhere.", no_args_is_help=True)
+app = typer.Typer(help="Gates of promotions, and whether the same bits run everywhere.", no_args_is_help=True)
 
 
 class Format(StrEnum):
@@ -43,7 +44,7 @@ _RENDERERS = {
 
 @app.callback()
 def promote() -> None:
-    """Check that a promotion runs the same bits everywhere."""
+    """Gates of promotions, and whether the same bits run everywhere."""
 
 
 @app.command(
@@ -121,3 +122,8 @@ def _signers_of(stages: Sequence[StackOutputs]) -> Signers:
             trusted_root=next((signers.trusted_root for signers in every if signers.trusted_root), None),
         )
     )
+
+
+# A checkout brings the commands that read its stages' files.
+for _point in sorted(entry_points(group="kilo.promote"), key=lambda each: each.name):
+    app.command(_point.name)(_point.load())
