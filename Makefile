@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help up down status preview test check docs docs-serve goldens states upgrade bench soak clean lock environment
+.PHONY: help up down status test check goldens states upgrade bench soak accept clean lock environment
 
 # The first Python on PATH that is new enough; name another with PYTHON=/path/to/python3.
 ifndef PYTHON
@@ -70,6 +71,10 @@ bench: environment ## Run every benchmark, half an hour; one by make bench NAME=
 soak: environment ## Kill, cut and stall everything under load, then count: make soak MINUTES=60 BUS=kafka
 	@$(KILO) toolchain postgres nats-server kafka debezium java > /dev/null
 	@.venv/bin/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(BUS),--bus $(BUS)) $(ARGS)
+
+accept: environment ## The sprint's acceptance, from nothing to a verified pack, with faults: ARGS="--soak-factor 0.0005"
+	@$(KILO) toolchain > /dev/null
+	@.venv/bin/python -m tests.accept $(ARGS)
 
 clean: down ## Remove what this directory built and keeps, the dev stage's data too; downloads stay cached
 	@rm -rf .venv .kilo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -96,9 +96,7 @@ def check_gate(
     soaked = max(now - start, 0.0) if start is not None else 0.0
     window = max(min(soaked, settings.soak_seconds), 1.0)
     soak = last_breach
-    if start is None:
-        soak = Figure.unknown(live.trouble or "it is not known since when the release is live")
-    elif not last_breach.trouble:
+    if not last_breach.trouble:
         soak = replace(last_breach, value=soaked / _HOUR_SECONDS)
     wanted = settings.soak_hours * settings.soak_factor
     checks = [

@@ -177,7 +177,7 @@ def test_what_is_not_known_by_digest_or_moved_or_uncommitted_fails(
     measure = Measure(history.start(), "kilo", connection)
     assert failed(gate(measure, outputs, live, digests=Digests({}, ("i:v1",)))) == ["digests"]
     moved = Digests({"i:v1": "sha256:b"}, (), ("i:v1: its tag has b, and had a",), time.time() - 140)
-    assert failed(gate(measure, outputs, live, digests=moved)) == ["digests", "soak"]
+    assert {"digests", "soak"} <= set(failed(gate(measure, outputs, live, digests=moved)))
     assert failed(gate(measure, outputs, replace(live, committed=False))) == ["program"]
     unknown = Live(trouble="the stack's last update is failed; what runs is not known")
     assert {"program", "digests", "soak"} <= set(failed(gate(measure, outputs, unknown)))

@@ -17,6 +17,10 @@ from tests.events import make_outputs
 from tests.prometheus import prometheus as run_prometheus
 
 
+def _in_time(sample: tuple[str, float, float]) -> tuple[str, float]:
+    return sample[0], sample[2]
+
+
 class History:
     """A Prometheus over samples that are written before it starts, at the ages given."""
 
@@ -33,7 +37,7 @@ class History:
 
     def start(self, *, rules: bool = False) -> Prometheus:
         """Run it, and give a client of it."""
-        lines = [f"{name} {value} {at:.3f}\n" for name, value, at in sorted(self._samples)]
+        lines = [f"{name} {value} {at:.3f}\n" for name, value, at in sorted(self._samples, key=_in_time)]
         found = render_rules("test", "kilo") if rules else {"groups": []}
         for group in found["groups"]:
             group["interval"] = "1s"

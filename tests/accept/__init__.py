@@ -1,0 +1,1 @@
+"""``make accept``: the sprint's whole acceptance in the sandbox, from nothing to a verified pack."""

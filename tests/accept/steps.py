@@ -1,0 +1,237 @@
+"""The steps of the acceptance: what is done to the stage, and what must come of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sandbox.servers.leftovers import processes_of
+from tests.e2e.conftest import PATIENCE, Stage
+
+Say = Callable[[str], None]
+_SETTLED = (
+    "import sys, kilo.fle.rotation.plan as plan; plan.LEAST_SETTLE_SECONDS = 0;"
+    " from kilo.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+"""`kilo` that takes a settle time of seconds; the processes that it is for are restarted in its place."""
+_EVENTS = 15
+"""A tenant, and a round of the load."""
+
+
+class Refused(Exception):
+    """A step did not come to what it must."""
+
+
+@dataclass
+class Load:
+    """Rounds of events through the whole path until it is stopped; what became of them is counted."""
+
+    stage: Stage
+    sent: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    problems: list[str] = field(default_factory=list[str])
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> Load:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join(PATIENCE)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            done = self.stage.kilo("tour", "--events-only", "--json", "--count", str(_EVENTS))
+            try:
+                total = json.loads(done.stdout)["total"]
+            except (ValueError, KeyError):
+                self.problems.append(done.stderr.strip()[-300:])
+                continue
+            self.sent += total["sent"]
+            self.lost += total["lost"]
+            self.duplicates += total["duplicates"]
+
+
+@dataclass
+class Acceptance:
+    """Runs on one stage."""
+
+    stage: Stage
+    keys: dict[str, str]
+    factor: float
+    pack: Path | None = None
+
+    def run(self, say: Say) -> bool:
+        """Everything; whether it was accepted. The goals' table is printed at the end."""
+        say("bringing the stage up, with the tour: events, a surge, an image, a backup and its drill")
+        self._kilo("up")
+        with Load(self.stage) as load:
+            say("events flow; the outbox worker is killed")
+            self._kill("outbox worker")
+            time.sleep(5)
+            say("the bus is restarted")
+            self._kill("nats-server")
+            self._running("nats-server")
+            say("the second registry is away while an image is pushed, and a tenant surges")
+            self._registry_away()
+            say("a feature is ramped for two tenants; its next version fails for one")
+            self._kilo("traffic", "tour", "-s", "dev")
+            say("acme's data key is rotated by the runbook")
+            self._rotate()
+        say(f"{load.sent} events under faults: {load.lost} lost, {load.duplicates} duplicates")
+        say(f"the soak: 24 h times {self.factor:g}")
+        gate = self._gate(say)
+        self._build(gate, say)
+        goals = self.stage.kilo("goals", "-s", "dev", "--window", "1h")
+        print(goals.stdout)
+        for problem in load.problems:
+            say(f"a round of events failed: {problem}")
+        rows = json.loads(self.stage.kilo("goals", "-s", "dev", "--window", "1h", "--json").stdout)
+        missed = [row["goal"] for row in rows if row["verdict"] == "missed"]
+        known = [row["goal"] for row in rows if row["verdict"] == "unknown"]
+        say(f"missed: {', '.join(missed) or 'none'}; not known: {', '.join(known) or 'none'}")
+        return not (missed or load.lost or load.problems or set(known) - {"template"})
+
+    def _kilo(self, *arguments: str, ok: Sequence[int] = (0,)) -> str:
+        done = self.stage.kilo(*arguments)
+        if done.returncode not in ok:
+            said = (done.stderr or done.stdout).strip()[-600:]
+            msg = f"kilo {' '.join(arguments[:3])} ended with {done.returncode}: {said}"
+            raise Refused(msg)
+        return done.stdout
+
+    def _processes(self, what: str) -> list[psutil.Process]:
+        found: list[psutil.Process] = []
+        for process in processes_of(str(self.stage.home)):
+            with suppress(psutil.Error):
+                if what in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def _kill(self, what: str) -> None:
+        for process in self._processes(what):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _running(self, what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not self._processes(what):
+            if time.monotonic() > deadline:
+                msg = f"{what} was not started again"
+                raise Refused(msg)
+            time.sleep(0.2)
+
+    def _registry_away(self) -> None:
+        """Frozen rather than killed: it answers nobody, and is whole again when it goes on."""
+        frozen = self._processes("registry-secondary")
+        for process in frozen:
+            process.send_signal(signal.SIGSTOP)
+        back = threading.Timer(20, lambda: [process.send_signal(signal.SIGCONT) for process in frozen])
+        back.start()
+        try:
+            # The tour pushes an image and waits until it is mirrored whole; it surges one tenant too.
+            self._kilo("tour", "--count", "5", "--json")
+        finally:
+            back.cancel()
+            for process in frozen:
+                process.send_signal(signal.SIGCONT)
+
+    def _rotate(self) -> None:
+        keys = self.stage.directory / "keys"
+
+        def signed(who: str) -> tuple[str, ...]:
+            return ("--as", who, "--signing-key", str(keys / f"{who}.pem"))
+
+        waits = ("--settle-seconds", "5", "--in-flight-days", "0")
+        plan = self._settled("plan", "--tenant", "acme", *signed("ana"), *waits)
+        for who in ("bo", "cy"):
+            self._settled("approve", plan, *signed(who))
+        self._settled("run", plan)
+        # What a real rotation waits for: nobody has the old key in memory any more.
+        for what in ("ingest serve", "consumer run"):
+            self._kill(what)
+            self._running(what)
+        time.sleep(6)
+        for _ in range(10):
+            self._settled("run", plan)
+            self._settled("verify", plan)
+            with suppress(Refused):
+                self._settled("finalize", plan, *signed("ana"))
+                return
+            time.sleep(3)
+        msg = f"plan {plan[:12]} could not be finalized"
+        raise Refused(msg)
+
+    def _settled(self, *arguments: str) -> str:
+        """A step of the rotation; of ``plan``, its hash."""
+        as_json = ("--json",) if arguments[0] == "plan" else ()
+        command = [sys.executable, "-c", _SETTLED, "fle", "rotate", *arguments, *as_json]
+        done = subprocess.run(
+            command,
+            cwd=self.stage.directory,
+            env={
+                name: value for name, value in os.environ.items() if not name.startswith(("KILO_", "PULUMI_"))
+            },
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        if done.returncode:
+            msg = f"kilo fle rotate {arguments[0]} ended with {done.returncode}: {done.stderr.strip()[-600:]}"
+            raise Refused(msg)
+        return str(json.loads(done.stdout)["plan"]) if as_json else ""
+
+    def _gate(self, say: Say) -> Path:
+        """Ask the gate until the soak is over; what it says at last is evidence, whatever it is."""
+        path = self.stage.directory / "gate.json"
+        self._kilo("promote", "status", "--from", "dev")
+        deadline = time.monotonic() + max(300, 3 * 86_400 * self.factor)
+        while True:
+            self._kilo("tour", "--events-only", "--count", "5")
+            said = self._kilo("promote", "check", "--from", "dev", "--to", "stage", "--json", ok=(0, 1))
+            path.write_text(said, encoding="utf-8")
+            document: dict[str, Any] = json.loads(said)
+            failed = [check["check"] for check in document["checks"] if check["verdict"] == "failed"]
+            # Uncommitted changes of the checkout don't go away by waiting.
+            if not set(failed) - {"program"} or time.monotonic() > deadline:
+                said = ", ".join(failed) or "every check"
+                say(f"the gate from dev to stage: {document['verdict']} ({said})")
+                return path
+            time.sleep(3)
+
+    def _build(self, gate: Path, say: Say) -> None:
+        folder, audit = self.stage.directory, self.stage.directory / "keys" / "audit.pem"
+        self.pack = folder / f"kilo-evidence-dev-{time.strftime('%Y%m%dt%H%M%Sz', time.gmtime())}.zip"
+        factor = ("--soak-factor", str(self.factor), "--gate", str(gate), "--signing-key", str(audit))
+        built = self._kilo("evidence", "build", "-s", "dev", "--since", "1h", "-o", str(self.pack), *factor)
+        say(built.strip().replace("\n", "; "))
+        people = [part for who in ("ana", "bo", "cy") for part in ("--principal", f"{who}={self.keys[who]}")]
+        keys = ("-s", "dev", "--public-key", self.keys["audit"], *people)
+        say(self._kilo("evidence", "verify", str(self.pack), *keys).strip().replace("\n", "; "))
+        altered = folder / "altered.zip"
+        data = self.pack.read_bytes()
+        altered.write_bytes(data.replace(b"Acceptance evidence", b"Acceptance Evidence", 1))
+        said = self.stage.kilo("evidence", "verify", str(altered), *keys)
+        altered.unlink()
+        if said.returncode == 0:
+            msg = "a pack with a changed byte was taken for whole"
+            raise Refused(msg)
+        say(f"with a byte changed: {(said.stderr or said.stdout).strip().splitlines()[-1]}")
