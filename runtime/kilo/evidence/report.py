@@ -227,10 +227,7 @@ def _previews(part: Part) -> str:
             row.get("service", ""),
             _time(row.get("ended_at", 0)),
             f"{row.get('seconds', 0):.0f} s",
-            ", ".join(
-                f"{check.get('name')}: {'passed' if check.get('passed') is True else 'failed'}"
-                for check in row.get("checks", ())
-            ),
+            ", ".join(f"{check.get('check')}: {check.get('state')}" for check in row.get("checks", ())),
         )
         for row in part.get("rows", ())
     ]

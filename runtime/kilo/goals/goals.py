@@ -241,7 +241,7 @@ def _template(_measure: Measure, looking: Looking) -> Figure:
     record = looking.previews[-1]
     try:
         seconds, ended = float(record["seconds"]), float(record["ended_at"])
-        green = bool(record["checks"]) and all(check["passed"] is True for check in record["checks"])
+        green = bool(record["checks"]) and all(check["state"] == "green" for check in record["checks"])
         service = str(record["service"])
     except (KeyError, TypeError, ValueError):
         return Figure.unknown("the record of the preview is not complete")

@@ -1,8 +1,8 @@
 """Records of services that were made from the template and previewed.
 
-A record is a JSON file that whatever previews a service leaves: ``service``, ``started_at`` and ``ended_at``
-(seconds since the epoch), ``seconds`` from the template to the preview, and ``checks``, each with a ``name``
-and whether it ``passed``.
+A record is a JSON file in ``.kilo/previews``: what bringing the preview up said as JSON: the ``service``, the
+``seconds`` that it took, and ``checks``, each with its name and its ``state``. Its time is ``ended_at``
+(seconds since the epoch) or else the file's own.
 """
 
 from __future__ import annotations
@@ -25,6 +25,6 @@ def read_previews(folder: Path) -> tuple[Mapping[str, Any], ...]:
             record = json.loads(path.read_bytes())
         except (OSError, ValueError):
             continue
-        if isinstance(record, dict) and isinstance(record.get("ended_at"), int | float):
-            found.append(record)
+        if isinstance(record, dict) and isinstance(record.get("ended_at", 0), int | float):
+            found.append({"ended_at": path.stat().st_mtime, **record})
     return tuple(sorted(found, key=lambda record: record["ended_at"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 from kilo.contract import StackOutputs
 from kilo.goals.goals import GOALS, Looking, Standing, read_goals
 from kilo.goals.measure import Bound, Figure, Measure, Query, Verdict
+from kilo.goals.previews import read_previews
 from kilo.goals.risks import MITIGATIONS, State, read_risks
 from kilo.observe import metrics
 from kilo.observe.prometheus import Prometheus
@@ -190,7 +192,7 @@ def test_a_preview_that_is_not_green_or_not_whole_meets_nothing() -> None:
         "service": "orders",
         "seconds": 200.0,
         "ended_at": time.time(),
-        "checks": [{"name": "ready", "passed": True}],
+        "checks": [{"check": "ready", "state": "green"}],
     }
     nothing: Any = None
 
@@ -199,9 +201,29 @@ def test_a_preview_that_is_not_green_or_not_whole_meets_nothing() -> None:
 
     assert judge(record) is Verdict.MET
     assert judge({**record, "seconds": 601.0}) is Verdict.MISSED
-    for bad in ({"checks": []}, {"checks": [{"name": "ready", "passed": "no"}]}, {"seconds": "soon"}):
+    for bad in (
+        {"checks": []},
+        {"checks": [{"check": "ready", "state": "not checked"}]},
+        {"seconds": "soon"},
+    ):
         assert judge({**record, **bad}) is Verdict.UNKNOWN
     assert judge() is Verdict.UNKNOWN
+
+
+def test_only_records_are_read_and_the_newest_counts(tmp_path: Path) -> None:
+    for name, text in {
+        "a.json": '{"service": "old", "ended_at": 5}',
+        "b.json": '{"service": "new", "ended_at": 9}',
+        "c.json": "[1]",
+        "d.json": "not JSON",
+        "e.json": '{"service": "undated", "ended_at": "soon"}',
+        "f.txt": '{"service": "other", "ended_at": 99}',
+    }.items():
+        (tmp_path / name).write_text(text)
+    assert [record["service"] for record in read_previews(tmp_path)] == ["old", "new"]
+    (tmp_path / "g.json").write_text('{"service": "just now"}')
+    assert read_previews(tmp_path)[-1]["service"] == "just now"
+    assert read_previews(tmp_path / "nowhere") == ()
 
 
 def test_a_figure_that_is_no_number_is_within_no_bound() -> None:
