@@ -89,10 +89,14 @@ class Acceptance:
             say("the bus is restarted")
             self._kill("nats-server")
             self._running("nats-server")
+            say("worker and connector are paused, as the roll-back of dev has it, and go on")
+            self._pause("outbox worker", "debezium-server")
             say("the second registry is away while an image is pushed, and a tenant surges")
             self._registry_away()
             say("a feature is ramped for two tenants; its next version fails for one")
             self._kilo("traffic", "tour", "-s", "dev")
+            say("a rotation of umbrella's data key is rolled back, as the roll-back of stage has it")
+            self._rekey_back()
             say("acme's data key is rotated by the runbook")
             self._rotate()
         say(f"{load.sent} events under faults: {load.lost} lost, {load.duplicates} duplicates")
@@ -138,6 +142,16 @@ class Acceptance:
                 raise Refused(msg)
             time.sleep(0.2)
 
+    def _pause(self, *what: str) -> None:
+        """Frozen for longer than their leases last: what comes in waits in outbox and log."""
+        frozen = [process for name in what for process in self._processes(name)]
+        for process in frozen:
+            process.send_signal(signal.SIGSTOP)
+        time.sleep(15)
+        for process in frozen:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
+
     def _registry_away(self) -> None:
         """Frozen rather than killed: it answers nobody, and is whole again when it goes on."""
         frozen = self._processes("registry-secondary")
@@ -153,27 +167,44 @@ class Acceptance:
             for process in frozen:
                 process.send_signal(signal.SIGCONT)
 
-    def _rotate(self) -> None:
-        keys = self.stage.directory / "keys"
+    def _signed(self, who: str) -> tuple[str, ...]:
+        return ("--as", who, "--signing-key", str(self.stage.directory / "keys" / f"{who}.pem"))
 
-        def signed(who: str) -> tuple[str, ...]:
-            return ("--as", who, "--signing-key", str(keys / f"{who}.pem"))
-
+    def _planned(self, tenant: str) -> str:
+        """The hash of a plan that is approved and runs."""
         waits = ("--settle-seconds", "5", "--in-flight-days", "0")
-        plan = self._settled("plan", "--tenant", "acme", *signed("ana"), *waits)
+        plan = self._settled("plan", "--tenant", tenant, *self._signed("ana"), *waits)
         for who in ("bo", "cy"):
-            self._settled("approve", plan, *signed(who))
+            self._settled("approve", plan, *self._signed(who))
         self._settled("run", plan)
-        # What a real rotation waits for: nobody has the old key in memory any more.
+        return plan
+
+    def _forgotten(self) -> None:
+        """What a rotation waits for in earnest: nobody has the other key in memory any more."""
         for what in ("ingest serve", "consumer run"):
             self._kill(what)
             self._running(what)
         time.sleep(6)
+
+    def _rekey_back(self) -> None:
+        plan = self._planned("umbrella")
+        for _ in range(10):
+            # It says so while writers may use the new key for a while yet, and is given again.
+            with suppress(Refused):
+                self._settled("rollback", plan, *self._signed("ana"))
+                return
+            self._forgotten()
+        msg = f"plan {plan[:12]} could not be rolled back"
+        raise Refused(msg)
+
+    def _rotate(self) -> None:
+        plan = self._planned("acme")
+        self._forgotten()
         for _ in range(10):
             self._settled("run", plan)
             self._settled("verify", plan)
             with suppress(Refused):
-                self._settled("finalize", plan, *signed("ana"))
+                self._settled("finalize", plan, *self._signed("ana"))
                 return
             time.sleep(3)
         msg = f"plan {plan[:12]} could not be finalized"
