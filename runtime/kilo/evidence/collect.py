@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, LiteralString
 
+import psycopg
+
 from kilo.contract import StackOutputs
 from kilo.errors import KiloError
 from kilo.fle.rotation.coverage import coverage, scopes, tables_with
@@ -43,6 +45,9 @@ class Parts:
             self.found[name] = read()
         except KiloError as error:
             self.found[name] = {"trouble": str(error)}
+        except psycopg.Error as error:
+            # Its message may quote a row.
+            self.found[name] = {"trouble": f"the database does not say ({type(error).__name__})"}
         if trouble := self.found[name].get("trouble"):
             self.missing.append(f"{name}: {trouble}")
 
