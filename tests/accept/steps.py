@@ -61,12 +61,12 @@ class Load:
             done = self.stage.kilo("tour", "--events-only", "--json", "--count", str(_EVENTS))
             try:
                 total = json.loads(done.stdout)["total"]
+                sent, lost, duplicates = (total[name] for name in ("sent", "lost", "duplicate_deliveries"))
             except (ValueError, KeyError):
                 self.problems.append(done.stderr.strip()[-300:])
                 continue
-            self.sent += total["sent"]
-            self.lost += total["lost"]
-            self.duplicates += total["duplicates"]
+            self.sent, self.lost = self.sent + sent, self.lost + lost
+            self.duplicates += duplicates
 
 
 @dataclass
