@@ -64,7 +64,7 @@ def status(source: From, as_json: AsJson = False) -> None:
         if live.since is None
         else f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(live.since))}"
     )
-    typer.echo(f"release {live.digest[:16]}, live since {since} UTC by update {live.update}")
+    typer.echo(f"release {live.digest[:16]}, live since {since} UTC")
     typer.echo(
         f"program {live.program or 'not known'}{'' if live.committed else ' with uncommitted changes'}"
     )

@@ -254,16 +254,18 @@ def _ramp(measure: Measure, looking: Looking) -> Figure:
     used = measure.sql(
         Sql(
             "SELECT nullif(count(*), 0)::float8, extract(epoch FROM max(ended_at))::float8,"
-            " string_agg(DISTINCT tenant || ' ' || feature, ', ') FROM ramps"
-            " WHERE stage = %(stage)s AND state = 'done'",
+            " string_agg(DISTINCT tenant || ' ' || feature, ', '), string_agg(DISTINCT tenant, '|')"
+            " FROM ramps WHERE stage = %(stage)s AND state = 'done'",
             "no ramp of a feature has come to its end",
             {"stage": looking.outputs.stage},
-            ("ramps",),
+            ("ramps", "tenants"),
         )
     )
     if used.trouble:
         return used
-    firing = f'{foreign.ALERTS.name}{{alertname=~"{_BREACHES}", alertstate="firing"}}'
+    # One that its gate took back is no roll-out: what it cost is in the alerts and the ramp's own record.
+    tenants = used.evidence["tenants"]
+    firing = f'{foreign.ALERTS.name}{{alertname=~"{_BREACHES}", alertstate="firing", tenant=~"{tenants}"}}'
     breached = measure.query(
         Query(
             f"count(count by (alertname, tenant) (max_over_time({firing}[{looking.window}])))",
@@ -365,7 +367,7 @@ GOALS = (
     ),
     Goal(
         "ramp",
-        "Breaches of objectives while a feature was ramped",
+        "Breaches of objectives of tenants whose ramp came to its end",
         Bound("==", 0),
         f"database: ramps; Prometheus: {foreign.ALERTS.name} of burns, budgets and unserved tenants",
         _ramp,

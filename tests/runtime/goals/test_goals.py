@@ -266,3 +266,25 @@ def test_a_key_outside_the_kms_is_found(
     risks = read_risks(Measure(prometheus, "kilo", connection), outputs)
     (shown,) = [each.shown for each in risks if each.mitigation.name == "KMS only"]
     assert (shown.state, shown.evidence) == (State.ABSENT, "1 data keys are not wrapped by a KMS key")
+
+
+def test_a_breach_counts_of_the_tenants_whose_ramp_came_to_its_end(
+    history: History, connection: Connection, outputs: StackOutputs
+) -> None:
+    for series in ('tenant_objective_budget_ratio{tenant="acme"}', 'tenant:requests:rate5m{tenant="acme"}'):
+        history.add(series, 1)
+    alert = 'ALERTS{{alertname="TenantAvailabilityBurn", alertstate="firing", tenant="{}"}}'
+    history.add(alert.format("globex"), 1)
+    measure = Measure(history.start(), "kilo", connection)
+    goal = next(goal for goal in GOALS if goal.name == "ramp")
+    assert goal.look(measure, Looking(outputs)).trouble == "no ramp of a feature has come to its end"
+    for tenant, state in (("acme", "done"), ("globex", "reverted")):
+        connection.execute(
+            "INSERT INTO ramps (stage, tenant, feature, steps, hold_seconds, minimum_requests, weight_before,"
+            " weight, started_by, state, ended_at)"
+            " VALUES ('test', %s, 'search', '{5}', 1, 1, '0', '0', 'ana', %s, now())",
+            (tenant, state),
+        )
+    assert goal.look(measure, Looking(outputs)).value == 0
+    connection.execute("UPDATE ramps SET state = 'done'")
+    assert goal.look(measure, Looking(outputs)).value == 1
