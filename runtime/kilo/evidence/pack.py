@@ -33,6 +33,8 @@ LARGEST_BYTES = 512 * 1024 * 1024
 """Of a pack; a stage's graphs and logs are a hundredth of it."""
 _MOST_MEMBERS = 10_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
+_HEADER_BYTES = 30
+"""Of a member, before its name (https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.7)."""
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -152,11 +154,22 @@ def _members(pack: bytes) -> dict[str, bytes]:
                 raise BadInput(msg)
             for entry in entries:
                 _check_entry(entry, members)
-                members[entry.filename] = archive.read(entry)
+                members[entry.filename] = _content(archive, entry, pack)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, OSError) as error:
         msg = "it is no pack of evidence, or it was cut short or damaged: its ZIP can't be read"
         raise BadInput(msg) from error
     return members
+
+
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, pack: bytes) -> bytes:
+    """A member's bytes; those of an altered one too, whose checksum in the ZIP does not hold any more."""
+    try:
+        return archive.read(entry)
+    except zipfile.BadZipFile:
+        header = pack[entry.header_offset : entry.header_offset + _HEADER_BYTES]
+        name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+        start = entry.header_offset + _HEADER_BYTES + name + extra
+        return pack[start : start + entry.file_size]
 
 
 def _check_entry(entry: zipfile.ZipInfo, members: Mapping[str, bytes]) -> None:

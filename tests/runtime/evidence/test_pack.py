@@ -100,6 +100,23 @@ def test_an_altered_file_is_named(name: str) -> None:
     assert f"{name}: altered (its SHA-256 is not the manifest's)" in found
 
 
+@pytest.mark.parametrize("name", sorted(files()))
+def test_a_byte_that_was_changed_in_place_is_found_in_its_file(name: str) -> None:
+    pack, data = packed(), files()[name]
+    at = pack.index(data) + len(data) // 2
+    found = problems(pack[:at] + bytes([pack[at] ^ 1]) + pack[at + 1 :])
+    assert f"{name}: altered (its SHA-256 is not the manifest's)" in found
+
+
+def test_whatever_byte_is_changed_the_pack_is_refused() -> None:
+    pack = packed()
+    for at in range(0, len(pack), 7):
+        try:
+            assert problems(pack[:at] + bytes([pack[at] ^ 1]) + pack[at + 1 :]), at
+        except BadInput:
+            continue
+
+
 def test_what_was_left_out_and_what_was_added_is_named() -> None:
     given = members(packed())
     assert problems(zipped({name: data for name, data in given.items() if name != "report.html"})) == [
