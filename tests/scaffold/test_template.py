@@ -105,10 +105,11 @@ def test_the_chart_refuses_values_that_would_do_something_else(
     assert named in done.stderr
 
 
-def test_its_workflow_is_one_that_github_takes(template: Path, tmp_path: Path) -> None:
+def test_its_workflows_are_such_that_github_takes(template: Path, tmp_path: Path) -> None:
     service = make("http", template, tmp_path)
-    workflow = service / ".github" / "workflows" / "ci.yml"
-    run(path("actionlint"), "-no-color", "-shellcheck=", "-pyflakes=", workflow, cwd=service)
+    workflows = sorted((service / ".github" / "workflows").glob("*.yml"))
+    assert [each.name for each in workflows] == ["ci.yml", "preview.yml"]
+    run(path("actionlint"), "-no-color", "-shellcheck=", "-pyflakes=", *workflows, cwd=service)
 
 
 @pytest.mark.parametrize("variant", ["http", "consumer", "job"])

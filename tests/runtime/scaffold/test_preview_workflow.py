@@ -1,0 +1,84 @@
+"""Who gets a preview: the step of the workflow that decides, run as it stands there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.runtime.scaffold.variants import make, template_repository
+
+
+@pytest.fixture(scope="module")
+def workflow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    template = template_repository(tmp_path_factory.mktemp("template") / "platform")
+    service = make("http", template, tmp_path_factory.mktemp("services"))
+    return yaml.safe_load((service / ".github" / "workflows" / "preview.yml").read_text())
+
+
+def decide(workflow: dict[str, Any], directory: Path, **event: str) -> tuple[str, str]:
+    """What the step decides, and how it called GitHub."""
+    (step,) = workflow["jobs"]["which"]["steps"]
+    gh = directory / "gh"
+    gh.write_text(f'#!/bin/sh\necho "$@" >> {directory}/called\n')
+    gh.chmod(0o755)
+    variables = {"EVENT": "", "ACTION": "", "LABEL": "", "OWN": "", "REPOSITORY": "org/orders", "PR": "12"}
+    output = directory / "output"
+    subprocess.run(
+        ["bash", "-e", "-c", step["run"]],
+        env={"PATH": f"{directory}:{os.environ['PATH']}", "GITHUB_OUTPUT": str(output), **variables, **event},
+        check=True,
+    )
+    called = directory / "called"
+    return output.read_text().strip(), called.read_text().strip() if called.exists() else ""
+
+
+@pytest.mark.parametrize(
+    ("own", "event", "action", "label", "decided"),
+    [
+        ("true", "pull_request", "opened", "", "up"),
+        ("true", "pull_request", "synchronize", "", "up"),
+        ("true", "pull_request", "closed", "", "down"),
+        # The same pull request has both events; it counts once.
+        ("true", "pull_request_target", "synchronize", "", "none"),
+        ("true", "pull_request_target", "labeled", "preview", "none"),
+        ("true", "pull_request_target", "closed", "", "none"),
+        ("false", "pull_request", "opened", "", "none"),
+        ("false", "pull_request", "synchronize", "", "none"),
+        ("false", "pull_request", "closed", "", "none"),
+        ("false", "pull_request_target", "labeled", "bug", "none"),
+        ("false", "pull_request_target", "labeled", "preview", "up"),
+        ("false", "pull_request_target", "synchronize", "", "none"),
+        ("false", "pull_request_target", "closed", "", "down"),
+    ],
+)
+def test_a_fork_has_a_preview_by_a_maintainers_word_alone(
+    own: str, event: str, action: str, label: str, decided: str, workflow: dict[str, Any], tmp_path: Path
+) -> None:
+    answer, called = decide(workflow, tmp_path, OWN=own, EVENT=event, ACTION=action, LABEL=label)
+    assert answer == f"action={decided}"
+    takes_back = (own, event, action) == ("false", "pull_request_target", "synchronize")
+    assert called == ("api -X DELETE repos/org/orders/issues/12/labels/preview" if takes_back else "")
+
+
+def test_the_pull_requests_code_runs_where_there_is_no_credential(workflow: dict[str, Any]) -> None:
+    jobs = workflow["jobs"]
+    assert workflow["permissions"] == {}
+    assert jobs["build"]["permissions"] == {"contents": "read"}
+    assert "environment" not in jobs["build"]
+    for name in ("up", "down", "comment", "which"):
+        for step in jobs[name]["steps"]:
+            text = step.get("run", "")
+            assert "make " not in text
+            assert "docker build" not in text
+            assert "./service" not in text
+    for job in jobs.values():
+        for step in job["steps"]:
+            # What an event holds reaches a shell as a variable, never as text of the script.
+            assert "${{" not in step.get("run", "")
+            if "checkout" in step.get("uses", ""):
+                assert step["with"]["persist-credentials"] is False
