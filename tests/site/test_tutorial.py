@@ -46,7 +46,8 @@ def test_the_tutorial_works_from_its_first_to_its_last_line() -> None:
         elif language == "text":
             pattern = ".*".join(re.escape(part) for part in text.strip().split("…"))
             assert re.fullmatch(pattern, last.strip(), re.DOTALL), f"said:\n{text}\nprinted:\n{last}"
-    assert "accepted" in done.stdout
+    # The stage keeps its data: a second time the event is there already.
+    assert "accepted" in done.stdout or "duplicate" in done.stdout
     assert "tutorial-1" in done.stdout
     assert "item.changed of acme" in done.stdout
     assert 'service="orders",tenant="acme"' in (SERVICE / "metrics.txt").read_text()
