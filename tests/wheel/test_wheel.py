@@ -36,7 +36,7 @@ PLAIN = (
 )
 NEEDS = {
     "kilo.client": {"client"},
-    "kilo.consumer": {"consumer"},
+    "kilo.consumer": {"fle"},
     "kilo.fle": {"fle"},
     "kilo.fle.integrations.psycopg_rows": {"fle"},
     "kilo.fle.integrations.pydantic_field": {"fle"},

@@ -107,6 +107,7 @@ class RampStore:
         Raises:
             BadInput: one of this tenant and feature is under way.
         """
+        now = before if weight is None else weight
         try:
             async with self._connection.transaction():
                 cursor = await self._connection.execute(
@@ -121,13 +122,13 @@ class RampStore:
                         gate.hold_seconds,
                         gate.minimum_requests,
                         str(before),
-                        str(before if weight is None else weight),
+                        str(now),
                         who,
                     ),
                 )
                 row: Any = await cursor.fetchone()
                 said = f"to {', '.join(map(str, steps))}, {gate.hold_seconds:g} s each"
-                await self._record(row[0], Step(who, "started", before, before, said, program))
+                await self._record(row[0], Step(who, "started", now, now, said, program))
         except psycopg.errors.UniqueViolation as error:
             under_way = await self.find(tenant, feature)
             since = f"{under_way.started_at:%Y-%m-%d %H:%M}"
