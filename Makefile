@@ -1,8 +1,7 @@
 # Every target stands alone on a fresh machine and does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down status preview test check docs docs-serve goldens states upgrade bench soak clean lock environment
-.PHONY: help up down status test check goldens states upgrade bench soak accept clean lock environment
+.PHONY: help up down status preview test check docs docs-serve goldens states upgrade bench soak accept clean lock environment
 
 # The first Python on PATH that is new enough; name another with PYTHON=/path/to/python3.
 ifndef PYTHON

@@ -14,7 +14,6 @@ from kilo.errors import ExitCode
 from tests.events import make_outputs
 from tests.prometheus import prometheus
 
-NOW = int(time.time())
 # Its last 56 bits are 0xc0…: whoever keeps a quarter keeps it.
 TRACE = "4bf92f3577b34da6a3c0000000000000"
 
@@ -22,8 +21,9 @@ TRACE = "4bf92f3577b34da6a3c0000000000000"
 def history() -> str:
     """Ten minutes in which acme is at its ease and globex floods."""
     families: dict[str, list[str]] = {}
-    for at in range(NOW - 600, NOW, 15):
-        passed = at - NOW + 600
+    now = int(time.time())
+    for at in range(now - 600, now, 15):
+        passed = at - now + 600
         for tenant, seen, kept, ratio in (("acme", 2, 2, 1.0), ("globex", 900, 30, 0.125)):
             labels = f'namespace="kilo",job="ingest",tenant="{tenant}"'
             families.setdefault("sampling_spans", []).append(
@@ -105,8 +105,8 @@ def test_a_span_that_was_kept_is_evidence(say: Say, tmp_path: Path) -> None:
         "traceId": TRACE,
         "spanId": "00f067aa0ba902b7",
         "name": "POST /v1/events",
-        "startTimeUnixNano": str((NOW - 60) * 10**9),
-        "endTimeUnixNano": str((NOW - 58) * 10**9),
+        "startTimeUnixNano": str((int(time.time()) - 60) * 10**9),
+        "endTimeUnixNano": str((int(time.time()) - 58) * 10**9),
         "traceState": "ot=th:0",
         "attributes": [
             {"key": "kilo.tenant", "value": {"stringValue": "globex"}},

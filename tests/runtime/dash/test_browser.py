@@ -32,7 +32,6 @@ pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium here:
 
 ROOT = Path(__file__).parents[3]
 TENANTS = 1_000
-NOW = int(time.time())
 
 
 def history() -> str:
@@ -43,12 +42,13 @@ def history() -> str:
         f"{AVAILABILITY.ratio}:rate5m": lambda number: number / TENANTS / 1000,
         "tenant:requests:rate5m": lambda number: 1 + number % 7,
     }
+    now = int(time.time())
     lines: list[str] = []
     for name, value in records.items():
         lines.append(f"# TYPE {name} gauge")
         for number in range(TENANTS):
             labels = f'namespace="kilo",tenant="t{number}"'
-            lines += [f"{name}{{{labels}}} {value(number)} {at}" for at in range(NOW - 900, NOW, 60)]
+            lines += [f"{name}{{{labels}}} {value(number)} {at}" for at in range(now - 900, now, 60)]
     return "\n".join([*lines, "# EOF", ""])
 
 

@@ -83,8 +83,8 @@ def test_a_soak_that_is_too_short_fails(
     delivered(connection)
     measure = Measure(history.start(), "kilo", connection)
     assert failed(gate(measure, outputs, live, settings=GateSettings(soak_hours=24))) == ["soak"]
-    # What was first seen a minute ago has soaked for a minute, whenever it was deployed.
-    seen = replace(PINNED, since=time.time() - 60)
+    # What was first seen a minute and a half ago has soaked for that, whenever it was deployed.
+    seen = replace(PINNED, since=time.time() - 90)
     assert failed(gate(measure, outputs, live, digests=seen)) == ["soak"]
 
 

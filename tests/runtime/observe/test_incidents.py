@@ -4,7 +4,7 @@ By arithmetic, with steady traffic and nothing wrong before, a share ``r`` of ba
 ``L`` as ``r t / L`` after ``t``. So a burn of factor ``f`` on a budget ``b`` is seen after ``f b L / r``,
 is told ``for`` later, and is over ``S (1 - f b / r)`` after the incident, when the short window ``S`` has
 forgotten enough. A page is there from the first of the burns that page to the last. Prometheus is asked for
-both minutes; scrapes and evaluations of a minute leave it at most three away. The table is printed.
+both minutes; scrapes and evaluations of a minute leave it at most four away. The table is printed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RULES = render_rules(STAGE, NAMESPACE)
 ALERT = "TenantAvailabilityBurn"
 BUDGET = 0.001
 """Of acme, who is promised 99.9 %."""
-NEAR_MINUTES = 3
+NEAR_MINUTES = 4
 _MINUTES = {"m": 1, "h": 60, "d": 1_440}
 
 

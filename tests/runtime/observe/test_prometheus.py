@@ -6,6 +6,7 @@ import http.server
 import threading
 import time
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from typing_extensions import override
@@ -14,14 +15,21 @@ from kilo.errors import BadInput, Unreachable
 from kilo.observe.prometheus import Prometheus
 from tests.prometheus import prometheus
 
-NOW = int(time.time())
-# A gap of a minute, after which it ends.
-AT = [NOW - 300, NOW - 285, NOW - 270, NOW - 210, NOW - 195]
+
+@cache
+def now() -> int:
+    """When the first of these tests ran, which in a long run is long after they were collected."""
+    return int(time.time())
+
+
+def sampled() -> list[int]:
+    """A gap of a minute, after which it ends."""
+    return [now() - ago for ago in (300, 285, 270, 210, 195)]
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    samples = "".join(f'held{{who="a"}} {place} {at}\n' for place, at in enumerate(AT))
+    samples = "".join(f'held{{who="a"}} {place} {at}\n' for place, at in enumerate(sampled()))
     history = f"# TYPE held gauge\n{samples}# EOF\n"
     with (
         prometheus(tmp_path_factory.mktemp("prometheus"), history=history) as url,
@@ -33,21 +41,21 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
 def test_a_series_has_its_samples_as_they_were_scraped(client: Prometheus) -> None:
     (series,) = client.series("held[10m]")
     assert series.labels["who"] == "a"
-    assert [(at, value) for at, value in series.samples] == list(zip(AT, range(5), strict=True))
-    age = series.age(NOW)
+    assert [(at, value) for at, value in series.samples] == list(zip(sampled(), range(5), strict=True))
+    age = series.age(now())
     assert age == 195
 
 
 def test_what_is_not_there_is_nothing_and_no_error(client: Prometheus) -> None:
     assert client.query("absent_series") == []
     assert client.series("absent_series[1h]") == []
-    assert client.lines("absent_series", [NOW - 60, NOW]) == []
+    assert client.lines("absent_series", [now() - 60, now()]) == []
 
 
 def test_a_line_has_nothing_where_there_was_no_number(client: Prometheus) -> None:
-    (line,) = client.lines("held", list(range(AT[0] - 30, AT[4] + 1, 15)))
+    (line,) = client.lines("held", list(range(sampled()[0] - 30, sampled()[4] + 1, 15)))
     assert list(line.values[:5]) == [None, None, 0, 1, 2]
-    (line,) = client.lines("held / 0", list(range(AT[0], AT[4] + 1, 15)))
+    (line,) = client.lines("held / 0", list(range(sampled()[0], sampled()[4] + 1, 15)))
     assert set(line.values) == {None}, "neither infinite nor not a number"
 
 

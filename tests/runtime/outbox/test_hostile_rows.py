@@ -136,7 +136,8 @@ def test_whatever_is_written_is_refused_or_can_be_read_and_published(
         accepted += 1
         (found,) = asyncio.run(read())
         lines = found.headers.decode().split("\r\n")
-        assert len(lines) == 8 + (row["traceparent"] is not None)
+        # Ours and those of CloudEvents; no value has made a line of its own.
+        assert len(lines) == 16 + 2 * (row["traceparent"] is not None)
         assert lines[2:4] == [f"kind: {row['kind']}", f"tenant: {row['tenant']}"]
         assert found.key == f"{row['tenant']}/{row['aggregate']}/{row['aggregate_id']}"
 
