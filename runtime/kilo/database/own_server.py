@@ -183,12 +183,6 @@ def _make_database(server: OwnServer, passwords: Mapping[str, str]) -> None:
         for name in (OWNER_ROLE, SERVICE_ROLE, *_MEMBER_OF):
             if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (name,)).fetchone():
                 connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
-        for name, password in passwords.items():
-            verifier = connection.pgconn.encrypt_password(
-                password.encode(), name.encode(), b"scram-sha-256"
-            ).decode()
-            statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
-            connection.execute(statement.format(sql.Identifier(name), sql.Literal(verifier)))
         for name in _MEMBER_OF:
             connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(name), service))
         if not connection.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone():
@@ -204,6 +198,13 @@ def _make_database(server: OwnServer, passwords: Mapping[str, str]) -> None:
                     owner, what, service
                 )
             )
+        # Last: without a password nobody logs in, and so nobody finds rights that are half granted.
+        for name, password in passwords.items():
+            verifier = connection.pgconn.encrypt_password(
+                password.encode(), name.encode(), b"scram-sha-256"
+            ).decode()
+            statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
+            connection.execute(statement.format(sql.Identifier(name), sql.Literal(verifier)))
 
 
 def _password(variable: str) -> str:
