@@ -21,7 +21,8 @@ from kilo.traffic.ramps.store import RampStore
 STEPS: tuple[RampWeight, ...] = (50, 100)
 GATE = GateSettings(hold_seconds=2, minimum_requests=30)
 _PAUSE_SECONDS = 0.02
-_PATIENCE_SECONDS = 240
+_PATIENCE_SECONDS = 600
+"""Half a minute on an idle machine of two cores, five under a load of twenty."""
 
 
 @dataclass
