@@ -306,6 +306,8 @@ def backup_alerts(schedule: BackupSchedule) -> list[Alert]:
             f"time() - max by (store) ({success}) > {schedule.backup_seconds + 2 * 3600}",
             "page",
             "The {{ $labels.store }} store has had no whole backup for {{ $value | humanizeDuration }}",
+            # A stage that was just brought up has none, until the first look after its first.
+            lasting="15m",
         ),
         # Whoever watches the stores is gone, and the other alerts on backups are blind.
         Alert(
@@ -333,6 +335,7 @@ def backup_alerts(schedule: BackupSchedule) -> list[Alert]:
             f"time() - max by (store) ({verified}) > {schedule.drill_seconds + _DAY_SECONDS}",
             "ticket",
             "No restore from the {{ $labels.store }} store was proven for {{ $value | humanizeDuration }}",
+            lasting="15m",
         ),
         Alert(
             "BackupShrunk",
