@@ -6,6 +6,7 @@ By name alone (make test TESTS=tests/site): minutes. It is the checkout itself t
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ def _rows() -> str:
     )
     connect = "psycopg.connect(os.environ['DATABASE_URL'])"
     code = f"import os, psycopg; print({connect}.execute({query!r}).fetchall())"
-    done = run(f'eval "$(.venv/bin/kilo env)"; .venv/bin/python -c "{code}"', ROOT)
+    done = run(f'eval "$(.venv/bin/kilo env)"; .venv/bin/python -c {shlex.quote(code)}', ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("(") >= 2
     return done.stdout

@@ -25,7 +25,7 @@ PYTHONS = tuple(f"{major}.{minor}" for major, minor in (_SUPPORTED[0], _SUPPORTE
 """The oldest and the newest that the distribution says it supports."""
 
 _UV = Path(sys.executable).parent / "uv"
-_PINNED = re.compile(r"^(\S+==\S+)", re.MULTILINE)
+_PINNED = re.compile(r"^(\S+==\S+(?: ; [^\\\n]+)?)", re.MULTILINE)
 
 
 @dataclass(frozen=True)

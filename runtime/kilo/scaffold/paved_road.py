@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from kilo.extras import requires
 from kilo.scaffold.template import Service
+
+with requires("scaffold"):
+    import yaml
 
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}\s*$")
 _ACTION = re.compile(r"^\s*(?:- )?uses:\s*(?P<action>[^\s#]+)", re.MULTILINE)
