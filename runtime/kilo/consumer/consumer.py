@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from kilo.bus import MOST_BYTES, Bus
+from kilo.consumer.event import named_schemas
 from kilo.consumer.handlers import Handlers
 from kilo.consumer.policy import Behind, Policy
 from kilo.health import Health
@@ -67,7 +68,11 @@ class Consumer(Handlers):
         """Consume until ``stopping`` is set.
 
         A database or a bus that is away is waited for, and no error of a handler ends it.
+
+        Raises:
+            BadInput: what ``KILO_EVENT_SCHEMAS`` names can't be read; every event would be parked for that.
         """
         from kilo.consumer.runner import Runner  # noqa: PLC0415  it knows this class
 
+        named_schemas()
         await Runner(self, connections, stopping, health or Health()).run()

@@ -16,12 +16,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kilo.bus import Received
 from kilo.bus.cloudevents import SOURCE, attributes_of
 from kilo.environment import EVENT_SCHEMAS_VARIABLE
 from kilo.outbox import strict_json
+
+if TYPE_CHECKING:
+    from kilo.schemas import EventSchemas
 
 
 class Unreadable(ValueError):
@@ -234,19 +237,30 @@ def payload_of(one: Envelope) -> Any:
         raise Unreadable(msg) from error
 
 
+def named_schemas() -> EventSchemas | None:
+    """The schemas of the folder that ``KILO_EVENT_SCHEMAS`` names; none where it names none.
+
+    Raises:
+        BadInput: the folder or one of its files is not what it should be.
+    """
+    folder = os.environ.get(EVENT_SCHEMAS_VARIABLE)
+    if not folder:
+        return None
+    from kilo.schemas import load_folder  # noqa: PLC0415  only whoever asks for it needs the library
+
+    return load_folder(Path(folder))
+
+
 def check_schema(kind: str, payload: Any) -> None:
-    """Hold a payload to the schema of its kind, where ``KILO_EVENT_SCHEMAS`` names a folder that has one.
+    """Hold a payload to the schema of its kind, where there is one.
 
     Raises:
         Unreadable: it is not what the schema says.
     """
-    folder = os.environ.get(EVENT_SCHEMAS_VARIABLE)
-    if folder:
-        from kilo.schemas import load_folder  # noqa: PLC0415  only whoever asks for it needs the library
-
-        problem = load_folder(Path(folder)).problem_of_read(kind, payload)
-        if problem is not None:
-            raise Unreadable(problem)
+    schemas = named_schemas()
+    problem = None if schemas is None else schemas.problem_of_read(kind, payload)
+    if problem is not None:
+        raise Unreadable(problem)
 
 
 def event(one: Envelope, payload: Any) -> Event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 from decimal import Decimal
@@ -11,12 +12,15 @@ from typing import Any
 import psycopg
 import pytest
 
+from kilo.bus import Bus
+from kilo.consumer import Connections, Consumer
 from kilo.consumer.event import Unreadable, check_schema
 from kilo.errors import BadInput
 from kilo.outbox import Event, enqueue, strict_json
 from kilo.schemas import EventSchemas, load_folder
 from kilo.schemas.asyncapi import render_asyncapi
 from kilo.schemas.folder import parse_folder
+from tests.runtime.consumer.support import Plain
 
 ROOT = Path(__file__).parents[3]
 PAID: dict[str, Any] = {
@@ -170,6 +174,19 @@ def test_a_consumer_takes_no_event_that_is_not_as_its_schema_says(
     check_schema("order.unknown", {"amount": -1})
     with pytest.raises(Unreadable, match=r"payload/amount: is to have minimum 0 \(.*order.paid.json\)"):
         check_schema("order.paid", {"amount": -5})
+
+
+async def test_a_consumer_without_the_schemas_that_it_was_given_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would park every event for a mistake of its own."""
+    monkeypatch.setenv("KILO_EVENT_SCHEMAS", str(tmp_path / "none"))
+
+    async def nobody() -> Bus:
+        raise AssertionError
+
+    with pytest.raises(BadInput, match="none: no such directory"):
+        await Consumer("billing").run(Connections("nobody", nobody, "EVENTS", Plain()), asyncio.Event())
 
 
 def test_the_asyncapi_document_names_channels_messages_and_who_sends() -> None:
