@@ -5,7 +5,7 @@ from __future__ import annotations
 import kubernetes_validate
 import pytest
 
-from kilo.observe.platform import OUTBOX_WORKER
+from kilo.observe.platform import CONSUMER, OUTBOX_WORKER
 from tests.infra.test_program import STAGES, program
 
 KUBERNETES = "1.37"
@@ -30,4 +30,4 @@ def test_rules_name_workloads_as_they_are_named(stage: str) -> None:
         for resource in program(stage).resources
         if resource.type == "kubernetes:apps/v1:Deployment"
     }
-    assert OUTBOX_WORKER in workloads
+    assert {CONSUMER, OUTBOX_WORKER} <= workloads

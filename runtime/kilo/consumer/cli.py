@@ -78,7 +78,7 @@ async def _run(url: str, outputs: StackOutputs, port: int) -> None:
         return await connect(outputs.bus.url, "kilo-consumer")
 
     connections = Connections(url, connect_bus, outputs.bus.stream, cipher)
-    upkeep = InboxUpkeep(url, connect_bus, outputs.bus.stream, consumer.name)
+    upkeep = InboxUpkeep(url, connect_bus, outputs.bus.stream, consumer.name, health)
     await serve_until_stopped(
         Starlette(routes=health_routes(health)),
         port,

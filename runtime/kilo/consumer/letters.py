@@ -70,6 +70,7 @@ class Letters:
             one.headers.get("traceparent", "none"),
         )
         self._metrics.count(one.kind, "retried" if again else "parked")
+        self._metrics.failed()
         if not again:
             self._metrics.parked(one)
 

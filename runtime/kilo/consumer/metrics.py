@@ -26,6 +26,16 @@ class ConsumerMetrics:
         self.pending = metrics.CONSUMER_EVENTS_PENDING.create(REGISTRY)
         self.held_aggregates = metrics.CONSUMER_PARKED_AGGREGATES.create(REGISTRY)
         self.dead_letters = metrics.DEAD_LETTERS_WAITING.create(REGISTRY)
+        self._failing_since: float | None = None
+
+    @property
+    def failing_seconds(self) -> float:
+        """How long attempts have failed here and none had its effect; 0 after one that had."""
+        return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
+
+    def failed(self) -> None:
+        """Take note of an attempt that failed."""
+        self._failing_since = self._failing_since or time.monotonic()
 
     @staticmethod
     @cache
@@ -39,6 +49,7 @@ class ConsumerMetrics:
 
     def handled(self, one: Envelope, latency_seconds: float, started: float) -> None:
         """Count an event whose handler did it; ``started`` is of ``time.perf_counter``."""
+        self._failing_since = None
         self._events.labels(one.kind, "handled").inc()
         self._latency.labels(one.publisher).observe(latency_seconds)
         self._duration.labels(one.kind).observe(time.perf_counter() - started)
@@ -46,6 +57,7 @@ class ConsumerMetrics:
     def written(self, events: Sequence[Envelope], seconds: float) -> None:
         """Count events whose statements were executed together; each has its share of the ``seconds``."""
         now, share = time.time(), seconds / len(events)
+        self._failing_since = None
         for (kind, publisher), some in _grouped(events).items():
             self._events.labels(kind, "handled").inc(len(some))
             latency, duration = self._latency.labels(publisher), self._duration.labels(kind)

@@ -105,6 +105,8 @@ class EncryptionUpkeep:
             with psycopg.connect(
                 self._url, autocommit=True, connect_timeout=5, application_name="kilo-encryption-upkeep"
             ) as connection:
+                # Somebody else's lock must hold up neither the next count nor the end of the process.
+                connection.execute("SET lock_timeout = '5s'")
                 self._count(connection)
         except psycopg.Error as error:
             _log.warning("encryption upkeep: %s", str(error).partition("\n")[0])

@@ -13,7 +13,8 @@ from kilo.observe import foreign, metrics
 from kilo.observe.alerts import Alert
 
 OUTBOX_WORKER = "outbox-worker"
-"""The workload, whose name is the job of its series."""
+CONSUMER = "consumer"
+"""The workloads, whose names are the jobs of their series."""
 _GIBIBYTE = 2**30
 _DAY_SECONDS = 86_400
 _MINUTE_SECONDS = 60
@@ -127,11 +128,21 @@ def consumer_alerts() -> list[Alert]:
     return [
         Alert(
             "ConsumerStalled",
-            f"max({metrics.CONSUMER_EVENTS_PENDING.name}) > 0 "
-            f"unless on () sum(rate({metrics.CONSUMER_EVENTS.name}[5m])) > 0",
+            # What is only tried again or parked moves the position on, and nothing has its effect.
+            # Each consumer by itself: another that is well says nothing about this one.
+            f"max by (job) ({metrics.CONSUMER_EVENTS_PENDING.name}) > 0 unless on (job) "
+            f'sum by (job) (rate({metrics.CONSUMER_EVENTS.name}{{outcome=~"handled|duplicate"}}[5m])) > 0',
             "page",
-            "{{ $value }} events are pending and no consumer takes any",
+            "{{ $value }} events are pending for {{ $labels.job }} and none has its effect",
             "5m",
+        ),
+        Alert(
+            "ConsumerDown",
+            # What is pending is said by the consumer itself: without one, nothing is.
+            f'absent({metrics.CONSUMER_EVENTS_PENDING.name}{{job="{CONSUMER}"}})',
+            "page",
+            "No consumer reports",
+            "3m",
         ),
         # By what lies in the table, not by the counter: a process that starts counts from 0.
         Alert(

@@ -72,7 +72,7 @@ async def _run(
         return await connect(outputs.bus.url, consumer.name)
 
     connections = Connections(url, connect_bus, outputs.bus.stream, cipher)
-    upkeep = InboxUpkeep(url, connect_bus, outputs.bus.stream, consumer.name)
+    upkeep = InboxUpkeep(url, connect_bus, outputs.bus.stream, consumer.name, health)
     await serve_until_stopped(
         Starlette(routes=health_routes(health)),
         port,

@@ -149,9 +149,25 @@ CASES = [
     ),
     Case(
         "ConsumerStalled",
-        {"consumer_events_pending": "5x60", 'consumer_events_total{kind="a", outcome="handled"}': "9x60"},
-        {"consumer_events_pending": "5x60", 'consumer_events_total{kind="a", outcome="handled"}': "0+1x60"},
-        "5 events are pending and no consumer takes any",
+        {
+            'consumer_events_pending{job="consumer"}': "5x60",
+            'consumer_events_total{job="consumer", kind="a", outcome="handled"}': "9x60",
+            'consumer_events_total{job="consumer", kind="a", outcome="retried"}': "0+1x60",
+            'consumer_events_total{job="billing", kind="a", outcome="handled"}': "0+1x60",
+        },
+        {
+            'consumer_events_pending{job="consumer"}': "5x60",
+            'consumer_events_total{job="consumer", kind="a", outcome="handled"}': "0+1x60",
+        },
+        "5 events are pending for consumer and none has its effect",
+        {"job": "consumer"},
+    ),
+    Case(
+        "ConsumerDown",
+        {'consumer_events_pending{job="billing"}': "0x60"},
+        {'consumer_events_pending{job="consumer"}': "0x60"},
+        "No consumer reports",
+        {"job": "consumer"},
     ),
     Case(
         "ConsumerBehindRetention",
