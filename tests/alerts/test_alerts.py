@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.alerts import faults
 from tests.alerts.measured import Measured
 from tests.alerts.receiver import PATIENCE_SECONDS
 from tests.alerts.stage import AlertStage
@@ -26,6 +27,21 @@ def test_no_backup(stage: AlertStage, measured: Measured) -> None:
     """First of all: a stage that has just come up has none."""
     measured.prove("BackupMissed", began=stage.shortened_at, store="primary")
     mirrored(stage)
+
+
+@pytest.mark.parametrize(
+    ("alert", "workload"),
+    [
+        ("BackupsUnwatched", "backup-exporter"),
+        ("OutboxWorkerDown", "outbox-worker"),
+        ("ConsumerDown", "consumer"),
+        ("GatewayDown", "gateway"),
+        ("ObjectivesUnknown", "objectives-exporter"),
+    ],
+)
+def test_a_part_is_away(stage: AlertStage, measured: Measured, alert: str, workload: str) -> None:
+    """Before what tells of tenants: who has no gateway is told nothing of them, their end neither."""
+    measured.prove(alert, fault=[stage.without("Deployment", workload)])
 
 
 # ── What section 6 of the sprint asks for ────────────────────────────────────────────────────────
@@ -104,19 +120,6 @@ def test_sampling_guard(stage: AlertStage, measured: Measured) -> None:
 # ── Pages ────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("alert", "workload"),
-    [
-        ("BackupsUnwatched", "backup-exporter"),
-        ("OutboxWorkerDown", "outbox-worker"),
-        ("GatewayDown", "gateway"),
-        ("ObjectivesUnknown", "objectives-exporter"),
-    ],
-)
-def test_a_part_is_away(stage: AlertStage, measured: Measured, alert: str, workload: str) -> None:
-    measured.prove(alert, fault=[stage.without("Deployment", workload)])
-
-
 def test_gateway_refuses_its_configuration(stage: AlertStage, measured: Measured) -> None:
     measured.prove("GatewayConfigRejected", fault=[wrong_routes(stage)])
 
@@ -154,10 +157,26 @@ def key(stage: AlertStage, call: str, **arguments: Any) -> Generator[None]:
         kms.enable_key(KeyId=name)
 
 
+@pytest.mark.parametrize("table", ["projection", "inbox"])
+def test_a_consumer_waits_for_a_lock(stage: AlertStage, measured: Measured, table: str) -> None:
+    """Its process is well: what its handlers write is locked, or what it claims its events in."""
+    fault = [stage.locked(table), stage.busy("acme", 1)]
+    measured.prove("ConsumerStalled", fault=fault, job="consumer")
+
+
+def test_the_stream_is_purged(stage: AlertStage, measured: Measured) -> None:
+    measured.prove("ConsumerBehindRetention", "OutboxEventsLost", fault=[faults.purged_stream(stage)])
+
+
+def test_wal_piles_up(stage: AlertStage, measured: Measured) -> None:
+    measured.prove("SlotNearLoss", fault=[faults.retained_wal(stage)])
+
+
 def test_a_tenant_is_not_served(stage: AlertStage, measured: Measured) -> None:
-    """Nothing is behind the gateway, and the tenant goes on asking."""
+    """Nothing is behind the gateway, and the tenant, who asked for nothing before, goes on asking."""
     away = [stage.without("Deployment", "ingest"), stage.busy("hooli", 5)]
-    measured.prove("TenantAvailabilityBurn", fault=away, tenant="hooli", severity="page")
+    names = "TenantAvailabilityBurn", "TenantUnserved"
+    measured.prove(*names, fault=away, tenant="hooli", severity="page")
 
 
 def test_a_tenant_waits(stage: AlertStage, measured: Measured) -> None:
@@ -169,6 +188,7 @@ def test_a_tenant_waits(stage: AlertStage, measured: Measured) -> None:
 # ── And at last ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_all_are_resolved(measured: Measured) -> None:
+def test_all_are_resolved(stage: AlertStage, measured: Measured) -> None:
     assert measured.told
+    assert stage.send("hooli") == [201]
     measured.resolve()

@@ -176,7 +176,9 @@ REPLICATION_SLOT_ACTIVE = GaugeMetric(
 REPLICATION_SLOT_LIMIT = GaugeMetric(
     "replication_slot_limit_bytes", "max_slot_wal_keep_size, beyond which the slot is lost; 0 when unlimited."
 )
-OUTBOX_LOST = GaugeMetric("outbox_lost_events", "Marked rows that the stream does not hold; must be 0.")
+OUTBOX_LOST = GaugeMetric(
+    "outbox_lost_events", "Rows found in the last five minutes that the stream did not hold; must be 0."
+)
 OUTBOX_RECONCILED = CounterMetric(
     "outbox_reconciled_total", "Missing events that the reconciler published again."
 )

@@ -45,14 +45,14 @@ from kilo.contract import StackOutputs
 from kilo.database.lease import LEASE_SECONDS, Lease, LeaseLost
 from kilo.database.session import SessionLimits, connect
 from kilo.health import Health
-from kilo.observe.metrics import OUTBOX_LOST, OUTBOX_RECONCILE_LAST_SUCCESS
+from kilo.observe.metrics import OUTBOX_RECONCILE_LAST_SUCCESS
 from kilo.outbox.dispatched import CREATED_AT, mark_dispatched
+from kilo.outbox.losses import say_lost
 from kilo.outbox.published import outbox_published
 from kilo.outbox.republish import republish
 
 _log = logging.getLogger(__name__)
 _published = outbox_published("cdc")
-_lost = OUTBOX_LOST.create(REGISTRY)
 _success = OUTBOX_RECONCILE_LAST_SUCCESS.create(REGISTRY)
 
 LAG_SECONDS = 30.0
@@ -212,7 +212,7 @@ class _Comparison:
             await self._remember(behind, horizon.stream_end)
             missing = await self._missing(progress, horizon.database_time)
         missing += await self._never_captured()
-        _lost.set(len(missing))
+        say_lost(len(missing))
         if missing:
             await republish(
                 self._connection, self._publisher, self._lease, self._prefix, missing, source=self._source
