@@ -15,29 +15,24 @@ from tests.alerts.receiver import PATIENCE_SECONDS
 from tests.alerts.stage import AlertStage
 from tests.patience import until
 
-_KEPT = "512MB"
-_SEGMENTS = 20
-"""Of 16 MB each: more than half of what is kept, and less than all of it."""
+_SEGMENTS = 140
+"""Of 16 MiB each, which are retained: more than half of the sandbox's 4 GiB, and less than all of it."""
 
 
 @contextmanager
 def retained_wal(stage: AlertStage) -> Generator[None]:
     """No connector, and more than half of the WAL that its slot may retain."""
     with stage.without("StatefulSet", "debezium"):
-        stage.sql(f"ALTER SYSTEM SET max_slot_wal_keep_size = '{_KEPT}'")
-        stage.sql("SELECT pg_reload_conf()")
         for _ in range(_SEGMENTS):
             stage.sql("SELECT pg_logical_emit_message(false, 'tests', 'x')")
             stage.sql("SELECT pg_switch_wal()")
         yield
-    stage.sql("ALTER SYSTEM RESET max_slot_wal_keep_size")
-    stage.sql("SELECT pg_reload_conf()")
 
 
 @contextmanager
 def purged_stream(stage: AlertStage) -> Generator[None]:
     """The stream gives up what the consumer, which is away, has not read and the reconciler not compared."""
-    outputs = json.loads(stage.kilo("outputs", "--for", "host", "--json").stdout)
+    outputs = json.loads(stage.kilo("outputs", "-s", "dev", "--for", "host", "--json").stdout)
     with stage.without("Deployment", "consumer"):
         assert stage.send("acme", 3) == [201] * 3
         until(
@@ -61,3 +56,15 @@ async def _purge(bus: dict[str, Any]) -> None:
         await client.jetstream().purge_stream(bus["stream"])
     finally:
         await client.close()
+
+
+@contextmanager
+def slow_inserts(stage: AlertStage, tenant: str, seconds: float) -> Generator[None]:
+    """Each event of ``tenant`` takes ``seconds`` to be written."""
+    wait = f"IF NEW.tenant = '{tenant}' THEN PERFORM pg_sleep({seconds}); END IF; RETURN NEW;"
+    stage.sql(f"CREATE FUNCTION tests_wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {wait} END $$")
+    stage.sql("CREATE TRIGGER tests_wait BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION tests_wait()")
+    try:
+        yield
+    finally:
+        stage.sql("DROP FUNCTION tests_wait CASCADE")

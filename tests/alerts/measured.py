@@ -14,7 +14,7 @@ from tests.alerts.receiver import PATIENCE_SECONDS, Receiver
 from tests.alerts.shortened import LASTING_SECONDS, seconds
 
 _LASTING_SECONDS = {alert.name: seconds(alert.lasting) for alert in reversed(every_alert())}
-_SEVERITY = {alert.name: alert.severity for alert in every_alert()}
+_SEVERITY = {alert.name: alert.severity for alert in reversed(every_alert())}
 
 
 def _grouping_seconds(name: str) -> int:

@@ -160,25 +160,6 @@ class AlertStage(Stage):
             connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")  # type: ignore[call-overload]
             yield
 
-    @contextmanager
-    def slowed(self, table: str, seconds: float) -> Generator[None]:
-        """A table that is locked for ``seconds`` again and again for as long as the block lasts."""
-        over = threading.Event()
-
-        def work() -> None:
-            while not over.is_set():
-                with self.locked(table):
-                    time.sleep(seconds)
-                over.wait(0.02)
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
     def aws(self, service: str) -> Any:
         """A client of the sandbox's cloud."""
         return boto3.client(

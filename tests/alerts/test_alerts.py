@@ -180,9 +180,9 @@ def test_a_tenant_is_not_served(stage: AlertStage, measured: Measured) -> None:
 
 
 def test_a_tenant_waits(stage: AlertStage, measured: Measured) -> None:
-    """Ingest waits for a lock of a second, again and again."""
-    slow = [stage.slowed("events", 1.0), stage.busy("globex", 5)]
-    measured.prove("TenantLatencyBurn", fault=slow, tenant="globex", severity="page")
+    """Each event of it takes a second; the slower burn would take half an hour to end."""
+    slow = [faults.slow_inserts(stage, "globex", 1.0), stage.busy("globex", 5)]
+    measured.prove("TenantLatencyBurn", fault=slow, tenant="globex", burn_rate="14.4")
 
 
 # ── And at last ──────────────────────────────────────────────────────────────────────────────────

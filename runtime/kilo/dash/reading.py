@@ -16,6 +16,7 @@ from typing import Any
 from kilo.contract import StackOutputs
 from kilo.errors import BadInput
 from kilo.observe import foreign
+from kilo.observe.annotations import ANNOTATIONS
 from kilo.observe.panels import PAGES, Page, Panel
 from kilo.observe.prometheus import Line as Found
 from kilo.observe.prometheus import Prometheus
@@ -29,6 +30,8 @@ RANGES = {"15m": 900, "1h": 3_600, "6h": 21_600, "24h": 86_400, "7d": 604_800}
 _POINTS = 180
 _SHORTEST_STEP_SECONDS = 15
 _WORST = 20
+_MARKS, _NAMED, _TOGETHER = 20, 4, 4
+"""Marks of a page, texts of a mark, and how many steps make one."""
 _FIELD = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 
@@ -72,9 +75,7 @@ class Reading:
             msg = f"no panel {number} of {file} over {length}"
             raise BadInput(msg)
         self._check(tenant)
-        step = max(_SHORTEST_STEP_SECONDS, RANGES[length] // _POINTS)
-        end = int(time.time()) // step * step
-        times = list(range(end - RANGES[length] // step * step, end + 1, step))
+        times = _times(length)
         lines, more = self.lines(file, number, times, tenant)
         return {"times": times, "lines": lines, "more": more}
 
@@ -104,6 +105,34 @@ class Reading:
                 lines += [_named(each, legend) for each in found]
         lines.sort(key=_weight, reverse=True)
         return [asdict(line) for line in lines[:LINES]], len(lines) - LINES
+
+    def marks(self, length: str) -> dict[str, Any]:
+        """What changed in the range, the newest last; what changed at about one time is one mark.
+
+        Raises:
+            BadInput: there is no such range.
+            Unreachable: Prometheus does not answer.
+        """
+        if length not in RANGES:
+            msg = f"no range {length}"
+            raise BadInput(msg)
+        times = _times(length)
+        found: dict[tuple[str, int], tuple[float, set[str]]] = {}
+        with Prometheus(self._outputs.monitoring.prometheus_url) as prometheus:
+            for each in ANNOTATIONS:
+                query = scoped(each.query, self._matcher, recorded_names())
+                for line in prometheus.lines(query, times):
+                    text = _named(line, each.text).label
+                    for at in {value for value in line.values if value is not None}:
+                        if times[0] <= at <= times[-1] + (times[1] - times[0]):
+                            near = (each.name, int(at // (_TOGETHER * (times[1] - times[0]))))
+                            first, texts = found.get(near, (at, set[str]()))
+                            found[near] = (min(first, at), texts | {text})
+        marks = [
+            {"at": at, "name": name, "text": _together(sorted(texts))}
+            for (name, _), (at, texts) in sorted(found.items(), key=lambda each: each[1][0])
+        ]
+        return {"marks": marks[-_MARKS:], "more": max(0, len(marks) - _MARKS)}
 
     def fleet(self) -> dict[str, Any]:
         """What fires, and the objectives with the least budget left."""
@@ -146,6 +175,17 @@ class Reading:
         whole = scoped(query, self._matcher, recorded_names()).replace("$tenant", tenant or ".+")
         # Of a thousand tenants Prometheus picks those that stand out; a tenant's own lines are few.
         return f"topk({LINES}, {whole})" if page.tenants and tenant is None else whole
+
+
+def _times(length: str) -> list[int]:
+    step = max(_SHORTEST_STEP_SECONDS, RANGES[length] // _POINTS)
+    end = int(time.time()) // step * step
+    return list(range(end - RANGES[length] // step * step, end + 1, step))
+
+
+def _together(texts: Sequence[str]) -> str:
+    more = len(texts) - _NAMED
+    return ", ".join(texts[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _named(found: Found, legend: str) -> Line:

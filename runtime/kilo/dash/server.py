@@ -50,6 +50,9 @@ def make_app(reading: Reading, runbooks: Path | None) -> Starlette:
             lambda: reading.panel(path["file"], path["number"], tenant, query.get("range", "1h"))
         )
 
+    async def marks(request: Request) -> Response:
+        return await _answer(lambda: reading.marks(request.query_params.get("range", "1h")))
+
     async def event(request: Request) -> Response:
         query = request.query_params
         return await _answer(lambda: read_event(query.get("fingerprint", ""), query.get("tenant") or None))
@@ -67,6 +70,7 @@ def make_app(reading: Reading, runbooks: Path | None) -> Starlette:
             Route("/api/pages", pages),
             Route("/api/fleet", fleet),
             Route("/api/panel/{file}/{number:int}", panel),
+            Route("/api/marks", marks),
             Route("/api/event", event),
             Route("/runbooks/{name}", runbook),
             Mount("/assets", StaticFiles(directory=ASSETS)),

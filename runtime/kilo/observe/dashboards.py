@@ -13,6 +13,7 @@ import json
 from typing import Any
 
 from kilo.observe import foreign, metrics
+from kilo.observe.annotations import ANNOTATIONS, Annotation
 from kilo.observe.panels import PAGES, Page, Panel
 from kilo.observe.rules import recorded_names
 from kilo.observe.scope import NAMESPACE_VARIABLE, scoped
@@ -37,7 +38,24 @@ def _render(page: Page) -> dict[str, Any]:
         "refresh": "30s",
         "time": {"from": "now-6h", "to": "now"},
         "templating": {"list": _variables(page)},
+        "annotations": {"list": [_annotation(each) for each in ANNOTATIONS]},
         "panels": [_panel(number, panel) for number, panel in enumerate(page.panels)],
+    }
+
+
+def _annotation(annotation: Annotation) -> dict[str, Any]:
+    """https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/annotate-visualizations/"""
+    return {
+        "name": annotation.name,
+        "datasource": _SOURCE,
+        "enable": True,
+        "iconColor": "blue",
+        "expr": scoped(f"({annotation.query}) * 1000", NAMESPACE_VARIABLE, recorded_names()),
+        # The value is the moment, in milliseconds.
+        "useValueForTime": True,
+        "step": "60s",
+        "titleFormat": annotation.name,
+        "textFormat": annotation.text,
     }
 
 

@@ -44,6 +44,7 @@ ENVOY_CONCURRENCY_LIMIT = Foreign(
 )
 ENVOY_OVERLOAD_CLOSED = Foreign("envoy_http_downstream_rq_overload_close", _MANAGER)
 ENVOY_ROUTES_REJECTED = Foreign("envoy_http_rds_update_rejected", (*_MANAGER, "envoy_rds_route_config"))
+ENVOY_ROUTES_RELOADED = Foreign("envoy_http_rds_config_reload_time_ms", (*_MANAGER, "envoy_rds_route_config"))
 ENVOY_CLUSTERS_REJECTED = Foreign("envoy_cluster_manager_cds_update_rejected")
 ENVOY_LIMITS_REJECTED = Foreign("envoy_extension_config_discovery_http_filter_tenant_limits_update_rejected")
 ENVOY_RUNTIME_REJECTED = Foreign("envoy_runtime_update_rejected")

@@ -48,6 +48,10 @@ def _largest(metric: str, by: str, matcher: str = "") -> str:
     return f"max by ({by}) ({metric}{{{matcher}}})" if matcher else f"max by ({by}) ({metric})"
 
 
+_ANSWERED = metrics.SERVICE_REQUESTS.name
+_ERRORS = 'status=~"5.."'
+
+
 def _hit_ratio(tenants: str) -> str:
     cache = metrics.FLE_DATA_KEY_CACHE.name
     hits = _rate(cache, "tenant", f'{tenants}, result="hit"')
@@ -300,6 +304,31 @@ PAGES = (
             ),
         ],
         tenants=True,
+    ),
+    Page(
+        "template-adoption",
+        "Services of the template",
+        [
+            Panel(
+                "How many services run?",
+                "short",
+                {"services": f"count(count by (service) ({_ANSWERED})) or vector(0)"},
+            ),
+            Panel("What do they answer?", "reqps", {"{{service}}": _rate(_ANSWERED, "service")}),
+            Panel(
+                "How many answers are errors?",
+                "percentunit",
+                {
+                    "{{service}}": f"{_rate(_ANSWERED, 'service', _ERRORS)} / {_rate(_ANSWERED, 'service')}"
+                    f" or 0 * {_rate(_ANSWERED, 'service')}"
+                },
+            ),
+            Panel(
+                "How long do they take?",
+                "s",
+                {"p99 {{service}}": _quantile(0.99, metrics.SERVICE_REQUEST_DURATION.name, "service")},
+            ),
+        ],
     ),
     Page(
         "tenant-objectives",

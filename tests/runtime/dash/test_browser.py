@@ -49,6 +49,15 @@ def history() -> str:
         for number in range(TENANTS):
             labels = f'namespace="kilo",tenant="t{number}"'
             lines += [f"{name}{{{labels}}} {value(number)} {at}" for at in range(now - 900, now, 60)]
+    changes = {
+        'process_start_time_seconds{namespace="kilo",job="consumer"}': now - 600.5,
+        'process_start_time_seconds{namespace="kilo",job="ingest"}': now - 601,
+        'fle_rotation_last_success_timestamp_seconds{namespace="kilo",tenant="t7"}': now - 300,
+        'process_start_time_seconds{namespace="other",job="secret"}': now - 400,
+    }
+    for series, moment in changes.items():
+        lines.append(f"# TYPE {series.partition('{')[0]} gauge")
+        lines += [f"{series} {moment} {at}" for at in range(now - 900, now, 60)]
     return "\n".join([*lines, "# EOF", ""])
 
 
@@ -113,7 +122,9 @@ def wrong(page: Any) -> list[str]:
     return [f"{each['id']}: {each['nodes'][0]['html'][:120]}" for each in results.response["violations"]]
 
 
-@pytest.mark.parametrize("name", ["fleet", "tenant-objectives", "usage", "outbox", "event"])
+@pytest.mark.parametrize(
+    "name", ["fleet", "tenant-objectives", "template-adoption", "usage", "outbox", "event"]
+)
 def test_a_page_is_accessible_and_nothing_of_it_is_cut(page: Any, url: str, name: str) -> None:
     drawn(page, url, name)
     assert wrong(page) == []
@@ -130,6 +141,16 @@ def test_a_page_is_accessible_and_nothing_of_it_is_cut(page: Any, url: str, name
         "Math.max(0, ...[...document.querySelectorAll('.legend')].map(each => each.children.length))"
     )
     assert longest <= 9
+
+
+def test_what_changed_is_listed_and_marked(page: Any, url: str) -> None:
+    """The newest first; what began together is one mark, and another stage's is none."""
+    drawn(page, url, "usage")
+    rows = page.eval_on_selector_all("#marks tbody tr", "rows => rows.map(row => row.innerText)")
+    assert [row.split("\t")[1:] for row in rows] == [
+        ["Rotations", "key of t7 rotated"],
+        ["Deployments", "consumer started, ingest started"],
+    ]
 
 
 def test_a_tenant_is_chosen_and_its_lines_alone_are_drawn(page: Any, url: str) -> None:

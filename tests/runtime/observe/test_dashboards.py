@@ -20,6 +20,7 @@ CAPABILITIES = {
     "field-encryption.json",
     "registry-mirror.json",
     "backups.json",
+    "template-adoption.json",
     "tenant-ramp.json",
     "tenant-objectives.json",
     "usage.json",
@@ -28,6 +29,7 @@ CAPABILITIES = {
 
 def queries(dashboard: dict[str, Any]) -> list[str]:
     found = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    found += [each["expr"] for each in dashboard["annotations"]["list"]]
     return [query.replace("$tenant", ".+").replace("$namespace", NAMESPACE) for query in found]
 
 

@@ -80,6 +80,29 @@ const drawFleet = async () => {
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+let marks = [];
+const drawMarks = (plot) => {
+  const { ctx, bbox } = plot;
+  ctx.save();
+  ctx.strokeStyle = colour("--muted");
+  ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+  for (const mark of marks) {
+    const x = Math.round(plot.valToPos(mark.at, "x", true));
+    if (x < bbox.left || x > bbox.left + bbox.width) continue;
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+  }
+  ctx.restore();
+};
+const listMarks = (more) => element("section", { class: "wide", id: "marks", tabindex: "0", "aria-label": "Changes" },
+  element("h3", {}, "What changed?"), marks.length
+    ? table([["when", ""], ["what", ""], ["which", ""]], marks.toReversed().map((mark) =>
+        [new Date(mark.at * 1000).toLocaleString(), mark.name, mark.text]))
+    : element("p", {}, "Nothing in this time."),
+  ...(more > 0 ? [element("p", {}, `${more} earlier ones are not shown.`)] : []));
+
 const drawPanel = (box, panel, data) => {
   box.querySelector(".legend")?.remove();
   plots.get(box)?.destroy();
@@ -98,6 +121,7 @@ const drawPanel = (box, panel, data) => {
     scales: { y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.08 : 1] } },
     axes: [{ ...axis, values: [[86400, "{MMM} {D}", null, null, null, null, null, null, 0], [60, "{HH}:{mm}", null, null, null, null, null, null, 0], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 0]], space: 60, size: 30 },
       { ...axis, size: 72, values: (_, marks) => marks.map((mark) => show(mark, panel.unit)) }],
+    hooks: { draw: [drawMarks] },
     series: [{}, ...data.lines.map((line, index) => ({ label: line.label, stroke: colour(`--l${index}`), width: 1.75,
       points: { show: line.values.filter((value) => value !== null).length < 3 } }))],
   }, [data.times, ...data.lines.map((line) => line.values)], holder);
@@ -120,11 +144,16 @@ const drawPage = async (page, turn) => {
     boxes = page.panels.map((panel, index) => element("section", { "data-panel": index }, element("h3", {}, panel.title),
       element("div", { class: "none" }, "…")));
     clear();
-    find("content").replaceChildren(element("div", { class: "grid" }, ...boxes));
+    find("content").replaceChildren(element("div", { class: "grid" }, ...boxes), element("div", { id: "changes" }));
     find("content").dataset.page = page.file;
   }
   const query = new URLSearchParams({ range: find("range").value, ...(page.tenants && tenant ? { tenant } : {}) });
+  const changes = read(`api/marks?${new URLSearchParams({ range: find("range").value })}`);
   const answers = page.panels.map((_, index) => read(`api/panel/${page.file}/${index}?${query}`));
+  const changed = await changes;
+  if (turn !== drawing) return;
+  marks = changed.marks;
+  find("changes").replaceChildren(listMarks(changed.more));
   for (const [index, answer] of answers.entries()) {
     const data = await answer;
     if (turn !== drawing) return;
