@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from functools import cache
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -49,7 +50,9 @@ _events = INGEST_EVENTS.create(REGISTRY)
 _STORE_SECONDS = 20.0
 """After which a request is answered whatever the database does; a commit may still come through."""
 _PREPARED_AT_ONCE = 2
-"""Batches whose events are read at once: their values take far more memory than their text."""
+"""Large bodies whose events are read at once: their values take far more memory than their text."""
+_LARGE_BYTES = 32 * 1024
+"""A body from which on it is one of those."""
 _BREATH = 50
 """Events of a batch after which others may run."""
 
@@ -135,18 +138,24 @@ class _Entrance:
         """``POST /v1/events``: one event."""
         with self._budget.held(tenant, _declared(headers, self._event_bytes)):
             body = await _read(request, self._event_bytes)
-            checked = check(headers, body, self._outputs, tenant)
-            event = checked.event
-            attributes = {"kilo.tenant": tenant, "kilo.fingerprint": event.fingerprint}
-            incoming = headers.get("traceparent")
-            with span("POST /v1/events", incoming, kind=SpanKind.SERVER, attributes=attributes) as made:
-                row = await self._row(checked, made)
-                result = await _bounded(self._group.store(row)) if isinstance(row, Row) else row
+            async with AsyncExitStack() as reading:
+                if len(body) > _LARGE_BYTES:
+                    await reading.enter_async_context(self._preparing)
+                checked = check(headers, body, self._outputs, tenant)
+                fingerprint = checked.event.fingerprint
+                attributes = {"kilo.tenant": tenant, "kilo.fingerprint": fingerprint}
+                incoming = headers.get("traceparent")
+                with span("POST /v1/events", incoming, kind=SpanKind.SERVER, attributes=attributes) as made:
+                    row = await self._row(checked, made)
+                    # What waits for its commit is its rows: the values go, and others may be read.
+                    del body, checked
+                    await reading.aclose()
+                    result = await _bounded(self._group.store(row)) if isinstance(row, Row) else row
         if isinstance(result, Problem):
             raise result
         outcome = "accepted" if result else "duplicate"
         _events_of(tenant, outcome).inc()
-        document = {"fingerprint": event.fingerprint, "status": outcome}
+        document = {"fingerprint": fingerprint, "status": outcome}
         return _json(document, HTTPStatus.CREATED if result else HTTPStatus.OK)
 
     async def post_batch(self, request: Request, headers: Mapping[str, str], tenant: str) -> Response:
