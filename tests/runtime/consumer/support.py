@@ -101,7 +101,7 @@ class Running:
 
     @property
     def connections(self) -> Connections:
-        return Connections(self.url, self.bus.connect, "EVENTS", Plain())
+        return Connections(self.url, self.bus.connect, self.bus.outputs.bus.stream, Plain())
 
     @asynccontextmanager
     async def running(self, copies: int = 1, health: Health | None = None) -> AsyncGenerator[None]:
