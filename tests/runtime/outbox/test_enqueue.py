@@ -140,6 +140,18 @@ def test_writers_of_one_aggregate_take_turns_so_ids_follow_commits(database_url:
     assert order == ["acme/first", "acme/second"]
 
 
+def test_writers_of_two_tenants_do_not_wait_for_each_other(database_url: str) -> None:
+    """Though both have an aggregate of the same name and id."""
+    with psycopg.connect(database_url) as first, psycopg.connect(database_url) as second:
+        enqueue(first, an_event("first"))
+        # What has to wait for the first, which does not commit meanwhile, ends in an error.
+        second.execute("SET lock_timeout = '5s'")
+        enqueue(second, an_event("second", tenant="globex", fingerprint="globex/second"))
+        second.commit()
+        first.commit()
+    assert {row[1] for row in rows(database_url)} == {"acme/first", "globex/second"}
+
+
 def test_plain_sql_of_another_language_gets_the_same(database_url: str) -> None:
     insert = (
         "INSERT INTO outbox (id, tenant, aggregate, aggregate_id, kind, payload, fingerprint)"

@@ -81,6 +81,14 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_event(tmp_path: Path) -> None:
+    """As Windows' editors begin a file."""
+    file = file_of(tmp_path, json.dumps(GOOD))
+    [event] = read_events(file, LIMIT)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert [each.body for each in read_events(file, LIMIT)] == [event.body]
+
+
 def test_a_file_without_events_or_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no events"):
         read_events(file_of(tmp_path, "", ""), LIMIT)
