@@ -100,6 +100,32 @@ def test_either_publisher_sends_the_same_cloudevent(platform: Platform) -> None:
     assert found["worker"].keys() == found["cdc"].keys()
 
 
+def test_ids_are_encoded_alike_by_either_publisher(platform: Platform) -> None:
+    """What a tenant may put into ids and what the binding wants percent-encoded, in raw headers."""
+    hostile = '50%"25%41%%"\\,;=&#/?~'
+    for aggregate in ("order", "payment"):
+        with psycopg.connect(platform.url) as connection:
+            connection.execute(
+                "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint)"
+                " VALUES ('globex', %s, %s, 'k', '{}', %s)",
+                (aggregate, hostile, f"{aggregate[0]}%{hostile}"),
+            )
+
+    def arrived() -> dict[str, dict[str, str]] | None:
+        messages = asyncio.run(BusServer(platform.bus, platform.outputs).all())
+        these = [dict(each.headers) for each in messages if each.headers["aggregate-id"] == hostile]
+        return {each["publisher"]: each for each in these} if len(these) == 2 else None
+
+    found = until(arrived, "both events arrive")
+    encoded = hostile.replace("%", "%25").replace('"', "%22")
+    for publisher, first in (("worker", "o"), ("cdc", "p")):
+        headers = found[publisher]
+        assert headers["ce-subject"] == encoded
+        assert headers["ce-id"] == f"globex/{first}%25{encoded}"
+        assert attributes_of(headers)["subject"] == headers["aggregate-id"] == hostile
+        assert headers["Nats-Msg-Id"] == f"globex/{first}%{hostile}"
+
+
 VALUES = (
     '{"big": 123456789012345678901234567890123456789, "small": -9007199254740993, "zero": -0, "one": 1.0}',
     '{"fraction": 0.1234567890123456789012345678901, "large": 1.5e+300, "tiny": 1e-300}',

@@ -13,9 +13,8 @@ turns one into the other). In both, ``content-type`` is the attribute ``datacont
 ``traceparent``    of its trace; the extension for distributed tracing
 =================  ==============================================================================
 
-Both publishers send the same. One thing Debezium can't do, which is percent-encoding: through it and NATS a
-``%`` or ``"`` in a fingerprint or an aggregate id arrives as it is. Kilo's own consumers read the platform's
-headers and are not touched by it.
+Both publishers send the same, byte for byte. Debezium can't percent-encode, so the outbox has columns for it
+(``ce_id`` and ``ce_subject``), which it takes on NATS.
 
 https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-protocol-binding.md
 https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/kafka-protocol-binding.md

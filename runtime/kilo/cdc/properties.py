@@ -32,6 +32,8 @@ _HEADERS = (
     ("traceparent", "traceparent"),
 )
 """Outbox columns and the header each becomes: those that the worker sends."""
+_ENCODED = {"id": "ce_id", "subject": "ce_subject"}
+"""Attributes whose columns may hold what NATS' binding wants percent-encoded, and the columns that do so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,11 @@ def _sink(settings: ConnectorSettings) -> dict[str, str]:
 
 def _transforms(settings: ConnectorSettings, *, to_kafka: bool) -> dict[str, str]:
     prefix = cloudevents.KAFKA_PREFIX if to_kafka else cloudevents.PREFIX
-    headers = (*_HEADERS, *((column, prefix + name) for column, name in cloudevents.COLUMNS))
+    encoded: dict[str, str] = {} if to_kafka else _ENCODED
+    headers = (
+        *_HEADERS,
+        *((encoded.get(name, column), prefix + name) for column, name in cloudevents.COLUMNS),
+    )
     topic = f"{settings.bus.subject_prefix}.{_ROUTED}"
     if to_kafka:
         # One topic with one partition, so that a consumer's position is one number.

@@ -10,7 +10,22 @@ from kilo.outbox import Event, enqueue
 from kilo.outbox.worker import Worker
 from tests.runtime.conftest import BusServer
 
-_NEW = ("0107", "0108", "0109", "0110", "0111", "0112", "0113", "0114", "012", "0150", "019", "032", "034")
+_NEW = (
+    "0107",
+    "0108",
+    "0109",
+    "0110",
+    "0111",
+    "0112",
+    "0113",
+    "0114",
+    "0115",
+    "012",
+    "0150",
+    "019",
+    "032",
+    "034",
+)
 EVENT = Event("acme", "order", "42", "order.paid", {"n": 1}, "acme/key")
 
 
