@@ -78,6 +78,8 @@ def recover(project: Path, pulumi: Path) -> list[str]:
         stacks = sorted({lock.stack for lock in stale})
         for lock in stale:
             lock.path.unlink(missing_ok=True)
+        if stacks:
+            _remove_torn_attributes(layout)
         for stack in stacks:
             _finish_creations(project, pulumi, stack)
     return stacks
@@ -94,6 +96,21 @@ def _locks(layout: Layout) -> Iterator[Lock]:
         except (ValueError, KeyError):
             # Cut off by a kill while it was written: nobody holds it.
             yield Lock(path, 0, socket.gethostname(), 0.0)
+
+
+def _remove_torn_attributes(layout: Layout) -> None:
+    """Remove files of attributes that a kill has cut off; without one a state is read by itself.
+
+    The file backend replaces a state in one step, but writes the attributes beside it in place. With half of
+    them it reads no state at all, by no command ("failed to load checkpoint: EOF").
+    """
+    for path in (layout.state / ".pulumi").rglob("*.attrs"):
+        try:
+            json.loads(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except ValueError:
+            path.unlink(missing_ok=True)
 
 
 def _finish_creations(project: Path, pulumi: Path, stack: str) -> None:
