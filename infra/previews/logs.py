@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 
@@ -11,6 +12,11 @@ from components.pods.labels import NAME_LABEL
 from infra.previews.request import Target
 from infra.previews.settings import namespace_of
 from kilo.errors import BadInput, Unreachable
+
+_ID = "[bcdfghjklmnpqrstvwxz2456789]"
+"""What Kubernetes makes random names of: no vowels, so that they are no words
+(https://github.com/kubernetes/apimachinery/blob/master/pkg/util/rand/rand.go)."""
+_SUFFIX = re.compile(rf"(?:-(?:\d+|{_ID}{{8,10}}|(?=\w*\d)[0-9a-f]{{8,10}}))?-{_ID}{{5}}$|-\d+$")
 
 
 def print_logs(target: Target, preview: str, workload: str, lines: int) -> None:
@@ -24,9 +30,9 @@ def print_logs(target: Target, preview: str, workload: str, lines: int) -> None:
     if target.is_here:
         folder = target.project / ".kilo" / "logs" / "pods" / namespace
         known = {each.name: each for each in sorted(folder.glob("*")) if each.is_dir()}
-        pods = {pod: each for pod, each in known.items() if pod == workload or _workload(pod) == workload}
+        pods = {pod: each for pod, each in known.items() if pod == workload or workload_of(pod) == workload}
         if not pods:
-            names = ", ".join(sorted({_workload(pod) for pod in known})) or "none; kilo preview list"
+            names = ", ".join(sorted({workload_of(pod) for pod in known})) or "none; kilo preview list"
             msg = f"{preview}: no logs of '{workload}'; there are logs of: {names}"
             raise BadInput(msg)
         for pod, each in pods.items():
@@ -46,11 +52,6 @@ def print_logs(target: Target, preview: str, workload: str, lines: int) -> None:
         raise Unreachable(msg)
 
 
-def _workload(pod: str) -> str:
+def workload_of(pod: str) -> str:
     """The workload of a pod, by the suffixes that controllers give: NAME-HASH-ID, NAME-ID, NAME-0."""
-    parts = pod.split("-")
-    while len(parts) > 1 and (
-        parts[-1].isdigit() or (len(parts[-1]) in {5, 8, 9, 10} and not parts[-1].isalpha())
-    ):
-        parts.pop()
-    return "-".join(parts)
+    return _SUFFIX.sub("", pod)
