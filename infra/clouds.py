@@ -102,7 +102,7 @@ def _registry(settings: Settings, identities: Identities, tags: dict[str, str]) 
         "registry",
         MirroredRegistryArgs(
             stage=settings.stage,
-            repositories=settings.registry.repositories,
+            repositories=settings.registry.every_repository,
             google_project=settings.gcp.project,
             google_location=settings.gcp.region,
             protect=settings.protect,

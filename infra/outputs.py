@@ -103,7 +103,7 @@ def _document(settings: Settings, clouds: Clouds) -> dict[str, Any]:
         "registries": {
             "primary": {"provider": "aws", "url": registry.primary_url, "location": settings.aws.region},
             "secondary": {"provider": "gcp", "url": registry.secondary_url, "location": settings.gcp.region},
-            "repositories": list(settings.registry.repositories),
+            "repositories": list(settings.registry.every_repository),
             "push_queue_url": registry.push_queue_url,
             "push_dead_letter_queue_url": registry.dead_letter_queue_url,
             "replicas": [

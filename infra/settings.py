@@ -34,7 +34,7 @@ from infra.setting_types import (
     Url,
     WorkloadIdentityPool,
 )
-from kilo.contract import DEFAULT_SCHEMA, FieldEncryptionOutputs, SignersOutputs
+from kilo.contract import DEFAULT_SCHEMA, SERVICE_CHART, FieldEncryptionOutputs, SignersOutputs
 from kilo.errors import KiloError
 from kilo.registry.signers import Signers
 from kilo.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
@@ -197,6 +197,11 @@ class Registry(_Model):
     sweep_schedule: CronSchedule = "*/15 * * * *"
     signers: SignersOutputs = SignersOutputs()
     replica_regions: tuple[AwsRegion, ...] = ()
+
+    @property
+    def every_repository(self) -> tuple[str, ...]:
+        """The stage's own and that of the paved road's chart, which is mirrored as they are."""
+        return tuple(dict.fromkeys((*self.repositories, SERVICE_CHART)))
 
     @field_validator("signers")
     @classmethod

@@ -24,6 +24,10 @@ CONTRACT_VERSION = 2
 OUTPUTS_MOUNT = "/etc/kilo/outputs.json"
 DEFAULT_SCHEMA = "public"
 """Of PostgreSQL: where the platform's tables are when the stage says nothing else."""
+CHARTS = "charts"
+"""Under which a stage's registry has charts, as ``helm`` is told: ``oci://REGISTRY/charts``."""
+SERVICE_CHART = f"{CHARTS}/service"
+"""The repository of the paved road's chart, which every stage has."""
 AUDIT_PREFIX = "fle-audit/"
 """Where checkpoints of the audit log lie in the audit bucket."""
 

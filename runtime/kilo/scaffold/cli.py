@@ -1,4 +1,4 @@
-"""``kilo svc new | update | check | list``."""
+"""``kilo svc new | update | check | list | chart``."""
 
 from __future__ import annotations
 
@@ -191,6 +191,35 @@ def list_(
             for each, results in rows
         ],
     )
+
+
+@app.command(epilog="Examples: kilo svc chart --dry-run · KILO_OUTPUTS=outputs.json kilo svc chart --json")
+def chart(
+    directory: Annotated[
+        Path | None, typer.Argument(help="The chart: charts/service of the checkout unless said.")
+    ] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option(help="Pack it, say its digest, and ask no registry.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish the paved road's chart to the stage's registry, from which helm and the mirror take it.
+
+    A version is published once: the same files again change nothing, others are refused.
+    """
+    from kilo.contract import load_outputs  # noqa: PLC0415 - what only this command needs
+    from kilo.scaffold.chart import pack, publish  # noqa: PLC0415
+
+    packed = pack(directory or Path(default_template()) / "charts" / "service")
+    digest = packed.manifest().digest
+    if dry_run:
+        found = {"name": packed.name, "version": packed.version, "digest": digest, "dry_run": True}
+        line = f"{packed.name} {packed.version} would be {digest}"
+    else:
+        done = publish(packed, load_outputs().registries)
+        found = {"name": packed.name, "version": packed.version, "digest": digest}
+        found |= {"chart": done.chart, "pushed": done.pushed}
+        line = done.chart if done.pushed else f"{done.chart} was there already"
+    typer.echo(json.dumps(found) if as_json else line)
 
 
 def _check_together(answers: Mapping[str, object]) -> None:
