@@ -32,7 +32,7 @@ ALERTS = every_alert()
 
 
 BURN_ALERTS = {"TenantAvailabilityBurn", "TenantLatencyBurn", "TenantBudgetExhausting", "TenantBudgetSpent"}
-"""What :mod:`tests.runtime.observe.test_burns` tries."""
+"""What ``test_burns`` and ``test_budgets`` try."""
 
 
 def complaints(directory: Path, case: Case, series: dict[str, str], *, fires: bool) -> str:
