@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from kilo.changes.danger import dangers
+from kilo.changes.markdown import code, cut, fenced, plain
 from kilo.changes.preview import Change, Operation, Preview, Violation, is_of_protection
 from kilo.changes.redaction import redact
 from kilo.changes.values import value_lines
@@ -36,8 +37,7 @@ def render_comment(stages: Mapping[str, Preview], *, limited: bool = True) -> st
     text = redact("\n".join(lines).rstrip() + "\n")
     if not limited or len(text) <= COMMENT_LIMIT:
         return text
-    note = "\n```\n\n</details>\n\n… cut here: the whole diff is in the job's artifact.\n"
-    return text[: COMMENT_LIMIT - len(note)].rpartition("\n")[0] + note
+    return cut(text, COMMENT_LIMIT)
 
 
 def render_json(stages: Mapping[str, Preview]) -> str:
@@ -97,7 +97,8 @@ def _first(stage: str, preview: Preview) -> list[str]:
     lines += _violations(preview.violations)
     risky = [change for change in preview.changes if dangers(change)]
     for change in sorted(risky, key=_rank):
-        lines += [f"- :warning: **{change.operation}** {_title(change)}: {'; '.join(dangers(change))}"]
+        said = "; ".join(plain(danger) for danger in dangers(change))
+        lines += [f"- :warning: **{change.operation}** {_title(change)}: {said}"]
     if risky:
         lines.append("")
     if not preview.changes:
@@ -108,10 +109,9 @@ def _first(stage: str, preview: Preview) -> list[str]:
 def _all(stage: str, preview: Preview) -> list[str]:
     if not preview.changes:
         return []
-    lines = [f"<details><summary>All changes in {stage}</summary>", "", "```diff"]
-    for change in sorted(preview.changes, key=_rank):
-        lines += resource_lines(change)
-    return [*lines, "```", "", "</details>", ""]
+    shown = [line for change in sorted(preview.changes, key=_rank) for line in resource_lines(change)]
+    summary = f"<details><summary>All changes in {stage}</summary>"
+    return [summary, "", *fenced("diff", "\n".join(shown)), "", "</details>", ""]
 
 
 def _says_more(error: str) -> bool:
@@ -121,12 +121,12 @@ def _says_more(error: str) -> bool:
 
 def _quoted(error: str) -> list[str]:
     shown = error if len(error) <= _ERROR_LIMIT else f"{error[:_ERROR_LIMIT]}…"
-    return ["```text", shown, "```", ""]
+    return [*fenced("text", shown), ""]
 
 
 def _violations(found: Sequence[Violation]) -> list[str]:
-    broken = [f"- :no_entry: {item.message} (`{item.policy}`)" for item in found if item.mandatory]
-    reported = [f"- {item.message} (`{item.policy}`)" for item in found if not item.mandatory]
+    broken = [f"- :no_entry: {plain(item.message)} ({code(item.policy)})" for item in found if item.mandatory]
+    reported = [f"- {plain(item.message)} ({code(item.policy)})" for item in found if not item.mandatory]
     lines = [*sorted(broken), ""] if broken else []
     if reported:
         summary = "<details><summary>Policies that this stage only reports</summary>"
@@ -149,4 +149,4 @@ def _rank(change: Change) -> tuple[bool, int, str, str]:
 
 
 def _title(change: Change) -> str:
-    return f"`{change.name}` ({change.type.rpartition(':')[2]})"
+    return f"{code(change.name)} ({plain(change.type.rpartition(':')[2])})"

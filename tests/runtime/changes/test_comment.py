@@ -9,6 +9,7 @@ import pytest
 
 from kilo.changes.comment import COMMENT_LIMIT, MARKER, render_comment, render_json
 from kilo.changes.danger import dangers
+from kilo.changes.markdown import cut, fenced
 from kilo.changes.preview import Change, Preview, PropertyChange, Violation, parse_events
 from kilo.changes.redaction import redact
 from kilo.changes.values import value_lines
@@ -278,3 +279,71 @@ def test_a_long_difference_is_cut_and_said() -> None:
     lines = value_lines("\n".join(map(str, range(100))), "\n".join("x" * 500 for _ in range(100)))
     assert lines[-1] == "… 176 more lines"
     assert max(map(len, lines)) <= 160
+
+
+HOSTILE = "```\n</details>\n<img src=x> @everyone #1 [here](https://evil.example) **approved**\n````"
+
+
+def test_what_a_branch_writes_stays_text() -> None:
+    change = Change("delete", KEY, "a`b @team <b>", "urn", (PropertyChange("note", None, HOSTILE),))
+    found = (Violation("p`q", "told @team <b>[x](y)</b>\n# approved", mandatory=True),)
+    text = render_comment({"dev": Preview((change,), found, (HOSTILE,))})
+    outside: list[str] = []
+    fence = ""
+    for line in text.split("\n"):
+        run = line[: len(line) - len(line.lstrip("`"))]
+        if fence:
+            if line == fence:
+                fence = ""
+        elif len(run) >= 3:
+            fence = run
+        else:
+            outside.append(line)
+    assert not fence
+    shown = "\n".join(outside)
+    assert shown.count("<details>") == shown.count("</details>") == 1
+    assert not any(
+        word in shown for word in ("evil", "@everyone", "<img", "told @team", "<b>[", "\n# approved")
+    )
+
+
+@pytest.mark.parametrize("limit", range(300, 900, 7))
+def test_what_is_cut_is_closed_where_it_is_open_and_fits(limit: int) -> None:
+    block = [*fenced("diff", "\n".join(f"+ line {n} ````" for n in range(20))), "", "</details>", ""]
+    text = "\n".join(["### Preview", "", "plain words\n" * 20, "<details><summary>All</summary>", "", *block])
+    shown = cut(text, limit)
+    assert len(shown) <= limit
+    assert "cut here" in shown.rsplit("\n\n", 1)[1]
+    opened = "<details>" in shown
+    assert shown.count("</details>") == opened
+    assert [line.startswith("`````") for line in shown.split("\n")].count(True) in {0, 2}
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "connecting with password=hunter2 failed",
+        "postgres options host=db password='hunter2'",
+        'DB_PASSWORD="hunter2"',
+        "https://api.example/?x=1&api_key=hunter2&y=2",
+        "Authorization: Bearer hunter2",
+        "ghp_hunter2hunter2hunter2hunter2",
+        "github_pat_hunter2hunter2hunter2hunter2",
+        "glpat-hunter2hunter2hunter2hunter2",
+        "xoxb-hunter2hunter2-1",
+        "sk_live_hunter2hunter2hunter2",
+        "eyJhbGciOi.eyJodW50ZXIyIjoxfQ.hunter2",
+        "https://hooks.slack.com/services/T0/B0/hunter2",
+        "https://discord.com/api/webhooks/1/hunter2",
+        "https://example.webhook.office.com/webhookb2/hunter2",
+    ],
+)
+def test_secrets_of_the_common_vendors_are_not_shown(secret: str) -> None:
+    assert "hunter2" not in redact(secret)
+    assert "[secret]" in redact(secret)
+
+
+def test_what_is_no_secret_is_left_as_it_is() -> None:
+    for text in ("token of the tour", "passwordless", "npm_config", "secretName: kilo", "keys = 3"):
+        assert redact(text) == text
+    assert redact("password=a&user=b") == "password=[secret]&user=b"
