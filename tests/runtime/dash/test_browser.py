@@ -143,6 +143,20 @@ def test_a_page_is_accessible_and_nothing_of_it_is_cut(page: Any, url: str, name
     assert longest <= 9
 
 
+def test_on_paper_there_are_figures_and_no_controls(page: Any, url: str) -> None:
+    drawn(page, url, "fleet")
+    page.emulate_media(media="print")
+    shown = page.evaluate(
+        "['nav', '.controls', '.skip', '#content'].filter(each =>"
+        " document.querySelector(each).checkVisibility())"
+    )
+    assert shown == ["#content"]
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") in {
+        "rgb(255, 255, 255)",
+        "rgba(0, 0, 0, 0)",
+    }
+
+
 def test_what_changed_is_listed_and_marked(page: Any, url: str) -> None:
     """The newest first; what began together is one mark, and another stage's is none."""
     drawn(page, url, "usage")
