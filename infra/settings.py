@@ -38,7 +38,7 @@ from kilo.contract import DEFAULT_SCHEMA, SERVICE_CHART, FieldEncryptionOutputs,
 from kilo.errors import KiloError
 from kilo.registry.signers import Signers
 from kilo.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
-from kilo.traffic.features import Feature
+from kilo.traffic.features import Feature, NextService
 from kilo.traffic.identity import Identity, TesterAccess, Tls
 from kilo.traffic.settings import TierTraffic
 from kilo.usage.settings import UsageSettings
@@ -168,6 +168,8 @@ class Gateway(_Model):
     testers: TesterAccess | None = None
     tls: Tls | None = None
     """Without it, TLS ends in front of the gateway."""
+    rate_limit_service: NextService | None = None
+    """Counts tenants' limits over all gateways; without it, each gateway has an equal part."""
     tiers: dict[TierName, TierTraffic] = {}
     """Retry budgets, ceilings, ejection and hedging of a tier, where they differ."""
     limits_enforced: bool = True

@@ -33,7 +33,10 @@ def create_gateway(
             tenants=[tenant for tenant in settings.resolved_tenants if tenant.accepting],
             settings=_gateway_settings(settings),
             upstreams=upstreams,
-            services=[feature.next.service for feature in settings.features if feature.next.service],
+            services=[
+                *(feature.next.service for feature in settings.features if feature.next.service),
+                *([settings.gateway.rate_limit_service] if settings.gateway.rate_limit_service else []),
+            ],
             monitoring_namespace=settings.monitoring.namespace,
             usage=CollectorArgs(settings.images.runtime, settings.database.network, database_port)
             if settings.usage
@@ -66,6 +69,7 @@ def _gateway_settings(settings: Settings) -> GatewaySettings:
         identity=settings.gateway.identity,
         testers=settings.gateway.testers,
         tls=settings.gateway.tls,
+        rate_limit_service=_rate_limits(settings),
         replicas=settings.gateway.replicas,
         capacity_requests_per_second=settings.gateway.capacity_requests_per_second,
         tiers=settings.gateway.tiers,
@@ -73,3 +77,8 @@ def _gateway_settings(settings: Settings) -> GatewaySettings:
         shedding_enabled=settings.gateway.shedding_enabled,
         usage_log=LOG_FILE if settings.usage else None,
     )
+
+
+def _rate_limits(settings: Settings) -> Upstream | None:
+    service = settings.gateway.rate_limit_service
+    return Upstream(host=service.host, port=service.port) if service else None

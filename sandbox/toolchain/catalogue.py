@@ -153,6 +153,16 @@ def _alertmanager() -> _Made:
     return _Made(recipe, "alertmanager")
 
 
+def _ratelimit() -> _Made:
+    recipe = go_program(
+        "ratelimit",
+        {"ratelimit": "github.com/envoyproxy/ratelimit/src/service_cmd"},
+        summary="Envoy's rate limit service from its Go module, some minutes",
+        disk_bytes=1_500_000_000,
+    )
+    return _Made(recipe, "ratelimit")
+
+
 def _docker_registry() -> _Made:
     if debian.available():
         recipe = debian.package(
@@ -237,7 +247,11 @@ _SOURCES: dict[str, Callable[[], Path | _Made]] = {
     "fake-gcs-server": wheels.fake_gcs_server,
 }
 
-_ON_DEMAND: dict[str, Callable[[], Path | _Made]] = {"helm": _helm, "otelcol": _otelcol}
+_ON_DEMAND: dict[str, Callable[[], Path | _Made]] = {
+    "helm": _helm,
+    "otelcol": _otelcol,
+    "ratelimit": _ratelimit,
+}
 """What takes too long to make for everybody: whoever names it waits once."""
 
 NAMES = tuple(_SOURCES)

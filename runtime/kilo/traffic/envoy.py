@@ -24,6 +24,7 @@ from kilo.errors import BadInput
 from kilo.tenancy import Tenant
 from kilo.traffic.clusters import render_clusters
 from kilo.traffic.flags_file import FLAGS_FILE, render_flags
+from kilo.traffic.global_limits import render_service_cluster
 from kilo.traffic.limits import ENFORCED_KEY, render_limits
 from kilo.traffic.listeners import ADMIN_CLUSTER, LIMITS_FILE, ROUTES_FILE, SHARES_FILE, render_listeners
 from kilo.traffic.routes import render_routes
@@ -136,6 +137,7 @@ def render_address_part(tenants: Sequence[Tenant], settings: GatewaySettings, bi
                     },
                 },
                 *render_key_clusters(settings),
+                *render_service_cluster(settings),
             ],
         },
     }

@@ -20,6 +20,9 @@ from kilo.traffic.xds import METADATA, Json, discovery, typed
 LIMITS = "tenant-limits"
 LIMITS_TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 ENFORCED_KEY = "gateway.limits_enforced"
+DOMAIN = "kilo"
+"""Of the limits that a rate limit service counts (``global_limits.py``)."""
+_ANSWERED = "envoy.filters.http.ratelimit"
 
 
 def render_limits(tenants: Sequence[Tenant], settings: GatewaySettings) -> Json:
@@ -39,13 +42,15 @@ def render_limits_filter(tenants: Sequence[Tenant], settings: GatewaySettings) -
         "stat_prefix": "tenant_limits",
         "filter_enabled": {"default_value": {"numerator": 100}},
         "filter_enforced": {"default_value": {"numerator": 100}, "runtime_key": ENFORCED_KEY},
-        "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
+        # With a service, it tells what is left.
+        "enable_x_ratelimit_headers": "OFF" if settings.rate_limit_service else "DRAFT_VERSION_03",
         "enable_retry_after_header": True,
-        "rate_limits": per_tenant("limit", settings),
-        "max_dynamic_descriptors": room(len(tenants)),
+        "rate_limits": _found_by(settings),
+        "max_dynamic_descriptors": room(len(tenants) * (2 if settings.rate_limit_service else 1)),
         "descriptors": [
-            _descriptor(tenant, settings.replicas)
+            descriptor
             for tenant in {limit_name(tenant): tenant for tenant in tenants}.values()
+            for descriptor in _descriptors(tenant, settings)
         ],
     }
 
@@ -76,10 +81,39 @@ def room(tenants: int) -> int:
     return max(64, 1 << tenants.bit_length())
 
 
-def _descriptor(tenant: Tenant, replicas: int) -> Json:
+def _found_by(settings: GatewaySettings) -> list[Json]:
+    found = per_tenant("limit", settings)
+    if settings.rate_limit_service:
+        found[0]["actions"].append(_judge())
+    return found
+
+
+def _judge() -> Json:
+    """The action that tells whether the service has answered: its domain, or ``none``."""
+    return {
+        "metadata": {
+            "descriptor_key": "judge",
+            "source": "DYNAMIC",
+            "metadata_key": {"key": _ANSWERED, "path": [{"key": "domain"}]},
+            "default_value": "none",
+        }
+    }
+
+
+def _descriptors(tenant: Tenant, settings: GatewaySettings) -> list[Json]:
+    if settings.rate_limit_service is None:
+        return [_descriptor(tenant, settings.replicas)]
+    # The split where the service has not answered, and never more than the whole at one gateway where it has.
+    return [
+        _descriptor(tenant, settings.replicas, {"key": "judge", "value": "none"}),
+        _descriptor(tenant, 1, {"key": "judge", "value": DOMAIN}),
+    ]
+
+
+def _descriptor(tenant: Tenant, replicas: int, *more: Json) -> Json:
     return {
         # Without a value, each tenant has its own.
-        "entries": [{"key": "limit", "value": limit_name(tenant)}, {"key": "tenant"}],
+        "entries": [{"key": "limit", "value": limit_name(tenant)}, {"key": "tenant"}, *more],
         # Each gateway refills its share: the tenant's rate over as many seconds as there are gateways.
         "token_bucket": {
             "max_tokens": ceil(tenant.limit.burst / replicas),

@@ -12,6 +12,7 @@ gateway runs (routes, clusters, limits) is in files, and no such change touches 
 from __future__ import annotations
 
 from kilo.traffic.draining import render_drain_manager
+from kilo.traffic.global_limits import render_global_filters
 from kilo.traffic.limits import LIMITS, LIMITS_TYPE
 from kilo.traffic.problems import render_local_replies
 from kilo.traffic.routes import ROUTES, TENANT_STATE, render_state_filter
@@ -118,6 +119,7 @@ def _tenants_manager(settings: GatewaySettings, target_latency_ms: int) -> Json:
             _rate_limit_headers(),
             *render_verification(settings),
             render_state_filter(),
+            *render_global_filters(settings),
             {
                 "name": LIMITS,
                 "config_discovery": {

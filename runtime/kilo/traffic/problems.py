@@ -85,6 +85,18 @@ def _refused(settings: GatewaySettings) -> list[Json]:
             "the tenant's limit is used up; try again after Retry-After seconds",
             _UNTIL_A_TOKEN,
         ),
+        *(
+            [
+                mapper(
+                    "request_rate_limited",
+                    "tenant",
+                    "the tenant's limit is used up; try again after Retry-After seconds",
+                    _UNTIL_THERE_IS_ROOM,
+                )
+            ]
+            if settings.rate_limit_service
+            else []
+        ),
         mapper(
             "reached_concurrency_limit",
             "capacity",

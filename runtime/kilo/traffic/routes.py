@@ -19,6 +19,7 @@ from kilo.tenancy import Tenant
 from kilo.traffic.feature_routes import render_feature_routes
 from kilo.traffic.features import cluster_name
 from kilo.traffic.settings import GatewaySettings
+from kilo.traffic.told_limits import render_told_limit
 from kilo.traffic.xds import METADATA, Json, discovery, duration, typed
 
 ROUTES = "tenants"
@@ -48,12 +49,16 @@ def render_routes(tenants: Sequence[Tenant], settings: GatewaySettings) -> Json:
 
 def render_route_configuration(tenants: Sequence[Tenant], settings: GatewaySettings) -> Json:
     """Render the one route configuration, without its envelope."""
-    shared: dict[str, tuple[list[Json], list[str]]] = {}
+    shared: dict[str, tuple[Json, list[str]]] = {}
     for tenant in tenants:
         routes = _tenant_routes(tenant, settings)
         text = json.dumps(routes, sort_keys=True)
         name = f"{tenant.tier}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-        shared.setdefault(name, (routes, []))[1].append(tenant.id)
+        host: Json = {"routes": routes}
+        if settings.rate_limit_service:
+            # Tenants whose routes are the same have the same limit.
+            host["typed_per_filter_config"] = render_told_limit(tenant, OVER_SHARE_HEADER)
+        shared.setdefault(name, (host, []))[1].append(tenant.id)
     return {
         "name": ROUTES,
         "vhost_header": settings.tenant_header,
@@ -69,7 +74,7 @@ def render_route_configuration(tenants: Sequence[Tenant], settings: GatewaySetti
             )
         },
         "virtual_hosts": [
-            *({"name": name, "domains": names, "routes": routes} for name, (routes, names) in shared.items()),
+            *({"name": name, "domains": names, **host} for name, (host, names) in shared.items()),
             _unknown(settings.tenant_header),
         ],
     }
@@ -90,9 +95,14 @@ def share_name(tenant: Tenant) -> str:
     return f"{tenant.tier} {limit_name(tenant)}"
 
 
-def limit_policy(tenant: Tenant, replicas: int) -> str:
-    """A tenant's limit at one gateway as a RateLimit-Policy has it: so many in so many seconds."""
-    limit = tenant.limit
+def limit_policy(tenant: Tenant, settings: GatewaySettings) -> str:
+    """A tenant's limit as a RateLimit-Policy has it, so many in so many seconds.
+
+    It is one gateway's share, or all of it where a service counts for all of them.
+    """
+    limit, replicas = tenant.limit, settings.replicas
+    if settings.rate_limit_service:
+        return f"q={limit.requests_per_second};w=1"
     return f"q={ceil(limit.burst / replicas)};w={ceil(limit.burst / limit.requests_per_second)}"
 
 
@@ -172,7 +182,7 @@ def _facts(tenant: Tenant, settings: GatewaySettings) -> Json:
         "tier": tenant.tier,
         "limit": limit_name(tenant),
         "share": share_name(tenant),
-        "policy": limit_policy(tenant, settings.replicas),
+        "policy": limit_policy(tenant, settings),
     }
 
 

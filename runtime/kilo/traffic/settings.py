@@ -92,6 +92,9 @@ class GatewaySettings(BaseModel):
         default=None, description="Who sees the next version by asking for it."
     )
     tls: Tls | None = Field(default=None, description="Without it, TLS ends in front of the gateway.")
+    rate_limit_service: Upstream | None = Field(
+        default=None, description="Counts limits over all gateways; without it, each has an equal part."
+    )
     ca_file: str = Field(
         default="/etc/ssl/certs/ca-certificates.crt", description="Whom the gateway trusts in TLS, PEM."
     )
