@@ -5,11 +5,58 @@ The address and the server's name come by flags, since each member has its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kilo.bus.roles import BusRole, permissions_of
+from kilo.contract import BusOutputs
 
 CLIENT_PORT = 4222
 ROUTE_PORT = 6222
 MONITOR_PORT = 8222
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """The server's certificate with its key, in PEM; both are read again at a reload (SIGHUP)."""
+
+    certificate: str
+    key: str
+
+
+def render_users(hashes: Mapping[BusRole, str], bus: BusOutputs) -> str:
+    """The users of a bus, one a role, each with the bcrypt hash of its password (``$2a$...``).
+
+    A role without a hash has no user. Nobody is let in without one.
+    """
+    users: list[str] = []
+    for role, hashed in hashes.items():
+        may = permissions_of(role, bus)
+        users.append(
+            f"    {{user: {role}, password: {json.dumps(hashed)}, permissions: {{"
+            f"publish: {json.dumps(may.publish)}, subscribe: {json.dumps(may.subscribe)}}}}}"
+        )
+    listed = "\n".join(users)
+    return f"""\
+authorization {{
+  timeout: 5
+  users: [
+{listed}
+  ]
+}}
+"""
+
+
+def render_tls(files: TlsFiles) -> str:
+    """TLS for clients; one without it is refused."""
+    return f"""\
+tls {{
+  cert_file: {json.dumps(files.certificate)}
+  key_file: {json.dumps(files.key)}
+  timeout: 5
+}}
+"""
 
 
 def render_nats_config(
@@ -20,6 +67,7 @@ def render_nats_config(
     routes: Sequence[str] = (),
     sync_interval_seconds: int = 10,
     max_payload_bytes: int = 2 * 1024 * 1024,
+    access: str = "",
 ) -> str:
     """Render ``nats.conf``.
 
@@ -33,6 +81,8 @@ def render_nats_config(
             and the reconciler publishes again what the stream has lost, so this need not be ``always``,
             which costs a disk flush a message.
         max_payload_bytes: the largest message; the outbox refuses payloads over its own, smaller limit.
+        access: :func:`render_users` and :func:`render_tls`; without them whoever reaches the server may do
+            everything.
     """
     cluster = ""
     if routes:
@@ -59,4 +109,4 @@ jetstream {{
   max_file_store: {storage_gibibytes}GiB
   sync_interval: {sync_interval_seconds}s
 }}
-{cluster}"""
+{access}{cluster}"""

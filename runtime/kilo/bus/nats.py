@@ -26,8 +26,10 @@ from nats.js.errors import NotFoundError as StreamNotFound
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from kilo.address import address_of
+from kilo.bus.access import Access
 from kilo.bus.nats_reader import read
 from kilo.bus.port import MOST_BYTES, BusError, Message, Receipt, Received
+from kilo.bus.roles import inbox_prefix
 
 _ATOMIC_LIMIT = 1000
 _PIPELINE_LIMIT = 4000
@@ -39,6 +41,10 @@ _STORED = re.compile(_ACKNOWLEDGED)
 
 _as_receipt: Callable[[tuple[int, bool, None]], Receipt] = partial(tuple.__new__, Receipt)
 """Without a call of Python's: there is one an event."""
+
+_REFUSED_SUBJECT = re.compile(r'permissions violation for publish to "([^"]*)"')
+
+_CLOSE_SECONDS = 5
 
 _NO_ACKNOWLEDGEMENT = Receipt(None, error="no acknowledgement in time")
 
@@ -96,6 +102,15 @@ class _Client(Client):
         else:
             await super()._process_msg(sid, subject, reply, data, headers)
 
+    def _connect_command(self) -> bytes:
+        # The client would show its password to whoever says that there is no TLS here.
+        server = self._current_server
+        wanted = "tls" in self.options or (server is not None and server.uri.scheme == "tls")
+        if wanted and not self._server_info.get("tls_required"):
+            msg = "it offers no TLS, without which nothing is shown to it"
+            raise NatsError(msg)
+        return super()._connect_command()
+
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
         # The client's own looks at every character of every name.
@@ -106,13 +121,17 @@ class _Client(Client):
 class NatsBus:
     """A connection to NATS JetStream."""
 
-    def __init__(self) -> None:
+    def __init__(self, inbox: str = "_INBOX") -> None:
         self._client = _Client(self._acknowledged)
+        # Which connect() sets as well, too late for the inbox that the parser knows.
+        self._client._inbox_prefix = bytearray(inbox.encode())  # pyright: ignore[reportPrivateUsage]
         self._inbox = self._client.new_inbox()
         # The client makes its parser itself.
         self._client._ps = _Parser(self._client, self._inbox.encode(), self._all_stored)  # pyright: ignore[reportPrivateUsage]
         self._calls = 0
         self._receipts: list[Receipt] = []
+        self._subjects: Sequence[str] = ()
+        self._refusal: str | None = None
         self._missing = 0
         self._call = b""
         self._done = asyncio.Event()
@@ -122,15 +141,17 @@ class NatsBus:
     @classmethod
     async def connect(cls, url: str, name: str) -> Self:
         """See :func:`kilo.bus.connect`."""
-        bus = cls()
+        access = Access.from_environment()
+        inbox = inbox_prefix(access.user) if access.user else "_INBOX"
+        bus = cls(inbox)
         client = bus._client
 
         async def ended() -> None:
             bus._closed.set()
             bus._done.set()
 
-        async def ignore(_error: Exception) -> None:
-            return
+        async def failed(error: Exception) -> None:
+            bus._refused(str(error))
 
         try:
             await client.connect(
@@ -144,14 +165,17 @@ class NatsBus:
                 ping_interval=10,
                 closed_cb=ended,
                 disconnected_cb=ended,
-                error_cb=ignore,
+                error_cb=failed,
+                user=access.user,
+                password=access.password,
+                tls=access.tls(),
+                inbox_prefix=inbox,
             )
             subscription = await client.subscribe(f"{bus._inbox}.*.*")
             client.acknowledgement_id = subscription._id  # pyright: ignore[reportPrivateUsage]
         except (TimeoutError, NatsError, OSError) as error:
             await _close(client)
-            msg = f"bus {address_of(url)} does not answer: {error or type(error).__name__}"
-            raise BusError(msg) from error
+            raise BusError(access.refusal(address_of(url), error)) from error
         return bus
 
     @property
@@ -188,8 +212,16 @@ class NatsBus:
         self, stream: str, position: int, most: int = 1000, most_bytes: int = MOST_BYTES
     ) -> AsyncIterator[Sequence[Received]]:
         """See :meth:`kilo.bus.Bus.read`."""
-        async for batch in read(self._client, self._closed, stream, position, most, most_bytes=most_bytes):
-            yield batch
+        try:
+            async for batch in read(
+                self._client, self._closed, stream, position, most, most_bytes=most_bytes
+            ):
+                yield batch
+        except BusError as error:
+            if self._refusal is None:
+                raise
+            msg = f"reading stream {stream}: {self._refusal}"
+            raise BusError(msg) from error
 
     async def last_position(self, stream: str) -> int:
         """See :meth:`kilo.bus.Bus.last_position`."""
@@ -210,12 +242,12 @@ class NatsBus:
             msg = f"stream {stream} is not declared: run `kilo bus apply`"
             raise BusError(msg) from error
         except (TimeoutError, APIError, NatsError) as error:
-            msg = f"stream {stream}: {error or type(error).__name__}"
+            msg = f"stream {stream}: {self._refusal or error or type(error).__name__}"
             raise BusError(msg) from error
 
     async def _pipelined(self, messages: Sequence[Message], deadline_seconds: float) -> list[Receipt]:
         """Publish all at once; what becomes of one does not touch the others."""
-        reply = self._expect(len(messages))
+        reply = self._expect([each.subject for each in messages])
         frames = [_frame(each, b"%b.%d" % (reply, n), b"") for n, each in enumerate(messages)]
         await self._send(frames, deadline_seconds)
         return self._receipts
@@ -223,7 +255,7 @@ class NatsBus:
     async def _ordered(self, messages: Sequence[Message], deadline_seconds: float) -> list[Receipt]:
         """Publish all or none; a batch with a message that the bus knows already goes one by one."""
         if len(messages) > 1:
-            reply = self._expect(1)
+            reply = self._expect([messages[-1].subject])
             last = len(messages)
             frames = [
                 _frame(
@@ -251,12 +283,13 @@ class NatsBus:
                 stopped.add((each.subject, each.key))
         return receipts
 
-    def _expect(self, count: int) -> bytes:
-        """Make ready for ``count`` acknowledgements and return the subject under which they come."""
+    def _expect(self, subjects: Sequence[str]) -> bytes:
+        """Make ready for an acknowledgement of each of ``subjects``; returns what they come under."""
         self._calls += 1
         self._call = b"%x" % self._calls
-        self._receipts = [_NO_ACKNOWLEDGEMENT] * count
-        self._missing = count
+        self._receipts = [_NO_ACKNOWLEDGEMENT] * len(subjects)
+        self._subjects = subjects
+        self._missing = len(subjects)
         self._done.clear()
         return b"%b.%b" % (self._inbox.encode(), self._call)
 
@@ -285,6 +318,20 @@ class NatsBus:
                     missing -= 1
         self._missing = missing
         if missing == 0:
+            self._done.set()
+
+    def _refused(self, error: str) -> None:
+        """Take up the server's word that this user may not do something; it comes instead of an answer."""
+        refused = _REFUSED_SUBJECT.search(error)
+        if not refused:
+            return
+        self._refusal = f"this user may not publish to {refused[1]}"
+        for index, subject in enumerate(self._subjects):
+            # The client gives the server's words in lower case.
+            if subject.lower() == refused[1] and self._receipts[index] is _NO_ACKNOWLEDGEMENT:
+                self._receipts[index] = Receipt(None, error=self._refusal)
+                self._missing -= 1
+        if self._missing == 0:
             self._done.set()
 
     def _acknowledged(self, subject: str, data: bytes, headers: bytes | None) -> None:
@@ -343,6 +390,7 @@ def _receipt(data: bytes, headers: bytes | None) -> Receipt:
 
 async def _close(client: Client) -> None:
     try:
-        await client.close()
+        # After a failed handshake the client waits for an end that never comes.
+        await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
     except (TimeoutError, NatsError, OSError):
         return

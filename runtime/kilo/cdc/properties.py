@@ -46,6 +46,8 @@ class ConnectorSettings:
     schema: str = DEFAULT_SCHEMA
     source: str = cloudevents.SOURCE
     """Of the events, as CloudEvents have it."""
+    bus_user: bool = False
+    """Whether NATS wants a user: BUS_USER and BUS_PASSWORD of Debezium's environment."""
 
     @property
     def on_kafka(self) -> bool:
@@ -169,7 +171,14 @@ def _sink(settings: ConnectorSettings) -> dict[str, str]:
         "sink.nats-jetstream.create-stream": "false",
         # Synchronous publishing manages a third of the throughput.
         "sink.nats-jetstream.async.enabled": "true",
-    }
+    } | (
+        {
+            "sink.nats-jetstream.auth.user": "${BUS_USER}",
+            "sink.nats-jetstream.auth.password": "${BUS_PASSWORD}",
+        }
+        if settings.bus_user
+        else {}
+    )
 
 
 def _transforms(settings: ConnectorSettings, *, to_kafka: bool) -> dict[str, str]:

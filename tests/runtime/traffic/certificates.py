@@ -27,11 +27,11 @@ class Authority:
     def pem(self) -> bytes:
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def sign(self, *names: str) -> tuple[bytes, bytes, int]:
+    def sign(self, *names: str, lives: timedelta = timedelta(days=1)) -> tuple[bytes, bytes, int]:
         """Certificate and key in PEM for these DNS names, and its serial number."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "globex")])
-        builder = _builder(self._name, subject, key.public_key())
+        builder = _builder(self._name, subject, key.public_key(), lives)
         if names:
             alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
             builder = builder.add_extension(alternatives, critical=False)
@@ -56,7 +56,10 @@ class Authority:
 
 
 def _builder(
-    issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePublicKey
+    issuer: x509.Name,
+    subject: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    lives: timedelta = timedelta(days=1),
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -66,5 +69,5 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_after(now + lives)
     )

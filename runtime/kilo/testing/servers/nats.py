@@ -7,6 +7,7 @@ and this one is the smallest that differs in nothing that a client sees. State l
 from __future__ import annotations
 
 import os
+import signal
 from http import HTTPStatus
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class NatsServer:
         port: a free one when not given.
         sync_interval: how long an acknowledged message may be unsynced: ``always``, or as ``2m``.
         max_store_bytes: JetStream's limit on disk, 0 for none.
+        access: users and TLS, as :mod:`kilo.bus.config` renders them; without, all may do everything.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class NatsServer:
         *,
         sync_interval: str = "2m",
         max_store_bytes: int = 0,
+        access: str = "",
     ) -> None:
         self.directory = directory
         self.address = address
@@ -43,6 +46,7 @@ class NatsServer:
         self.monitor_port = free_port(address)
         self._sync_interval = sync_interval
         self._max_store_bytes = max_store_bytes
+        self.access = access
         self._process: ServerProcess | None = None
 
     @property
@@ -62,8 +66,7 @@ class NatsServer:
             Unreachable: it did not come up; the message has the log's last lines.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        configuration = self.directory / "nats.conf"
-        configuration.write_text(self._configuration(), encoding="utf-8")
+        configuration = self._write()
         self._process = ServerProcess(
             name="nats",
             argv=[str(nats_server()), "--config", str(configuration)],
@@ -79,10 +82,22 @@ class NatsServer:
         if self._process is not None:
             self._process.stop()
 
+    def reload(self, access: str) -> None:
+        """Let the running server take up other users and certificates; it does so a moment later."""
+        self.access = access
+        self._write()
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGHUP)
+
     def kill(self) -> None:
         """End it with SIGKILL, as a power cut would."""
         if self._process is not None:
             self._process.kill()
+
+    def _write(self) -> Path:
+        configuration = self.directory / "nats.conf"
+        configuration.write_text(self._configuration(), encoding="utf-8")
+        return configuration
 
     def _configuration(self) -> str:
         limit = f"max_file_store: {self._max_store_bytes}" if self._max_store_bytes else ""
@@ -96,7 +111,7 @@ jetstream {{
   sync_interval: {self._sync_interval}
   {limit}
 }}
-"""
+{self.access}"""
 
     def _healthy(self) -> bool:
         try:

@@ -1,0 +1,77 @@
+"""How a process shows who it is to the bus, and how it knows the bus: from its environment, never by a URL.
+
+``KILO_BUS_USER`` and ``KILO_BUS_PASSWORD`` name the user, ``KILO_BUS_CA`` a file of authorities in PEM, of
+which one must have signed the server's certificate. The file may hold two while one takes over from the
+other. Without the variables nothing is shown and TLS is only used where the server asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass, field
+from typing import Self
+
+from kilo.errors import BadInput
+
+USER_VARIABLE = "KILO_BUS_USER"
+PASSWORD_VARIABLE = "KILO_BUS_PASSWORD"  # noqa: S105  a variable's name
+CA_VARIABLE = "KILO_BUS_CA"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A user with its password, and the file of authorities."""
+
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """What the environment says.
+
+        Raises:
+            BadInput: it names a user without a password, or the reverse.
+        """
+        user, password, ca_file = (
+            os.environ.get(name) or None for name in (USER_VARIABLE, PASSWORD_VARIABLE, CA_VARIABLE)
+        )
+        if (user is None) != (password is None):
+            missing, given = (
+                (PASSWORD_VARIABLE, USER_VARIABLE) if user else (USER_VARIABLE, PASSWORD_VARIABLE)
+            )
+            msg = f"{missing}: not set while {given} is; the bus takes a user with its password, or neither"
+            raise BadInput(msg)
+        return cls(user, password, ca_file)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """A context that believes the given authorities alone; ``None`` where none are given.
+
+        Raises:
+            BadInput: the file can't be read or holds no certificate.
+        """
+        if self.ca_file is None:
+            return None
+        # Made without the system's own authorities, any of which could vouch for a false bus.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_verify_locations(cafile=self.ca_file)
+        except OSError as error:
+            msg = (
+                f"{CA_VARIABLE}: {self.ca_file} is no file of certificates in PEM: {error.strerror or error}"
+            )
+            raise BadInput(msg) from error
+        return context
+
+    def refusal(self, address: str, error: BaseException) -> str:
+        """Why the bus at ``address`` could not be used, for a person."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            believed = f"{CA_VARIABLE} ({self.ca_file})" if self.ca_file else f"the system; set {CA_VARIABLE}"
+            return f"bus {address} has a certificate that is refused ({error.verify_message}), by {believed}"
+        if "authorization violation" in str(error).lower():
+            if self.user is None:
+                return f"bus {address} wants a user: set {USER_VARIABLE} and {PASSWORD_VARIABLE}"
+            return f"bus {address} refuses user {self.user!r}: see {USER_VARIABLE} and {PASSWORD_VARIABLE}"
+        return f"bus {address} does not answer: {error or type(error).__name__}"

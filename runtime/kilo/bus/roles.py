@@ -1,0 +1,63 @@
+"""Who may do what on the NATS bus; pure.
+
+Each process has a user of its own, with the subjects that its work needs and no others. All users are of one
+account, the server's default: there the streams lie already, and an account a role would need every subject
+exported and imported. Answers come to an inbox under the role's own name, which no other role may listen to.
+
+One thing these rules can't hold: the server does not look at the subject to which an answer is asked for. Who
+may ask the JetStream API anything can have its answer, or an event again that is there already, sent to an
+event's subject.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from kilo.contract import BusOutputs
+
+BusRole = Literal["worker", "cdc", "consumer", "reconciler", "operator"]
+"""``worker`` and ``cdc`` publish, ``consumer`` reads, ``reconciler`` does both, ``operator`` declares."""
+BUS_ROLES: tuple[BusRole, ...] = get_args(BusRole)
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Subjects that a user may publish to and subscribe to; all others are refused."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+def inbox_prefix(user: str) -> str:
+    """The first token of the subjects on which ``user`` waits for answers."""
+    return f"_INBOX_{user}"
+
+
+def permissions_of(role: BusRole, bus: BusOutputs) -> Permissions:
+    """What ``role`` may do on ``bus``."""
+    events, reading = f"{bus.subject_prefix}.>", _reading(bus.stream)
+    publish: dict[BusRole, tuple[str, ...]] = {
+        "worker": (events,),
+        "cdc": (events, "heartbeat.>"),
+        "consumer": reading,
+        "reconciler": (events, *reading),
+        "operator": tuple(
+            f"$JS.API.STREAM.{verb}.{stream}"
+            for stream in (bus.stream, bus.heartbeat_stream)
+            for verb in ("INFO", "CREATE", "UPDATE")
+        ),
+    }
+    # Debezium's client has the inbox that clients have by default; so only it may listen there.
+    inbox = "_INBOX" if role == "cdc" else inbox_prefix(role)
+    return Permissions(publish[role], (f"{inbox}.>",))
+
+
+def _reading(stream: str) -> tuple[str, ...]:
+    """What :meth:`kilo.bus.Bus.read` asks for: a consumer that the server names and forgets by itself."""
+    return (
+        f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.API.CONSUMER.CREATE.{stream}",
+        f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*",
+        f"$JS.API.CONSUMER.DELETE.{stream}.*",
+    )
