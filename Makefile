@@ -41,6 +41,7 @@ check: environment ## Format, lint, types, import rules, workflows
 	@.venv/bin/lint-imports
 # Whether the machine has shellcheck must not change the answer.
 	@"$$($(KILO) toolchain actionlint)" -no-color -shellcheck= -pyflakes= .github/workflows/*.yml
+	@.venv/bin/zizmor --offline --quiet .github templates/service/.github
 
 # In an environment of its own, which nothing else waits for.
 SITE = .venv/bin/uv run --quiet --no-project --isolated --with-requirements requirements/docs.lock
