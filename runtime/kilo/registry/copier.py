@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from kilo.errors import CheckFailed
 from kilo.registry.blobs import CHUNK_BYTES, copy_blob, has_blob
-from kilo.registry.errors import NotFound, Rejected
+from kilo.registry.errors import NotFound, Rejected, Unreadable, Untrustworthy
 from kilo.registry.graph import (
     Graph,
     Node,
@@ -74,7 +74,7 @@ class BlobPool:
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="blob")
         self._chunk_bytes = chunk_bytes
         self._lock = threading.Lock()
-        self._copies: OrderedDict[tuple[str, str], _Copy] = OrderedDict()
+        self._copies: OrderedDict[tuple[str, str, int], _Copy] = OrderedDict()
         self._held_by: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def copy(
@@ -85,7 +85,8 @@ class BlobPool:
         Returns:
             A future of the bytes that were sent, and whether this call is the one that sends them.
         """
-        key = (destination.repository.name, blob.digest)
+        # One manifest's wrong size is no failure of another's.
+        key = (destination.repository.name, blob.digest, blob.size)
         with self._lock:
             known = self._copies.get(key)
             if known is not None and known.holds():
@@ -206,7 +207,8 @@ class GraphCopier:
         doubtful, missing = self._missing(graph, destination_digest, deep=deep)
         wanted = doubtful if deep else list(missing.values())
         graph = graph.leave_out(self._unfit(graph, wanted))
-        self._copy_blobs([node for node in wanted if node.digest in graph.nodes], copied)
+        fit = [node for node in wanted if node.digest in graph.nodes]
+        graph = graph.leave_out(self._copy_blobs(graph, fit, copied))
         for generation in graph.generations():
             due = [
                 node
@@ -295,17 +297,32 @@ class GraphCopier:
             self._held.add(digest)
         return digest in self._held
 
-    def _copy_blobs(self, nodes: Sequence[Node], copied: Copied) -> None:
-        wanted = {
-            blob.digest: blob for manifest in _at_once(self._manifest, nodes) for blob in manifest.blobs
-        }
-        copies = [self._blobs.copy(self.source, self.destination, blob) for blob in wanted.values()]
-        wait([copy for copy, _ in copies])
-        for copy, own in copies:
-            sent = copy.result()
+    def _copy_blobs(self, graph: Graph, nodes: Sequence[Node], copied: Copied) -> list[Problem]:
+        """Copy the nodes' blobs; name attachments whose own can't be copied, raise for the image's own."""
+        manifests = _at_once(self._manifest, nodes)
+        # By size too: an attachment may name the image's own blob with a wrong one.
+        wanted = {(blob.digest, blob.size): blob for manifest in manifests for blob in manifest.blobs}
+        copies = {key: self._blobs.copy(self.source, self.destination, blob) for key, blob in wanted.items()}
+        wait([copy for copy, _ in copies.values()])
+        failed: dict[tuple[str, int], CheckFailed | NotFound] = {}
+        for key, (copy, own) in copies.items():
+            try:
+                sent = copy.result()
+            except (Untrustworthy, Unreadable, NotFound) as error:
+                failed[key] = error
+                continue
             if own and sent:
                 copied.blobs += 1
                 copied.sent_bytes += sent
+        image = graph.structure()
+        wrong: dict[str, CheckFailed] = {}
+        for node, manifest in zip(nodes, manifests, strict=True):
+            errors = [failed[key] for blob in manifest.blobs if (key := (blob.digest, blob.size)) in failed]
+            if errors and node.digest in image:
+                raise errors[0]
+            if errors:
+                wrong[node.digest] = as_check(errors[0])
+        return unreadable(graph, wrong)
 
     def _list_referrers(self, graph: Graph, node: Node) -> bool:
         """See to it that the destination lists the node's referrers; says whether a tag moved for it."""
