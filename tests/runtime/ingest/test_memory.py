@@ -147,5 +147,7 @@ async def test_the_largest_requests_of_many_connections_fit_and_a_small_one_gets
     assert statuses.total() == CONNECTIONS
     assert accepted.total() > 0
     with psycopg.connect(database_url) as connection:
-        rows = connection.execute("SELECT tenant, count(*) FROM outbox GROUP BY tenant").fetchall()
-    assert dict(rows) == {**accepted, "initech": 1}
+        stored = dict(connection.execute("SELECT tenant, count(*) FROM outbox GROUP BY tenant").fetchall())
+    # What took too long is answered as not known to be stored, and may be.
+    assert all(stored[tenant] >= count for tenant, count in accepted.items() if count)
+    assert stored["initech"] == 1

@@ -57,6 +57,8 @@ def test_an_interruption_says_what_is_acknowledged(
         return []
 
     monkeypatch.setattr(cli, "send_all", interrupted)
+    # A shell starts what it runs in the background with interrupts ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     events = [answer.event for answer in ANSWERS] * 2
     with pytest.raises(KeyboardInterrupt):
         cli._send_and_wait(make_outputs("nats://none"), "", events, 1)  # pyright: ignore[reportPrivateUsage]
