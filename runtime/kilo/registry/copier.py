@@ -33,6 +33,7 @@ from kilo.registry.graph import (
 )
 from kilo.registry.manifest import Descriptor, Manifest
 
+Key = TypeVar("Key")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -130,7 +131,7 @@ class _Copy:
         return self.sent.exception() is None and time.monotonic() - self.at < _KNOWN_SECONDS
 
 
-def _forget_oldest(known: OrderedDict[tuple[str, str], Item], may_go: Callable[[Item], bool]) -> None:
+def _forget_oldest(known: OrderedDict[Key, Item], may_go: Callable[[Item], bool]) -> None:
     while len(known) > _KNOWN_BLOBS:
         key, oldest = next(iter(known.items()))
         if not may_go(oldest):
