@@ -77,15 +77,17 @@ def test_rows_from_before_an_upgrade_do_not_stop_it(platform: Platform) -> None:
         " VALUES ('acme', 'payment', '1', 'k', '{{}}', '{0}')"
     )
     with psycopg.connect(platform.url, autocommit=True) as connection:
-        columns = "message_id text, ADD COLUMN ordering_key text"
-        connection.execute("ALTER TABLE outbox DISABLE TRIGGER outbox_before_insert")
-        connection.execute("ALTER TABLE outbox DROP COLUMN message_id, DROP COLUMN ordering_key")
+        newer = ("message_id", "ordering_key", "ce_id", "ce_subject")
+        connection.execute("ALTER TABLE outbox DISABLE TRIGGER USER")
+        dropped = ", ".join(f"DROP COLUMN {name}" for name in newer)
+        connection.execute(f"ALTER TABLE outbox {dropped}".encode())
         connection.execute(
             "INSERT INTO outbox (id, tenant, aggregate, aggregate_id, kind, payload, fingerprint, publisher,"
             " slot, content_digest) VALUES (0, 'acme', 'payment', '1', 'k', '{}', 'former', 'cdc', 0, '')"
         )
-        connection.execute(f"ALTER TABLE outbox ADD COLUMN {columns}".encode())
-        connection.execute("ALTER TABLE outbox ENABLE TRIGGER outbox_before_insert")
+        added = ", ".join(f"ADD COLUMN {name} text" for name in newer)
+        connection.execute(f"ALTER TABLE outbox {added}".encode())
+        connection.execute("ALTER TABLE outbox ENABLE TRIGGER USER")
         connection.execute("UPDATE outbox_capture_from SET position = pg_current_wal_insert_lsn()")
         connection.execute(insert.format("present").encode())
         apply_capture(connection, platform.outputs.outbox)
