@@ -19,6 +19,7 @@ from kilo.testing.servers.process import ServerProcess
 from sandbox.toolchain import path
 from tests.chaos.conftest import in_stream, wait_for, write
 from tests.chaos.run import Scene, scene
+from tests.patience import until
 
 
 @contextmanager
@@ -102,5 +103,6 @@ def test_the_whole_path_over_kafka_with_debezium_server_and_kafka_connect(tmp_pa
                 if each.headers["aggregate-id"] == aggregate_id
             ]
             assert numbers == sorted(numbers)
-        assert platform.sql("SELECT count(*) FROM outbox WHERE dequeued_at IS NULL") == [(0,)]
+        waiting = "SELECT count(*) FROM outbox WHERE dequeued_at IS NULL"
+        until(lambda: platform.sql(waiting) == [(0,)], "the reconciler did not mark what it read")
         assert platform.sql("SELECT sum(republished) FROM outbox_reconciler") == [(0,)]
