@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -137,6 +137,15 @@ def _forget_oldest(known: OrderedDict[Key, Item], may_go: Callable[[Item], bool]
         if not may_go(oldest):
             return
         del known[key]
+
+
+def _of_attachments(graph: Graph, wrong: Mapping[str, CheckFailed | NotFound]) -> list[Problem]:
+    """What is wrong with attachments, by the manifests' digests; what is wrong with the image is raised."""
+    image = graph.structure()
+    for digest, error in wrong.items():
+        if digest in image:
+            raise error
+    return unreadable(graph, {digest: as_check(error) for digest, error in wrong.items()})
 
 
 class GraphLocks:
@@ -266,19 +275,16 @@ class GraphCopier:
     def _unfit(self, graph: Graph, nodes: Sequence[Node]) -> list[Problem]:
         """Read the nodes' manifests; name attachments that can't be copied, raise for the image's own."""
 
-        def read(node: Node) -> CheckFailed | None:
+        def read(node: Node) -> CheckFailed | NotFound | None:
             try:
                 self.source.read_node(node)
             except (CheckFailed, NotFound) as error:
-                if node.digest in image:
-                    raise
-                return as_check(error)
+                return error
             return None
 
-        image = graph.structure()
         errors = zip(nodes, _at_once(read, nodes), strict=True)
         wrong = {node.digest: error for node, error in errors if error is not None}
-        return [*unreadable(graph, wrong), *misattached(graph)]
+        return [*_of_attachments(graph, wrong), *misattached(graph)]
 
     def _trusted(self, graph: Graph) -> frozenset[str]:
         """What the destination need not be asked for one by one, given that its tag points at the root."""
@@ -315,15 +321,17 @@ class GraphCopier:
             if own and sent:
                 copied.blobs += 1
                 copied.sent_bytes += sent
-        image = graph.structure()
-        wrong: dict[str, CheckFailed] = {}
-        for node, manifest in zip(nodes, manifests, strict=True):
-            errors = [failed[key] for blob in manifest.blobs if (key := (blob.digest, blob.size)) in failed]
-            if errors and node.digest in image:
-                raise errors[0]
-            if errors:
-                wrong[node.digest] = as_check(errors[0])
-        return unreadable(graph, wrong)
+        errors = (
+            (
+                node,
+                next(
+                    (failed[key] for blob in manifest.blobs if (key := (blob.digest, blob.size)) in failed),
+                    None,
+                ),
+            )
+            for node, manifest in zip(nodes, manifests, strict=True)
+        )
+        return _of_attachments(graph, {node.digest: error for node, error in errors if error is not None})
 
     def _list_referrers(self, graph: Graph, node: Node) -> bool:
         """See to it that the destination lists the node's referrers; says whether a tag moved for it."""
