@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
 from kilo.registry.blobs import BlobWriter, has_blob
 from kilo.registry.client import Repository
 from kilo.registry.graph import fallback_tag, referrers_index
-from kilo.registry.manifest import Descriptor, Manifest
+from kilo.registry.manifest import Descriptor, Manifest, digest_of
+
+
+def described(content: bytes, media_type: str) -> Descriptor:
+    """The descriptor of ``content``."""
+    return Descriptor(media_type, digest_of(content), len(content))
 
 
 def push_blob(repository: Repository, content: bytes, media_type: str) -> Descriptor:
@@ -18,7 +22,7 @@ def push_blob(repository: Repository, content: bytes, media_type: str) -> Descri
     Raises:
         Rejected, RegistryDown, AccessDenied: the registry did not take it.
     """
-    blob = Descriptor(media_type, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))
+    blob = described(content, media_type)
     if not has_blob(repository, blob.digest):
         writer = BlobWriter(repository, blob, max(len(content), 1))
         location = writer.mount(None)

@@ -9,12 +9,10 @@ good. It is not signed here; a pipeline signs what this prints, by digest, as it
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import re
 import tarfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +24,7 @@ from kilo.errors import BadInput
 from kilo.registry.client import Registries, Repository
 from kilo.registry.manifest import Manifest
 from kilo.registry.media import OCI_MANIFEST
-from kilo.registry.pushing import push_blob, push_manifest
+from kilo.registry.pushing import described, push_blob
 from kilo.registry.reference import Reference
 
 CONFIG = "application/vnd.cncf.helm.config.v1+json"
@@ -50,22 +48,19 @@ class Chart:
 
     def manifest(self) -> Manifest:
         """The artifact's manifest, whose digest is the chart's."""
-        content = json.dumps(self.document(), separators=(",", ":")).encode()
-        return Manifest.parse(content, OCI_MANIFEST, f"{self.name} {self.version}")
-
-    def document(self) -> Mapping[str, object]:
-        """The manifest's content."""
-        return {
+        document = {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
-            "config": _descriptor(CONFIG, self.metadata),
-            "layers": [_descriptor(CONTENT, self.archive)],
+            "config": described(self.metadata, CONFIG).document(),
+            "layers": [described(self.archive, CONTENT).document()],
             "annotations": {
                 "org.opencontainers.image.title": self.name,
                 "org.opencontainers.image.version": self.version,
                 "org.opencontainers.image.description": self.description,
             },
         }
+        content = json.dumps(document, separators=(",", ":")).encode()
+        return Manifest.parse(content, OCI_MANIFEST, f"{self.name} {self.version}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +127,14 @@ def publish(chart: Chart, outputs: RegistriesOutputs) -> Published:
         raise BadInput(msg)
     reference = Reference.parse(f"{outputs.primary.url}/{name}")
     repository = Registries(patience_seconds=30).repository(reference)
-    digest = chart.manifest().digest
-    pushed = _push(repository, chart, digest)
-    return Published(f"{outputs.primary.url}/{name}:{chart.version}@{digest}", pushed)
+    manifest = chart.manifest()
+    pushed = _push(repository, chart, manifest)
+    return Published(f"{outputs.primary.url}/{name}:{chart.version}@{manifest.digest}", pushed)
 
 
-def _push(repository: Repository, chart: Chart, digest: str) -> bool:
+def _push(repository: Repository, chart: Chart, manifest: Manifest) -> bool:
     held = repository.resolve(chart.version)
-    if held is not None and held[0] != digest:
+    if held is not None and held[0] != manifest.digest:
         msg = (
             f"{repository.name}:{chart.version}: is there with other content; raise the version in Chart.yaml"
             " (and in templates/service/deploy/chart-version)"
@@ -149,7 +144,7 @@ def _push(repository: Repository, chart: Chart, digest: str) -> bool:
         return False
     push_blob(repository, chart.metadata, CONFIG)
     push_blob(repository, chart.archive, CONTENT)
-    push_manifest(repository, chart.document(), OCI_MANIFEST, chart.version)
+    repository.put_manifest(manifest, chart.version)
     return True
 
 
@@ -173,8 +168,3 @@ def _metadata(directory: Path) -> dict[str, Any]:
             msg = f"{path}: {field}: not {right}"
             raise BadInput(msg)
     return metadata
-
-
-def _descriptor(media_type: str, content: bytes) -> dict[str, object]:
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    return {"mediaType": media_type, "digest": digest, "size": len(content)}
