@@ -12,6 +12,7 @@ from components.processes.tenant_gateway import TenantGateway, TenantGatewayArgs
 from components.processes.usage import LOG_FILE, CollectorArgs
 from infra import names
 from infra.settings import Settings
+from kilo.traffic.features import NextService
 from kilo.traffic.settings import GatewayFeature, GatewaySettings, Upstream
 
 
@@ -52,6 +53,7 @@ def _gateway_settings(settings: Settings) -> GatewaySettings:
     def upstream(workload: str) -> Upstream:
         return Upstream(host=service_host(workload, settings.namespace), port=INGEST_PORT)
 
+    counter = settings.gateway.rate_limit_service
     return GatewaySettings(
         stable=upstream(names.INGEST),
         next=upstream(names.INGEST_NEXT) if settings.ingest.next_image else None,
@@ -61,7 +63,7 @@ def _gateway_settings(settings: Settings) -> GatewaySettings:
                 routes=feature.routes,
                 next=upstream(names.feature(feature.id))
                 if feature.next.service is None
-                else Upstream(host=feature.next.service.host, port=feature.next.service.port),
+                else _upstream(feature.next.service),
             )
             for feature in settings.features
         ),
@@ -69,7 +71,7 @@ def _gateway_settings(settings: Settings) -> GatewaySettings:
         identity=settings.gateway.identity,
         testers=settings.gateway.testers,
         tls=settings.gateway.tls,
-        rate_limit_service=_rate_limits(settings),
+        rate_limit_service=_upstream(counter) if counter else None,
         replicas=settings.gateway.replicas,
         capacity_requests_per_second=settings.gateway.capacity_requests_per_second,
         tiers=settings.gateway.tiers,
@@ -79,6 +81,5 @@ def _gateway_settings(settings: Settings) -> GatewaySettings:
     )
 
 
-def _rate_limits(settings: Settings) -> Upstream | None:
-    service = settings.gateway.rate_limit_service
-    return Upstream(host=service.host, port=service.port) if service else None
+def _upstream(service: NextService) -> Upstream:
+    return Upstream(host=service.host, port=service.port)
