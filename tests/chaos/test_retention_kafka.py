@@ -11,20 +11,17 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from sandbox.servers.kafka import KafkaServer
-from tests.events import declare, make_outputs
-from tests.runtime.conftest import BusServer
-from tests.runtime.consumer.support import make
+from tests.runtime.conftest import BusServer, declared
 from tests.runtime.consumer.test_retention import (
     COUNT,
-    EXPIRED,
     GAPS,
+    behind,
     check_refilled,
     counts,
     lost,
     refill,
 )
 from tests.runtime.consumer.test_retention import stage as stage  # noqa: PLC0414  a fixture
-from tests.runtime.outbox.test_worker import Worker, write
 
 
 @pytest.fixture
@@ -37,17 +34,15 @@ def own_kafka(tmp_path: Path) -> Iterator[KafkaServer]:
 
 @pytest.fixture
 async def bus(own_kafka: KafkaServer) -> BusServer:
-    outputs = make_outputs(own_kafka.url)
-    await declare(own_kafka.url, outputs)
-    return BusServer(own_kafka, outputs)
+    return await declared(own_kafka)
 
 
-def remove(bus: BusServer, first: int) -> None:
+async def remove(bus: BusServer, first: int) -> None:
     """Have the topic give up everything before the position ``first``, as its retention would."""
     admin = AdminClient({"bootstrap.servers": bus.server.url.partition("://")[2]})
     offset = TopicPartition(bus.outputs.bus.stream, 0, first - 1)
     for done in admin.delete_records([offset]).values():
-        done.result(timeout=30)
+        await asyncio.to_thread(done.result, timeout=30)
 
 
 @pytest.mark.usefixtures("stage")
@@ -55,16 +50,7 @@ async def test_what_retention_removed_is_counted_and_filled_again_over_a_killed_
     database_url: str, bus: BusServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     stream = bus.outputs.bus.stream
-    one = make(database_url, bus)
-    one.handle_with_effects()
-    write(database_url, 10, aggregates=3)
-    await Worker(database_url, bus.connect).drain()
-    async with one.running():
-        await one.until(COUNT, [(10,)])
-    write(database_url, 20, aggregates=3, start=10)
-    await Worker(database_url, bus.connect).drain()
-    remove(bus, 26)
-    one.sql("DELETE FROM outbox WHERE fingerprint = ANY(%s)", [f"acme/{n}" for n in EXPIRED])
+    one = await behind(database_url, bus, remove)
     before = lost()
     async with one.running():
         await one.until(COUNT, [(15,)])

@@ -56,6 +56,13 @@ class BusServer:
         return found
 
 
+async def declared(server: NatsServer | KafkaServer, topic: str = "events") -> BusServer:
+    """``server`` with the streams of a stage."""
+    outputs = make_outputs(server.url, topic=topic)
+    await declare(server.url, outputs)
+    return BusServer(server, outputs)
+
+
 @pytest.fixture
 def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
     server = NatsServer(tmp_path / "nats")
@@ -66,6 +73,4 @@ def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
 
 @pytest.fixture
 async def bus(own_nats: NatsServer) -> BusServer:
-    outputs = make_outputs(own_nats.url)
-    await declare(own_nats.url, outputs)
-    return BusServer(own_nats, outputs)
+    return await declared(own_nats)

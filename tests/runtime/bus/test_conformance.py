@@ -12,8 +12,8 @@ from kilo.bus import BusError, Message, connect, encode_headers
 from kilo.errors import BadInput
 from kilo.testing.servers.nats import NatsServer
 from sandbox.servers.kafka import KafkaServer
-from tests.events import declare, make_outputs
-from tests.runtime.conftest import BusServer
+from tests.events import declare
+from tests.runtime.conftest import BusServer, declared
 
 _numbers = itertools.count(1)
 
@@ -29,14 +29,8 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
 @pytest.fixture(params=["nats", "kafka"])
 async def any_bus(request: pytest.FixtureRequest) -> BusServer:
     if request.param == "nats":
-        nats: NatsServer = request.getfixturevalue("own_nats")
-        outputs = make_outputs(nats.url)
-        await declare(nats.url, outputs)
-        return BusServer(nats, outputs)
-    kafka: KafkaServer = request.getfixturevalue("kafka")
-    outputs = make_outputs(kafka.url, topic=f"events{next(_numbers)}")
-    await declare(kafka.url, outputs)
-    return BusServer(kafka, outputs)
+        return await declared(request.getfixturevalue("own_nats"))
+    return await declared(request.getfixturevalue("kafka"), topic=f"events{next(_numbers)}")
 
 
 def a_message(bus: BusServer, n: int, key: str | None = None) -> Message:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tests.runtime.conftest import BusServer
 from tests.runtime.consumer.support import Running, a_message, make
 from tests.runtime.outbox.test_worker import Worker, write
 
+GiveUp = Callable[[BusServer, int], Awaitable[None]]
 COUNT = "SELECT count(*) FROM effects"
 GAPS = "SELECT consumer, source, from_position, to_position, refilled_at IS NOT NULL FROM consumer_gaps"
 EXPIRED = (10, 11, 12)
@@ -50,7 +51,7 @@ async def newest(bus: BusServer) -> int:
     return position
 
 
-async def behind(url: str, bus: BusServer) -> Running:
+async def behind(url: str, bus: BusServer, give_up: GiveUp = purge) -> Running:
     """A consumer that has read 10 of 30; the stream has the last 5, and three rows between have expired."""
     one = make(url, bus)
     one.handle_with_effects()
@@ -60,7 +61,7 @@ async def behind(url: str, bus: BusServer) -> Running:
         await one.until(COUNT, [(10,)])
     write(url, 20, aggregates=3, start=10)
     await Worker(url, bus.connect).drain()
-    await purge(bus, 26)
+    await give_up(bus, 26)
     one.sql("DELETE FROM outbox WHERE fingerprint = ANY(%s)", [f"acme/{n}" for n in EXPIRED])
     return one
 
