@@ -1,5 +1,5 @@
 """Makes the documentation's site: the pages of ``docs/``, and a reference that is read from the code.
 
 ``python -m reference DIRECTORY`` writes what the generator is given; ``make docs`` runs both. Left out on
-purpose: pages that repeat what a function's docstring says. The public API of the SDK is its own docstrings.
+purpose: pages of what no service imports. The platform's own modules are read where they lie.
 """

@@ -15,6 +15,7 @@ from reference.commands import commands_page
 from reference.contract import events_page, outputs_page
 from reference.http import http_page, openapi
 from reference.observed import alerts_page, metrics_page
+from reference.sdk import sdk_page
 from reference.stage import stage_page
 
 _LINK = re.compile(
@@ -55,6 +56,7 @@ def generated(root: Path) -> dict[str, str]:
     return {
         "stage.md": stage_page(stage_schema(), root / "Pulumi.dev.yaml"),
         "commands.md": commands_page(),
+        "sdk.md": sdk_page(),
         "outputs.md": outputs_page(outputs),
         "metrics.md": metrics_page(),
         "alerts.md": alerts_page(),
