@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +18,7 @@ from typing import Any, Literal, cast
 
 from kilo.errors import BadInput
 from kilo.extras import requires
+from kilo.outbox import strict_json
 
 with requires("schemas"):
     from jsonschema import Draft202012Validator, validators
@@ -67,6 +69,8 @@ class EventSchema:
         except ArithmeticError:
             # Python's remainder of 1e300 is none.
             return ": a number is beyond what multipleOf can be asked of"
+        except RecursionError:
+            return ": is nested deeper than it can be held to its schema"
         return None if found is None else f"{_pointer(found.absolute_path)}: {_said(found)}"
 
 
@@ -122,12 +126,20 @@ def load_folder(folder: Path) -> EventSchemas:
         raise BadInput(msg)
     texts: dict[str, str] = {}
     for path in sorted(folder.glob("*.json")):
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            msg = f"{path}: {path.stat().st_size} bytes; at most {LARGEST_FILE_BYTES}"
-            raise BadInput(msg)
         try:
+            found = path.stat()
+            # A pipe would be waited for.
+            if not stat.S_ISREG(found.st_mode):
+                msg = f"{path}: not a file"
+                raise BadInput(msg)
+            if found.st_size > LARGEST_FILE_BYTES:
+                msg = f"{path}: {found.st_size} bytes; at most {LARGEST_FILE_BYTES}"
+                raise BadInput(msg)
             texts[path.name] = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            msg = f"{path}: can't be read ({error.strerror})"
+            raise BadInput(msg) from error
+        except UnicodeDecodeError as error:
             msg = f"{path}: can't be read as UTF-8 text"
             raise BadInput(msg) from error
     return parse_folder(str(folder), texts)
@@ -142,7 +154,7 @@ def parse_folder(place: str, texts: Mapping[str, str]) -> EventSchemas:
     found: dict[str, EventSchema] = {}
     wrong: list[str] = []
     for name, text in texts.items():
-        where = f"{place}/{name}"
+        where = f"{place}/{name if name.isprintable() else ascii(name)}"
         try:
             found[name.removesuffix(".json")] = _schema(name.removesuffix(".json"), where, text)
         except BadInput as error:
@@ -156,11 +168,7 @@ def _schema(kind: str, place: str, text: str) -> EventSchema:
     if not _KIND.fullmatch(kind):
         msg = f"{place}: the name is to be a kind and .json: {_KIND.pattern}"
         raise BadInput(msg)
-    try:
-        document = json.loads(text, parse_float=Decimal)
-    except (ValueError, RecursionError) as error:
-        msg = f"{place}: not JSON: {error}"
-        raise BadInput(msg) from error
+    document = _read(place, text)
     if not isinstance(document, dict):
         msg = f"{place}: not a JSON object"
         raise BadInput(msg)
@@ -169,7 +177,10 @@ def _schema(kind: str, place: str, text: str) -> EventSchema:
         raise BadInput(msg)
     # Before the meta-schema: what is wrong is said in the words of this folder.
     parts = document.get("$defs")
-    names = {f"#/$defs/{escaped(name)}" for name in (parts if isinstance(parts, dict) else {})}
+    # A reference is a URI, in which % begins an encoded character.
+    names = {
+        f"#/$defs/{escaped(name)}" for name in (parts if isinstance(parts, dict) else {}) if "%" not in name
+    }
     for pointer, node in nodes(document):
         _check_node(place, pointer, node, names)
     try:
@@ -177,6 +188,10 @@ def _schema(kind: str, place: str, text: str) -> EventSchema:
     except SchemaError as error:
         msg = f"{place}: {_pointer(error.absolute_path)}: {error.message[:200]}"
         raise BadInput(msg) from error
+    except RecursionError as error:
+        msg = f"{place}: nested deeper than it can be checked"
+        raise BadInput(msg) from error
+    _check_ends(place, document)
     aggregate, role = _check_head(place, document)
     schema = EventSchema(kind, aggregate, role, document, place)
     examples = document.get("examples")
@@ -190,13 +205,66 @@ def _schema(kind: str, place: str, text: str) -> EventSchema:
     return schema
 
 
+def _read(place: str, text: str) -> Any:
+    try:
+        document = strict_json.parse(text)
+        # As it is recorded, its numbers are doubles; one that is rounded there would look changed ever after.
+        json.dumps(document, default=_double)
+    except strict_json.NotStrict as error:
+        msg = f"{place}: {error.pointer}: {error.problem}" if error.pointer else f"{place}: {error.problem}"
+        raise BadInput(msg) from error
+    except ValueError as error:
+        msg = f"{place}: {error}"
+        raise BadInput(msg) from error
+    return document
+
+
+def _double(number: Decimal) -> float:
+    double = float(number)
+    if Decimal(repr(double)) != number:
+        msg = f"{str(number)[:40]}: no double holds this number"
+        raise ValueError(msg)
+    return double
+
+
+def _check_ends(place: str, document: Mapping[str, Any]) -> None:
+    """Refuse a part that is itself by reference alone, without a step into the data: it has no end."""
+    parts = document.get("$defs", {})
+    leads = {f"#/$defs/{escaped(name)}": _same_place(part) for name, part in parts.items()}
+    for start, first in leads.items():
+        seen: set[str] = set()
+        waiting = list(first)
+        while waiting:
+            each = waiting.pop()
+            if each == start:
+                msg = f"{place}: {start[1:]}: refers to itself without an end"
+                raise BadInput(msg)
+            if each not in seen:
+                seen.add(each)
+                waiting += leads[each]
+
+
+def _same_place(node: object) -> list[str]:
+    """The references that say something of the very value that ``node`` says something of."""
+    if not isinstance(node, dict):
+        return []
+    inner = [node.get(name) for name in ("else", "if", "not", "then")]
+    for name in ("allOf", "anyOf", "oneOf"):
+        inner += node.get(name, [])
+    inner += node.get("dependentSchemas", {}).values()
+    return [
+        *([node["$ref"]] if "$ref" in node else []),
+        *(each for one in inner for each in _same_place(one)),
+    ]
+
+
 def _check_head(place: str, document: Mapping[str, Any]) -> tuple[str, Literal["produced", "consumed"]]:
     """What an event's schema has beside JSON Schema: the aggregate and the role."""
     aggregate, role = document.get("x-aggregate"), document.get("x-role", "produced")
     if not isinstance(aggregate, str) or not _AGGREGATE.fullmatch(aggregate):
         msg = f"{place}: /x-aggregate is to name the aggregate: {_AGGREGATE.pattern}"
         raise BadInput(msg)
-    if role not in {"produced", "consumed"}:
+    if role not in ("produced", "consumed"):
         msg = f"{place}: /x-role is to be produced or consumed"
         raise BadInput(msg)
     if document.get("type") != "object":
@@ -209,7 +277,7 @@ def _check_head(place: str, document: Mapping[str, Any]) -> tuple[str, Literal["
 
 
 def _check_node(place: str, pointer: str, node: Mapping[str, Any], names: Set[str]) -> None:
-    if "$ref" in node and node["$ref"] not in names:
+    if "$ref" in node and not (isinstance(node["$ref"], str) and node["$ref"] in names):
         msg = f"{place}: {pointer}/$ref is to be #/$defs/NAME of this file: a schema is whole in its file"
     elif other := {"$dynamicRef", "$dynamicAnchor", "$anchor", "$id", "$vocabulary"} & node.keys():
         msg = f"{place}: {pointer}/{min(other)}: leave it out; #/$defs/NAME is how parts are named"

@@ -22,14 +22,18 @@ def read_recorded(folder: Path) -> EventSchemas | None:
         texts = {f"{kind}.json": json.dumps(document) for kind, document in kinds.items()}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         msg = f"{path}: not what `kilo events record` writes; restore it from git"
         raise BadInput(msg) from error
     return parse_folder(str(path), texts)
 
 
 def write_recorded(folder: Path, schemas: EventSchemas) -> bool:
-    """Write ``recorded.lock``; whether it differs from what was there."""
+    """Write ``recorded.lock``; whether it differs from what was there.
+
+    Raises:
+        BadInput: the folder takes no file.
+    """
     path = folder / RECORDED
     kinds = {kind: each.document for kind, each in schemas.items()}
     text = json.dumps({"kinds": kinds}, indent=1, sort_keys=True, ensure_ascii=False, default=float) + "\n"
@@ -37,8 +41,12 @@ def write_recorded(folder: Path, schemas: EventSchemas) -> bool:
         return False
     # Beside it and renamed: killed in the middle, the former one stays.
     new = path.with_suffix(".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        msg = f"{path}: can't be written ({error.strerror})"
+        raise BadInput(msg) from error
     return True
 
 
@@ -69,6 +77,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
             text=True,
             check=False,
             encoding="utf-8",
+            # Of what is not UTF-8 half a surrogate stays, which no schema may hold.
+            errors="surrogateescape",
         )
     except OSError as error:
         msg = "git is not on PATH: install it"

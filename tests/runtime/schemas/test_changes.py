@@ -170,7 +170,7 @@ class TestCommands:
         assert "git knows no such commit" in done.stderr
         assert not (tmp_path / "x").exists()
 
-    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"kinds": 1}', '{"kinds": {"a": 1}}'])
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"kinds": 1}', '{"kinds": {"a": 1}}', "[" * 100_000])
     def test_a_record_that_is_none_is_said(self, text: str, tmp_path: Path) -> None:
         place = folder(tmp_path / "events", **{"order.paid": PAID})
         (place / "recorded.lock").write_text(text)
@@ -178,6 +178,27 @@ class TestCommands:
         assert done.returncode == 2
         assert "recorded.lock" in done.stderr
         assert "Traceback" not in done.stderr
+
+    def test_a_file_that_was_no_text_at_a_commit_is_said(self, tmp_path: Path) -> None:
+        git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.com"]
+        place = folder(tmp_path / "events", **{"order.paid": PAID})
+        right = (place / "order.paid.json").read_bytes()
+        (place / "order.paid.json").write_bytes(right.replace(b"paid.", b"\xe9."))
+        for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "one"]):
+            subprocess.run([*git, *arguments], check=True)
+        (place / "order.paid.json").write_bytes(right)
+        done = kilo("check", "--against", "HEAD", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "HEAD:events/order.paid.json: /description: holds half a surrogate pair" in done.stderr
+
+    def test_a_record_that_cannot_be_written_is_said(self, tmp_path: Path) -> None:
+        place = folder(tmp_path / "events", **{"order.paid": PAID})
+        (place / "recorded.new").mkdir()
+        done = kilo("record", cwd=tmp_path)
+        assert (done.returncode, "recorded.lock: can't be written (Is a directory)" in done.stderr) == (
+            2,
+            True,
+        )
 
     def test_the_repositorys_own_events_are_recorded(self) -> None:
         done = kilo("check", "--json", cwd=Path(__file__).parents[3])

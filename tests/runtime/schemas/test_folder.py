@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,29 @@ def folder(directory: Path, **files: object) -> Path:
         (changed(properties={"a": {"type": "strnig"}}), "/properties/a/type: 'strnig'"),
         (changed(properties={"a": {"pattern": "("}}), "/properties/a/pattern"),
         (changed(properties=[]), "/properties: "),
+        (changed(properties={"a": {"$ref": ["#/$defs/line"]}}), r"/properties/a/\$ref is to be #"),
+        # A reference is a URI: this one would lead to the part "a b".
+        (
+            changed(properties={"a": {"$ref": "#/$defs/a%20b"}}, **{"$defs": {"a%20b": {}}}),
+            r"/properties/a/\$ref is to be #",
+        ),
+        (changed(**{"x-role": ["produced"]}), "/x-role is to be produced or consumed"),
+        (
+            changed(**{"$defs": {"line": {"$ref": "#/$defs/line"}}}),
+            "/\\$defs/line: refers to itself without an end",
+        ),
+        (
+            changed(
+                **{
+                    "$defs": {
+                        "line": {"allOf": [{"$ref": "#/$defs/b"}]},
+                        "b": {"not": {"$ref": "#/$defs/line"}},
+                    }
+                }
+            ),
+            "/\\$defs/line: refers to itself without an end",
+        ),
+        (changed(description="\ud800"), "/description: holds half a surrogate pair"),
     ],
 )
 def test_what_is_no_schema_of_an_event_is_refused_with_its_place(document: object, reason: str) -> None:
@@ -95,13 +119,49 @@ def test_all_that_are_wrong_are_named_at_once() -> None:
     ]
 
 
-def test_deep_and_endless_documents_are_refused_and_recursive_ones_are_not() -> None:
-    with pytest.raises(BadInput, match="not JSON"):
-        parse_folder("events", {"paid.json": "[" * 100_000})
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (json.dumps(PAID)[:-1] + ', "type": "object"}', "the key 'type' stands twice in one object"),
+        (json.dumps(changed(minimum=float("nan"))), "NaN is not JSON"),
+        (json.dumps(PAID)[:-1] + ', "minimum": 1e399}', r"1E\+399: no double holds this number"),
+        (json.dumps(PAID)[:-1] + ', "minimum": 0.12345678901234567890}', "no double holds this number"),
+        (json.dumps(PAID)[:-1] + f', "minimum": {"9" * 5_000}}}', "more than 400 digits"),
+        ("[" * 100_000, "nested deeper than 100"),
+        ("\ufeff" + json.dumps(PAID), "not JSON"),
+    ],
+)
+def test_a_text_that_would_be_read_in_two_ways_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(BadInput, match=reason) as caught:
+        parse_folder("events", {"paid.json": text})
+    assert str(caught.value).startswith("events/paid.json: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["pipe", "directory", "dangling", "loop"])
+def test_what_is_no_file_is_said_and_not_waited_for(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "paid.json"
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere" if what == "dangling" else path.name)
+    with pytest.raises(BadInput, match=r"paid\.json: (not a file|can't be read \()"):
+        load_folder(tmp_path)
+
+
+def test_recursive_schemas_are_held_to_as_deep_as_the_stack_goes() -> None:
     tree = {"type": "object", "properties": {"child": {"$ref": "#/$defs/tree"}}}
     schemas = parsed(paid=changed(**{"$defs": {"tree": tree}, "properties": {"a": {"$ref": "#/$defs/tree"}}}))
     assert schemas["paid"].problem({"amount": 5, "a": {"child": {"child": 1}}}) == (
         '/a/child/child: is to have type "object"'
+    )
+    deep: dict[str, Any] = {}
+    for _ in range(2_000):
+        deep = {"child": deep}
+    assert schemas["paid"].problem({"amount": 5, "a": deep}) == (
+        ": is nested deeper than it can be held to its schema"
     )
 
 
