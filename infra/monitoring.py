@@ -19,8 +19,9 @@ from components.processes.usage import PORT_NAME
 from infra import names
 from infra.settings import Settings
 from kilo.observe.alertmanager import render_routes
+from kilo.observe.copies import BackupSchedule
 from kilo.observe.dashboards import render_dashboards
-from kilo.observe.platform import BackupSchedule, EncryptionSchedule
+from kilo.observe.platform import EncryptionSchedule
 from kilo.observe.rules import render_rules
 
 _RUNS = 750

@@ -12,31 +12,29 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints
 
+from infra.cloud_settings import (
+    Audit,
+    Aws,
+    Backups,
+    Gcp,
+    Registry,
+    Section,
+)
 from infra.setting_types import (
-    AwsRegion,
     Broker,
-    BucketName,
-    CronSchedule,
     DnsLabel,
     FreezeWindow,
-    GcpRegion,
-    IamArn,
     Image,
     LabelName,
     LabelValue,
     Network,
-    OidcProviderArn,
-    RepositoryName,
     SchemaName,
     SecretId,
     Url,
-    WorkloadIdentityPool,
 )
-from kilo.contract import DEFAULT_SCHEMA, SERVICE_CHART, FieldEncryptionOutputs, SignersOutputs
-from kilo.errors import KiloError
-from kilo.registry.signers import Signers
+from kilo.contract import DEFAULT_SCHEMA, FieldEncryptionOutputs
 from kilo.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
 from kilo.traffic.features import Feature, NextService
 from kilo.traffic.identity import Identity, TesterAccess, Tls
@@ -46,68 +44,7 @@ from kilo.usage.settings import UsageSettings
 TIERS: tuple[TierName, ...] = ("gold", "silver", "bronze")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TenantKeyUser(_Model):
-    """A role that uses tenants' KMS keys, such as the one that rotates data keys."""
-
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9]{0,31}$")] = Field(
-        description="a name in capitals and letters such as Rotation; the policy's statements are called so"
-    )
-    role_arn: IamArn
-    can: tuple[Literal["encrypt", "decrypt"], ...] = Field(min_length=1)
-    tenants: tuple[TenantId, ...] | None = Field(
-        default=None, min_length=1, description="Only these tenants' keys; all of them without it."
-    )
-
-
-class TenantKeyReplicas(_Model):
-    """Other regions in which tenants' KMS keys can be used while their own is away.
-
-    A KMS key is multi-region from its making or never: on a stage that has keys already, this makes new ones.
-    ``docs/runbooks/tenant-key-replicas.md`` has the way from the one to the other.
-    """
-
-    regions: tuple[AwsRegion, ...] = Field(min_length=1)
-    migrating: bool = Field(
-        default=False,
-        description="Keep the keys from before and open what they wrapped, until it is wrapped again.",
-    )
-
-
-class Aws(_Model):
-    """The primary cloud. ``region`` comes from ``aws:region``, which the provider reads as well."""
-
-    region: AwsRegion
-    account_id: Annotated[
-        str, StringConstraints(pattern=r"^[0-9]{12}$"), Field(description="12 digits in quotes")
-    ]
-    oidc_provider_arn: OidcProviderArn
-    key_administrators: tuple[IamArn, ...] = Field(min_length=1)
-    key_users: tuple[TenantKeyUser, ...] = Field(
-        default=(), description="Who uses tenants' keys besides the platform's own workloads."
-    )
-    tenant_key_replicas: TenantKeyReplicas | None = Field(
-        default=None,
-        description="Without it, what is encrypted for tenants is unreadable while the region is away.",
-    )
-
-
-class Gcp(_Model):
-    """The secondary cloud. ``project`` and ``region`` come from ``gcp:project`` and ``gcp:region``."""
-
-    project: Annotated[
-        str,
-        StringConstraints(pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$"),
-        Field(description="a project id of 6 to 30 lower-case letters, digits and hyphens"),
-    ]
-    region: GcpRegion
-    workload_identity_provider: WorkloadIdentityPool
-
-
-class Images(_Model):
+class Images(Section):
     """Container images, pinned. The platform's own is ``runtime``; the rest have tested defaults."""
 
     runtime: Image
@@ -117,7 +54,7 @@ class Images(_Model):
     collector: Image = "docker.io/otel/opentelemetry-collector-contrib:0.161.0"
 
 
-class Database(_Model):
+class Database(Section):
     """PostgreSQL, given by URL. The URL is a secret: only its name stands here."""
 
     url_secret_id: SecretId
@@ -126,14 +63,14 @@ class Database(_Model):
     """The schema that the platform's tables are in; chosen once, with the database."""
 
 
-class Kafka(_Model):
+class Kafka(Section):
     """A Kafka that is there already. It is reached without TLS and without credentials."""
 
     brokers: tuple[Broker, ...] = Field(min_length=1)
     network: Network = Field(default="10.0.0.0/8", description="Where it is, for network policies.")
 
 
-class Bus(_Model):
+class Bus(Section):
     """NATS JetStream, deployed with the stage, or with ``kafka`` one that is there already."""
 
     kafka: Kafka | None = None
@@ -144,7 +81,7 @@ class Bus(_Model):
     retention_days: int = Field(default=7, ge=1, le=365)
 
 
-class Outbox(_Model):
+class Outbox(Section):
     """The outbox: its workers, and which aggregates go by CDC instead of by them."""
 
     workers: int = Field(default=1, ge=1, le=16)
@@ -153,7 +90,7 @@ class Outbox(_Model):
     fingerprint_window_days: int = Field(default=7, ge=1, le=90)
 
 
-class Gateway(_Model):
+class Gateway(Section):
     """Envoy, the entrance for HTTP traffic."""
 
     replicas: int = Field(default=1, ge=1, le=50)
@@ -178,7 +115,7 @@ class Gateway(_Model):
     """False switches adaptive concurrency off, without a restart."""
 
 
-class Service(_Model):
+class Service(Section):
     """How many of a runtime service run."""
 
     replicas: int = Field(default=1, ge=1, le=50)
@@ -192,95 +129,22 @@ class Ingest(Service):
     """How long the table `events` keeps a row; for good when it is left out."""
 
 
-class Registry(_Model):
-    """The mirrored registry."""
-
-    repositories: tuple[RepositoryName, ...] = Field(min_length=1)
-    sweep_schedule: CronSchedule = "*/15 * * * *"
-    signers: SignersOutputs = SignersOutputs()
-    replica_regions: tuple[AwsRegion, ...] = ()
-
-    @property
-    def every_repository(self) -> tuple[str, ...]:
-        """The stage's own and that of the paved road's chart, which is mirrored as they are."""
-        return tuple(dict.fromkeys((*self.repositories, SERVICE_CHART)))
-
-    @field_validator("signers")
-    @classmethod
-    def _signers_can_sign(cls, value: SignersOutputs) -> SignersOutputs:
-        try:
-            Signers.of_outputs(value)
-        except KiloError as error:
-            raise ValueError(str(error)) from error
-        return value
-
-
-class PrimaryStore(_Model):
-    """An S3 bucket with object lock."""
-
-    bucket: BucketName
-    lock_mode: Literal["governance", "compliance"] = "governance"
-
-
-class SecondaryStore(_Model):
-    """A Cloud Storage bucket with a retention policy. ``locked`` cannot be undone, ever."""
-
-    bucket: BucketName
-    locked: bool = False
-
-
-class Replica(_Model):
-    """Another region of AWS, to which the primary store and the backup key are copied."""
-
-    region: AwsRegion
-    bucket: BucketName
-
-
-class Backups(_Model):
-    """Database backups in two clouds."""
-
-    primary: PrimaryStore
-    secondary: SecondaryStore
-    replica: Replica | None = None
-    """Without one, the backup key goes with its region, and nothing can be restored without the key."""
-    lock_days: int = Field(ge=1, le=3_650)
-    keep_days: int = Field(ge=1, le=3_650)
-    schedule: CronSchedule = "15 2 * * *"
-    completion_schedule: CronSchedule = "45 * * * *"
-    """When what only one store has is copied to the other."""
-    drill_space_gib: int = Field(default=10, ge=1, le=16_384)
-    drill_schedule: CronSchedule = "45 4 * * 0"
-
-
-class Audit(PrimaryStore):
-    """Where checkpoints of the audit log are locked, when they are signed, and when keys that are due go.
-
-    Without ``signing_key_secret`` nothing is signed on a schedule. It names a Secret of the stage's namespace
-    that holds, as ``key.pem``, the private half of ``field_encryption.audit_public_key``.
-    """
-
-    lock_days: int = Field(ge=1, le=3_650)
-    signing_key_secret: DnsLabel | None = None
-    checkpoint_schedule: CronSchedule = "20 * * * *"
-    destruction_schedule: CronSchedule = "40 3 * * *"
-
-
 SpanName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
-class Alerts(_Model):
+class Alerts(Section):
     """Where alerts go. The URL lies in a Secret of the stage's namespace, under the key ``url``."""
 
     webhook_secret: DnsLabel
 
 
-class Traces(_Model):
+class Traces(Section):
     """A collector for spans. Without ``backend_url`` it writes them into a file of its pod."""
 
     backend_url: Url | None = None
 
 
-class Promotion(_Model):
+class Promotion(Section):
     """What a release needs before it is promoted to this stage, from the one before it."""
 
     soak_hours: float | None = Field(
@@ -296,7 +160,7 @@ class Promotion(_Model):
     throttled_percent: float = Field(default=1, ge=0, le=100, description="Below which a tenant's 429s stay.")
 
 
-class Monitoring(_Model):
+class Monitoring(Section):
     """Prometheus, which the cluster brings, and what is shown and alerted on."""
 
     prometheus_url: Url
@@ -320,7 +184,7 @@ class Monitoring(_Model):
     )
 
 
-class Previews(_Model):
+class Previews(Section):
     """Environments of pull requests, each a stack of its own (``kilo preview``)."""
 
     lifetime_hours: int = Field(
@@ -336,7 +200,7 @@ class Previews(_Model):
     storage_class: str | None = None
 
 
-class Tiers(_Model):
+class Tiers(Section):
     """What each tier promises to its tenants."""
 
     gold: TierPolicy
@@ -355,7 +219,7 @@ StageName = Annotated[
 ]
 
 
-class Settings(_Model):
+class Settings(Section):
     """Everything that a stage is configured with."""
 
     stage: StageName

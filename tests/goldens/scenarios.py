@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 STAGE = "stage"
 CANARY = "canary"
-DATABASE_URL = f"postgresql://{CANARY}-user:{CANARY}-password@{CANARY}.invalid:5432/kilo"
+# The host and the name are public, as the contract's outputs; who logs in and how are not.
+DATABASE_URL = f"postgresql://{CANARY}-user:{CANARY}-password@database.invalid:5432/kilo"
 
 Edit = Callable[[Path], None]
 

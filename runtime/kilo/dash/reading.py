@@ -17,7 +17,8 @@ from kilo.contract import StackOutputs
 from kilo.errors import BadInput
 from kilo.observe import foreign
 from kilo.observe.annotations import ANNOTATIONS
-from kilo.observe.panels import PAGES, Page, Panel
+from kilo.observe.pages import PAGES
+from kilo.observe.panels import Page, Panel
 from kilo.observe.prometheus import Line as Found
 from kilo.observe.prometheus import Prometheus
 from kilo.observe.rules import recorded_names

@@ -29,7 +29,8 @@ from kilo.evidence.report import render
 from kilo.fle.audit.log import append, read
 from kilo.fle.audit.store import Store as AuditStore
 from kilo.fle.audit.verify import checkpoint
-from kilo.goals.goals import Looking, read_goals
+from kilo.goals.figures import Looking
+from kilo.goals.goals import read_goals
 from kilo.goals.measure import Measure
 from kilo.goals.risks import read_risks
 

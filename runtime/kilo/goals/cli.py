@@ -17,7 +17,8 @@ from kilo.automation import read_outputs, read_state
 from kilo.contract import StackOutputs, load_outputs
 from kilo.environment import DATABASE_VARIABLE, OUTPUTS_VARIABLE
 from kilo.errors import BadInput, CheckFailed, KiloError, Unreachable
-from kilo.goals.goals import Looking, Standing, read_goals
+from kilo.goals.figures import Looking
+from kilo.goals.goals import Standing, read_goals
 from kilo.goals.measure import Measure, Verdict, open_database
 from kilo.goals.previews import read_previews
 from kilo.goals.risks import Finding, State, read_risks

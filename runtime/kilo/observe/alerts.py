@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kilo.observe import foreign
+
+_MINUTE_SECONDS = 60
+
 Severity = Literal["page", "ticket"]
 """``page`` wakes a person now; ``ticket`` waits for the working day."""
 
@@ -64,3 +68,20 @@ def _rule(rule: Record | Alert, place: Place) -> dict[str, Any]:
             "runbook_url": f"{place.runbooks_url.rstrip('/')}/{rule.name}.md",
         },
     }
+
+
+def grown(counter: str, by: str, window: str, beyond: int = 0) -> str:
+    """That a counter grew by more than ``beyond``, or was born with more than that.
+
+    A counter with labels begins with its first event: it is born at 7, and ``increase`` of it is 0. A series
+    is born when it was not there before and either its target was, or the process itself is young; after an
+    hour without Prometheus, neither holds of what is old.
+    """
+    seconds = int(window.removesuffix("m")) * _MINUTE_SECONDS
+    young = (
+        f"{foreign.UP.name} offset {window} or {foreign.PROCESS_START.name} > time() - {seconds}"
+        f" or {foreign.ENVOY_UPTIME.name} < {seconds}"
+    )
+    born = f"({counter} unless {counter} offset {window}) and on (namespace, pod) ({young})"
+    total = f"sum by ({by})" if by else "sum"
+    return f"{total} (increase({counter}[{window}])) > {beyond} or {total} ({born}) > {beyond}"

@@ -14,7 +14,8 @@ from typing import Any
 
 from kilo.observe import foreign, metrics
 from kilo.observe.annotations import ANNOTATIONS, Annotation
-from kilo.observe.panels import PAGES, Page, Panel
+from kilo.observe.pages import PAGES
+from kilo.observe.panels import Page, Panel
 from kilo.observe.rules import recorded_names
 from kilo.observe.scope import NAMESPACE_VARIABLE, scoped
 

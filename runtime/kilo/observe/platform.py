@@ -1,4 +1,4 @@
-"""Alerts on the platform's own parts: outbox, change capture, encryption, mirror, backups, gateway, sampling.
+"""Alerts on the platform's own parts: outbox, change capture, encryption, gateway, sampling.
 
 Each threshold stands beside its alert, with the reason where the number does not speak for itself.
 A part that has gone silent alerts as well: an absent series compares as nothing, so what must
@@ -10,31 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kilo.observe import foreign, metrics
-from kilo.observe.alerts import Alert
+from kilo.observe.alerts import Alert, grown
 
 OUTBOX_WORKER = "outbox-worker"
 CONSUMER = "consumer"
 """The workloads, whose names are the jobs of their series."""
 _GIBIBYTE = 2**30
 _DAY_SECONDS = 86_400
-_MINUTE_SECONDS = 60
-
-
-def _grown(counter: str, by: str, window: str, beyond: int = 0) -> str:
-    """That a counter grew by more than ``beyond``, or was born with more than that.
-
-    A counter with labels begins with its first event: it is born at 7, and ``increase`` of it is 0. A series
-    is born when it was not there before and either its target was, or the process itself is young; after an
-    hour without Prometheus, neither holds of what is old.
-    """
-    seconds = int(window.removesuffix("m")) * _MINUTE_SECONDS
-    young = (
-        f"{foreign.UP.name} offset {window} or {foreign.PROCESS_START.name} > time() - {seconds}"
-        f" or {foreign.ENVOY_UPTIME.name} < {seconds}"
-    )
-    born = f"({counter} unless {counter} offset {window}) and on (namespace, pod) ({young})"
-    total = f"sum by ({by})" if by else "sum"
-    return f"{total} (increase({counter}[{window}])) > {beyond} or {total} ({born}) > {beyond}"
 
 
 def outbox_alerts() -> list[Alert]:
@@ -153,7 +135,7 @@ def consumer_alerts() -> list[Alert]:
         ),
         Alert(
             "DeadLetters",
-            _grown(metrics.DEAD_LETTERS.name, "kind, tenant", "10m"),
+            grown(metrics.DEAD_LETTERS.name, "kind, tenant", "10m"),
             "ticket",
             "Events of kind {{ $labels.kind }} of {{ $labels.tenant }} were parked as dead letters",
         ),
@@ -183,7 +165,7 @@ def encryption_alerts(schedule: EncryptionSchedule) -> list[Alert]:
     return [
         Alert(
             "FleDecryptFailures",
-            _grown(metrics.FLE_DECRYPT_FAILURES.name, "tenant, reason", "10m"),
+            grown(metrics.FLE_DECRYPT_FAILURES.name, "tenant, reason", "10m"),
             "page",
             "Fields of {{ $labels.tenant }} could not be decrypted: {{ $labels.reason }}",
         ),
@@ -232,131 +214,6 @@ def encryption_alerts(schedule: EncryptionSchedule) -> list[Alert]:
     ]
 
 
-_DIFFERENT = "drift|missing|missing_attestation|unreadable"
-"""Findings of a comparison that mean that the secondary can't stand in for the primary."""
-
-
-def registry_alerts() -> list[Alert]:
-    """Alert on a secondary registry that is behind or not the same."""
-    drift = metrics.MIRROR_DRIFT.name
-    return [
-        # The goal is five minutes from push to mirrored.
-        Alert(
-            "MirrorLag",
-            f"max by (repository) ({metrics.MIRROR_LAG.name}) > 300",
-            "ticket",
-            "A push to {{ $labels.repository }} has not been mirrored for {{ $value | humanizeDuration }}",
-        ),
-        Alert(
-            "MirrorDrift",
-            f'max by (repository, finding) ({drift}{{finding=~"{_DIFFERENT}"}}) > 0',
-            "ticket",
-            "{{ $labels.repository }} differs between the registries: {{ $labels.finding }}",
-            "10m",
-        ),
-        Alert(
-            "MirrorUnreachable",
-            f'max by (repository) ({drift}{{finding="unreachable"}}) > 0',
-            "ticket",
-            "{{ $labels.repository }} could not be compared: a registry does not answer",
-            "15m",
-        ),
-        Alert(
-            "MirrorQuarantined",
-            f'max by (repository) ({drift}{{finding="quarantined"}}) > 0',
-            "ticket",
-            "{{ $labels.repository }} has images that are not signed as required, and are not mirrored",
-            "15m",
-        ),
-        Alert(
-            "MirrorPushesParked",
-            f"max({metrics.MIRROR_PARKED.name}) > 0",
-            "ticket",
-            "{{ $value }} pushes could not be mirrored and are parked in the dead-letter queue",
-        ),
-        Alert(
-            "MirrorErrors",
-            _grown(metrics.MIRROR_ERRORS.name, "loop", "30m", 2),
-            "ticket",
-            "The mirror worker keeps failing at {{ $labels.loop }}",
-        ),
-        Alert(
-            "MirrorNotCompared",
-            f"time() - max({metrics.MIRROR_COMPARED_LAST_SUCCESS.name}) > 10800",
-            "ticket",
-            "The registries were last compared in full {{ $value | humanizeDuration }} ago",
-            # A worker that has just started has compared nothing yet.
-            "15m",
-        ),
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class BackupSchedule:
-    """The longest time between two backups, and between two restore drills, that a stage plans for."""
-
-    backup_seconds: int = _DAY_SECONDS
-    drill_seconds: int = 7 * _DAY_SECONDS
-
-
-DAILY = BackupSchedule()
-
-
-def backup_alerts(schedule: BackupSchedule) -> list[Alert]:
-    """Alert on backups that are missed, failed, slow, unverified or smaller than usual."""
-    success, failure = metrics.BACKUP_LAST_SUCCESS.name, metrics.BACKUP_LAST_FAILURE.name
-    verified, duration, size = (
-        metrics.BACKUP_LAST_VERIFIED.name,
-        metrics.BACKUP_DURATION.name,
-        metrics.BACKUP_SIZE.name,
-    )
-    return [
-        # Two hours' grace. A store without any backup has the time 0, which is long ago.
-        Alert(
-            "BackupMissed",
-            f"time() - max by (store) ({success}) > {schedule.backup_seconds + 2 * 3600}",
-            "page",
-            "The {{ $labels.store }} store has had no whole backup for {{ $value | humanizeDuration }}",
-            # A stage that was just brought up has none, until the first look after its first.
-            lasting="15m",
-        ),
-        # Whoever watches the stores is gone, and the other alerts on backups are blind.
-        Alert(
-            "BackupsUnwatched",
-            f"absent({success})",
-            "page",
-            "Nothing reports on the backups",
-            lasting="15m",
-        ),
-        Alert(
-            "BackupFailed",
-            f"max by (store) ({failure}) > max by (store) ({success})",
-            "ticket",
-            "The last backup to the {{ $labels.store }} store failed",
-        ),
-        Alert(
-            "BackupSlow",
-            f"max({duration}) > 600 and max({duration}) > 2 * max(avg_over_time({duration}[7d]))",
-            "ticket",
-            "The last backup took {{ $value | humanizeDuration }}, twice the usual",
-        ),
-        # A day's grace.
-        Alert(
-            "BackupUnverified",
-            f"time() - max by (store) ({verified}) > {schedule.drill_seconds + _DAY_SECONDS}",
-            "ticket",
-            "No restore from the {{ $labels.store }} store was proven for {{ $value | humanizeDuration }}",
-            lasting="15m",
-        ),
-        Alert(
-            "BackupShrunk",
-            f"min by (store) ({size}) < 0.7 * max by (store) (max_over_time({size}[7d]))",
-            "ticket",
-            "The last backup in the {{ $labels.store }} store is far smaller than those before it",
-        ),
-    ]
-
-
 def gateway_alerts() -> list[Alert]:
     """Alert on a gateway that is down, sheds load or refuses its configuration."""
     rejected = (
@@ -370,7 +227,7 @@ def gateway_alerts() -> list[Alert]:
         Alert("GatewayDown", f"absent({foreign.ENVOY_LIVE.name} == 1)", "page", "No gateway is alive", "2m"),
         Alert(
             "GatewayConfigRejected",
-            " or ".join(_grown(series.name, "", "15m") for series in rejected),
+            " or ".join(grown(series.name, "", "15m") for series in rejected),
             "page",
             "A gateway refused its new configuration and runs on with the old one",
         ),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kilo.observe import burns, objectives, platform
+from kilo.observe import burns, copies, objectives, platform
 from kilo.observe.alerts import Alert, Place, Record, render_group
 from kilo.observe.scope import in_namespace, scoped
 
@@ -27,7 +27,7 @@ def render_rules(
     stage: str,
     namespace: str,
     runbooks_url: str = RUNBOOKS_URL,
-    backups: platform.BackupSchedule = platform.DAILY,
+    backups: copies.BackupSchedule = copies.DAILY,
     encryption: platform.EncryptionSchedule = platform.HOURLY,
 ) -> dict[str, Any]:
     """Render ``spec`` of a PrometheusRule (monitoring.coreos.com/v1), also valid as a rules file.
@@ -56,19 +56,17 @@ def render_rules(
 
 def every_alert() -> list[Alert]:
     """List every alert of a stage, in the order of its groups."""
-    groups = _groups(platform.DAILY, platform.HOURLY).values()
+    groups = _groups(copies.DAILY, platform.HOURLY).values()
     return [rule for group in groups for rule in group.rules if isinstance(rule, Alert)]
 
 
 def recorded_names() -> frozenset[str]:
     """Name every record."""
-    groups = _groups(platform.DAILY, platform.HOURLY).values()
+    groups = _groups(copies.DAILY, platform.HOURLY).values()
     return frozenset(rule.name for group in groups for rule in group.rules if isinstance(rule, Record))
 
 
-def _groups(
-    backups: platform.BackupSchedule, encryption: platform.EncryptionSchedule
-) -> Mapping[str, _Rules]:
+def _groups(backups: copies.BackupSchedule, encryption: platform.EncryptionSchedule) -> Mapping[str, _Rules]:
     return {
         "kilo-tenant-records": _Rules("30s", objectives.fast_records()),
         "kilo-tenant-sums": _Rules("5m", objectives.slow_records()),
@@ -78,8 +76,8 @@ def _groups(
         "kilo-change-capture": _Rules("30s", platform.capture_alerts()),
         "kilo-consumers": _Rules("30s", platform.consumer_alerts()),
         "kilo-field-encryption": _Rules("30s", platform.encryption_alerts(encryption)),
-        "kilo-registry": _Rules("30s", platform.registry_alerts()),
-        "kilo-backups": _Rules("30s", platform.backup_alerts(backups)),
+        "kilo-registry": _Rules("30s", copies.registry_alerts()),
+        "kilo-backups": _Rules("30s", copies.backup_alerts(backups)),
         "kilo-gateway": _Rules("30s", platform.gateway_alerts()),
         "kilo-sampling": _Rules("30s", platform.sampling_alerts()),
         "kilo-processes": _Rules("30s", platform.process_alerts()),

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kilo.goals.goals import GOALS, Looking
+from kilo.goals.figures import Looking
+from kilo.goals.goals import GOALS
 from kilo.goals.measure import Bound, Figure, Measure, Query, Verdict
 from kilo.observe import foreign, metrics
 from kilo.promotion.release import Digests, Live

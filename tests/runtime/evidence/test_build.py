@@ -25,7 +25,7 @@ from kilo.evidence.cleaning import Cleaner
 from kilo.evidence.graphs import Graph, draw
 from kilo.fle.audit.log import append
 from kilo.fle.audit.store import S3Store
-from kilo.goals.goals import Looking
+from kilo.goals.figures import Looking
 from kilo.goals.measure import Measure
 from kilo.observe.prometheus import Prometheus
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from kilo.contract import StackOutputs
-from kilo.goals.goals import Looking
+from kilo.goals.figures import Looking
 from kilo.goals.measure import Measure
 from kilo.observe import metrics
 from kilo.observe.prometheus import Prometheus

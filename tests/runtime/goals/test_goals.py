@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from kilo.contract import StackOutputs
-from kilo.goals.goals import GOALS, Looking, Standing, read_goals
+from kilo.goals.figures import Looking
+from kilo.goals.goals import GOALS, Standing, read_goals
 from kilo.goals.measure import Bound, Figure, Measure, Query, Verdict
 from kilo.goals.previews import read_previews
 from kilo.goals.risks import MITIGATIONS, State, read_risks
