@@ -13,6 +13,7 @@ import httpx
 
 from kilo.testing.servers.ports import free_port
 from sandbox import toolchain
+from tests.events import make_outputs
 from tests.patience import until
 
 
@@ -67,6 +68,15 @@ def prometheus(
             yield f"http://{address}"
         finally:
             process.kill()
+
+
+def watched_outputs(url: str, file: Path) -> Path:
+    """Write the outputs of a stage whose Prometheus is at ``url``, in the namespace of its targets."""
+    outputs = make_outputs()
+    monitored = outputs.monitoring.model_copy(update={"prometheus_url": url})
+    named = outputs.model_copy(update={"monitoring": monitored, "namespace": "kilo"})
+    file.write_text(named.model_dump_json(), encoding="utf-8")
+    return file
 
 
 def _is_ready(address: str) -> bool:

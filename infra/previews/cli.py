@@ -21,6 +21,7 @@ from infra.previews.report import Report, removed_markdown
 from infra.previews.request import MOST_PULL_REQUEST, find_service, find_target, parse_lifetime, read_smoke
 from infra.previews.settings import TENANT, PreviewSettings
 from kilo.errors import BadInput, CheckFailed, ExitCode
+from kilo.goals.previews import keep_preview
 from kilo.tables import print_table
 
 app = typer.Typer(no_args_is_help=True, help="Pull requests' services, each in an environment of its own.")
@@ -82,7 +83,12 @@ def up(
             failed = Check("rollout", "red", time.monotonic() - started, error.reasons[0][:160])
             _say("\n".join(f"  {reason}" for reason in error.reasons))
             checks = [failed, *unreached("the rollout failed")]
-            _finish(Report(settings, "", checks, time.monotonic() - began), markdown, as_json=as_json)
+            _finish(
+                Report(settings, "", checks, time.monotonic() - began),
+                target.project,
+                markdown,
+                as_json=as_json,
+            )
         took = time.monotonic() - started
         forget_images(name, target.project, but=reference)
         found = engine.find(name)
@@ -92,7 +98,7 @@ def up(
         detail = f"{found.resources} resources, every workload ready"
         checks = [Check("rollout", "green", took, detail), *Checks(target, settings, found, smoke).run()]
     report = Report(settings, target.reachable(found.address), checks, time.monotonic() - began)
-    _finish(report, markdown, as_json=as_json)
+    _finish(report, target.project, markdown, as_json=as_json)
 
 
 @app.command(epilog="Examples: kilo preview down --pr 12 · kilo preview down --pr 12 --service orders")
@@ -294,8 +300,9 @@ def _is_over(found: Found, folder: Path) -> bool:
         return True
 
 
-def _finish(report: Report, markdown: Path | None, *, as_json: bool) -> None:
-    """Say it in each way that was asked for; exits with 1 when a check is red."""
+def _finish(report: Report, project: Path, markdown: Path | None, *, as_json: bool) -> None:
+    """Keep the record and say it in each way that was asked for; exits with 1 when a check is red."""
+    keep_preview(project / ".kilo" / "previews", report.document())
     if markdown:
         _write(markdown, report.markdown())
     if as_json:

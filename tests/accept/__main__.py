@@ -2,8 +2,9 @@
 
 A dev stage of its own is brought up under ``build/accept`` with people's keys and an audit key that are made
 for it. Events flow through it while its worker is killed, its bus restarted, a tenant surges, a next version
-fails and the second registry is away. A tenant's key is rotated by the runbook. Then the gate is asked, the
-evidence built, put under lock, verified, and verified again with a byte changed.
+fails and the second registry is away. A tenant's key is rotated by the runbook, a new service is made from
+the template and previewed, and the primary region is lost. Then the gate is asked, the evidence built, put
+under lock, verified, and verified again with a byte changed.
 
 Times that take hours or days are multiplied by one factor, which the pack states in large letters: the soak
 of the gate, and the time that a rotation waits for processes to forget a key (they are restarted instead).
@@ -24,7 +25,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.accept.steps import Acceptance
-from tests.e2e.conftest import ROOT, Stage
+from tests.e2e.conftest import ROOT
+from tests.preview.conftest import Platform
+from tests.runtime.scaffold.variants import template_repository
 
 HOME = ROOT / "build" / "accept"
 FACTOR = 0.0005
@@ -40,7 +43,7 @@ def main() -> int:
     began = time.monotonic()
     _clear()
     keys = _make_keys()
-    stage = Stage(HOME)
+    stage = Platform(HOME, template_repository(HOME / "template"))
     _configure(stage, keys, options.soak_factor)
     acceptance = Acceptance(stage, keys, options.soak_factor)
     try:
@@ -88,7 +91,7 @@ def _make_keys() -> dict[str, str]:
     return public
 
 
-def _configure(stage: Stage, keys: dict[str, str], factor: float) -> None:
+def _configure(stage: Platform, keys: dict[str, str], factor: float) -> None:
     """The stages' files as they are in the checkout, with people, an audit key and what a rehearsal needs."""
     people = "".join(f'\n      - {{ name: {name}, public_key: "{keys[name]}" }}' for name in PEOPLE)
     dev = stage.directory / "Pulumi.dev.yaml"
@@ -96,6 +99,8 @@ def _configure(stage: Stage, keys: dict[str, str], factor: float) -> None:
     text = text.replace(
         "gateway_scrape_seconds: 1", "key_spans: [ingest.accept]\n    gateway_scrape_seconds: 1"
     )
+    replicas = "tenant_key_replicas: { regions: [eu-west-1] }"
+    text = text.replace(f"# {replicas}", replicas)
     dev.write_text(
         f"{text.rstrip()}\n  kilo:field_encryption:\n    rotation_enabled: true\n"
         f'    audit_public_key: "{keys["audit"]}"\n    principals:{people}\n',

@@ -13,6 +13,7 @@ import nats
 import psycopg
 import pytest
 
+from kilo.goals.previews import read_previews
 from sandbox.cluster.client import connect
 from tests.e2e.conftest import PATIENCE
 from tests.patience import until
@@ -74,6 +75,8 @@ def test_from_nothing_to_green_checks_and_back(
     assert [(each["preview"], each["state"], each["address"]) for each in listed] == [
         ("pr-12-orders", "up", report["address"])
     ]
+    [record] = read_previews(platform.home / "previews")
+    assert (record["service"], record["checks"]) == ("orders", report["checks"])
     down = time.monotonic()
     platform.down(service, 12)
     ended = time.monotonic()

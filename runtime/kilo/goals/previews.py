@@ -2,12 +2,14 @@
 
 A record is a JSON file in ``.kilo/previews``: what bringing the preview up said as JSON: the ``service``, the
 ``seconds`` that it took, and ``checks``, each with its name and its ``state``. Its time is ``ended_at``
-(seconds since the epoch) or else the file's own.
+(seconds since the epoch) or else the file's own. It outlives the preview.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,3 +30,17 @@ def read_previews(folder: Path) -> tuple[Mapping[str, Any], ...]:
         if isinstance(record, dict) and isinstance(record.get("ended_at", 0), int | float):
             found.append({"ended_at": path.stat().st_mtime, **record})
     return tuple(sorted(found, key=lambda record: record["ended_at"]))
+
+
+def keep_preview(folder: Path, document: Mapping[str, Any]) -> Path:
+    """Write the record of a preview that was just tried, whole or not at all; a service has its newest.
+
+    Args:
+        folder: ``.kilo/previews`` of the checkout.
+        document: what bringing it up says as JSON.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{document['service']}.json"
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    beside.write_text(json.dumps({**document, "ended_at": time.time()}, indent=2), encoding="utf-8")
+    return beside.replace(file)

@@ -11,8 +11,7 @@ import pytest
 
 from kilo import cli
 from kilo.errors import ExitCode
-from tests.events import make_outputs
-from tests.prometheus import prometheus
+from tests.prometheus import prometheus, watched_outputs
 
 # Its last 56 bits are 0xc0…: whoever keeps a quarter keeps it.
 TRACE = "4bf92f3577b34da6a3c0000000000000"
@@ -58,12 +57,7 @@ Say = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def say(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
     """Run ``kilo sampling ARGUMENTS``: its exit code, output and error output."""
-    outputs = make_outputs()
-    monitored = outputs.monitoring.model_copy(update={"prometheus_url": url})
-    file = tmp_path / "outputs.json"
-    named = outputs.model_copy(update={"monitoring": monitored, "namespace": "kilo"})
-    file.write_text(named.model_dump_json(), encoding="utf-8")
-    monkeypatch.setenv("KILO_OUTPUTS", str(file))
+    monkeypatch.setenv("KILO_OUTPUTS", str(watched_outputs(url, tmp_path / "outputs.json")))
     monkeypatch.setenv("KILO_TRACES", str(tmp_path / "*.jsonl"))
     monkeypatch.setenv("COLUMNS", "80")
 

@@ -13,7 +13,7 @@ from kilo.contract import StackOutputs
 from kilo.goals.figures import Looking
 from kilo.goals.goals import GOALS, Standing, read_goals
 from kilo.goals.measure import Bound, Figure, Measure, Query, Verdict
-from kilo.goals.previews import read_previews
+from kilo.goals.previews import keep_preview, read_previews
 from kilo.goals.risks import MITIGATIONS, State, read_risks
 from kilo.observe import metrics
 from kilo.observe.prometheus import Prometheus
@@ -225,6 +225,17 @@ def test_only_records_are_read_and_the_newest_counts(tmp_path: Path) -> None:
     (tmp_path / "g.json").write_text('{"service": "just now"}')
     assert read_previews(tmp_path)[-1]["service"] == "just now"
     assert read_previews(tmp_path / "nowhere") == ()
+
+
+def test_the_last_preview_of_a_service_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "previews"
+    for service, seconds in (("orders", 60.0), ("billing", 50.0), ("orders", 40.0)):
+        keep_preview(folder, {"service": service, "seconds": seconds, "checks": []})
+    assert [(each["service"], each["seconds"]) for each in read_previews(folder)] == [
+        ("billing", 50.0),
+        ("orders", 40.0),
+    ]
+    assert {path.name for path in folder.iterdir()} == {"orders.json", "billing.json"}
 
 
 def test_a_figure_that_is_no_number_is_within_no_bound() -> None:

@@ -13,9 +13,8 @@ import pytest
 from kilo import cli
 from kilo.errors import ExitCode
 from kilo.observe.prometheus import Prometheus
-from tests.events import make_outputs
 from tests.patience import until
-from tests.prometheus import prometheus
+from tests.prometheus import prometheus, watched_outputs
 
 NAMESPACE = "kilo"
 
@@ -50,13 +49,7 @@ Say = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def say(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
     """Run ``kilo alerts ARGUMENTS``: its exit code, output and error output."""
-    outputs = make_outputs("nats://127.0.0.1:4222")
-    monitored = outputs.monitoring.model_copy(update={"prometheus_url": url})
-    file = tmp_path / "outputs.json"
-    file.write_text(
-        outputs.model_copy(update={"monitoring": monitored, "namespace": NAMESPACE}).model_dump_json()
-    )
-    monkeypatch.setenv("KILO_OUTPUTS", str(file))
+    monkeypatch.setenv("KILO_OUTPUTS", str(watched_outputs(url, tmp_path / "outputs.json")))
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*arguments: str) -> tuple[int, str, str]:
