@@ -19,6 +19,7 @@ from infra.previews.engine import Found
 from infra.previews.request import Smoke, SmokeRequest, Target
 from infra.previews.settings import TENANT, PreviewSettings
 from kilo.errors import KiloError
+from kilo.observe.tracing import new_trace, parse_traceparent
 from kilo.outbox import Event, enqueue
 
 State = Literal["green", "red", "not checked"]
@@ -70,6 +71,7 @@ class Checks:
         self._target, self._settings, self._found, self._smoke = target, settings, found, smoke
         self._client = httpx.Client(timeout=10, trust_env=False)
         self._since: Any = None
+        self._trace_context = new_trace()
 
     def run(self) -> Iterator[Check]:
         """Each check in turn, but for the rollout's."""
@@ -113,7 +115,7 @@ class Checks:
         return f"{len(self._smoke.requests)} requests answered as deploy/smoke.yaml says"
 
     def _ask(self, base: str, request: SmokeRequest) -> None:
-        headers = {self._settings.tenant_header: TENANT}
+        headers = {self._settings.tenant_header: TENANT, "traceparent": str(self._trace_context)}
         self._until(
             lambda: self._answers(
                 request.method, f"{base}{request.path}", request.status, headers, request.body
@@ -211,11 +213,26 @@ class Checks:
         return "Prometheus has its burn-rate alerts"
 
     def _trace(self) -> str:
-        if self._target.settings().monitoring.traces is None:
-            msg = "the stage collects no traces (kilo:monitoring.traces)"
+        """Whether an event belongs to the trace of the request that caused it."""
+        if self._settings.kind != "http":
+            msg = f"a {self._settings.kind} answers no requests"
             raise NotChecked(msg)
-        msg = "a preview's spans do not go to the stage's collector"
-        raise NotChecked(msg)
+        if not self._settings.announces:
+            msg = "the service writes no events that a request could be followed to"
+            raise NotChecked(msg)
+        if self._since is None:
+            msg = "no smoke test began one"
+            raise NotChecked(msg)
+        with self._database() as connection:
+            rows = connection.execute(_TRACES, (TENANT, self._since)).fetchall()
+        if not rows:
+            msg = "the smoke test's requests wrote no event into the outbox"
+            raise Red(msg)
+        traces = {found.trace_id for (header,) in rows if (found := parse_traceparent(header))}
+        if self._trace_context.trace_id not in traces:
+            msg = "no event carries on the trace of the request that caused it"
+            raise Red(msg)
+        return f"from the request to its event: {self._trace_context.trace_id}"
 
     def _signature(self) -> str:
         if self._target.is_here:
@@ -261,6 +278,7 @@ class Checks:
 
 
 _WRITTEN = "SELECT fingerprint FROM outbox WHERE tenant = %s AND created_at >= %s ORDER BY id DESC LIMIT 1"
+_TRACES = "SELECT traceparent FROM outbox WHERE tenant = %s AND created_at >= %s"
 _NAMES = ("rollout", "probes", "smoke test", "event", "objective", "policy", "trace", "signature")
 
 

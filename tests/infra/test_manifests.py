@@ -5,7 +5,11 @@ from __future__ import annotations
 import kubernetes_validate
 import pytest
 
+from infra import names
+from infra.previews.program import RESERVED
+from kilo.errors import BadInput
 from kilo.observe.platform import CONSUMER, OUTBOX_WORKER
+from kilo.scaffold.template import check_name
 from tests.infra.test_program import STAGES, program
 
 KUBERNETES = "1.37"
@@ -31,3 +35,16 @@ def test_rules_name_workloads_as_they_are_named(stage: str) -> None:
         if resource.type == "kubernetes:apps/v1:Deployment"
     }
     assert {CONSUMER, OUTBOX_WORKER} <= workloads
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_service_is_called_as_a_workload_of_the_stage_or_a_preview(stage: str) -> None:
+    workloads = {
+        resource.inputs["metadata"]["name"]
+        for resource in program(stage).resources
+        if resource.type in {"kubernetes:core/v1:ServiceAccount", "kubernetes:core/v1:Service"}
+    }
+    assert len(workloads) > 10
+    for name in workloads | RESERVED | {names.KAFKA, names.COLLECTOR, names.feature("rehearsal")}:
+        with pytest.raises(BadInput, match="NAME"):
+            check_name(name)

@@ -6,20 +6,23 @@ before, so that ``git`` shows and undoes it.
 
 from __future__ import annotations
 
+import fcntl
 import keyword
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kilo.errors import BadInput, CheckFailed, Unreachable
-from kilo.extras import requires
+from kilo.extras import extra_of, requires
 from kilo.project import locate_project
 
 with requires("scaffold"):
@@ -29,7 +32,25 @@ with requires("scaffold"):
 
 ANSWERS = ".copier-answers.yml"
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
-_TAKEN = frozenset({"kilo", "test", "tests"}) | sys.stdlib_module_names
+_LOCK = ".lock"
+_TAKEN = frozenset({"kilo", "psycopg", "pydantic", "test", "tests"}) | sys.stdlib_module_names
+WORKLOADS = frozenset(
+    {
+        *(
+            "audit-checkpoint",
+            "backup",
+            "backup-completion",
+            "backup-drill",
+            "backup-exporter",
+            "bus-streams",
+        ),
+        *("consumer", "debezium", "debezium-headless", "gateway", "ingest", "kafka", "key-destruction"),
+        *("key-making", "nats", "nats-headless", "objectives-exporter", "otel-collector", "outbox"),
+        *("outbox-reconciler", "outbox-worker", "postgres", "registry-mirror", "registry-sweep", "schema"),
+        *("seed", "usage-counter"),
+    }
+)
+"""What runs in the namespace of a stage or a preview already."""
 _URL = re.compile(r"(https?|ssh|git|file)://|git@|gh:|gl:")
 
 
@@ -68,7 +89,7 @@ def check_name(name: str) -> None:
     """Refuse a name that can't be a service's.
 
     Raises:
-        BadInput: it is no DNS label, or no name for a Python package.
+        BadInput: it is no DNS label, or no name for a Python package, or the platform's own.
     """
     if not _NAME.fullmatch(name):
         msg = (
@@ -77,8 +98,11 @@ def check_name(name: str) -> None:
         )
         raise BadInput(msg)
     package = name.replace("-", "_")
-    if keyword.iskeyword(package) or package in _TAKEN:
+    if keyword.iskeyword(package) or package in _TAKEN or extra_of(package):
         msg = f"NAME {name!r}: the Python package {package} would hide one that is there; take another name"
+        raise BadInput(msg)
+    if name in WORKLOADS or name.startswith("ingest-"):
+        msg = f"NAME {name!r}: the platform has a workload of this name itself; take another name"
         raise BadInput(msg)
 
 
@@ -100,18 +124,40 @@ def create(
         Unreachable: the template can't be had.
     """
     check_name(name)
-    if directory.exists():
+    # A link that leads nowhere is there, too.
+    if os.path.lexists(directory):
         msg = f"{directory}: is there already; remove it, or choose another with --into"
         raise BadInput(msg)
     if not directory.parent.is_dir():
         msg = f"{directory.parent}: no such directory; make it first, or choose another with --into"
         raise BadInput(msg)
-    # Beside its place, so that the rename stays within one file system.
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as work:
-        made = Path(work) / name
-        _run(lambda: _copy(template, made, {**answers, "name": name}, ref, ask=ask), template)
-        made.rename(directory)
+    try:
+        with workplace(directory.parent, name) as work:
+            made = work / name
+            _run(lambda: _copy(template, made, {**answers, "name": name}, ref, ask=ask), template)
+            made.rename(directory)
+    except OSError as error:
+        msg = f"{directory}: can't be made ({error.strerror}); choose another with --into"
+        raise BadInput(msg) from error
     return load(directory)
+
+
+@contextmanager
+def workplace(parent: Path, name: str) -> Generator[Path]:
+    """A directory beside the service's place, so that the rename stays within one file system.
+
+    It is gone afterwards; what is there of a run that was killed goes before.
+    """
+    for left in parent.glob(f".{name}-*/{_LOCK}"):
+        with left.open("r+") as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.parent, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{name}-", dir=parent) as work,
+        Path(work, _LOCK).open("w") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Path(work)
 
 
 def _copy(template: str, target: Path, answers: Mapping[str, Any], ref: str | None, *, ask: bool) -> None:

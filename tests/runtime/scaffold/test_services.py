@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from kilo.errors import BadInput, CheckFailed, Unreachable
 from kilo.scaffold import template as scaffold
 from kilo.scaffold.paved_road import score
 from kilo.scaffold.template import ANSWERS, check_name, create, load, update
+from tests.patience import until
 from tests.runtime.scaffold.variants import LONGEST, VARIANTS, commit, make, template_repository
 
 KILO = Path(sys.executable).parent / "kilo"
@@ -80,10 +82,32 @@ def test_what_is_no_label_is_refused(name: str) -> None:
         check_name(name)
 
 
-@pytest.mark.parametrize("name", ["class", "json", "kilo", "test", "async"])
+@pytest.mark.parametrize("name", ["class", "json", "kilo", "test", "async", "psycopg", "starlette", "pytest"])
 def test_a_name_that_would_hide_a_package_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match="hide"):
         check_name(name)
+
+
+@pytest.mark.parametrize("name", ["ingest", "gateway", "postgres", "ingest-checkout"])
+def test_a_name_of_the_platforms_own_is_refused(name: str) -> None:
+    with pytest.raises(BadInput, match="the platform has a workload of this name itself"):
+        check_name(name)
+
+
+def test_a_link_that_leads_nowhere_is_there_already(template: Path, tmp_path: Path) -> None:
+    (tmp_path / "orders").symlink_to("nowhere")
+    with pytest.raises(BadInput, match="is there already"):
+        create("orders", tmp_path / "orders", {}, str(template), None, ask=False)
+    assert not (tmp_path / "orders").exists()
+
+
+def test_a_place_that_takes_no_directory_is_said(template: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"can't be made \(File name too long\)"):
+        create("orders", tmp_path / ("o" * 300), {}, str(template), None, ask=False)
+    assert not list(tmp_path.iterdir())
+    # /proc takes none, of root either.
+    with pytest.raises(BadInput, match="/proc/orders: can't be made"):
+        create("orders", Path("/proc/orders"), {}, str(template), None, ask=False)
 
 
 def test_a_directory_that_is_there_stays_as_it_is(template: Path, tmp_path: Path) -> None:
@@ -98,7 +122,13 @@ def test_a_directory_that_is_there_stays_as_it_is(template: Path, tmp_path: Path
     ("answers", "named"),
     [
         ({"kind": "job", "schedule": "whenever"}, "schedule"),
+        ({"kind": "job", "schedule": '* * * * *"'}, "schedule"),
+        ({"kind": "job", "schedule": "* * * * *\n"}, "schedule"),
         ({"description": 'a "quote"'}, "description"),
+        ({"description": "a bell \a"}, "description"),
+        ({"description": "turned \u202e around"}, "description"),
+        ({"description": "two\u2028lines"}, "description"),
+        ({"team": "shop\n"}, "team"),
         ({"team": "No Body"}, "team"),
         ({"kind": "ftp"}, "kind"),
     ],
@@ -132,6 +162,26 @@ def test_killed_in_the_middle_it_leaves_no_service(
     with pytest.raises(KeyboardInterrupt):
         create("orders", tmp_path / "orders", {}, str(template), None, ask=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_left_goes_with_the_next(template: Path, tmp_path: Path) -> None:
+    command = [str(KILO), "svc", "new", "orders", "--template", str(template), "--no-ask"]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    until(lambda: list(tmp_path.iterdir()) or process.poll() is not None)
+    assert process.poll() is None, "it was over before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".orders-")
+    create("orders", tmp_path / "orders", {}, str(template), None, ask=False)
+    assert [each.name for each in tmp_path.iterdir()] == ["orders"]
+
+
+def test_the_place_of_a_run_that_goes_on_is_left_alone(template: Path, tmp_path: Path) -> None:
+    with scaffold.workplace(tmp_path, "orders") as work:
+        (work / "mine").touch()
+        create("orders", tmp_path / "orders", {}, str(template), None, ask=False)
+        assert (work / "mine").exists()
 
 
 class TestUpdate:
