@@ -26,6 +26,7 @@ from infra import names
 from infra.clouds import create_clouds
 from infra.cluster import create_cluster, create_namespace
 from infra.cluster.gateway import create_gateway
+from infra.cluster.requests import ask_for
 from infra.configuration import from_engine
 from infra.identities import create_identities
 from infra.monitoring import create_monitoring
@@ -37,6 +38,7 @@ from kilo.errors import KiloError
 
 def deploy(settings: Settings) -> None:
     """Register everything that the stage consists of, and export its outputs."""
+    ask_for(settings.requests_percent)
     identities = create_identities(settings)
     clouds = create_clouds(settings, identities)
     outputs = export_outputs(settings, clouds)
@@ -51,6 +53,7 @@ def deploy_gateway(settings: Settings, outputs: Path) -> None:
     revert take half of the time. Only the stack's outputs are what a program exports, whatever is targeted:
     they come from a file.
     """
+    ask_for(settings.requests_percent)
     upstreams = (names.INGEST, *((names.INGEST_NEXT,) if settings.ingest.next_image else ()))
     upstreams += tuple(names.feature(feature.id) for feature in settings.features if feature.next.image)
     known = json.loads(outputs.read_bytes())

@@ -233,6 +233,12 @@ class Settings(Section):
         "protection, or none.",
     )
     key_deletion_window_days: int = Field(default=30, ge=7, le=30)
+    requests_percent: int = Field(
+        default=100,
+        ge=10,
+        le=100,
+        description="How much of the usual processor time and memory pods ask for; limits stay.",
+    )
     aws: Aws
     gcp: Gcp
     images: Images

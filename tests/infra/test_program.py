@@ -212,6 +212,23 @@ def test_every_workload_is_hardened(stage: str) -> None:
             assert container["resources"]["limits"]["memory"], name
 
 
+def test_dev_fits_a_cluster_of_two_processors_and_four_gibibytes() -> None:
+    """With a quarter of the processors left for the cluster's own and for the largest of the scheduled tasks."""
+    recording = program("dev")
+    millicores = mebibytes = 0
+    for type_ in ("kubernetes:apps/v1:Deployment", "kubernetes:apps/v1:StatefulSet"):
+        for workload in recording.of(type_):
+            pod = workload.inputs["spec"]["template"]["spec"]
+            for container in (*pod["containers"], *pod.get("initContainers", ())):
+                asked = container["resources"]["requests"]
+                millicores += workload.inputs["spec"]["replicas"] * int(asked["cpu"].removesuffix("m"))
+                mebibytes += workload.inputs["spec"]["replicas"] * int(asked["memory"].removesuffix("Mi"))
+    assert millicores <= 1_500
+    assert mebibytes <= 3_072
+    limits = dict(pods(recording))["nats"]["containers"][0]["resources"]["limits"]
+    assert limits == dict(pods(program("stage")))["nats"]["containers"][0]["resources"]["limits"]
+
+
 def test_every_service_that_stays_up_is_probed_and_spread(stage: str) -> None:
     recording = program(stage)
     for type_ in ("kubernetes:apps/v1:Deployment", "kubernetes:apps/v1:StatefulSet"):
