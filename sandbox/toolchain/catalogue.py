@@ -21,6 +21,7 @@ from sandbox.toolchain.progress import Progress
 _PULUMI = "github.com/pulumi/pulumi/pkg/v3"
 _PULUMI_VERSION_VARIABLE = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
 _CRD_KINDS = ("alertmanagerconfigs", "podmonitors", "prometheusrules", "servicemonitors")
+_PROVIDER = "kubernetes-provider"
 _OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 
 
@@ -229,6 +230,29 @@ def _crds() -> _Made:
     return _Made(recipe)
 
 
+def _kubernetes_provider() -> _Made:
+    recipe = go_program(
+        _PROVIDER,
+        {"pulumi-resource-kubernetes": "."},
+        summary="the official Kubernetes provider from its Go module, some minutes",
+        disk_bytes=4_000_000_000,
+    )
+    return _Made(recipe, "pulumi-resource-kubernetes")
+
+
+def _kubernetes_provider_files() -> _Made:
+    folder = "cmd/pulumi-resource-kubernetes"
+    recipe = go_module_files(
+        f"{_PROVIDER}-files",
+        "github.com/pulumi/pulumi-kubernetes/provider/v4",
+        [f"{folder}/schema.json", f"{folder}/terraform-mapping.json"],
+        summary="what the official Kubernetes provider reads at its start, 10 MB",
+        disk_bytes=100_000_000,
+        module_name=_PROVIDER,
+    )
+    return _Made(recipe)
+
+
 _SOURCES: dict[str, Callable[[], Path | _Made]] = {
     "pulumi": _pulumi,
     "debezium": lambda: _Made(debezium.distribution()),
@@ -249,6 +273,8 @@ _SOURCES: dict[str, Callable[[], Path | _Made]] = {
 
 _ON_DEMAND: dict[str, Callable[[], Path | _Made]] = {
     "helm": _helm,
+    "kubernetes-provider": _kubernetes_provider,
+    "kubernetes-provider-files": _kubernetes_provider_files,
     "otelcol": _otelcol,
     "ratelimit": _ratelimit,
 }

@@ -67,9 +67,10 @@ def go_module_files(
     summary: str,
     disk_bytes: int,
     modules: Path = MODULES,
+    module_name: str = "",
 ) -> Recipe:
-    """A directory with the named files of a module that ``modules/<name>`` requires."""
-    module = modules / name
+    """A directory with the named files of a module that ``modules/<name>``, or ``module_name``, requires."""
+    module = modules / (module_name or name)
 
     def make(directory: Path, step: Step) -> None:
         go = _find_go(module, step)

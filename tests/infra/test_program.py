@@ -213,7 +213,7 @@ def test_every_workload_is_hardened(stage: str) -> None:
 
 
 def test_dev_fits_a_cluster_of_two_processors_and_four_gibibytes() -> None:
-    """With a quarter of the processors left for the cluster's own and for the largest of the scheduled tasks."""
+    """With a quarter of it left for the cluster's own pods and the largest of the scheduled tasks."""
     recording = program("dev")
     millicores = mebibytes = 0
     for type_ in ("kubernetes:apps/v1:Deployment", "kubernetes:apps/v1:StatefulSet"):

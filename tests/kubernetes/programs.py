@@ -1,4 +1,4 @@
-"""A cluster's control plane and the official Kubernetes provider, built once and cached."""
+"""A cluster's control plane, built once and cached."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from pathlib import Path
 
 from sandbox.toolchain import debian
 from sandbox.toolchain.cache import Recipe, install
-from sandbox.toolchain.golang import go_module_files, go_program
+from sandbox.toolchain.golang import go_program
 from sandbox.toolchain.progress import Progress
 
 KUBERNETES = "1.37.2"
 _HERE = Path(__file__).parent
-_PROVIDER = "github.com/pulumi/pulumi-kubernetes/provider/v4"
 _VERSION = "k8s.io/component-base/version"
 
 
@@ -39,34 +38,6 @@ def etcd() -> Path:
         "etcd-server", summary="etcd from its Debian package, 10 MB", disk_bytes=100_000_000
     )
     return _made(recipe) / "usr" / "bin" / "etcd"
-
-
-def official_provider() -> Path:
-    """The directory of ``pulumi-resource-kubernetes``."""
-    return _made(
-        go_program(
-            "kubernetes-provider",
-            {"pulumi-resource-kubernetes": "."},
-            summary="the official Kubernetes provider from its Go module, some minutes",
-            disk_bytes=4_000_000_000,
-            modules=_HERE,
-        )
-    )
-
-
-def official_provider_files() -> Path:
-    """The directory of what the official provider reads at its start."""
-    folder = "cmd/pulumi-resource-kubernetes"
-    return _made(
-        go_module_files(
-            "kubernetes-provider",
-            _PROVIDER,
-            [f"{folder}/schema.json", f"{folder}/terraform-mapping.json"],
-            summary="the official Kubernetes provider's schema, 10 MB",
-            disk_bytes=100_000_000,
-            modules=_HERE,
-        )
-    )
 
 
 def _made(recipe: Recipe) -> Path:

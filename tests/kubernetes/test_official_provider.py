@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from sandbox import toolchain
 from sandbox.rehearsal import Rehearsal
 from tests.kubernetes.cluster import RealCluster
-from tests.kubernetes.programs import official_provider, official_provider_files
 
 ROOT = Path(__file__).parents[2]
 STAGE = "dev"
@@ -34,8 +34,8 @@ class OnRealCluster(Rehearsal):
     def _pulumi(self, folder: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         self._variables = {
             **self._variables,
-            "PATH": f"{official_provider()}{os.pathsep}{self._variables['PATH']}",
-            "KUBERNETES_PROVIDER_FILES": str(official_provider_files()),
+            "PATH": f"{toolchain.path('kubernetes-provider').parent}{os.pathsep}{self._variables['PATH']}",
+            "KUBERNETES_PROVIDER_FILES": str(toolchain.path("kubernetes-provider-files")),
             "KUBECONFIG": str(self._kubeconfig),
         }
         return super()._pulumi(folder, arguments)
