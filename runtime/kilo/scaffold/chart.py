@@ -3,7 +3,7 @@
 ``helm pull oci://REGISTRY/charts/service`` takes it like one that ``helm push`` made: the media types are
 Helm's (https://helm.sh/docs/topics/registries/). Unlike one of those it holds no times, owners or modes of
 whoever packed it, so that the same files are the same digest (with one zlib), and a version is one digest for
-good. It is not signed here; a pipeline signs what this prints, by digest, as it signs an image.
+good. It is not signed here; the deploy workflow signs what this prints and nobody signed yet, by digest.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ import yaml
 from kilo.contract import CHARTS, RegistriesOutputs
 from kilo.errors import BadInput
 from kilo.registry.client import Registries, Repository
+from kilo.registry.graph import RepositoryView
 from kilo.registry.manifest import Manifest
 from kilo.registry.media import OCI_MANIFEST
 from kilo.registry.pushing import described, push_blob
 from kilo.registry.reference import Reference
+from kilo.registry.signatures import SIGNATURES, read_statements
+from kilo.registry.signers import Signers
 
 CONFIG = "application/vnd.cncf.helm.config.v1+json"
 CONTENT = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
@@ -71,6 +74,8 @@ class Published:
     """``HOST/charts/NAME:VERSION@DIGEST``."""
     pushed: bool
     """False when this very chart was there."""
+    signed: bool
+    """Whether a signer of the stage signed this digest; anybody, where the stage names none."""
 
 
 def pack(directory: Path) -> Chart:
@@ -118,6 +123,7 @@ def publish(chart: Chart, outputs: RegistriesOutputs) -> Published:
     Raises:
         BadInput: the version is there with other content, or the stage has no repository for it.
         RegistryDown, AccessDenied, Rejected: the registry did not take it.
+        CheckFailed: what hangs off it there can't be read.
     """
     name = f"{CHARTS}/{chart.name}"
     if name not in outputs.repositories:
@@ -129,7 +135,19 @@ def publish(chart: Chart, outputs: RegistriesOutputs) -> Published:
     repository = Registries(patience_seconds=30).repository(reference)
     manifest = chart.manifest()
     pushed = _push(repository, chart, manifest)
-    return Published(f"{outputs.primary.url}/{name}:{chart.version}@{manifest.digest}", pushed)
+    return Published(
+        f"{outputs.primary.url}/{name}:{chart.version}@{manifest.digest}",
+        pushed,
+        _is_signed(repository, manifest.digest, Signers.of_outputs(outputs.signers)),
+    )
+
+
+def _is_signed(repository: Repository, digest: str, signers: Signers) -> bool:
+    view = RepositoryView(repository)
+    return any(
+        said.subject == digest and said.predicate_type in SIGNATURES and bool(said.identity or not signers)
+        for said in read_statements(view, view.graph(digest, OCI_MANIFEST), signers)
+    )
 
 
 def _push(repository: Repository, chart: Chart, manifest: Manifest) -> bool:

@@ -217,8 +217,12 @@ def chart(
     else:
         done = publish(packed, load_outputs().registries)
         found = {"name": packed.name, "version": packed.version, "digest": digest}
-        found |= {"chart": done.chart, "pushed": done.pushed}
+        found |= {"chart": done.chart, "pushed": done.pushed, "signed": done.signed}
         line = done.chart if done.pushed else f"{done.chart} was there already"
+        if not done.signed:
+            typer.echo(
+                f"not signed yet: cosign sign {done.chart.replace(f':{packed.version}@', '@')}", err=True
+            )
     typer.echo(json.dumps(found) if as_json else line)
 
 
