@@ -26,9 +26,20 @@ ALERT = "TenantAvailabilityBurn"
 PAGE = f'alertname="{ALERT}", severity="page"'
 SLOTH_PAGE = 'alertname="MyServiceHighErrorRate", sloth_severity="page"'
 SLOTH_SERIES = 'http_request_duration_seconds_count{{job="myservice", code="{}"}}'
-NEAR_MINUTES = 2
+NEAR_MINUTES = 5
+"""What is longer than an hour is summed from steps of five minutes, which Sloth does not do."""
 WINDOWS = ("5m", "30m", "1h", "6h")
 STEADY = "fast burn: a third fails for half an hour"
+COMPARED = (
+    STEADY,
+    "everything fails for ten minutes",
+    "slow burn: seven times too fast for seven hours",
+    "within the budget",
+    "low traffic: four of eight fail",
+    "a tenant that vanishes while it burns",
+    "counters begin again while it burns",
+    "Prometheus is down for the first hour of two",
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +70,7 @@ def ours() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", INCIDENTS)
+@pytest.mark.parametrize("name", COMPARED)
 def test_both_page_in_the_same_minutes(
     name: str, sloth: Mapping[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
