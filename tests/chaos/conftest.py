@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -13,6 +12,7 @@ import pytest
 from kilo.bus import Received, connect
 from kilo.outbox import Event, enqueue
 from tests.chaos.run import Scene, scene
+from tests.patience import until
 
 
 @pytest.fixture
@@ -61,20 +61,14 @@ def effects(one: Scene) -> Counter[str]:
     return Counter(row[0] for row in rows)
 
 
-def eventually(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
-    """Wait until ``condition``."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
-
-
-def wait_for(one: Scene, fingerprints: list[str], seconds: float = 90) -> None:
+def wait_for(one: Scene, fingerprints: list[str]) -> None:
     """Wait until each has had its effect; nothing else had any, and the projection counted each once."""
-    eventually(
-        lambda: effects(one).keys() >= set(fingerprints),
-        f"missing: {sorted(set(fingerprints) - effects(one).keys())[:10]}",
-        seconds,
-    )
+
+    def all_had() -> bool:
+        missing = set(fingerprints) - effects(one).keys()
+        assert not missing, f"missing: {sorted(missing)[:10]}"
+        return True
+
+    until(all_had)
     counted = one.platform.sql("SELECT coalesce(sum(events), 0) FROM projection")[0][0]
     assert counted == len(effects(one)) == len(set(fingerprints))

@@ -16,6 +16,7 @@ from kilo.testing.servers.nats import NatsServer
 from kilo.testing.servers.postgres import PostgresServer
 from sandbox.servers.moto import MotoServer
 from tests.events import Platform, make_platform
+from tests.patience import PATIENCE_SECONDS
 from tests.runtime.conftest import BusServer
 
 PAYLOAD_BYTES = 262_144
@@ -55,7 +56,7 @@ def wait_for(platform: Platform, count: int) -> None:
     raise AssertionError(msg)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_the_largest_payloads_pass_in_its_memory(platform: Platform) -> None:
     with psycopg.connect(platform.url) as connection:
         for tenant in ("acme", "globex"):
@@ -69,7 +70,7 @@ def test_the_largest_payloads_pass_in_its_memory(platform: Platform) -> None:
     wait_for(platform, COUNT)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_rows_from_before_an_upgrade_do_not_stop_it(platform: Platform) -> None:
     """A row in the slot without the columns that the configuration names."""
     insert = (

@@ -19,7 +19,7 @@ from kilo.testing.servers.process import ServerProcess
 from sandbox.toolchain import path
 from tests.chaos.conftest import in_stream, wait_for, write
 from tests.chaos.run import Scene, scene
-from tests.patience import until
+from tests.patience import PATIENCE_SECONDS, until
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def kafka_connect(made: Scene, directory: Path) -> Generator[None]:
     process.stop()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_the_whole_path_over_kafka_with_debezium_server_and_kafka_connect(tmp_path: Path) -> None:
     with scene(tmp_path, "kafka") as made:
         platform = made.platform

@@ -16,11 +16,12 @@ import pytest
 from kilo.bus.nats import NatsBus
 from kilo.cdc.publication import apply_capture
 from kilo.testing.servers.postgres import PostgresServer
-from tests.chaos.conftest import effects, eventually, in_stream, wait_for, write
+from tests.chaos.conftest import effects, in_stream, wait_for, write
 from tests.chaos.run import Scene
+from tests.patience import PATIENCE_SECONDS, until
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 async def test_a_bus_that_lost_what_it_had_acknowledged(made: Scene) -> None:
     """As when the machine loses power before the bus has synced: older files, and positions used again."""
     platform = made.platform
@@ -36,7 +37,7 @@ async def test_a_bus_that_lost_what_it_had_acknowledged(made: Scene) -> None:
     for process in ("consumer",):
         platform.processes[process].kill()
     written += await asyncio.to_thread(write, platform.url, range(100, 200))
-    eventually(
+    until(
         lambda: platform.sql("SELECT count(*) FROM outbox WHERE dequeued_at IS NULL") == [(0,)], "dispatched"
     )
     platform.bus.kill()
@@ -51,7 +52,7 @@ async def test_a_bus_that_lost_what_it_had_acknowledged(made: Scene) -> None:
     assert {each.headers["fingerprint"] for each in found} == set(written)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 async def test_an_event_that_comes_again_after_the_duplicate_window(made: Scene) -> None:
     platform = made.platform
     bus = await _client(made)
@@ -69,12 +70,12 @@ async def test_an_event_that_comes_again_after_the_duplicate_window(made: Scene)
     platform.sql("UPDATE outbox SET dequeued_at = NULL")
     platform.processes["worker"].kill()
     platform.processes["worker"].start()
-    eventually(lambda: platform.sql("SELECT sum(duplicates) FROM inbox") == [(30,)], "delivered again")
+    until(lambda: platform.sql("SELECT sum(duplicates) FROM inbox") == [(30,)], "delivered again")
     await asyncio.to_thread(wait_for, made, written)
     assert len(await in_stream(made)) == 60
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_a_database_that_was_restored_from_before(made: Scene) -> None:
     platform, postgres = made.platform, made.platform.postgres
     platform.start_worker()
@@ -100,7 +101,7 @@ def test_a_database_that_was_restored_from_before(made: Scene) -> None:
     wait_for(made, written + between + after)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_a_slot_that_was_lost(made: Scene) -> None:
     platform = made.platform
     platform.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
@@ -131,7 +132,7 @@ def test_a_slot_that_was_lost(made: Scene) -> None:
     assert publishers == {"cdc": 40, "worker": 20}, "what the slot lost comes from the reconciler"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 async def test_changing_what_goes_by_change_capture_while_events_flow(made: Scene) -> None:
     """None is lost, none published by both: the bus would drop the second, so the worker's count tells."""
     platform = made.platform
@@ -173,7 +174,7 @@ async def test_changing_what_goes_by_change_capture_while_events_flow(made: Scen
     assert platform.sql("SELECT sum(republished) FROM outbox_reconciler") == [(0,)]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 async def test_a_worker_that_is_asked_to_stop_holds_nothing_and_marks_nothing_unacknowledged(
     made: Scene,
 ) -> None:
@@ -218,7 +219,7 @@ def _own_as(postgres: PostgresServer) -> None:
 
 def _supervised(made: Scene, condition: object) -> None:
     """As Kubernetes does: what ended is started again."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():  # pyright: ignore[reportCallIssue, reportGeneralTypeIssues]
         assert time.monotonic() < deadline
         if made.platform.debezium and not made.platform.debezium.running:

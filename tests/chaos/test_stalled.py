@@ -11,6 +11,7 @@ import pytest
 from tests.chaos.conftest import wait_for, write
 from tests.chaos.proxy import Proxy
 from tests.chaos.run import STALLED_SECONDS, Scene
+from tests.patience import PATIENCE_SECONDS
 
 
 def start(made: Scene, to_database: Proxy) -> list[str]:
@@ -35,7 +36,7 @@ def seconds_until_started_again(made: Scene) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 @pytest.mark.parametrize("how", ["connection hangs", "process frozen"])
 def test_a_stalled_connector_is_started_again(made: Scene, how: str) -> None:
     with Proxy(made.platform.postgres.port) as to_database:
@@ -54,7 +55,7 @@ def test_a_stalled_connector_is_started_again(made: Scene, how: str) -> None:
         wait_for(made, written)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_neither_quiet_nor_a_long_transaction_of_others_is_stalled(made: Scene) -> None:
     platform = made.platform
     with Proxy(platform.postgres.port) as to_database:

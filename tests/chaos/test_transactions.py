@@ -12,8 +12,9 @@ import psycopg
 import pytest
 
 from kilo.outbox import enqueue
-from tests.chaos.conftest import an_event, effects, eventually, wait_for, write
+from tests.chaos.conftest import an_event, effects, wait_for, write
 from tests.chaos.run import Scene
+from tests.patience import PATIENCE_SECONDS, until
 
 AGGREGATES = ("order", "payment")
 """The first goes by the worker, the second by change capture."""
@@ -42,7 +43,7 @@ def _handled(made: Scene, expected: set[str]) -> bool:
     return effects(made).keys() >= expected
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_late_commits_and_rollbacks(made: Scene) -> None:
     start(made)
     url, written = made.platform.url, list[str]()
@@ -53,13 +54,13 @@ def test_late_commits_and_rollbacks(made: Scene) -> None:
             # More than a batch of the worker's goes by between.
             written += write(url, range(3000), aggregate, f"between-{aggregate}")
             expected = set(written[:-3001] + written[-3000:])
-            eventually(partial(_handled, made, expected), "what came between waits for what is late")
+            until(partial(_handled, made, expected), "what came between waits for what is late")
             late.commit()
             undone.rollback()
         wait_for(made, written)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_an_xmin_held_for_minutes_holds_no_event_up_and_is_told(made: Scene) -> None:
     start(made)
     url = made.platform.url
@@ -68,13 +69,13 @@ def test_an_xmin_held_for_minutes_holds_no_event_up_and_is_told(made: Scene) -> 
         reader.execute("SELECT count(*) FROM outbox")
         held = enqueue(writer, an_event("order", "held", 0)).fingerprint
         written: list[str] = []
-        until = time.monotonic() + 130
+        ends = time.monotonic() + 130
         n = 0
-        while time.monotonic() < until:
+        while time.monotonic() < ends:
             for aggregate in AGGREGATES:
                 written += write(url, range(n, n + 20), aggregate, f"flows-{aggregate}")
             n += 20
-            wait_for(made, written, seconds=15)
+            wait_for(made, written)
             time.sleep(1)
         status = outbox_status(made)
         assert status["watermark_age_seconds"] > 120
@@ -83,7 +84,7 @@ def test_an_xmin_held_for_minutes_holds_no_event_up_and_is_told(made: Scene) -> 
     wait_for(made, [*written, held])
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_a_sequence_that_begins_anew_and_gaps_beyond_a_batch(made: Scene) -> None:
     start(made)
     url, written = made.platform.url, write(made.platform.url, range(50))
@@ -104,7 +105,7 @@ def test_a_sequence_that_begins_anew_and_gaps_beyond_a_batch(made: Scene) -> Non
     assert made.platform.sql("SELECT min(id) FROM outbox WHERE aggregate_id = 'large-0'")[0][0] < 1000
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_a_clock_that_jumps(made: Scene) -> None:
     start(made)
     made.platform.start_worker("worker-2")

@@ -27,6 +27,7 @@ from kilo.backup.stores import Store, open_stores
 from kilo.contract import StackOutputs
 from kilo.errors import CheckFailed, KiloError, Unreachable
 from sandbox.toolchain import path
+from tests.patience import PATIENCE_SECONDS
 from tests.runtime.backup.conftest import RUN
 from tests.runtime.backup.test_backup import back_up, checks_of, wrong
 from tests.runtime.registry.proxy import Fault, Proxy
@@ -165,7 +166,7 @@ def test_killed_in_the_middle_there_is_no_backup_and_the_next_run_is_whole(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not any("database.dump" in url for _, url in s3_proxy.asked) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

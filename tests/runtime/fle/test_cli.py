@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.commands import Commands
+from tests.patience import PATIENCE_SECONDS
 
 from .conftest import AUDIT_KEY, PEOPLE, Stage, public
 from .test_rotation import counted, fill, read_all
@@ -118,7 +119,7 @@ def test_components_out_of_reach_are_exit_code_three(kilo: Kilo) -> None:
     assert b"hidden" not in kilo("encrypt", *PLACE, value=b"x", code=3).stderr
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_a_rotation_from_plan_to_proof_by_commands(kilo: Kilo, stage: Stage) -> None:
     plain = fill(stage, stage.cipher())
     me = ("--as", "requester", "--signing-key", "requester.pem")

@@ -16,6 +16,7 @@ from kilo.fle.keyring import Keyring
 from kilo.fle.keytable import DATA, KeyTable
 from kilo.fle.kms import GcpKms, KmsClients
 from sandbox.servers.fake_gcs import FakeGcsServer
+from tests.patience import PATIENCE_SECONDS
 
 from .conftest import Stage
 from .gcp_kms import CloudKms
@@ -61,7 +62,7 @@ def test_each_refusal_has_its_own_error(
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(PATIENCE_SECONDS)
 def test_an_outage_is_given_up_within_seconds(cloud: CloudKms) -> None:
     """The library's own patience is a minute, in which every reader of the tenant would wait."""
     cloud.answer = grpc.StatusCode.UNAVAILABLE

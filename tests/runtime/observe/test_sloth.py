@@ -109,6 +109,6 @@ def test_both_record_the_same_ratios(sloth: Mapping[str, Any], tmp_path: Path) -
 
 
 def ratio(incident: Incident, window: str) -> float:
-    """By arithmetic, 25 minutes after the first bad one: to 0.005."""
+    """By arithmetic, in the 26th bad minute: to 0.005."""
     minutes = {"5m": 5, "30m": 30, "1h": 60, "6h": 360}[window]
-    return round(incident.share * min(25, minutes) / minutes / 0.005) * 0.005
+    return round(incident.share * min(26, minutes) / minutes / 0.005) * 0.005

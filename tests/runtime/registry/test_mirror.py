@@ -29,6 +29,7 @@ from kilo.registry.signers import Signers
 from kilo.registry.sync import Synchronizer
 from kilo.registry.watch import Watch
 from sandbox.servers.moto import MotoServer
+from tests.patience import PATIENCE_SECONDS
 from tests.runtime.registry.images import Shelf
 from tests.runtime.registry.proxy import Fault, Proxy
 
@@ -106,7 +107,7 @@ class Stage:
             worker = Mirror(self.outputs, synchronizer, self.instruments)
             thread = threading.Thread(target=worker.run, args=(stopping,))
             thread.start()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + PATIENCE_SECONDS
             while not done() and time.monotonic() < deadline:
                 time.sleep(0.05)
             stopping.set()
@@ -278,7 +279,7 @@ def test_no_failure_ends_the_comparison(stage: Stage, monkeypatch: pytest.Monkey
     thread.start()
 
     def wait_for(name: str, least: float, **labels: str) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while (stage.metrics.get_sample_value(name, labels) or 0) < least:
             assert thread.is_alive()
             assert time.monotonic() < deadline
