@@ -90,6 +90,7 @@ class Registry(Section):
     """The mirrored registry."""
 
     repositories: tuple[RepositoryName, ...] = Field(min_length=1)
+    mirroring: bool = Field(default=True, description="False stops the mirror's worker and its sweep.")
     sweep_schedule: CronSchedule = "*/15 * * * *"
     signers: SignersOutputs = SignersOutputs()
     replica_regions: tuple[AwsRegion, ...] = ()

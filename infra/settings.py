@@ -22,6 +22,7 @@ from infra.cloud_settings import (
     Registry,
     Section,
 )
+from infra.promotion_settings import Promotion
 from infra.setting_types import (
     Broker,
     DnsLabel,
@@ -84,8 +85,13 @@ class Bus(Section):
 class Outbox(Section):
     """The outbox: its workers, and which aggregates go by CDC instead of by them."""
 
-    workers: int = Field(default=1, ge=1, le=16)
+    workers: int = Field(
+        default=1, ge=0, le=16, description="0 stops publishing: events wait in the table until it goes on."
+    )
     cdc_aggregates: tuple[AggregateName, ...] = ()
+    cdc_paused: bool = Field(
+        default=False, description="Stops the connector; its slot keeps what is written until it goes on."
+    )
     payload_limit_bytes: int = Field(default=262_144, ge=1_024, le=1_000_000)
     fingerprint_window_days: int = Field(default=7, ge=1, le=90)
 
@@ -142,22 +148,6 @@ class Traces(Section):
     """A collector for spans. Without ``backend_url`` it writes them into a file of its pod."""
 
     backend_url: Url | None = None
-
-
-class Promotion(Section):
-    """What a release needs before it is promoted to this stage, from the one before it."""
-
-    soak_hours: float | None = Field(
-        default=None, gt=0, le=720, description="24 without it, and 48 for what goes to prod."
-    )
-    soak_factor: float = Field(
-        default=1, gt=0, le=1, description="Multiplies soak times, for rehearsals; never in prod."
-    )
-    require_digests: bool = Field(
-        default=True, description="Whether every image must be known by its digest; always in prod."
-    )
-    error_percent: float = Field(default=1, ge=0, le=100, description="Of a tenant's requests in 5 minutes.")
-    throttled_percent: float = Field(default=1, ge=0, le=100, description="Below which a tenant's 429s stay.")
 
 
 class Monitoring(Section):

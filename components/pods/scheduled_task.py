@@ -21,6 +21,7 @@ class ScheduledTaskArgs:
     schedule: str
     """Five cron fields, UTC."""
     deadline_seconds: int
+    suspended: bool = False
     start_within_seconds: int = 600
     """A run that could not start within this time is skipped, and counted as missed by its alert."""
 
@@ -40,6 +41,8 @@ class ScheduledTask(pulumi.ComponentResource):
                 schedule=args.schedule,
                 time_zone="Etc/UTC",
                 concurrency_policy="Forbid",
+                # Left out otherwise, as it is on every task that was never suspended.
+                suspend=args.suspended or None,
                 starting_deadline_seconds=args.start_within_seconds,
                 successful_jobs_history_limit=3,
                 failed_jobs_history_limit=5,

@@ -51,6 +51,8 @@ class ChangeCaptureArgs:
     """``application.properties``; secrets stand in it as ``${DATABASE_PASSWORD}`` and the like."""
     bus: Sequence[To]
     storage_class: str | None
+    paused: bool = False
+    """Without a pod; the slot keeps the log, and the disk the offsets."""
 
 
 class ChangeCapture(pulumi.ComponentResource):
@@ -111,7 +113,7 @@ class ChangeCapture(pulumi.ComponentResource):
                     },
                     sidecars={WATCH: runtime_pod(args.context, watch)},
                 ),
-                replicas=1,
+                replicas=0 if args.paused else 1,
                 disk=Disk(DATA_DIRECTORY, size_gibibytes=1, storage_class=args.storage_class),
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[config]),

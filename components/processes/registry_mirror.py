@@ -25,6 +25,7 @@ class RegistryMirrorArgs:
     mirror_identity: CloudIdentity
     sweep_identity: CloudIdentity
     sweep_schedule: str
+    mirroring: bool = True
 
 
 class RegistryMirror(pulumi.ComponentResource):
@@ -46,7 +47,9 @@ class RegistryMirror(pulumi.ComponentResource):
         Workload(
             name,
             WorkloadArgs(
-                access=runtime_access(args.context, worker), pod=runtime_pod(args.context, worker), replicas=1
+                access=runtime_access(args.context, worker),
+                pod=runtime_pod(args.context, worker),
+                replicas=1 if args.mirroring else 0,
             ),
             opts=child,
         )
@@ -63,6 +66,7 @@ class RegistryMirror(pulumi.ComponentResource):
                 access=runtime_access(args.context, sweep),
                 pod=runtime_pod(args.context, sweep),
                 schedule=args.sweep_schedule,
+                suspended=not args.mirroring,
                 deadline_seconds=3_600,
             ),
             opts=child,

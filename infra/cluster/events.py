@@ -52,6 +52,7 @@ def create_events(
             properties=_debezium_properties(settings),
             bus=egress,
             storage_class=settings.bus.storage_class,
+            paused=settings.outbox.cdc_paused,
         ),
         opts,
     )

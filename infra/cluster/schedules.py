@@ -31,6 +31,7 @@ def create_schedules(
             mirror_identity=identities.mirror,
             sweep_identity=identities.sweep,
             sweep_schedule=settings.registry.sweep_schedule,
+            mirroring=settings.registry.mirroring,
         ),
         inside,
     )

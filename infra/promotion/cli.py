@@ -12,6 +12,7 @@ from rich.text import Text
 
 from infra.check import stage_file
 from infra.configuration import read_stage_file
+from infra.promotion.table import gate_of
 from infra.settings import Settings
 from kilo.automation import read_history, read_state
 from kilo.contract import StackOutputs
@@ -23,10 +24,9 @@ from kilo.fle.rotation import approval
 from kilo.goals.cli import looking_at, measuring, stage_outputs
 from kilo.project import find_project
 from kilo.promotion import emergency as emergencies
-from kilo.promotion.gates import Check, GateSettings, check_gate
+from kilo.promotion.gates import Check, check_gate
 from kilo.promotion.release import Digests, Live, observe, read_live, resolve
 from kilo.tables import print_table
-from kilo.traffic.ramps.freeze import Freezes
 
 _ORDER = ("dev", "stage", "prod")
 From = Annotated[str, typer.Option("--from", help="The stage that the release runs in.")]
@@ -86,9 +86,9 @@ def check(source: From, to: To, as_json: AsJson = False) -> None:
     Examples: kilo promote check --from dev --to stage · kilo promote check --from stage --to prod --json
     """
     outputs, live, digests = _live(source)
-    settings = _target(source, to)
+    settings = target_of(source, to)
     with measuring(outputs) as measure:
-        checks = check_gate(measure, looking_at(outputs, 1), live, digests, _gate(settings))
+        checks = check_gate(measure, looking_at(outputs, 1), live, digests, gate_of(settings))
     with database() as connection:
         found = emergencies.in_force(connection, outputs, to, live.digest)
     failed = [each.name for each in checks if not each.passed]
@@ -125,11 +125,11 @@ def emergency(  # noqa: PLR0917 - Typer passes options by name
     Example: kilo promote emergency --from stage --to prod --reason 'incident 42: fix of the outage'
     --as ana --approver bo=bo.pem --approver cy=cy.pem
     """
-    _target(source, to)
+    target_of(source, to)
     outputs, live, _ = _live(source)
     content = emergencies.content_of(source, to, live.digest, requester, reason, time.time() + hours * 3_600)
     digest = emergencies.digest_of(content)
-    signed = [_sign(outputs, each, digest) for each in approver]
+    signed = [sign_as(outputs, each, PROMOTE_EMERGENCY, digest) for each in approver]
     with database() as connection:
         emergencies.declare(connection, outputs, content, signed)
     typer.echo(f"release {live.digest[:16]} may go to {to} until {content['until']}; it is in the audit log")
@@ -179,7 +179,12 @@ def _live(stage: str) -> tuple[StackOutputs, Live, Digests]:
     return outputs, live, digests
 
 
-def _target(source: str, to: str) -> Settings:
+def target_of(source: str, to: str) -> Settings:
+    """The settings of the stage that a release goes to.
+
+    Raises:
+        BadInput: no release goes from the one stage to the other.
+    """
     project = find_project()
     wanted = read_stage_file(stage_file(project, to))
     steps = [each.partition("-")[0] for each in (source, to)]
@@ -189,21 +194,14 @@ def _target(source: str, to: str) -> Settings:
     return wanted
 
 
-def _gate(settings: Settings) -> GateSettings:
-    wanted = settings.promotion
-    return GateSettings(
-        soak_hours=wanted.soak_hours or (48.0 if settings.is_prod else 24.0),
-        soak_factor=wanted.soak_factor,
-        require_digests=wanted.require_digests,
-        error_share=wanted.error_percent / 100,
-        throttled_share=wanted.throttled_percent / 100,
-        frozen=Freezes(settings.freezes).reason(time.time()),
-    )
+def sign_as(outputs: StackOutputs, text: str, action: str, digest: str) -> approval.Approval:
+    """The signature of ``NAME=KEYFILE`` under ``digest``.
 
-
-def _sign(outputs: StackOutputs, text: str, digest: str) -> approval.Approval:
+    Raises:
+        BadInput: it is not of that form, or not the key of that person.
+    """
     name, separator, path = text.partition("=")
     if not separator:
         msg = f"--approver: {text!r} is not NAME=KEYFILE"
         raise BadInput(msg)
-    return approval.sign(outputs, PROMOTE_EMERGENCY, digest, name, load_private_key(Path(path)))
+    return approval.sign(outputs, action, digest, name, load_private_key(Path(path)))

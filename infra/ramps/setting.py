@@ -35,7 +35,7 @@ def make_setting(stage: str, prometheus: str | None = None, gateways: Sequence[s
         prometheus=metrics,
         gateways=Replicas(metrics, gateways),
         who=os.environ.get("GITHUB_ACTOR") or getpass.getuser(),
-        program=_program(project),
+        program=program_of(project),
     )
 
 
@@ -50,7 +50,7 @@ def _prometheus_of_sandbox(stage: str) -> str | None:
     return outputs.monitoring.prometheus_url if outputs.stage == stage else None
 
 
-def _program(project: Path) -> str:
+def program_of(project: Path) -> str:
     """The version of what does it, and the commit where there is one."""
     found = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=project, capture_output=True, text=True, check=False

@@ -18,7 +18,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
+from psycopg.rows import TupleRow
 
 LEASE_SECONDS = 10.0
 """How long a lease holds that is not renewed."""
@@ -119,6 +120,15 @@ class Lease:
             return
         cursor = await connection.execute(_CHECK, (self.name, self.epoch), prepare=True)
         self.confirm(found=bool(cursor.rowcount))
+
+    def fence_here(self, connection: Connection[TupleRow]) -> None:
+        """As :meth:`fence`, in a transaction of a connection that does not wait for others; never renews.
+
+        Raises:
+            LeaseLost: it was taken over; roll back.
+        """
+        cursor = connection.execute(_CHECK, (self.name, self.epoch))
+        self.confirm(found=cursor.fetchone() is not None)
 
     @asynccontextmanager
     async def fenced(self, connection: AsyncConnection[Any]) -> AsyncGenerator[None]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, LiteralString
 
 from kilo.goals.figures import Looking
 from kilo.goals.goals import GOALS
-from kilo.goals.measure import Bound, Figure, Measure, Query, Verdict
+from kilo.goals.measure import Bound, Figure, Measure, Query, Sql, Verdict
 from kilo.observe import foreign, metrics
 from kilo.promotion.release import Digests, Live
 
@@ -25,7 +25,7 @@ _WATCHED = 0.9
 _STEPS = 60
 _ROWS = ("dev", "stage", "prod")
 """Stages in the order of promotion; a stage is held to the rows of those before it too."""
-_PAGES = f'{foreign.ALERTS.name}{{alertstate="firing", severity="page"}}'
+PAGES = f'{foreign.ALERTS.name}{{alertstate="firing", severity="page"}}'
 _BURNS = f'{foreign.ALERTS.name}{{alertname=~"Tenant.*", alertstate="firing", severity="page"}}'
 _ERRORS, _THROTTLED = "tenant:error_ratio:rate5m", "tenant:throttled_ratio:rate5m"
 
@@ -106,34 +106,65 @@ def check_gate(
             "soak",
             _breach_query(window),
             "the engine's record; Prometheus: when a page last fired or an event was lost",
-            _said(window),
+            said(window),
             Bound(">=", wanted, "h"),
             soak,
         ),
-        _watched(measure, window),
-        Check(
-            "freeze",
-            "freezes of the stage's file that it goes to",
-            "this machine's clock",
-            "now",
-            Bound("==", 0),
-            Figure(
-                float(bool(settings.frozen)),
-                now,
-                "",
-                {"because": [settings.frozen]} if settings.frozen else {},
-            ),
-        ),
+        watched(measure, window),
+        _freeze(measure, settings),
     ]
-    row = looking.outputs.stage.partition("-")[0]
     looking = replace(
         looking,
         window_seconds=math.ceil(window),
         grace_seconds=min(_LONGEST_GRACE_SECONDS, math.ceil(window / 4)),
     )
-    for name in _ROWS[: _ROWS.index(row) + 1] if row in _ROWS else _ROWS:
-        checks += _row(name, measure, looking, window, settings)
-    return checks
+    return [*checks, *check_row(measure, looking, window, settings)]
+
+
+def check_row(measure: Measure, looking: Looking, window: float, settings: GateSettings) -> list[Check]:
+    """The checks of the stage's row of the table, and of the rows before it, over the last seconds."""
+    row = looking.outputs.stage.partition("-")[0]
+    rows = _ROWS[: _ROWS.index(row) + 1] if row in _ROWS else _ROWS
+    return [check for name in rows for check in _row(name, measure, looking, window, settings)]
+
+
+def check_first(measure: Measure, settings: GateSettings) -> list[Check]:
+    """What must hold before events are published in dev, which no other stage comes before."""
+    source = "the database"
+    return [
+        _database(
+            measure,
+            "outbox table",
+            "SELECT (to_regclass('outbox') IS NOT NULL)::int, NULL::float8",
+            Bound("==", 1),
+            source,
+        ),
+        _database(
+            measure,
+            "SDK wired",
+            "SELECT count(*)::float8, extract(epoch FROM max(received_at))::float8"
+            " FROM (SELECT received_at FROM events ORDER BY received_at DESC LIMIT 1) newest",
+            Bound(">=", 1),
+            f"{source}: an event that a service wrote through the SDK",
+        ),
+        _freeze(measure, settings),
+    ]
+
+
+def _database(measure: Measure, name: str, text: LiteralString, bound: Bound, source: str) -> Check:
+    return Check(name, text, source, "now", bound, measure.sql(Sql(text, "the database says nothing")))
+
+
+def _freeze(measure: Measure, settings: GateSettings) -> Check:
+    because = {"because": [settings.frozen]} if settings.frozen else {}
+    return Check(
+        "freeze",
+        "freezes of the stage's file that it goes to",
+        "this machine's clock",
+        "now",
+        Bound("==", 0),
+        Figure(float(bool(settings.frozen)), measure.now(), "", because),
+    )
 
 
 def _release(live: Live, digests: Digests, settings: GateSettings) -> list[Check]:
@@ -186,25 +217,27 @@ def _soak_start(measure: Measure, live: Live, digests: Digests) -> tuple[float |
 
 def _breach_query(window: float) -> str:
     """The last time at which a page fired or an event was lost, in seconds since the epoch."""
-    span = f"[{math.ceil(window)}s:{_step(window)}s]"
+    span = f"[{math.ceil(window)}s:{step_of(window)}s]"
     lost = f"timestamp({metrics.OUTBOX_LOST.name} > 0)"
-    return f"max(max_over_time((timestamp({_PAGES})){span}) or max_over_time(({lost}){span}))"
+    return f"max(max_over_time((timestamp({PAGES})){span}) or max_over_time(({lost}){span}))"
 
 
-def _step(window: float) -> int:
+def step_of(window: float) -> int:
+    """The step in seconds at which a window is looked through."""
     return max(1, min(60, math.ceil(window / _STEPS)))
 
 
-def _watched(measure: Measure, window: float) -> Check:
+def watched(measure: Measure, window: float) -> Check:
+    """Whether Prometheus looked on."""
     seen = metrics.OUTBOX_ROWS_WAITING.name
-    step = _step(window)
+    step = step_of(window)
     steps = max(int(window) // step, 1)
     query = f"max(count_over_time((max({seen}))[{steps * step}s:{step}s])) / {steps}"
     return Check(
         "watched",
         query,
         "Prometheus: of the soak, the share in which it looked",
-        _said(window),
+        said(window),
         Bound(">=", _WATCHED, "%"),
         measure.query(Query(query, (seen,))),
     )
@@ -258,13 +291,14 @@ def _prometheus(
 ) -> Check:
     measure, window = where
     figure = measure.query(Query(query, rests_on, empty_is))
-    return Check(name, query, "Prometheus", _said(window), bound, figure)
+    return Check(name, query, "Prometheus", said(window), bound, figure)
 
 
 def _goal(name: str, measure: Measure, looking: Looking, window: float) -> Check:
     goal = next(each for each in GOALS if each.name == name)
-    return Check(name, goal.asks, goal.source, _said(window), goal.bound, goal.look(measure, looking))
+    return Check(name, goal.asks, goal.source, said(window), goal.bound, goal.look(measure, looking))
 
 
-def _said(seconds: float) -> str:
+def said(seconds: float) -> str:
+    """A time in words."""
     return f"{seconds / _HOUR_SECONDS:.4g} h" if seconds >= _HOUR_SECONDS else f"{seconds:.0f} s"

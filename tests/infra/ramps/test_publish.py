@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from infra.ramps.publish import Committing
+from kilo.engine import NotDeployed
 from kilo.tenancy import RampWeight
-from kilo.traffic.ramps.conductor import NotDeployed
 
 CHANGES: dict[tuple[str, str], RampWeight] = {("acme", "search"): 5}
 

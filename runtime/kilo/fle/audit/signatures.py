@@ -52,6 +52,8 @@ _PROMOTION = (
 """What :mod:`kilo.promotion` records; two people sign the emergency path alone."""
 PROMOTE_EMERGENCY = "promote-emergency"
 """What is signed to let a promotion pass although its gate says no."""
+PROMOTE = "promote"
+"""What somebody else than the requester signs before a promotion to another stage than dev begins."""
 _SINCE_KEYS_ARE_LOGGED = ("make-key", "adopt-key")
 """The first of these in a log shows that a version wrote it which names the keys that it retires, and has
 what lowers protection approved. Entries of before can't be judged by that."""
@@ -122,6 +124,15 @@ def check_signatures(entries: Sequence[Entry], stage: str, people: People) -> tu
     return found.valid, found.problems
 
 
+def promotion_content(details: Mapping[str, Any], stage: str, requester: str) -> dict[str, Any]:
+    """What is signed of a promotion: what goes from where to ``stage``, and who asks for it."""
+    return {
+        **{name: details[name] for name in ("from", "release", "changes")},
+        "to": stage,
+        "requester": requester,
+    }
+
+
 class _Signatures:
     def __init__(self, stage: str, people: People) -> None:
         self.stage, self.people = stage, people
@@ -143,10 +154,8 @@ class _Signatures:
             return
         if action not in {*_BY_ACTOR, *_DUAL_CONTROL, *_UNSIGNED, *_BY_TWO, *_PROMOTION}:
             self._say(seq, action, "no command does that: the entry is invented")
-        elif action == "promotion-emergency":
-            self._emergency(seq, actor, details)
         elif action in _PROMOTION:
-            return
+            self._promotion(seq, content)
         elif action == "shred":
             self._by_two(seq, "shred", details, str(details.get("keys_digest")))
         elif action == "destroy":
@@ -247,6 +256,26 @@ class _Signatures:
             if name != requester and not own & set(self.people.get(name, ()))
         }
         self._by_two(seq, PROMOTE_EMERGENCY, {"approvals": others}, str(details.get("digest")))
+
+    def _promotion(self, seq: int, content: Mapping[str, Any]) -> None:
+        action, actor, details = content["action"], content["actor"], content["details"]
+        if action == "promotion-emergency":
+            self._emergency(seq, actor, details)
+        elif (action, details.get("act")) == ("promotion-step", "begun") and details.get("from") is not None:
+            self._approved(seq, actor, details)
+
+    def _approved(self, seq: int, requester: str, details: Mapping[str, Any]) -> None:
+        """Somebody else than the requester signed what is promoted from another stage."""
+        digest = sha256(rfc8785.dumps(promotion_content(details, self.stage, requester))).hexdigest()
+        signed: Mapping[str, Any] = details.get("approvals") or {}
+        own = set(self.people.get(requester, ()))
+        keys = {
+            self._verify(seq, PROMOTE, digest, name, each)
+            for name, each in signed.items()
+            if name != requester
+        }
+        if not keys - {None} - own:
+            self._say(seq, PROMOTE, f"nobody else than {requester} approved it")
 
     def _by_two(self, seq: int, action: str, details: Mapping[str, Any], digest: str) -> None:
         """Two people signed ``action`` on what ``digest`` stands for."""

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from kilo.errors import BadInput, KiloError, Unreachable
+from kilo.engine import NotDeployed
+from kilo.errors import BadInput, Unreachable
 from kilo.tenancy import RampWeight, Tenant
 from kilo.traffic.features import SHADOW
 from kilo.traffic.ramps.confirm import Answer, Replica
@@ -37,10 +38,6 @@ from kilo.traffic.ramps.store import RampStore, Step
 _PAUSE_SECONDS = 0.2
 Key = tuple[str, str]
 """Tenant and feature."""
-
-
-class NotDeployed(KiloError):
-    """The engine has not carried a change out: it is locked, or something is amiss."""
 
 
 class File(Protocol):

@@ -4,31 +4,25 @@ A step forward is planned first (``preview --save-plan``), and the plan is judge
 the ConfigMap, and in that nothing but the routes and clusters of the tenants that step. What else somebody
 has written into the file without deploying it does not ride along. Then the plan is carried out, if the state
 is still the one that it was made from: the engine itself does not look. A revert is not planned, to be fast.
-
-The engine runs in a session of its own, so that whatever ends this process leaves it to finish.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from kilo.engine import EngineSession, NotDeployed
 from kilo.environment import GATEWAY_ALONE_VARIABLE
-from kilo.errors import Unreachable
 from kilo.tenancy import RampWeight
 from kilo.traffic.flags_file import FLAGS_FILE
-from kilo.traffic.ramps.conductor import NotDeployed
 from kilo.traffic.xds import METADATA
 
 _CONFIG_MAP = "kilo:traffic:TenantGateway$kubernetes:core/v1:ConfigMap"
-_LOCKED = ("currently locked", "already in progress", "[409]")
 _ROUTES, _CLUSTERS = "routes.json", "clusters.json"
 Changes = Mapping[tuple[str, str], RampWeight]
 
@@ -43,8 +37,7 @@ class PulumiEngine:
     """
 
     def __init__(self, stage: str, project: Path, config_map: str = "gateway-envoy") -> None:
-        self._stage = stage
-        self._project = project
+        self._session = EngineSession(stage, project)
         self._urn = f"urn:pulumi:{stage}::kilo::{_CONFIG_MAP}::{config_map}"
 
     async def deploy(self, changes: Changes, *, urgent: bool) -> None:
@@ -54,49 +47,24 @@ class PulumiEngine:
             NotDeployed: the engine refuses or is locked, or the plan holds more than ``changes``.
             Unreachable: there is no engine.
         """
-        on = ["--stack", self._stage, "--target", self._urn]
+        on = ["--stack", self._session.stage, "--target", self._urn]
         up = ["up", *on, "--yes", "--skip-preview", "--suppress-outputs"]
         with tempfile.TemporaryDirectory(prefix="kilo-ramp-") as folder:
-            state = await self._state()
+            state = await self._session.state()
             outputs, plan = Path(folder, "outputs.json"), Path(folder, "plan.json")
             await asyncio.to_thread(outputs.write_text, json.dumps(outputs_in(json.loads(state))))
+            alone = {GATEWAY_ALONE_VARIABLE: str(outputs)}
             if urgent:
-                await self._pulumi(up, outputs)
+                await self._session.run(up, alone)
                 return
-            await self._pulumi(["preview", *on, "--save-plan", str(plan)], outputs)
+            await self._session.run(["preview", *on, "--save-plan", str(plan)], alone)
             planned = json.loads(await asyncio.to_thread(plan.read_bytes))
             if not judge(planned, json.loads(state), self._urn, changes):
                 return
-            if sha256(await self._state()).digest() != sha256(state).digest():
+            if sha256(await self._session.state()).digest() != sha256(state).digest():
                 msg = "another deployment has changed the state since the plan was made; it is planned again"
                 raise NotDeployed(msg)
-            await self._pulumi([*up, "--plan", str(plan)], outputs)
-
-    async def _state(self) -> bytes:
-        return await self._pulumi(["stack", "export", "--stack", self._stage])
-
-    async def _pulumi(self, arguments: Sequence[str], outputs: Path | None = None) -> bytes:
-        engine = shutil.which("pulumi")
-        if engine is None:
-            msg = "pulumi: not on PATH; in the sandbox run `kilo up`, else install Pulumi 3.259 or later"
-            raise Unreachable(msg)
-        process = await asyncio.create_subprocess_exec(
-            engine,
-            *arguments,
-            "--non-interactive",
-            "--color",
-            "never",
-            cwd=self._project,
-            env={**os.environ, **({GATEWAY_ALONE_VARIABLE: str(outputs)} if outputs else {})},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        output, errors = await process.communicate()
-        if process.returncode == 0:
-            return output
-        raise NotDeployed(_reason((output + errors).decode(errors="replace")))
+            await self._session.run([*up, "--plan", str(plan)], alone)
 
 
 def outputs_in(state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -185,13 +153,3 @@ def _without(name: str, text: str | None, tenants: set[str]) -> Any:
 
 def _is_features(route: Mapping[str, Any]) -> bool:
     return "feature" in route.get("metadata", {}).get("filter_metadata", {}).get(METADATA, {})
-
-
-def _reason(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    if any(sign in line for sign in _LOCKED for line in lines):
-        return "another deployment has locked the state; it is tried again (if none runs: pulumi cancel)"
-    found = next(
-        (line for line in lines if line.startswith("error:")), lines[-1] if lines else "no reason given"
-    )
-    return f"pulumi: {found.removeprefix('error:').strip()}"

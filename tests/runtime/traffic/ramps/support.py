@@ -9,9 +9,10 @@ from typing import Any
 
 from kilo.database.lease import Lease
 from kilo.database.session import connect
+from kilo.engine import NotDeployed
 from kilo.errors import BadInput
 from kilo.tenancy import RampWeight, Tenant
-from kilo.traffic.ramps.conductor import Conductor, NotDeployed
+from kilo.traffic.ramps.conductor import Conductor
 from kilo.traffic.ramps.confirm import Replica
 from kilo.traffic.ramps.counted import Subject
 from kilo.traffic.ramps.figures import Counts, Figures, Interval

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from kilo.engine import NotDeployed
 from kilo.tenancy import RampWeight, Tenant
 from kilo.traffic.envoy import render_files
-from kilo.traffic.ramps.conductor import NotDeployed
 from kilo.traffic.ramps.engine import PulumiEngine, judge
 from kilo.traffic.settings import GatewayFeature, GatewaySettings, Upstream
 from tests.runtime.traffic.support import make_tenant

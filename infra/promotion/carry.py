@@ -1,0 +1,342 @@
+"""``kilo promote apply | rollback | rehearse | history``: carried out, taken back, tried and read again."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from infra.check import stage_file
+from infra.promotion.cli import AsJson, To, print_checks, sign_as, target_of
+from infra.promotion.lead import leading, reading
+from infra.promotion.ports import StagePorts, changes_to
+from infra.promotion.rehearsal import Load, Rehearsal
+from infra.promotion.source import Source, ask
+from infra.promotion.stage_file import PromotionFile
+from infra.promotion.table import carried, gate_of, off_of_row, on_values
+from infra.promotion.undeployed import refuse_other_program, refuse_undeployed
+from infra.promotion_settings import ROWS
+from infra.ramps.publish import Branch
+from infra.ramps.setting import program_of
+from kilo.automation import read_history
+from kilo.contract import StackOutputs
+from kilo.engine import EngineSession
+from kilo.environment import database_url
+from kilo.errors import BadInput, CheckFailed
+from kilo.fle.audit.signatures import PROMOTE
+from kilo.fle.commands.common import actor
+from kilo.goals.cli import measuring, stage_outputs
+from kilo.project import find_project
+from kilo.promotion.approvals import approve, check_approved, digest_of
+from kilo.promotion.conductor import Look, conduct
+from kilo.promotion.gates import check_first
+from kilo.promotion.record import Course, Journal, Phase
+from kilo.tables import print_table
+
+From = Annotated[
+    str | None, typer.Option("--from", help="The stage that the release runs in; none for --to dev.")
+]
+Stage = Annotated[str, typer.Option("--stage", "-s", help="The stage.")]
+Who = Annotated[
+    str | None,
+    typer.Option("--as", help="Your name; among field_encryption.principals where somebody approves."),
+]
+Commit = Annotated[bool, typer.Option("--commit", help="Commit and push the stage's file with each step.")]
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What the commands work with on the stage that is changed."""
+
+    file: PromotionFile
+    session: EngineSession
+    outputs: StackOutputs
+    url: str
+    who: str
+    program: str
+
+    @property
+    def stage(self) -> str:
+        return self.session.stage
+
+    def leading(self) -> Any:
+        schema = self.file.settings.database.schema_name
+        return leading(self.url, schema, self.stage, f"{self.who}, process {os.getpid()}", self.program)
+
+    def ports(self, journal: Journal, *, commit: bool) -> StagePorts:
+        publish = Branch(self.file.path) if commit else None
+        return StagePorts(self.file, self.session, self.outputs, journal, self.url, self.who, publish)
+
+
+def apply(  # noqa: PLR0917 - Typer passes options by name
+    to: To,
+    source: From = None,
+    who: Who = None,
+    approver: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=KEYFILE", help="Somebody else who signs; needed for every stage but dev."),
+    ] = None,
+    commit: Commit = False,
+    as_json: AsJson = False,
+) -> None:
+    """Promote what is live in a stage to the next one, look on for a soak, and roll back what is not good.
+
+    First the gate is asked. Then the images, by digest, and what the table's row switches on are written
+    into the stage's file and carried out by the engine, by a plan bound to the state that it was made from.
+    The stage is looked at for `promotion.verify_minutes`; what is known to be bad, or still unknown after
+    that, is rolled back as the table says. Every step is an entry of the audit log, which is all that is
+    remembered: killed at any instant, the same command goes on. One process leads at a time.
+
+    DATABASE_URL and KILO_OUTPUTS are those of the stage that is promoted to, KILO_FROM_DATABASE_URL (and
+    KILO_FROM_OUTPUTS) those of the stage that it comes from. Exits with 1 when it was refused or rolled back.
+
+    Examples: kilo promote apply --to dev · kilo promote apply --from dev --to stage --as ana
+    --approver bo=bo.pem --commit
+    """
+    setting = _setting(to, who)
+    _steps_fit(source, to)
+    with setting.leading() as journal:
+        course = journal.course()
+        if course is None or course.phase.ended:
+            course = _begin(setting, journal, source, approver or [], as_json=as_json)
+        else:
+            _may_go_on(setting, course, source)
+        ended = conduct(course, setting.ports(journal, commit=commit), _shown(as_json=as_json))
+    _end(setting, ended, Phase.VERIFIED, as_json=as_json)
+
+
+def rollback(
+    to: To,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")],
+    who: Who = None,
+    commit: Commit = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take the stage's last promotion back, finished or not: images as they were, and the table's row off.
+
+    dev: outbox workers off, connector paused; events wait in the outbox and the write-ahead log. stage:
+    gold's encrypted fields off, and rotations under way are rolled back by the people who sign for them.
+    prod: weights at 0, shedding off. It needs no approval. Killed at any instant, the same command goes on.
+
+    Examples: kilo promote rollback --to dev --reason 'incident 42' · kilo promote rollback --to prod
+    --reason 'checkout fails' --commit --json
+    """
+    setting = _setting(to, who)
+    with setting.leading() as journal:
+        ports = setting.ports(journal, commit=commit)
+        course = journal.course()
+        if course is None or course.phase is not Phase.ROLLING_BACK:
+            last = course or Course(secrets.token_hex(8), Phase.VERIFIED, None, "", "", (), (), 0.0)
+            about = {"from": last.source, "release": last.release, "reason": reason}
+            changes = [each.document() for each in ports.row_off(last)]
+            course = journal.note(setting.who, Phase.ROLLING_BACK, last.id, {**about, "changes": changes})
+        ended = conduct(course, ports, _shown(as_json=as_json))
+    _end(setting, ended, Phase.ROLLED_BACK, as_json=as_json)
+
+
+def rehearse(  # noqa: PLR0917 - Typer passes options by name
+    stage: Stage,
+    row: Annotated[
+        list[str] | None, typer.Option(help="Of the table: dev, stage, prod; again for more. All without it.")
+    ] = None,
+    hold: Annotated[float, typer.Option(min=0, max=3_600, help="Seconds that it stays off.")] = 10,
+    who: Who = None,
+    commit: Commit = False,
+    as_json: AsJson = False,
+) -> None:
+    """Perform each roll-back of the table in a stage under load, return, and count every event.
+
+    Events go through the gateway meanwhile; where it asks for tokens, the stage's own traffic is the load. An
+    event that was acknowledged and reached no consumer fails the rehearsal. Killed at any instant, the same
+    command returns what is off. Not in prod. Exits with 1 when an event was lost or that is not known.
+
+    Examples: kilo promote rehearse -s dev · kilo promote rehearse -s stage --row stage --hold 60 --json
+    """
+    setting = _setting(stage, who)
+    if setting.file.settings.is_prod:
+        msg = f"--stage {stage}: roll-backs are rehearsed in dev or stage, not on what customers use"
+        raise BadInput(msg)
+    if unknown := sorted({*(row or ())} - {*ROWS}):
+        msg = f"--row {unknown[0]}: the table has {', '.join(ROWS)}"
+        raise BadInput(msg)
+    documents: list[dict[str, Any]] = []
+    with setting.leading() as journal:
+        course = journal.course()
+        if course is not None and not course.phase.ended:
+            if course.phase not in {Phase.REHEARSING, Phase.OFF}:
+                raise CheckFailed(_half_finished(setting.stage, course))
+            documents.append(_rehearse(setting, journal, course, hold, commit=commit, as_json=as_json))
+        else:
+            refuse_undeployed(setting.session, read_history(stage, setting.file.path.parent))
+        for name in row or ROWS:
+            changes = changes_to(setting.file, off_of_row(setting.file, ROWS[name]))
+            if not changes:
+                typer.echo(f"{stage}: the row of {name} has nothing that is on", err=True)
+                continue
+            details = {"from": None, "release": "", "reason": f"the roll-back of {name}"}
+            listed = [each.document() for each in changes]
+            number = secrets.token_hex(8)
+            begun = journal.note(setting.who, Phase.REHEARSING, number, {**details, "changes": listed})
+            documents.append(_rehearse(setting, journal, begun, hold, commit=commit, as_json=as_json))
+    if as_json:
+        typer.echo(json.dumps(documents, indent=2))
+
+
+def history(to: To, as_json: AsJson = False) -> None:
+    """Show every recorded step of a stage's promotions: when, who, what, and why.
+
+    Examples: kilo promote history --to dev · kilo promote history --to prod --json | jq '.[-1]'
+    """
+    setting = _setting(to, None)
+    with reading(setting.url, setting.file.settings.database.schema_name, to) as journal:
+        steps = journal.steps()
+    if as_json:
+        typer.echo(json.dumps(steps, indent=2))
+        return
+    rows = [
+        (
+            step["at"][:19].replace("T", " "),
+            step["details"].get("promotion", "")[:8],
+            step["details"].get("act", "-"),
+            step["actor"],
+            step["details"].get("reason") or _said(step["details"].get("changes") or ()),
+        )
+        for step in steps
+    ]
+    print_table(("at", "promotion", "step", "who", "why, or what"), rows)
+
+
+def _setting(stage: str, who: str | None) -> _Setting:
+    project = find_project()
+    file = PromotionFile(stage_file(project, stage))
+    return _Setting(
+        file,
+        EngineSession(stage, project),
+        stage_outputs(stage),
+        database_url(),
+        who or actor(),
+        program_of(project),
+    )
+
+
+def _steps_fit(source: str | None, to: str) -> None:
+    if source is not None:
+        target_of(source, to)
+    elif to.partition("-")[0] != "dev":
+        msg = f"--from: name the stage that the release comes from; only dev has none before it, not {to}"
+        raise BadInput(msg)
+
+
+def _begin(
+    setting: _Setting, journal: Journal, source: str | None, approver: list[str], *, as_json: bool
+) -> Course:
+    """Ask the gate, and record what it let pass."""
+    project = setting.file.path.parent
+    refuse_undeployed(setting.session, read_history(setting.stage, project))
+    found: Source | None = None
+    wanted = on_values(setting.file)
+    if source is None:
+        with measuring(setting.outputs) as measure:
+            checks = check_first(measure, gate_of(setting.file.settings))
+        if not as_json:
+            print_checks(checks)
+        if failed := [each.name for each in checks if not each.passed]:
+            msg = f"nothing is promoted to {setting.stage}: {', '.join(failed)}"
+            raise CheckFailed(msg)
+        figures = [each.document() for each in checks]
+    else:
+        found = ask(source, setting.stage, project)
+        refuse_other_program(project, found.program)
+        theirs = PromotionFile(stage_file(project, source)).settings
+        wanted |= carried(theirs, found.running, found.outputs, setting.outputs)
+        figures = found.gate["checks"]
+    details: dict[str, Any] = {
+        "from": source,
+        "release": found.release if found else "",
+        "changes": [each.document() for each in changes_to(setting.file, wanted)],
+        "figures": figures,
+        "emergency": found.gate["emergency"] if found else None,
+    }
+    if source is not None:
+        digest = digest_of(details, setting.stage, setting.who)
+        signed = [sign_as(setting.outputs, each, PROMOTE, digest) for each in approver]
+        details["approvals"] = approve(setting.outputs, setting.who, digest, signed)
+    return journal.note(setting.who, Phase.BEGUN, secrets.token_hex(8), details)
+
+
+def _may_go_on(setting: _Setting, course: Course, source: str | None) -> None:
+    """A half-finished course is gone on with only by whoever asks for the same, and as it was approved."""
+    if course.phase in {Phase.REHEARSING, Phase.OFF} or course.source != source:
+        raise CheckFailed(_half_finished(setting.stage, course))
+    if course.source is None or course.phase is Phase.ROLLING_BACK:
+        return
+    check_approved(setting.outputs, course)
+
+
+def _half_finished(stage: str, course: Course) -> str:
+    again = {
+        Phase.REHEARSING: f"kilo promote rehearse -s {stage}",
+        Phase.OFF: f"kilo promote rehearse -s {stage}",
+        Phase.ROLLING_BACK: f"kilo promote rollback --to {stage}",
+    }.get(
+        course.phase, f"kilo promote apply {f'--from {course.source} ' if course.source else ''}--to {stage}"
+    )
+    return (
+        f"{stage}: promotion {course.id} of {course.requester} is half-finished ({course.phase}); go on with "
+        f"`{again}`, or take it back with `kilo promote rollback --to {stage}`"
+    )
+
+
+def _rehearse(
+    setting: _Setting, journal: Journal, course: Course, hold: float, *, commit: bool, as_json: bool
+) -> dict[str, Any]:
+    began = next(step["at"] for step in journal.steps() if step["details"].get("promotion") == course.id)
+    with ExitStack() as stack:
+        own = setting.file.settings.gateway.identity is None
+        load = stack.enter_context(Load(setting.outputs)) if own else None
+        looked = Rehearsal(
+            setting.outputs, load, setting.url, datetime.fromisoformat(began).timestamp(), hold
+        )
+        ports = replace(setting.ports(journal, commit=commit), rehearsing=looked)
+        conduct(course, ports, _shown(as_json=as_json))
+    return journal.steps()[-1]["details"]
+
+
+def _shown(*, as_json: bool) -> Any:
+    said: list[str] = []
+
+    def show(course: Course, look: Look | None) -> None:
+        what = course.phase.value if look is None else look.verdict
+        why = look.reason if look else course.reason or _said([each.document() for each in course.changes])
+        line = f"{what}: {why}"
+        if said[-1:] != [line]:
+            said.append(line)
+            typer.echo(line, err=as_json)
+
+    return show
+
+
+def _said(changes: Any) -> str:
+    return ", ".join(f"{each['setting']} {each['before']} → {each['after']}" for each in changes) or "nothing"
+
+
+def _end(setting: _Setting, course: Course, wanted: Phase, *, as_json: bool) -> None:
+    if as_json:
+        document = {
+            "stage": setting.stage,
+            "promotion": course.id,
+            "phase": course.phase.value,
+            "release": course.release,
+            "reason": course.reason,
+            "changes": [each.document() for each in course.changes],
+        }
+        typer.echo(json.dumps(document, indent=2))
+    if course.phase is not wanted:
+        msg = f"{setting.stage}: promotion {course.id} is {course.phase}: {course.reason}"
+        raise CheckFailed(msg)

@@ -1,0 +1,116 @@
+"""Load for rehearsals of roll-backs, and the count of what became of every event of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from kilo.contract import StackOutputs
+from kilo.errors import CheckFailed
+from kilo.goals.cli import looking_at, measuring
+from kilo.goals.goals import GOALS
+from kilo.goals.measure import Verdict
+from kilo.promotion.record import Phase
+from kilo.tour.count import count, wait_delivered
+from kilo.tour.events import make_events
+from kilo.tour.sender import Answer, send_all
+
+_ROUND = 40
+"""Events that are sent at once."""
+_PAUSE_SECONDS = 0.2
+_PATIENCE_SECONDS = 180
+"""How long is waited for an answer, and for the next event to arrive."""
+
+
+@dataclass
+class Load:
+    """Rounds of events through the gateway until it is left."""
+
+    outputs: StackOutputs
+    answers: list[Answer] = field(default_factory=list[Answer])
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._send()), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Send no more, once what is under way has its answer."""
+        self._over.set()
+        self._thread.join()
+
+    async def _send(self) -> None:
+        tenants = [name for name, about in self.outputs.tenants.items() if about.accepting]
+        gateway = self.outputs.gateway
+        while not self._over.is_set():
+            events = make_events(tenants, _ROUND)
+            self.answers += await send_all(
+                gateway.url, gateway.tenant_header, events, timeout_seconds=_PATIENCE_SECONDS
+            )
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What is looked at of one roll-back under load.
+
+    Attributes:
+        load: what is sent; None where the stage's own traffic is the load.
+        url: the database's.
+        since: when the rehearsal began, in seconds since the epoch.
+        hold_seconds: how long what is off stays off.
+    """
+
+    outputs: StackOutputs
+    load: Load | None
+    url: str
+    since: float
+    hold_seconds: float
+
+    def __call__(self, phase: Phase) -> Mapping[str, Any]:
+        """Hold what is off; and once it is on again, count every event.
+
+        Raises:
+            CheckFailed: an event was lost, or nobody can tell.
+        """
+        if phase is Phase.REHEARSING:
+            time.sleep(self.hold_seconds)
+            return {"held_seconds": self.hold_seconds, **self._sent()}
+        if self.load:
+            self.load.stop()
+            wait_delivered(
+                self.url, self.load.answers, timeout_seconds=_PATIENCE_SECONDS, progress=lambda _: None
+            )
+        return {**self._sent(), "lost": self._lost()}
+
+    def _sent(self) -> dict[str, int]:
+        if self.load is None:
+            return {}
+        answers = list(self.load.answers)
+        return {"sent": len(answers), "acknowledged": sum(each.acknowledged for each in answers)}
+
+    def _lost(self) -> int:
+        """None of this run's events may be missing, nor any other since the rehearsal began."""
+        counted = count(self.url, self.load.answers, {}) if self.load else {}
+        if missing := sum(each.lost for each in counted.values()):
+            msg = f"{missing} acknowledged events reached no consumer (docs/runbooks/promotion.md)"
+            raise CheckFailed(msg)
+        goal = next(each for each in GOALS if each.name == "lost")
+        with measuring(self.outputs) as measure:
+            window = int(max(measure.now() - self.since, 1)) + 1
+            figure = goal.look(measure, looking_at(self.outputs, window))
+        if goal.bound.judge(figure) is not Verdict.MET:
+            msg = f"events were lost, or it is not known: {figure.trouble or goal.bound.show(figure.value)}"
+            raise CheckFailed(msg)
+        return missing
