@@ -205,7 +205,7 @@ def history(to: To, as_json: AsJson = False) -> None:
             step["details"].get("promotion", "")[:8],
             step["details"].get("act", "-"),
             step["actor"],
-            step["details"].get("reason") or _said(step["details"].get("changes") or ()),
+            _told(step["details"]),
         )
         for step in steps
     ]
@@ -324,6 +324,15 @@ def _shown(*, as_json: bool) -> Any:
 
 def _said(changes: Any) -> str:
     return ", ".join(f"{each['setting']} {each['before']} → {each['after']}" for each in changes) or "nothing"
+
+
+def _told(details: dict[str, Any]) -> str:
+    """Why a step was taken, or what it did."""
+    if details.get("reason"):
+        return str(details["reason"])
+    if "changes" in details:
+        return _said(details["changes"])
+    return f"{details['changed']} resources" if "changed" in details else "-"
 
 
 def _end(setting: _Setting, course: Course, wanted: Phase, *, as_json: bool) -> None:

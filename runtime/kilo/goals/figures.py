@@ -57,6 +57,7 @@ FROM events e
 WHERE e.received_at >= now() - make_interval(secs => %(window)s + %(offset)s)
   AND e.received_at < now() - make_interval(secs => %(grace)s + %(offset)s)
 """
+# Only as a condition of WHERE are these joins; in a FILTER each event looks through the whole inbox.
 _DELIVERED = "EXISTS (SELECT FROM inbox i WHERE i.fingerprint = e.fingerprint AND i.tenant = e.tenant)"
 _PARKED = "EXISTS (SELECT FROM dead_letters d WHERE d.fingerprint = e.fingerprint AND d.tenant = e.tenant)"
 _WAITING = """EXISTS (SELECT FROM outbox o WHERE o.fingerprint = e.fingerprint AND o.tenant = e.tenant
@@ -68,7 +69,8 @@ def outbox_share(measure: Measure, looking: Looking, offset: int = 0) -> Figure:
     """The share of the events taken in that the inbox or a dead letter has; ``offset`` seconds earlier."""
     return measure.sql(
         Sql(
-            f"SELECT count(*) FILTER (WHERE {_DELIVERED} OR {_PARKED}) / nullif(count(*), 0)::float8,"
+            f"SELECT 1 - (SELECT count(*) {_EVENTS_OF_WINDOW} AND NOT {_DELIVERED} AND NOT {_PARKED})"
+            " / nullif(count(*), 0)::float8,"
             f" {_NEWEST_EVENT}, count(*) {_EVENTS_OF_WINDOW}",
             "no event was taken in within the window",
             _bounds(looking, offset),
@@ -81,8 +83,8 @@ def lost(measure: Measure, looking: Looking) -> Figure:
     """How many events nothing has any more, by the tables and by the reconciler, whichever says more."""
     missing = measure.sql(
         Sql(
-            f"SELECT CASE WHEN count(*) > 0 THEN count(*) FILTER"
-            f" (WHERE NOT {_DELIVERED} AND NOT {_PARKED} AND NOT {_WAITING}) END,"
+            f"SELECT CASE WHEN count(*) > 0 THEN (SELECT count(*) {_EVENTS_OF_WINDOW}"
+            f" AND NOT {_DELIVERED} AND NOT {_PARKED} AND NOT {_WAITING}) END,"
             f" {_NEWEST_EVENT}, count(*) {_EVENTS_OF_WINDOW}",
             "no event was taken in within the window",
             _bounds(looking),

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from kilo.contract import StackOutputs
-from kilo.goals.figures import Looking
+from kilo.goals.figures import Looking, lost, outbox_share
 from kilo.goals.goals import GOALS, Standing, read_goals
 from kilo.goals.measure import Bound, Figure, Measure, Query, Verdict
 from kilo.goals.previews import keep_preview, read_previews
@@ -300,3 +300,22 @@ def test_a_breach_counts_of_the_tenants_whose_ramp_came_to_its_end(
     assert goal.look(measure, Looking(outputs)).value == 0
     connection.execute("UPDATE ramps SET state = 'done'")
     assert goal.look(measure, Looking(outputs)).value == 1
+
+
+def test_many_events_are_counted_in_time(
+    connection: Connection, outputs: StackOutputs, history: History
+) -> None:
+    history.add(metrics.OUTBOX_LOST.name, 0)
+    connection.execute(
+        "INSERT INTO events (fingerprint, tenant, aggregate, aggregate_id, kind, payload, received_at)"
+        " SELECT md5(n::text), 'acme', 'order', n::text, 'order.created', '{}', now() - interval '90 s'"
+        " FROM generate_series(1, 40000) n"
+    )
+    connection.execute(
+        "INSERT INTO inbox (consumer, fingerprint, created_at, tenant, publisher)"
+        " SELECT 'events', md5(n::text), now(), 'acme', 'worker' FROM generate_series(2, 40000) n"
+    )
+    measure = Measure(history.start(), "kilo", connection)
+    looking = Looking(outputs, window_seconds=600)
+    assert (lost(measure, looking).trouble, lost(measure, looking).value) == ("", 1.0)
+    assert outbox_share(measure, looking).value == 39_999 / 40_000
