@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from kilo.errors import BadInput
+from sandbox.image.archive import require_writable, write_archive
 from sandbox.image.build import build as build_image
 from sandbox.image.debian import resolve
 from sandbox.image.description import PLATFORMS, describe, lock_path
@@ -22,6 +24,15 @@ def build(
     output: Annotated[Path, typer.Option(help="The OCI layout's directory, made anew.")] = Path(
         "build/image"
     ),
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also one file with the image under --name, as containerd, kind and others load it."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the archive's image is called: REGISTRY/REPOSITORY:TAG.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Build the image of this checkout as an OCI layout; the same checkout gives the same digest.
@@ -31,9 +42,18 @@ def build(
       kilo image build
       kilo image build --output build/image --json | jq -r .digest
       $(kilo toolchain crane) push build/image REGISTRY/kilo:TAG
+      kilo image build --archive kilo.tar --name REGISTRY/kilo:TAG && kind load image-archive kilo.tar
     """
+    if (archive is None) != (name is None):
+        msg = "--archive and --name: an archive's image has a name; give both or none"
+        raise BadInput(msg)
+    if archive and name:
+        # Before minutes are spent on what could not be written.
+        require_writable(name, archive)
     with Progress() as progress, progress.step("image", "Debian's packages, wheels and the platform") as step:
         image = build_image(output, step)
+    if archive and name:
+        write_archive(output, name, archive)
     if as_json:
         typer.echo(json.dumps(image.document(), indent=2))
         return

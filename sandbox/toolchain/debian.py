@@ -23,8 +23,8 @@ def available() -> bool:
     return all(shutil.which(program) for program in ("apt-get", "dpkg-deb"))
 
 
-def package(name: str, *, summary: str, disk_bytes: int) -> Recipe:
-    """The unpacked tree of one Debian package."""
+def package(name: str, *more: str, summary: str, disk_bytes: int) -> Recipe:
+    """The unpacked tree of one Debian package, or of several over each other under the first one's name."""
 
     def make(directory: Path, step: Step) -> None:
         work = directory.parent
@@ -44,12 +44,15 @@ def package(name: str, *, summary: str, disk_bytes: int) -> Recipe:
         else:
             update_error = None
         try:
-            run([*apt, "download", name], step, directory=work / "download", describe=lambda line: line)
+            run(
+                [*apt, "download", name, *more], step, directory=work / "download", describe=lambda line: line
+            )
         except Unreachable as error:
             raise update_error or error from error
-        (archive,) = (work / "download").glob("*.deb")
-        run(["dpkg-deb", "-x", archive, directory], step, directory=work)
+        for archive in sorted((work / "download").glob("*.deb")):
+            run(["dpkg-deb", "-x", archive, directory], step, directory=work)
 
     release = platform.freedesktop_os_release()
-    inputs = f"{name} {release.get('ID')} {release.get('VERSION_ID', release.get('VERSION_CODENAME'))}"
+    system = f"{release.get('ID')} {release.get('VERSION_ID', release.get('VERSION_CODENAME'))}"
+    inputs = f"{' '.join((name, *more))} {system}"
     return Recipe(name, summary, inputs, disk_bytes, make)

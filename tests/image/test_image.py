@@ -36,11 +36,6 @@ exec chroot --userspec=10001:10001 "$root" "$@"
 """
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    return build(tmp_path_factory.mktemp("image") / "one", Step(lambda _: None))
-
-
 def document(image: Image, digest: str) -> dict[str, Any]:
     return json.loads((image.directory / "blobs" / digest.replace(":", "/")).read_text())
 
