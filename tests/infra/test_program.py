@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -210,6 +211,23 @@ def test_every_workload_is_hardened(stage: str) -> None:
             assert security["capabilities"] == {"drop": ["ALL"]}, name
             assert set(container["resources"]["requests"]) == {"cpu", "memory"}, name
             assert container["resources"]["limits"]["memory"], name
+
+
+def test_each_log_that_a_runbook_names_is_found_by_a_label_on_a_cluster() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "runbooks").glob("*.md"))
+    named = set(re.findall(r"kilo logs ([a-z][a-z-]*)", pages))
+    settings = read_stage_file(ROOT / "Pulumi.dev.yaml")
+    signing = settings.audit.model_copy(update={"signing_key_secret": "audit-key"})
+    encryption = settings.field_encryption.model_copy(update={"audit_public_key": "A" * 43 + "="})
+    changed = settings.model_copy(update={"audit": signing, "field_encryption": encryption})
+    recording = record(lambda: deploy(changed), stack="dev")
+    labelled: set[str] = set()
+    for type_ in WORKLOADS:
+        for workload in recording.of(type_):
+            spec = workload.inputs["spec"]
+            template = spec.get("jobTemplate", {}).get("spec", spec)["template"]
+            labelled.add(template["metadata"]["labels"]["app.kubernetes.io/name"])
+    assert {"ingest", "outbox-worker", "nats"} <= named <= labelled
 
 
 def test_dev_fits_a_cluster_of_two_processors_and_four_gibibytes() -> None:
