@@ -31,7 +31,7 @@ def read_values(service: Service) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{path}: can't be read ({type(error).__name__}); kilo svc update brings it back"
         raise BadInput(msg) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         msg = f"{path}: not YAML; helm lint says where"
         raise BadInput(msg) from error
     if not isinstance(found, dict):

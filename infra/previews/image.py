@@ -128,10 +128,10 @@ def _interpreter(service: Service, project: Path) -> Path:
     path = service.directory / "pyproject.toml"
     try:
         needed = tomllib.loads(path.read_text(encoding="utf-8"))["project"].get("dependencies", [])
-    except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
-        msg = f"{path}: can't be read ({type(error).__name__}: {error})"
+        wanted = [match[0] for each in needed if (match := re.match(r"[A-Za-z0-9._-]+", each))]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        msg = f"{path}: project.dependencies can't be read ({type(error).__name__}: {error})"
         raise BadInput(msg) from error
-    wanted = [match[0] for each in needed if (match := re.match(r"[A-Za-z0-9._-]+", each))]
     asked = subprocess.run(
         [str(python), "-c", _HAS], input=json.dumps(wanted), capture_output=True, text=True, check=False
     )
@@ -151,7 +151,12 @@ def _built(service: Service, repository: str, pull_request: int) -> str:
     if program is None:
         msg = f"nothing here builds images ({' or '.join(_ENGINES)}); build it elsewhere and name it: --image"
         raise Unreachable(msg)
-    base = (service.directory / "deploy" / "base-image").read_text(encoding="utf-8").strip()
+    base_file = service.directory / "deploy" / "base-image"
+    try:
+        base = base_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{base_file}: can't be read ({type(error).__name__}); kilo svc update brings it back"
+        raise BadInput(msg) from error
     tag = f"{repository}:{PREVIEW_TAG_PREFIX}pr-{pull_request}"
     arguments = ["--build-arg", f"BASE={base}", "--build-arg", "SOURCE_DATE_EPOCH=0", "--tag", tag]
     _engine(program, ["build", *arguments, "."], service.directory, CheckFailed, "the image can't be built")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ MOST_PULL_REQUEST = 999_999_999
 _DURATION = re.compile(r"([1-9][0-9]{0,3})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _LONGEST = timedelta(days=30)
+_LARGEST_SMOKE = 100_000
 
 
 class _Model(BaseModel):
@@ -176,6 +178,16 @@ def find_service(directory: Path) -> Service:
     return service
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases: what is small in the file stays small."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            msg = "an alias"
+            raise yaml.YAMLError(msg)
+        return super().compose_node(parent, index)
+
+
 def read_smoke(service: Service) -> Smoke | None:
     """``deploy/smoke.yaml``, where there is one.
 
@@ -186,13 +198,22 @@ def read_smoke(service: Service) -> Smoke | None:
     if not path.exists():
         return None
     try:
-        return Smoke.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f"{path}: can't be read as YAML ({type(error).__name__})"
+        text = path.read_text(encoding="utf-8")
+        if len(text) > _LARGEST_SMOKE:
+            msg = f"{path}: {len(text):,} characters; a smoke test has at most {_LARGEST_SMOKE:,}"
+            raise BadInput(msg)
+        found = yaml.load(text, _Loader) or {}  # noqa: S506 - it is a safe one
+        json.dumps(found, allow_nan=False)
+        return Smoke.model_validate(found)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        msg = f"{path}: can't be read as YAML without aliases ({type(error).__name__})"
         raise BadInput(msg) from error
     except ValidationError as error:
         wrong = error.errors(include_input=False, include_url=False)[0]
         msg = f"{path}: {'.'.join(str(part) for part in wrong['loc'])}: {wrong['msg']}"
+        raise BadInput(msg) from error
+    except (TypeError, ValueError) as error:
+        msg = f"{path}: holds a value that JSON has not, such as a date; put it between quotes"
         raise BadInput(msg) from error
 
 

@@ -138,6 +138,15 @@ def test_what_an_image_lacks_is_said_with_what_is_right(tmp_path: Path) -> None:
     project.write_text(project.read_text().replace("kilo[web]", "no-such-package-anywhere"))
     with pytest.raises(BadInput, match=r"no-such-package-anywhere.*make environment"):
         local_image(made, tmp_path, "pr-1-orders")
+    for wrong in (
+        b"\xff",
+        b'project = "orders"',
+        b"[project]\ndependencies = [1]",
+        b"[project]\ndependencies = 1",
+    ):
+        project.write_bytes(wrong)
+        with pytest.raises(BadInput, match=r"pyproject\.toml: project\.dependencies can't be read"):
+            local_image(made, tmp_path, "pr-1-orders")
 
 
 def test_a_check_that_nobody_made_is_never_green() -> None:

@@ -104,6 +104,12 @@ def test_the_program_is_that_of_the_checkout_and_never_one_in_the_services_folde
         ("requests: [{path: /v1, status: 1000}]", "requests.0.status"),
         ("asks: []", "asks"),
         ("requests: [", "can't be read as YAML"),
+        ("[" * 5_000, "can't be read as YAML"),
+        # Ten of these in each other are ten thousand million values.
+        ("a: &a [1, 1]\nrequests: [{path: /v1, body: *a}]", "without aliases"),
+        ("requests: [{path: /v1, body: 2026-01-01}]", "a value that JSON has not, such as a date"),
+        ("requests: [{path: /v1, body: .nan}]", "a value that JSON has not"),
+        ("# " + "x" * 100_000, "at most 100,000"),
     ],
 )
 def test_a_mistake_in_the_smoke_test_is_said_with_its_place(text: str, said: str, service: Service) -> None:
