@@ -15,6 +15,7 @@ from kilo.fle import AsyncFieldCipher
 from kilo.health import Health
 from kilo.ingest.app import make_app
 from kilo.ingest.store import EventStore
+from kilo.ingest.warming import COMPONENT, warm
 from kilo.observe.logs import start_logging
 from kilo.observe.tracing import export_spans
 from kilo.sensitive import TABLE
@@ -62,7 +63,7 @@ def serve(
 
 async def _serve(url: str, outputs: StackOutputs, port: int) -> None:
     stopping = stopping_event()
-    health = Health("database")
+    health = Health("database", COMPONENT)
     pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
         url,
         min_size=2,
@@ -76,10 +77,13 @@ async def _serve(url: str, outputs: StackOutputs, port: int) -> None:
     spare_garbage_collection()
     cipher = AsyncFieldCipher.from_outputs(outputs, url, table=TABLE)
     application = make_app(outputs, EventStore(pool, cipher), health)
+    encrypting = [tenant for tenant, own in outputs.tenants.items() if own.encrypted_fields]
+    work = [
+        lambda: asyncio.ensure_future(_watch(pool, health, stopping)),
+        lambda: asyncio.ensure_future(warm(cipher, encrypting, health, stopping)),
+    ]
     try:
-        await serve_until_stopped(
-            application, port, stopping, [lambda: asyncio.ensure_future(_watch(pool, health, stopping))]
-        )
+        await serve_until_stopped(application, port, stopping, work)
     finally:
         await pool.close()
 
