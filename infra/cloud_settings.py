@@ -65,6 +65,10 @@ class Aws(Section):
     ]
     oidc_provider_arn: OidcProviderArn
     key_administrators: tuple[IamArn, ...] = Field(min_length=1)
+    key_auditors: tuple[IamArn, ...] = Field(
+        default=(),
+        description="Who sees how keys are set up, and no more: the role of previews and of drift.",
+    )
     key_users: tuple[TenantKeyUser, ...] = Field(
         default=(), description="Who uses tenants' keys besides the platform's own workloads."
     )
@@ -84,6 +88,10 @@ class Gcp(Section):
     ]
     region: GcpRegion
     workload_identity_provider: WorkloadIdentityPool
+    project_number: Annotated[str, StringConstraints(pattern=r"^[0-9]{6,20}$")] | None = Field(
+        default=None,
+        description="The project's number, where the workload identity pool is another project's.",
+    )
 
 
 class Registry(Section):
@@ -144,6 +152,9 @@ class Backups(Section):
     completion_schedule: CronSchedule = "45 * * * *"
     """When what only one store has is copied to the other."""
     drill_space_gib: int = Field(default=10, ge=1, le=16_384)
+    drill_storage_class: str | None = Field(
+        default=None, description="Of a disk that a drill restores into; without it, it is the node's own."
+    )
     drill_schedule: CronSchedule = "45 4 * * 0"
 
 

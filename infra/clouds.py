@@ -17,6 +17,7 @@ from components.clouds.mirrored_registry import MirroredRegistry, MirroredRegist
 from components.clouds.s3_locked_bucket import S3LockedBucket, S3LockedBucketArgs
 from components.clouds.tenant_keys import TenantKeys, TenantKeysArgs
 from infra.identities import Identities
+from infra.key_users import tenant_key_users
 from infra.settings import Settings
 
 
@@ -69,32 +70,18 @@ def _tenant_keys(settings: Settings, identities: Identities, tags: dict[str, str
             sharing=[tenant.id for tenant in tenants if tenant.kms_key == "shared"],
             alias_prefix=f"alias/kilo/{settings.stage}/tenant",
             administrators=settings.aws.key_administrators,
-            users=[
-                KeyUser("Ingest", identities.ingest.role_arn, DECRYPT),
-                KeyUser("Consumer", identities.consumer.role_arn, DECRYPT),
-                # Who may wrap makes keys: no process that serves requests does.
-                KeyUser("KeyMaking", identities.key_making.role_arn, ENCRYPT),
-                *_further_key_users(settings),
-            ],
+            auditors=settings.aws.key_auditors,
+            users=tenant_key_users(
+                settings,
+                ingest=identities.ingest.role_arn,
+                consumer=identities.consumer.role_arn,
+                key_making=identities.key_making.role_arn,
+            ),
             deletion_window_days=settings.key_deletion_window_days,
             protect=settings.protect,
             tags=tags,
         ),
     )
-
-
-def _further_key_users(settings: Settings) -> list[KeyUser]:
-    """Who uses tenants' keys besides the platform's own processes."""
-    actions = {"encrypt": ENCRYPT, "decrypt": DECRYPT}
-    return [
-        KeyUser(
-            user.name,
-            user.role_arn,
-            [action for each in ("encrypt", "decrypt") if each in user.can for action in actions[each]],
-            None if user.tenants is None else frozenset(user.tenants),
-        )
-        for user in settings.aws.key_users
-    ]
 
 
 def _registry(settings: Settings, identities: Identities, tags: dict[str, str]) -> MirroredRegistry:
@@ -129,6 +116,7 @@ def _vault(settings: Settings, identities: Identities, tags: dict[str, str]) -> 
             keep_days=backups.keep_days,
             key_alias=f"alias/kilo/{stage}/backup",
             key_administrators=settings.aws.key_administrators,
+            key_auditors=settings.aws.key_auditors,
             key_users=[
                 KeyUser("Backup", identities.backup.role_arn, ENCRYPT),
                 KeyUser("Drill", identities.drill.role_arn, DECRYPT),

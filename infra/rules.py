@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
+from infra.limits import exceeded
 from infra.settings import TIERS, Settings
 
 Violation = tuple[str, str]
@@ -252,11 +253,18 @@ def _accounts_agree(settings: Settings) -> Iterator[Violation]:
     aws = settings.aws
     if f"::{aws.account_id}:" not in aws.oidc_provider_arn:
         yield "aws.oidc_provider_arn", f"it belongs to another account than aws.account_id ({aws.account_id})"
-    for index, arn in enumerate(aws.key_administrators):
-        if f"::{aws.account_id}:" not in arn:
+    for name, arns in (("key_administrators", aws.key_administrators), ("key_auditors", aws.key_auditors)):
+        for index, arn in enumerate(arns):
+            if f"::{aws.account_id}:" not in arn:
+                yield (
+                    f"aws.{name}[{index}]",
+                    f"{arn} belongs to another account than aws.account_id ({aws.account_id})",
+                )
+    for index, arn in enumerate(aws.key_auditors):
+        if arn in aws.key_administrators:
             yield (
-                f"aws.key_administrators[{index}]",
-                f"{arn} belongs to another account than aws.account_id ({aws.account_id})",
+                f"aws.key_auditors[{index}]",
+                f"{arn} administers the keys, which says more; name it once",
             )
 
 
@@ -316,4 +324,5 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _accounts_agree,
     _keys_are_of_tenants_and_in_different_hands,
     _tenant_keys_are_replicated_elsewhere,
+    exceeded,
 )

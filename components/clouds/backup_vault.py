@@ -61,6 +61,7 @@ class BackupVaultArgs:
     keep_days: int
     key_alias: str
     key_administrators: Sequence[str]
+    key_auditors: Sequence[str]
     key_users: Sequence[KeyUser]
     key_deletion_window_days: int
     key_context: Mapping[str, str]
@@ -104,7 +105,8 @@ class BackupVault(pulumi.ComponentResource):
             opts=child,
         )
         regions = [args.replica.region] if args.replica else []
-        policy = key_policy(args.key_administrators, args.key_users, args.key_context, regions)
+        administrators, auditors = args.key_administrators, args.key_auditors
+        policy = key_policy(administrators, args.key_users, args.key_context, regions, auditors)
         key = aws.kms.Key(
             name,
             description="Wraps the data keys of database backups",
@@ -121,7 +123,7 @@ class BackupVault(pulumi.ComponentResource):
             name, name=args.key_alias, target_key_id=key.key_id, opts=retain_options(self, args.protect)
         )
         self.key_arn, self.key_alias = key.arn, alias.name
-        signing_policy = key_policy(args.key_administrators, args.signing_key_users, {}, regions)
+        signing_policy = key_policy(administrators, args.signing_key_users, {}, regions, auditors)
         signing_key = aws.kms.Key(
             f"{name}-signing",
             description="Signs the manifests of database backups",

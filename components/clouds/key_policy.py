@@ -1,7 +1,8 @@
 """KMS key policies that keep administration and use in different hands.
 
 The policy is the only source of access: it names no account root, so no IAM policy elsewhere can
-widen it. Administrators can't encrypt or decrypt; users can't change, disable or delete. The
+widen it. Administrators can't encrypt or decrypt; users can't change, disable or delete; auditors see
+how a key is set up, which a preview and the nightly look for drift need, and do neither. The
 principal that deploys must be one of the administrators, or KMS refuses the policy.
 
 Resource ``*`` means the key itself here; a key policy knows nothing else.
@@ -39,6 +40,14 @@ ADMINISTER = (
     "kms:UpdateAlias",
     "kms:UpdateKeyDescription",
 )
+AUDIT = (
+    "kms:DescribeKey",
+    "kms:GetKeyPolicy",
+    "kms:GetKeyRotationStatus",
+    "kms:ListKeyPolicies",
+    "kms:ListKeyRotations",
+    "kms:ListResourceTags",
+)
 REPLICATE = ("kms:ReplicateKey",)
 ENCRYPT = ("kms:Encrypt",)
 DECRYPT = ("kms:Decrypt",)
@@ -62,12 +71,25 @@ def key_policy(
     users: Sequence[KeyUser],
     encryption_context: Mapping[str, str | Sequence[str] | None],
     replica_regions: Sequence[str] = (),
+    auditors: Sequence[str] = (),
 ) -> pulumi.Output[str]:
-    """The policy of one key: who administers it, and who uses it under which encryption context.
+    """The policy of one key as JSON: see :func:`key_statements`."""
+    return policy_json(key_statements(administrators, users, encryption_context, replica_regions, auditors))
+
+
+def key_statements(
+    administrators: Sequence[str],
+    users: Sequence[KeyUser],
+    encryption_context: Mapping[str, str | Sequence[str] | None],
+    replica_regions: Sequence[str] = (),
+    auditors: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """The statements of one key: who administers it, and who uses it under which encryption context.
 
     A value of the context is what it must be, or the list of what it may be, or ``None`` when it must only
     be there. ``tenants`` of a user narrows the context's ``tenant``; a user that reaches none gets nothing.
-    A multi-region key can be replicated to ``replica_regions`` and to no other.
+    A multi-region key can be replicated to ``replica_regions`` and to no other. ``auditors`` read how the key
+    is set up.
     """
     statements: list[dict[str, Any]] = [
         {
@@ -87,6 +109,16 @@ def key_policy(
                 "Action": list(REPLICATE),
                 "Resource": "*",
                 "Condition": {"StringEquals": {"kms:ReplicaRegion": list(replica_regions)}},
+            }
+        )
+    if auditors:
+        statements.append(
+            {
+                "Sid": "Audit",
+                "Effect": "Allow",
+                "Principal": {"AWS": list(auditors)},
+                "Action": list(AUDIT),
+                "Resource": "*",
             }
         )
     for user in users:
@@ -115,7 +147,7 @@ def key_policy(
                 "Resource": "*",
             }
         )
-    return policy_json(statements)
+    return statements
 
 
 def _narrowed(allowed: str | Sequence[str] | None, tenants: frozenset[str]) -> str | list[str]:

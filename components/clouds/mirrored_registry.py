@@ -25,8 +25,9 @@ import pulumi_aws as aws
 import pulumi_gcp as gcp
 
 from components.clouds.cloud_identity import CloudIdentity
-from components.clouds.iam import Statement, policy_json
+from components.clouds.iam import policy_json
 from components.clouds.options import retain_options
+from components.clouds.registry_access import mirroring, push_pattern
 
 PREVIEW_TAG_PREFIX = "preview-"
 PREVIEW_TAG_DAYS = 30
@@ -38,21 +39,6 @@ _FOREVER_DAYS = 36_500
 QUEUE_RETENTION_SECONDS = 14 * 86_400
 VISIBILITY_TIMEOUT_SECONDS = 300
 DELIVERIES_BEFORE_DEAD_LETTER = 10
-
-READ_PRIMARY = (
-    "ecr:BatchCheckLayerAvailability",
-    "ecr:BatchGetImage",
-    "ecr:DescribeImages",
-    "ecr:DescribeRepositories",
-    "ecr:GetDownloadUrlForLayer",
-    "ecr:ListImages",
-)
-CONSUME_QUEUE = (
-    "sqs:ChangeMessageVisibility",
-    "sqs:DeleteMessage",
-    "sqs:GetQueueAttributes",
-    "sqs:ReceiveMessage",
-)
 
 
 @dataclass(frozen=True)
@@ -108,16 +94,8 @@ class MirroredRegistry(pulumi.ComponentResource):
 
     def allow_mirroring(self, identity: CloudIdentity, *, from_events: bool) -> None:
         """Let ``identity`` read the primary and write the mirror; ``from_events`` adds the queue."""
-        statements = [
-            Statement("SignIn", ["ecr:GetAuthorizationToken"], ["*"]),
-            Statement("ReadPrimary", READ_PRIMARY, self._repository_arns),
-        ]
-        if from_events:
-            statements.append(Statement("TakePushEvents", CONSUME_QUEUE, [self._queue.arn]))
-            statements.append(
-                Statement("CountParkedPushes", ["sqs:GetQueueAttributes"], [self._dead_letters.arn])
-            )
-        identity.allow("mirror", statements)
+        queues = (self._queue.arn, self._dead_letters.arn) if from_events else None
+        identity.allow("mirror", mirroring(self._repository_arns, queues))
         for account, member in identity.google_members.items():
             gcp.artifactregistry.RepositoryIamMember(
                 f"{self._name}-{account}",
@@ -218,17 +196,7 @@ class MirroredRegistry(pulumi.ComponentResource):
             f"{self._name}-push",
             name=f"kilo-{args.stage}-registry-push",
             description="Images pushed to the mirrored repositories",
-            event_pattern=json.dumps(
-                {
-                    "source": ["aws.ecr"],
-                    "detail-type": ["ECR Image Action"],
-                    "detail": {
-                        "action-type": ["PUSH"],
-                        "result": ["SUCCESS"],
-                        "repository-name": list(args.repositories),
-                    },
-                }
-            ),
+            event_pattern=push_pattern(args.repositories),
             state="ENABLED",
             tags=args.tags,
             opts=child,

@@ -42,6 +42,7 @@ class TenantKeysArgs:
     sharing: Sequence[str] = ()
     """Tenants that share one key."""
     replica_regions: Sequence[str] = ()
+    auditors: Sequence[str] = ()
     keep_former: bool = False
     """Whether the single-region keys from before ``replica_regions`` stay as they are."""
 
@@ -121,7 +122,7 @@ class TenantKeys(pulumi.ComponentResource):
 
     def _policy(self, tenant: str | None, replica_regions: Sequence[str]) -> pulumi.Output[str]:
         args = self._args
-        return key_policy(args.administrators, args.users, {"tenant": tenant}, replica_regions)
+        return key_policy(args.administrators, args.users, {"tenant": tenant}, replica_regions, args.auditors)
 
     def _tags(self, tenant: str | None) -> dict[str, str]:
         return {**self._args.tags, **({"tenant": tenant} if tenant else {})}

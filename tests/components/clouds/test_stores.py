@@ -74,6 +74,7 @@ def vault(replica: Replica | None = None) -> Recording:
                 keep_days=30,
                 key_alias="alias/kilo/dev/backup",
                 key_administrators=["arn:aws:iam::123456789012:role/admin"],
+                key_auditors=[],
                 key_users=[
                     KeyUser("Backup", writer.role_arn, ENCRYPT),
                     KeyUser("Drill", restorer.role_arn, DECRYPT),
