@@ -9,8 +9,9 @@
                                      v
                                 message bus ─> consumer
 
-Each step is a module, which says what it takes and gives: :mod:`infra.identities`, :mod:`infra.clouds` (keys,
-registries, vaults), :mod:`infra.outputs`, :mod:`infra.cluster` (the second picture), :mod:`infra.monitoring`.
+Where the credentials lead is asked before anything is registered (:mod:`infra.target`). Then each step is a
+module, which says what it takes and gives: :mod:`infra.identities`, :mod:`infra.clouds` (keys, registries,
+vaults), :mod:`infra.outputs`, :mod:`infra.cluster` (the second picture), :mod:`infra.monitoring`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from infra.identities import create_identities
 from infra.monitoring import create_monitoring
 from infra.outputs import export_outputs
 from infra.settings import Settings
+from infra.target.refusal import refuse_elsewhere
 from kilo.environment import GATEWAY_ALONE_VARIABLE
 from kilo.errors import KiloError
 
@@ -72,6 +74,7 @@ def main() -> None:
     values = {**pulumi.runtime.config.get_config_env(), **pulumi.runtime.config.CONFIG.get()}
     try:
         settings = from_engine(values, pulumi.get_stack())
+        refuse_elsewhere(settings, values.get("kubernetes:context"))
         outputs = os.environ.get(GATEWAY_ALONE_VARIABLE)
         deploy_gateway(settings, Path(outputs)) if outputs else deploy(settings)
     except KiloError as error:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from infra.configuration import read_stage_file
+from infra.clashes import clashes
+from infra.configuration import kubernetes_context, read_stage_file
 from infra.settings import Settings
 from infra.stage_schema import schema_text
 from kilo.errors import BadInput
@@ -18,14 +19,19 @@ def check(
     stage: Annotated[
         list[str] | None, typer.Option("--stage", "-s", help="A stage to check; give it again for more.")
     ] = None,
+    cloud: Annotated[
+        bool, typer.Option("--cloud", help="Look in the stage's clouds and cluster, too; changes nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what --cloud finds as JSON.")] = False,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of a stage's file, for editors.")
     ] = False,
 ) -> None:
     """Check what ``Pulumi.<stage>.yaml`` says, all stages' unless some are named.
 
-    Every mistake is one line with the file, the path in it, and what would be right. `kilo up` asks the same
-    before it starts anything. Exits with 2 when a file holds a mistake.
+    Every mistake is one line with the file, the path in it, and what would be right; where a policy would be
+    longer than AWS takes, and what two stages can't both have, such as a bucket's name, too. `kilo up` asks
+    the same of its stage before it starts anything. Exits with 2 when a file holds a mistake.
 
     Examples:
 
@@ -33,23 +39,38 @@ def check(
 
       kilo check -s prod
 
+      kilo check --cloud -s prod          whether what prod needs is there: roles, APIs, CRDs, secrets
+
       kilo check --schema > docs/stage.schema.json
     """
     if schema:
         typer.echo(schema_text(), nl=False)
         return
+    if cloud and len(stage or ()) != 1:
+        msg = "--cloud looks with the credentials of one stage: name it, as in kilo check --cloud -s prod"
+        raise BadInput(msg)
     project = find_project()
     files = [stage_file(project, name) for name in stage] if stage else sorted(project.glob("Pulumi.*.yaml"))
     mistakes: list[str] = []
+    stages: dict[str, Settings] = {}
     for file in files:
         try:
             settings = read_stage_file(file)
         except BadInput as error:
             mistakes.append(str(error))
         else:
-            typer.echo(f"{file.name}: fine, {len(settings.tenants)} tenants{_believed(settings)}")
+            stages[file.name] = settings
+            if not as_json:
+                typer.echo(f"{file.name}: fine, {len(settings.tenants)} tenants{_believed(settings)}")
+    mistakes += clashes(stages)
     if mistakes:
         raise BadInput("\n".join(mistakes))
+    if cloud:
+        # Imports the clouds' clients.
+        from infra.target.looking import look  # noqa: PLC0415
+
+        for file, settings in stages.items():
+            look(settings, kubernetes_context(project / file), as_json=as_json)
 
 
 def _believed(settings: Settings) -> str:

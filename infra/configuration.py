@@ -77,10 +77,29 @@ def parse(config: Mapping[str, object], stage: str, file: str) -> Settings:
     except ValidationError as error:
         lines = (_line(file, details, config) for details in _own_mistakes(error))
         raise BadInput("\n".join(lines)) from error
-    broken = violations(settings)
-    if broken:
-        raise BadInput("\n".join(f"{file}: {PROJECT}:{path}: {message}" for path, message in broken))
+    said = [(f"{PROJECT}:{path}", message) for path, message in violations(settings)]
+    said += _providers_lead_elsewhere(settings, config)
+    if said:
+        raise BadInput("\n".join(f"{file}: {path}: {message}" for path, message in said))
     return settings
+
+
+def _providers_lead_elsewhere(settings: Settings, config: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What the providers must be told to refuse other credentials and another cluster by themselves."""
+    wanted, found = [settings.aws.account_id], []
+    allowed = config.get("aws:allowedAccountIds")
+    if allowed is None and settings.is_dev:
+        pass
+    elif allowed != wanted:
+        shown = "missing" if allowed is None else f"{_shown(allowed)} is not right"
+        found.append(
+            ("aws:allowedAccountIds", f"{shown}; use {json.dumps(wanted)}, the stage's aws.account_id")
+        )
+    if not settings.is_dev and not config.get("kubernetes:context"):
+        found.append(
+            ("kubernetes:context", "missing; use the name of this stage's context in the kubeconfig")
+        )
+    return found
 
 
 def read_stage_file(path: Path) -> Settings:
@@ -111,6 +130,13 @@ def read_stage_file(path: Path) -> Settings:
         raise BadInput(msg)
     stage = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
     return parse({str(key): value for key, value in config.items()}, stage, path.name)
+
+
+def kubernetes_context(path: Path) -> str | None:
+    """The context of the kubeconfig that a stage's file names, which :func:`read_stage_file` could read."""
+    from ruamel.yaml import YAML  # noqa: PLC0415  the program itself never needs it
+
+    return YAML(typ="safe").load(path)["config"].get("kubernetes:context")
 
 
 def from_engine(values: Mapping[str, str], stage: str) -> Settings:

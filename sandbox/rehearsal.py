@@ -45,7 +45,7 @@ from sandbox.providers.kubernetes.readiness import WITHOUT_NODE
 from sandbox.secrets import NOWHERE, put_stage_secrets
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.moto import MotoServer
-from sandbox.stages import region_of
+from sandbox.stages import contexts_of, identity_of, region_of
 
 # A value that only the stage's own key opens. Nothing here may need it, so that it shows as what it is.
 _SECURE = re.compile(r":[ ]*\n[ ]+secure:.*$", re.MULTILINE)
@@ -204,6 +204,8 @@ class Rehearsal:
             aws=self._aws.url,
             gcs=self._gcs.url,
             aws_region=region_of(source, stage),
+            contexts=contexts_of(source),
+            extra=identity_of(source, stage),
         )
         self._variables = environment.prepare(self._home, toolchain.path("pulumi"), endpoints)
         self._variables[WITHOUT_NODE] = "true"

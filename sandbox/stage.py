@@ -18,7 +18,7 @@ from kilo.observe.collected import FILES_VARIABLE
 from sandbox import daemon, toolchain
 from sandbox.backing import write_atomically
 from sandbox.engine import environment
-from sandbox.stages import region_of, stage_config
+from sandbox.stages import contexts_of, region_of, stage_config
 
 STAGE = "dev"
 _DATABASE_PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore", "psql", "initdb", "postgres")
@@ -127,6 +127,7 @@ def open_stage(project: Path) -> Stage:
             aws=endpoints.aws,
             gcs=endpoints.gcs,
             aws_region=region_of(project, STAGE),
+            contexts=contexts_of(project),
         ),
     )
     _link_database_programs(environment.Layout(project).binaries)

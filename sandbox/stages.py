@@ -6,6 +6,7 @@ The program itself reports what is wrong with a stage's file; here a wrong one c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from ruamel.yaml import YAML, YAMLError
 
 _ACCOUNT = "123456789012"
 """The AWS account that moto answers for."""
+ACCOUNT_VARIABLE = "KILO_SANDBOX_ACCOUNT"
+PROJECT_NUMBER_VARIABLE = "KILO_SANDBOX_PROJECT_NUMBER"
 
 
 def stage_config(project: Path, stage: str) -> Mapping[str, Any]:
@@ -21,6 +24,27 @@ def stage_config(project: Path, stage: str) -> Mapping[str, Any]:
         return YAML(typ="safe").load(project / f"Pulumi.{stage}.yaml")["config"]
     except (OSError, YAMLError, KeyError, TypeError):
         return {}
+
+
+def contexts_of(project: Path) -> list[str]:
+    """The contexts of the kubeconfig that the stages name."""
+    named = (stage_config(project, stage).get("kubernetes:context") for stage in stages(project))
+    return [str(context) for context in named if context]
+
+
+def identity_of(project: Path, stage: str) -> dict[str, str]:
+    """The variables by which the sandbox's providers stand in for a stage's own account and project."""
+    config = stage_config(project, stage)
+    gcp = config.get("kilo:gcp")
+    found: dict[str, str] = {}
+    with suppress(KeyError, TypeError):
+        found[ACCOUNT_VARIABLE] = str(config["kilo:aws"]["account_id"])
+    if isinstance(gcp, Mapping):
+        pool = str(gcp.get("workload_identity_provider", "")).split("/")
+        number = gcp.get("project_number") or (pool[1] if len(pool) > 1 else None)
+        if number:
+            found[PROJECT_NUMBER_VARIABLE] = str(number)
+    return found
 
 
 def region_of(project: Path, stage: str) -> str:

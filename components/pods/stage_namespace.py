@@ -23,6 +23,8 @@ from components.pods.pod import (
 
 OUTPUTS_CONFIG_MAP = "kilo-outputs"
 OUTPUTS_FILE = "outputs.json"
+OWNER_LABEL = "kilo.platform/stage"
+"""Which stage a namespace is; another one's is never taken over."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class StageNamespaceArgs:
     """The namespace's name and what all its pods may read."""
 
     namespace: str
+    stage: str
     outputs_json: pulumi.Input[str]
     google_identity_provider: str
 
@@ -47,6 +50,7 @@ class StageNamespace(pulumi.ComponentResource):
                 name=args.namespace,
                 labels={
                     **labels(args.namespace),
+                    OWNER_LABEL: args.stage,
                     "pod-security.kubernetes.io/enforce": "restricted",
                     "pod-security.kubernetes.io/warn": "restricted",
                 },

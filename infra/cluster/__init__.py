@@ -61,6 +61,7 @@ def create_namespace(settings: Settings, outputs_json: pulumi.Input[str]) -> Sta
         "namespace",
         StageNamespaceArgs(
             namespace=settings.namespace,
+            stage=settings.stage,
             outputs_json=outputs_json,
             google_identity_provider=settings.gcp.workload_identity_provider,
         ),

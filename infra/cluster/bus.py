@@ -39,6 +39,8 @@ def create_bus(
             config=_nats_config(settings),
             streams_arguments=_streams_arguments(settings),
             clients=names.BUS_CLIENTS,
+            # A quorum that survives a node. Elsewhere a cluster may have fewer nodes than members.
+            apart=settings.is_prod,
         ),
         opts,
     )

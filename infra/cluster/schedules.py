@@ -47,6 +47,7 @@ def create_schedules(
             completion_schedule=settings.backups.completion_schedule,
             drill_schedule=settings.backups.drill_schedule,
             drill_space_gibibytes=settings.backups.drill_space_gib,
+            drill_storage_class=settings.backups.drill_storage_class,
         ),
         ready,
     )

@@ -29,7 +29,7 @@ def connect(url: str | None = None) -> httpx.Client:
     if not base:
         msg = f'{VARIABLE} names no cluster; run: eval "$(kilo env)"'
         raise Unreachable(msg)
-    path = _token_file(base)
+    path = token_file(base)
     try:
         token = path.read_text(encoding="ascii")
     except OSError as error:
@@ -44,7 +44,7 @@ def connect(url: str | None = None) -> httpx.Client:
 def new_token(url: str) -> str:
     """Make the token for the cluster at ``url`` and leave it for :func:`connect`."""
     token = secrets.token_urlsafe(32)
-    path = _token_file(url)
+    path = token_file(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -56,9 +56,10 @@ def new_token(url: str) -> str:
 
 def forget_token(url: str) -> None:
     """Remove the token of a cluster that has stopped."""
-    _token_file(url).unlink(missing_ok=True)
+    token_file(url).unlink(missing_ok=True)
 
 
-def _token_file(url: str) -> Path:
+def token_file(url: str) -> Path:
+    """Where the token of the cluster at ``url`` lies."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "kilo" / "clusters" / f"{urlsplit(url).port}.token"

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sandbox.engine.environment import Layout
-from sandbox.stages import stage_config
+from sandbox.stages import identity_of, stage_config
 
 RUNS_THE_PROGRAM = frozenset(
     {"preview", "pre", "up", "update", "refresh", "destroy", "down", "import", "watch"}
@@ -130,6 +130,8 @@ def main() -> None:
         if done.returncode:
             sys.exit(done.returncode)
     arguments = with_stack(engine, arguments)
+    for name, value in identity_of(Path(project), _stack(arguments) or "").items():
+        os.environ.setdefault(name, value)
     arguments = with_policies(Path(project), with_configuration(Path(project), arguments))
     os.execv(engine, [engine, *arguments])  # noqa: S606
 

@@ -1,6 +1,6 @@
 """The environment in which plain ``pulumi`` works on the sandbox.
 
-Everything that the engine needs is found by PATH and by environment variables, so that nothing in
+Everything that the engine needs is found by environment variables and in its home, so that nothing in
 the program knows of it: a language host, a provider for each cloud, a state backend, a passphrase and
 the endpoints of the servers. Each provider is a file of its own in ``.kilo/bin``: take one away and the
 engine uses the official one.
@@ -8,16 +8,20 @@ engine uses the official one.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shlex
 import shutil
 import stat
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 from kilo.errors import Unreachable
+from sandbox.cluster.client import token_file
 
 PROVIDERS = ("aws", "gcp", "kubernetes", "random")
 _LANGUAGE_HOST = "pulumi-language-python"
@@ -31,6 +35,8 @@ class Endpoints:
     aws: str | None = None
     gcs: str | None = None
     kubeconfig: Path | None = None
+    contexts: Sequence[str] = ()
+    """What stages call the cluster's context, besides ``sandbox``."""
     aws_region: str = "us-east-1"
     extra: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -87,6 +93,7 @@ def prepare(project: Path, pulumi: Path, endpoints: Endpoints) -> dict[str, str]
     for folder in (layout.binaries, layout.state, layout.records):
         folder.mkdir(parents=True, exist_ok=True)
     _write_shims(layout, pulumi)
+    _install_plugins(layout)
     _keep_no_log(layout.home / "pulumi" / "logs")
     _write_passphrase(layout.passphrase)
     path = [
@@ -101,6 +108,8 @@ def prepare(project: Path, pulumi: Path, endpoints: Endpoints) -> dict[str, str]
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(layout.passphrase),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        # It would warn of each plugin that it finds by PATH; those installed in its home are taken without.
+        "PULUMI_IGNORE_AMBIENT_PLUGINS": "true",
         "KILO_RECORDS": str(layout.records),
         "AWS_REGION": endpoints.aws_region,
         "AWS_DEFAULT_REGION": endpoints.aws_region,
@@ -111,6 +120,7 @@ def prepare(project: Path, pulumi: Path, endpoints: Endpoints) -> dict[str, str]
     }
     if endpoints.daemon:
         variables["KILO_SANDBOX"] = endpoints.daemon
+        variables["KUBECONFIG"] = str(_write_kubeconfig(layout, endpoints.daemon, endpoints.contexts))
     if endpoints.aws:
         variables["AWS_ENDPOINT_URL"] = endpoints.aws
     if endpoints.gcs:
@@ -149,6 +159,50 @@ def _write_shims(layout: Layout, pulumi: Path) -> None:
         _script(layout.binaries / _LANGUAGE_HOST, f'{python} sandbox.engine.language_host "$@"')
     project, real = shlex.quote(str(layout.project)), shlex.quote(str(pulumi.resolve()))
     _script(layout.binaries / "pulumi", f'{python} sandbox.engine.command {project} {real} "$@"')
+
+
+def _write_kubeconfig(layout: Layout, server: str, contexts: Sequence[str]) -> Path:
+    """The cluster by each name that a stage gives it. The token stays where it is."""
+    named = {"cluster": "sandbox", "user": "sandbox"}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "sandbox", "cluster": {"server": server}}],
+        "users": [{"name": "sandbox", "user": {"tokenFile": str(token_file(server))}}],
+        "contexts": [{"name": name, "context": named} for name in dict.fromkeys(["sandbox", *contexts])],
+        "current-context": "sandbox",
+    }
+    path = layout.home / "kubeconfig"
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(config, indent=1), encoding="utf-8")
+    beside.replace(path)
+    return path
+
+
+def _install_plugins(layout: Layout) -> None:
+    """Have the shims where the engine keeps plugins, under the versions that it asks for: the SDKs' own."""
+    host = layout.binaries / _LANGUAGE_HOST
+    # Not there where an official one is; one beside the engine is found without this.
+    official = None if host.exists() else shutil.which(_LANGUAGE_HOST)
+    plugins = {f"resource-{name}": layout.binaries / f"pulumi-resource-{name}" for name in PROVIDERS}
+    if host.exists() or official:
+        plugins["language-python"] = Path(official) if official else host
+    folder = layout.home / "pulumi" / "plugins"
+    kept: set[str] = set()
+    for name, program in plugins.items():
+        package = name.partition("-")[2] if name.startswith("resource-") else ""
+        found = version(f"pulumi-{package}" if package else "pulumi")
+        place = folder / f"{name}-v{found}" / program.name
+        kept.add(place.parent.name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not (place.is_symlink() and place.readlink() == program):
+            beside = place.with_name(f".{place.name}.{os.getpid()}")
+            beside.symlink_to(program)
+            beside.replace(place)
+    for other in folder.iterdir():
+        # Of an SDK before an upgrade.
+        if other.name not in kept:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def _keep_no_log(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from kilo.errors import BadInput
 from sandbox.providers.base import ResourceType
 from sandbox.providers.values import Properties
+from sandbox.stages import ACCOUNT_VARIABLE
 
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL"
 
@@ -34,7 +35,8 @@ class Session:
         """Take the provider's configuration.
 
         Raises:
-            BadInput: no endpoint on this machine is set, and a real cloud is never reached by mistake.
+            BadInput: no endpoint on this machine is set, and a real cloud is never reached by mistake; or the
+                account is none of ``allowedAccountIds``.
         """
         endpoint = os.environ.get(ENDPOINT_VARIABLE, "")
         if urlsplit(endpoint).hostname not in {"127.0.0.1", "localhost", "::1"}:
@@ -49,6 +51,8 @@ class Session:
         if isinstance(tags, str):
             tags = json.loads(tags)
         self.default_tags = dict((tags or {}).get("tags") or {})
+        allowed = arguments.get("allowedAccountIds") or []
+        self.refuse_other_accounts(json.loads(allowed) if isinstance(allowed, str) else allowed)
 
     def client(self, service: str, region: str | None = None) -> Any:
         """A client, made once a service and region, since making one costs more than a call."""
@@ -67,6 +71,21 @@ class Session:
     def account(self) -> str:
         """The account's 12 digits."""
         return self.client("sts").get_caller_identity()["Account"]
+
+    def refuse_other_accounts(self, allowed: Sequence[str]) -> None:
+        """Do as the official provider does with ``allowedAccountIds``.
+
+        Raises:
+            BadInput: the sandbox stands in for none of them.
+        """
+        if allowed and self.stood_in_for not in allowed:
+            msg = f"AWS account ID not allowed: {self.stood_in_for}; allowed: {', '.join(allowed)}"
+            raise BadInput(msg)
+
+    @property
+    def stood_in_for(self) -> str:
+        """The account of the stage at hand; what moto has is in its own one account for all of them."""
+        return os.environ.get(ACCOUNT_VARIABLE) or self.account
 
 
 SESSION = Session()

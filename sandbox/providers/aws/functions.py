@@ -16,10 +16,11 @@ def caller_identity(arguments: Properties) -> Properties:
     """``aws.get_caller_identity``."""
     del arguments
     found = SESSION.client("sts").get_caller_identity()
+    account = SESSION.stood_in_for
     return {
-        "accountId": found["Account"],
-        "arn": found["Arn"],
-        "id": found["Account"],
+        "accountId": account,
+        "arn": found["Arn"].replace(found["Account"], account),
+        "id": account,
         "userId": found["UserId"],
     }
 

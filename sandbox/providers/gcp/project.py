@@ -13,6 +13,7 @@ from kilo.errors import BadInput
 from sandbox.providers.base import ResourceType
 from sandbox.providers.schema import Failure
 from sandbox.providers.values import Properties
+from sandbox.stages import PROJECT_NUMBER_VARIABLE
 
 RECORDS_VARIABLE = "KILO_RECORDS"
 # The official provider puts this label on everything that takes labels.
@@ -36,7 +37,9 @@ class Project:
 
     @property
     def number(self) -> str:
-        """A project number that is the same for the same project."""
+        """The number that the stage at hand says, or one that is the same for the same project."""
+        if number := os.environ.get(PROJECT_NUMBER_VARIABLE):
+            return number
         return str(10**11 + int(hashlib.sha256(self.name.encode()).hexdigest()[:10], 16) % 9 * 10**10)
 
 

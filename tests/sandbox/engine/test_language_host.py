@@ -137,3 +137,12 @@ def _runs(pid: int) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def test_the_engine_says_nothing_of_where_its_plugins_are(project: Project) -> None:
+    project.up('import pulumi_random as random\nrandom.RandomString("one", length=3)\n')
+    done = project.run("preview", "--stack", STACK, "--non-interactive")
+    said = done.stdout + done.stderr
+    assert "2 unchanged" in said
+    assert "warning" not in said
+    assert "$PATH" not in said
