@@ -12,7 +12,8 @@ from kilo.errors import BadInput
 from sandbox.image.archive import require_writable, write_archive
 from sandbox.image.build import build as build_image
 from sandbox.image.debian import resolve
-from sandbox.image.description import PLATFORMS, describe, lock_path
+from sandbox.image.description import PLATFORMS, describe, lock_path, this_platform
+from sandbox.image.sbom import sbom_text
 from sandbox.toolchain.progress import Progress
 
 app = typer.Typer(no_args_is_help=True, help="Build the platform's own image without a container engine.")
@@ -61,6 +62,21 @@ def build(
     typer.echo(
         f"{image.compressed_bytes / 1e6:.0f} MB to fetch, {image.unpacked_bytes / 1e6:.0f} MB unpacked"
     )
+
+
+@app.command()
+def sbom(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="The same: the document is JSON.")] = False,
+) -> None:
+    """Print what is in the image as CycloneDX, from the locks that it is built by.
+
+    \b
+    Examples:
+      kilo image sbom > sbom.cdx.json
+    """
+    del as_json
+    typer.echo(sbom_text(this_platform()), nl=False)
 
 
 @app.command()
