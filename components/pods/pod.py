@@ -58,6 +58,8 @@ class Scratch:
     size_mebibytes: int
     shared: str | None = None
     """A name, by which the pod's other containers have the same directory."""
+    storage_class: str | None = None
+    """Where it is to be a disk of its own, which is made with the pod, rather than a part of the node's."""
 
     def volume(self, prefix: str, index: int) -> str:
         """What its volume is called."""
@@ -91,6 +93,8 @@ class PodArgs:
     started: HttpCheck | None = None
     """Says that it is alive for the first time, where that is another check."""
     ready: HttpCheck | None = None
+    apart: bool = False
+    """Whether no two of its pods may be on one node: better one too few than two that end together."""
     start_seconds: int = 60
     """How long the container may take until it is alive."""
     before_stop: HttpCheck | int | None = None
@@ -131,6 +135,7 @@ def pod_template(
                 fs_group=USER_ID,
                 seccomp_profile=core.v1.SeccompProfileArgs(type="RuntimeDefault"),
             ),
+            affinity=_apart(name) if args.apart else None,
             topology_spread_constraints=[
                 core.v1.TopologySpreadConstraintArgs(
                     max_skew=1,
@@ -155,6 +160,19 @@ def pod_template(
                 ),
             ],
         ),
+    )
+
+
+def _apart(name: str) -> core.v1.AffinityArgs:
+    return core.v1.AffinityArgs(
+        pod_anti_affinity=core.v1.PodAntiAffinityArgs(
+            required_during_scheduling_ignored_during_execution=[
+                core.v1.PodAffinityTermArgs(
+                    topology_key="kubernetes.io/hostname",
+                    label_selector=meta.v1.LabelSelectorArgs(match_labels=selector(name)),
+                )
+            ]
+        )
     )
 
 
@@ -255,10 +273,7 @@ def _environment(args: PodArgs) -> list[core.v1.EnvVarArgs]:
 def _volumes(args: PodArgs, prefix: str = "") -> list[core.v1.VolumeArgs]:
     volumes = [_file_volume(f"{prefix}files-{index}", files) for index, files in enumerate(args.files)]
     volumes += [
-        core.v1.VolumeArgs(
-            name=scratch.volume(prefix, index),
-            empty_dir=core.v1.EmptyDirVolumeSourceArgs(size_limit=f"{scratch.size_mebibytes}Mi"),
-        )
+        _scratch_volume(scratch.volume(prefix, index), scratch)
         for index, scratch in enumerate(args.scratch)
         # What is shared is the pod's, and made for the container that is not beside another.
         if not (prefix and scratch.shared)
@@ -282,6 +297,23 @@ def _volumes(args: PodArgs, prefix: str = "") -> list[core.v1.VolumeArgs]:
             )
         )
     return volumes
+
+
+def _scratch_volume(name: str, scratch: Scratch) -> core.v1.VolumeArgs:
+    size = f"{scratch.size_mebibytes}Mi"
+    if scratch.storage_class is None:
+        return core.v1.VolumeArgs(name=name, empty_dir=core.v1.EmptyDirVolumeSourceArgs(size_limit=size))
+    # https://kubernetes.io/docs/concepts/storage/ephemeral-volumes/#generic-ephemeral-volumes
+    claim = core.v1.PersistentVolumeClaimTemplateArgs(
+        spec=core.v1.PersistentVolumeClaimSpecArgs(
+            access_modes=["ReadWriteOnce"],
+            storage_class_name=scratch.storage_class,
+            resources=core.v1.VolumeResourceRequirementsArgs(requests={"storage": size}),
+        )
+    )
+    return core.v1.VolumeArgs(
+        name=name, ephemeral=core.v1.EphemeralVolumeSourceArgs(volume_claim_template=claim)
+    )
 
 
 def _file_volume(name: str, files: ConfigFiles | SecretFiles) -> core.v1.VolumeArgs:

@@ -36,6 +36,8 @@ class BackupScheduleArgs:
     completion_schedule: str
     drill_schedule: str
     drill_space_gibibytes: int
+    drill_storage_class: str | None = None
+    """Of a disk for the drill; without it, the drill restores into the node's own."""
 
 
 class BackupSchedule(pulumi.ComponentResource):
@@ -65,7 +67,13 @@ class BackupSchedule(pulumi.ComponentResource):
         drill = Process(
             arguments=["backup", "drill"],
             identity=args.restorer,
-            scratch=[Scratch("/tmp", args.drill_space_gibibytes * 1_024)],  # noqa: S108  the pod's own
+            scratch=[
+                Scratch(
+                    "/tmp",  # noqa: S108  the pod's own
+                    args.drill_space_gibibytes * 1_024,
+                    storage_class=args.drill_storage_class,
+                )
+            ],
             cpu_millicores=500,
             memory_mebibytes=1_024,
         )

@@ -51,6 +51,8 @@ class MessageBusArgs:
     """The command line that declares the streams."""
     clients: Sequence[str]
     """The workloads that may connect."""
+    apart: bool = False
+    """Whether no two members may be on one node."""
 
 
 class MessageBus(pulumi.ComponentResource):
@@ -99,6 +101,9 @@ class MessageBus(pulumi.ComponentResource):
                     ports={"client": CLIENT_PORT, "route": ROUTE_PORT, "monitor": MONITOR_PORT},
                     alive=HttpCheck("/healthz?js-server-only=true", "monitor"),
                     ready=HttpCheck("/healthz", "monitor"),
+                    # It reads its streams before it is alive: some minutes with hundreds of gigabytes.
+                    start_seconds=900,
+                    apart=args.apart,
                     cpu_millicores=500,
                     memory_mebibytes=1_024,
                     # A member hands its leaderships over before it stops.

@@ -403,3 +403,31 @@ def test_one_more_tenant_touches_what_is_the_tenants_alone() -> None:
         "consumer",
         "objectives-file",
     }
+
+
+def test_in_prod_no_two_members_of_the_bus_share_a_node() -> None:
+    for stage, terms in (("prod", 1), ("stage", 0)):
+        pod = dict(pods(program(stage)))["nats"]
+        found = pod.get("affinity", {}).get("podAntiAffinity", {})
+        required = found.get("requiredDuringSchedulingIgnoredDuringExecution", [])
+        assert len(required) == terms
+        for term in required:
+            assert term["topologyKey"] == "kubernetes.io/hostname"
+            assert term["labelSelector"] == {"matchLabels": {"app.kubernetes.io/name": "nats"}}
+
+
+def test_a_drill_in_prod_restores_into_a_disk_of_its_own() -> None:
+    for stage, kind in (("prod", "ephemeral"), ("dev", "emptyDir")):
+        pod = dict(pods(program(stage)))["backup-drill"]
+        mounted = {each["mountPath"]: each["name"] for each in pod["containers"][0]["volumeMounts"]}
+        (volume,) = (each for each in pod["volumes"] if each["name"] == mounted["/tmp"])
+        assert set(volume) == {"name", kind}
+        if kind == "ephemeral":
+            spec = volume["ephemeral"]["volumeClaimTemplate"]["spec"]
+            assert spec["storageClassName"] == "gp3"
+            assert spec["resources"] == {"requests": {"storage": "204800Mi"}}
+
+
+def test_a_member_of_the_bus_has_minutes_to_read_its_streams(stage: str) -> None:
+    probe = dict(pods(program(stage)))["nats"]["containers"][0]["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 900
