@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.clashes import clashes
+from infra.cloud_settings import TenantKeyUser
 from infra.clouds import create_clouds
 from infra.configuration import read_stage_file
 from infra.identities import create_identities
@@ -20,7 +21,6 @@ from infra.limits import (
     mirroring_policy,
 )
 from infra.settings import Settings
-from infra.cloud_settings import TenantKeyUser
 from kilo import cli
 from kilo.tenancy import TenantEntry
 from tests.components.recorder import Recording, record
