@@ -35,6 +35,8 @@ class OnRealCluster(Rehearsal):
         self._variables = {
             **self._variables,
             "PATH": f"{toolchain.path('kubernetes-provider').parent}{os.pathsep}{self._variables['PATH']}",
+            # Otherwise the plugins in the engine's home, which are the sandbox's, come before those on PATH.
+            "PULUMI_IGNORE_AMBIENT_PLUGINS": "false",
             "KUBERNETES_PROVIDER_FILES": str(toolchain.path("kubernetes-provider-files")),
             "KUBECONFIG": str(self._kubeconfig),
         }
