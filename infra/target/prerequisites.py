@@ -165,10 +165,10 @@ def of_cluster(settings: Settings, cluster: Cluster) -> Iterator[Finding]:
 
 def _object(cluster: Cluster, what: str, path: str, advice: str) -> Finding:
     try:
-        found = cluster.metadata(path)
+        there = cluster.metadata(path) is not None
     except KiloError as error:
         return Finding("Kubernetes", what, "unknown", str(error))
-    return Finding("Kubernetes", what, "there" if found else "missing", "" if found else advice)
+    return Finding("Kubernetes", what, "there" if there else "missing", "" if there else advice)
 
 
 def _storage_class(cluster: Cluster, name: str) -> Finding:
@@ -178,7 +178,8 @@ def _storage_class(cluster: Cluster, name: str) -> Finding:
         if found is None:
             return Finding("Kubernetes", what, "missing", "make it, or name another one in the stage's file")
         driver = str(found.get("provisioner"))
-        there = "/" in driver or cluster.get(f"/apis/storage.k8s.io/v1/csidrivers/{driver}")
+        of_old = "/" in driver
+        there = of_old or cluster.get(f"/apis/storage.k8s.io/v1/csidrivers/{driver}") is not None
     except KiloError as error:
         return Finding("Kubernetes", what, "unknown", str(error))
     if not there:
