@@ -23,7 +23,7 @@ class HttpServer(OneProcess):
     """What tables and errors call it."""
     health: ClassVar[str]
     """The path that answers 200 once it is ready."""
-    start_seconds: ClassVar[float] = 60
+    start_seconds: ClassVar[float] = 300
     """How long it may take until then."""
 
     def __init__(self, directory: Path, port: int | None = None) -> None:

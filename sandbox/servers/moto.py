@@ -20,8 +20,6 @@ class MotoServer(HttpServer):
 
     name = "aws"
     health = "/moto-api/"
-    # A long journal takes its time: some 500 changes a second.
-    start_seconds = 300
 
     def command(self) -> Sequence[str]:
         """The program and its arguments."""

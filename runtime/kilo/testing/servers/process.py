@@ -75,7 +75,7 @@ class ServerProcess:
         directory: the working directory, made if missing.
         log_path: where its output is appended.
         ready: asked until it answers True; an exception counts as not yet.
-        start_seconds: how long it may take until it is ready.
+        start_seconds: how long it may take until it is ready; one that ends before is told at once.
         stop_seconds: how long it may take to stop before it is killed.
     """
 
@@ -85,7 +85,7 @@ class ServerProcess:
     directory: Path
     log_path: Path
     ready: Callable[[], bool]
-    start_seconds: float = 60
+    start_seconds: float = 300
     stop_seconds: float = 10
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
