@@ -86,7 +86,7 @@ class Outbox(Section):
     """The outbox: its workers, and which aggregates go by CDC instead of by them."""
 
     workers: int = Field(
-        default=1, ge=0, le=16, description="0 stops publishing: events wait in the table until it goes on."
+        default=1, ge=0, le=16, description="a whole number; with 0 events wait in the table until it goes on"
     )
     cdc_aggregates: tuple[AggregateName, ...] = ()
     cdc_paused: bool = Field(
