@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -208,6 +209,8 @@ class Conductor:
                 return [done for ramp in ramps for done in await self._carry_out([ramp])]
             return [await self.store.update(ramp, reason=f"not carried out: {error}") for ramp in ramps]
         if any(self._deployed.get(key) != weight for key, weight in wanted.items()):
+            if not urgent:
+                await self._note_refusals()
             try:
                 await self.engine.deploy(wanted, urgent=urgent)
             except NotDeployed as error:
@@ -220,6 +223,13 @@ class Conductor:
                 break
             await asyncio.sleep(_PAUSE_SECONDS)
         return [await self._confirmed(ramp) for ramp in ramps]
+
+    async def _note_refusals(self) -> None:
+        """Count what gateways have refused before the step, by which its own refusal is told apart."""
+        with suppress(Unreachable):
+            for replica in await self.gateways.ask():
+                if replica.weights is not None:
+                    self._rejected.setdefault(replica.url, replica.rejected)
 
     async def _revert_waits(self, ramps: Sequence[Ramp]) -> bool:
         known = {ramp.id for ramp in ramps if ramp.state is State.REVERTING}
