@@ -48,7 +48,7 @@ def environment_of(platform: Platform, namespace: str, workload: str) -> dict[st
             pod
             for pod in objects(platform, f"/api/v1/namespaces/{namespace}/pods")
             if pod["metadata"]["labels"]["app.kubernetes.io/name"] == workload
-            and pod["status"]["containerStatuses"][0].get("containerID")
+            and any(each.get("containerID") for each in pod["status"].get("containerStatuses", ()))
         ]
     )
     pid = found[0]["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]

@@ -123,7 +123,8 @@ async def test_logs_of_this_start_and_the_one_before(api: httpx.AsyncClient, clu
 
     def crashed() -> str | None:
         for pod in cluster.pods():
-            if pod["status"]["containerStatuses"][0]["restartCount"] >= 1:
+            # A pod that has only just been made has none.
+            if any(each["restartCount"] >= 1 for each in pod["status"].get("containerStatuses", ())):
                 return pod["metadata"]["name"]
         return None
 

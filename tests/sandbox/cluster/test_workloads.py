@@ -133,9 +133,9 @@ async def test_a_container_that_ends_is_started_again_with_growing_pauses(cluste
 
     def backing_off() -> Object | None:
         for pod in cluster.pods():
-            status = pod["status"]["containerStatuses"][0]
-            if status["restartCount"] >= 2 and "waiting" in status["state"]:
-                return status
+            for status in pod["status"].get("containerStatuses", ()):
+                if status["restartCount"] >= 2 and "waiting" in status["state"]:
+                    return status
         return None
 
     status = await eventually(backing_off)
