@@ -11,6 +11,8 @@ outside of it there is the key of its tenant alone, where the service encrypts.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from functools import partial
 
 import pulumi
 from pulumi_kubernetes import core, meta, networking
@@ -88,9 +90,12 @@ def deploy(settings: PreviewSettings) -> None:
         before += [schema, bus]
         if keys:
             before.append(KeyMaking("key-making", KeyMakingArgs(context, keys.key_making), ready))
-    service = ServiceObjects(settings, migrations_after=migrated, workloads_after=before)
-    if settings.seed and settings.has_database:
-        _seed(settings, settings.seed, pulumi.ResourceOptions(depends_on=service.migrations or before))
+    ServiceObjects(
+        settings,
+        migrations_after=migrated,
+        workloads_after=before,
+        seed=partial(_seed, settings, settings.seed) if settings.seed and settings.has_database else None,
+    )
     if settings.kind == "http":
         _gateway(settings, inside)
     pulumi.export(ADDRESS_OUTPUT, _address(settings))
@@ -169,8 +174,9 @@ def _events(
         Consumer(names.CONSUMER, ConsumerArgs(context, replicas=1, identity=identity, bus=egress), opts)
 
 
-def _seed(settings: PreviewSettings, text: str, opts: pulumi.ResourceOptions) -> None:
+def _seed(settings: PreviewSettings, text: str, after: Sequence[pulumi.Resource]) -> pulumi.Resource:
     """Run the service's own seed, as the owner of its tables. A change of it runs it again."""
+    opts = pulumi.ResourceOptions(depends_on=after)
     digest = hashlib.sha256(text.encode()).hexdigest()
     files = core.v1.ConfigMap(
         SEED,
@@ -178,7 +184,7 @@ def _seed(settings: PreviewSettings, text: str, opts: pulumi.ResourceOptions) ->
         data={_SEED_FILE: text},
         opts=opts,
     )
-    Task(
+    return Task(
         SEED,
         TaskArgs(
             access=AccessArgs(settings.namespace, egress=[To(port=DATABASE_PORT, workload=DATABASE)]),

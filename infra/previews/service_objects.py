@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -28,9 +28,8 @@ class ServiceObjects:
         settings: of the preview, with the objects.
         migrations_after: what is there before the service's migrations run.
         workloads_after: what is there before the service itself does.
+        seed: fills the tables that the migrations made, before anything of the service runs.
     """
-
-    migrations: Sequence[pulumi.Resource]
 
     def __init__(
         self,
@@ -38,15 +37,17 @@ class ServiceObjects:
         *,
         migrations_after: Sequence[pulumi.Resource],
         workloads_after: Sequence[pulumi.Resource],
+        seed: Callable[[Sequence[pulumi.Resource]], pulumi.Resource] | None = None,
     ) -> None:
         before = [each for each in settings.objects if _is_hook(each)]
         others = [each for each in settings.objects if not _is_hook(each)]
         prepared = [_register(each, migrations_after) for each in before if each["kind"] != "Job"]
-        self.migrations = [
+        migrations = [
             _register(each, [*migrations_after, *prepared]) for each in before if each["kind"] == "Job"
         ]
         around = [_register(each, migrations_after[:1]) for each in others if each["kind"] not in _WORKLOADS]
-        ready = [*workloads_after, *self.migrations, *around]
+        seeded = [seed(migrations or workloads_after)] if seed else []
+        ready = [*workloads_after, *migrations, *around, *seeded]
         for each in others:
             if each["kind"] in _WORKLOADS:
                 _register(each, ready)
