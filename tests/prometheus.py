@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from kilo import cli
 from kilo.testing.servers.ports import free_port
 from sandbox import toolchain
 from tests.events import make_outputs
@@ -70,13 +72,36 @@ def prometheus(
             process.kill()
 
 
-def watched_outputs(url: str, file: Path) -> Path:
+def _watched_outputs(url: str, file: Path) -> Path:
     """Write the outputs of a stage whose Prometheus is at ``url``, in the namespace of its targets."""
     outputs = make_outputs()
     monitored = outputs.monitoring.model_copy(update={"prometheus_url": url})
     named = outputs.model_copy(update={"monitoring": monitored, "namespace": "kilo"})
     file.write_text(named.model_dump_json(), encoding="utf-8")
     return file
+
+
+Say = Callable[..., tuple[int, str, str]]
+"""Runs a command with its arguments: its exit code, output and error output."""
+
+
+def saying(
+    command: str,
+    url: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Say:
+    """``kilo COMMAND`` in a stage whose Prometheus is at ``url``, on a terminal of 80 columns."""
+    monkeypatch.setenv("KILO_OUTPUTS", str(_watched_outputs(url, folder / "outputs.json")))
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main([command, *arguments])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
 
 
 def _is_ready(address: str) -> bool:

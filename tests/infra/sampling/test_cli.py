@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kilo import cli
 from kilo.errors import ExitCode
-from tests.prometheus import prometheus, watched_outputs
+from tests.prometheus import Say, prometheus, saying
 
 # Its last 56 bits are 0xc0…: whoever keeps a quarter keeps it.
 TRACE = "4bf92f3577b34da6a3c0000000000000"
@@ -51,22 +50,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield found
 
 
-Say = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
 def say(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
     """Run ``kilo sampling ARGUMENTS``: its exit code, output and error output."""
-    monkeypatch.setenv("KILO_OUTPUTS", str(watched_outputs(url, tmp_path / "outputs.json")))
     monkeypatch.setenv("KILO_TRACES", str(tmp_path / "*.jsonl"))
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main(["sampling", *arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+    return saying("sampling", url, tmp_path, monkeypatch, capsys)
 
 
 def test_show_says_who_is_over_and_for_what(say: Say) -> None:

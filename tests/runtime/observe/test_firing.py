@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kilo import cli
 from kilo.errors import ExitCode
 from kilo.observe.prometheus import Prometheus
 from tests.patience import until
-from tests.prometheus import prometheus, watched_outputs
+from tests.prometheus import Say, prometheus, saying
 
 NAMESPACE = "kilo"
 
@@ -43,21 +42,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield found
 
 
-Say = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
 def say(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
     """Run ``kilo alerts ARGUMENTS``: its exit code, output and error output."""
-    monkeypatch.setenv("KILO_OUTPUTS", str(watched_outputs(url, tmp_path / "outputs.json")))
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main(["alerts", *arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+    return saying("alerts", url, tmp_path, monkeypatch, capsys)
 
 
 def test_what_fires_in_the_stage_is_shown_with_its_runbook(say: Say) -> None:

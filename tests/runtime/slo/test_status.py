@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kilo import cli
 from kilo.errors import ExitCode
 from kilo.observe.prometheus import Prometheus
 from kilo.observe.rules import render_rules
 from tests.patience import until
-from tests.prometheus import prometheus, watched_outputs
+from tests.prometheus import Say, prometheus, saying
 
 REQUESTS = 6_000
 FAILED = {"acme": 30, "globex": 3}
@@ -67,21 +66,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield found
 
 
-Say = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
 def say(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
     """Run ``kilo slo ARGUMENTS``: its exit code, output and error output."""
-    monkeypatch.setenv("KILO_OUTPUTS", str(watched_outputs(url, tmp_path / "outputs.json")))
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main(["slo", *arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+    return saying("slo", url, tmp_path, monkeypatch, capsys)
 
 
 def test_status_says_what_is_left_and_how_fast_it_goes(say: Say) -> None:
