@@ -91,36 +91,12 @@ def key_statements(
     A multi-region key can be replicated to ``replica_regions`` and to no other. ``auditors`` read how the key
     is set up.
     """
-    statements: list[dict[str, Any]] = [
-        {
-            "Sid": "Administer",
-            "Effect": "Allow",
-            "Principal": {"AWS": list(administrators)},
-            "Action": list(ADMINISTER),
-            "Resource": "*",
-        }
-    ]
+    statements = [_allow("Administer", list(administrators), ADMINISTER)]
     if replica_regions:
-        statements.append(
-            {
-                "Sid": "Replicate",
-                "Effect": "Allow",
-                "Principal": {"AWS": list(administrators)},
-                "Action": list(REPLICATE),
-                "Resource": "*",
-                "Condition": {"StringEquals": {"kms:ReplicaRegion": list(replica_regions)}},
-            }
-        )
+        only = {"StringEquals": {"kms:ReplicaRegion": list(replica_regions)}}
+        statements.append(_allow("Replicate", list(administrators), REPLICATE, only))
     if auditors:
-        statements.append(
-            {
-                "Sid": "Audit",
-                "Effect": "Allow",
-                "Principal": {"AWS": list(auditors)},
-                "Action": list(AUDIT),
-                "Resource": "*",
-            }
-        )
+        statements.append(_allow("Audit", list(auditors), AUDIT))
     for user in users:
         context = dict(encryption_context)
         if user.tenants is not None and "tenant" in context:
@@ -128,26 +104,27 @@ def key_statements(
             if not reached:
                 continue
             context["tenant"] = reached
-        use: dict[str, Any] = {
-            "Sid": f"{user.sid}Uses",
-            "Effect": "Allow",
-            "Principal": {"AWS": user.principal_arn},
-            "Action": list(user.actions),
-            "Resource": "*",
-        }
-        # Signing takes no encryption context.
-        statements.append({**use, "Condition": _condition(context)} if context else use)
-        # DescribeKey takes no encryption context.
-        statements.append(
-            {
-                "Sid": f"{user.sid}Describes",
-                "Effect": "Allow",
-                "Principal": {"AWS": user.principal_arn},
-                "Action": ["kms:DescribeKey"],
-                "Resource": "*",
-            }
-        )
+        # Signing and DescribeKey take no encryption context.
+        under = _condition(context) if context else None
+        statements.append(_allow(f"{user.sid}Uses", user.principal_arn, user.actions, under))
+        statements.append(_allow(f"{user.sid}Describes", user.principal_arn, ("kms:DescribeKey",)))
     return statements
+
+
+def _allow(
+    sid: str,
+    principal: pulumi.Input[str] | list[str],
+    actions: Sequence[str],
+    condition: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    statement: dict[str, Any] = {
+        "Sid": sid,
+        "Effect": "Allow",
+        "Principal": {"AWS": principal},
+        "Action": list(actions),
+        "Resource": "*",
+    }
+    return {**statement, "Condition": condition} if condition else statement
 
 
 def _narrowed(allowed: str | Sequence[str] | None, tenants: frozenset[str]) -> str | list[str]:
