@@ -17,22 +17,18 @@ import shutil
 import subprocess
 import sys
 import time
-from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
 from tests.accept.steps import Acceptance
 from tests.e2e.conftest import ROOT
+from tests.people import PEOPLE, field_encryption, make_keys
 from tests.preview.conftest import Platform
 from tests.runtime.scaffold.variants import template_repository
 
 HOME = ROOT / "build" / "accept"
 FACTOR = 0.0005
 """24 hours are 43 seconds."""
-PEOPLE = ("ana", "bo", "cy")
 
 
 def main() -> int:
@@ -42,7 +38,7 @@ def main() -> int:
     options = parser.parse_args()
     began = time.monotonic()
     _clear()
-    keys = _make_keys()
+    keys = make_keys(HOME / "keys", ("audit", *PEOPLE))
     stage = Platform(HOME, template_repository(HOME / "template"))
     _configure(stage, keys, options.soak_factor)
     acceptance = Acceptance(stage, keys, options.soak_factor)
@@ -77,23 +73,9 @@ def _clear() -> None:
     HOME.mkdir(parents=True, exist_ok=True)
 
 
-def _make_keys() -> dict[str, str]:
-    """Private keys in ``HOME/keys``; the public halves by name."""
-    folder = HOME / "keys"
-    folder.mkdir(mode=0o700)
-    public: dict[str, str] = {}
-    for name in ("audit", *PEOPLE):
-        key = Ed25519PrivateKey.generate()
-        path = folder / f"{name}.pem"
-        path.touch(mode=0o600)
-        path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        public[name] = b64encode(key.public_key().public_bytes_raw()).decode()
-    return public
-
-
 def _configure(stage: Platform, keys: dict[str, str], factor: float) -> None:
     """The stages' files as they are in the checkout, with people, an audit key and what a rehearsal needs."""
-    people = "".join(f'\n      - {{ name: {name}, public_key: "{keys[name]}" }}' for name in PEOPLE)
+    people = {name: keys[name] for name in PEOPLE}
     dev = stage.directory / "Pulumi.dev.yaml"
     text = dev.read_text(encoding="utf-8")
     text = text.replace(
@@ -101,11 +83,8 @@ def _configure(stage: Platform, keys: dict[str, str], factor: float) -> None:
     )
     replicas = "tenant_key_replicas: { regions: [eu-west-1] }"
     text = text.replace(f"# {replicas}", replicas)
-    dev.write_text(
-        f"{text.rstrip()}\n  kilo:field_encryption:\n    rotation_enabled: true\n"
-        f'    audit_public_key: "{keys["audit"]}"\n    principals:{people}\n',
-        encoding="utf-8",
-    )
+    encryption = field_encryption(people, audit=keys["audit"])
+    dev.write_text(f"{text.rstrip()}\n{encryption}", encoding="utf-8")
     target = stage.directory / "Pulumi.stage.yaml"
     asked = f"{{ soak_hours: 24, soak_factor: {factor}, require_digests: false }}"
     text = (ROOT / "Pulumi.stage.yaml").read_text(encoding="utf-8").rstrip()

@@ -7,27 +7,21 @@ database server is not shown: the restored database is a second one on the stage
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.rows import tuple_row
 
-from sandbox.engine.environment import overlay
-from tests.e2e.conftest import PATIENCE, Stage
+from tests.accept.commands import Refused, run
+from tests.e2e.conftest import Stage
 from tests.runtime.registry.proxy import Proxy
 
 REGION = "eu-central-1"
 TENANT, FIELD = "acme", "email"
 _DATABASE = "recovered"
-
-
-class NotRecovered(Exception):
-    """What the runbook says did not come about."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +36,14 @@ def recover(stage: Stage) -> Recovered:
     """Walk docs/runbooks/lost-region.md: back up, lose the region, restore, read an encrypted field.
 
     Raises:
-        NotRecovered: a step ended badly, or the field is another than before.
+        Refused: a step ended badly, or the field is another than before.
     """
     variables: Mapping[str, str] = json.loads((stage.home / "environment.json").read_bytes())
-    backup = json.loads(_kilo(stage, variables, "backup", "run", "--json"))["backup"]
+    backup = json.loads(run(stage, "backup", "run", "--json"))["backup"]
     source = variables["DATABASE_URL"]
     fingerprint, stored = _encrypted_event(source)
     place = ("--tenant", TENANT, "--field", FIELD, "--row", fingerprint, "--pointer", "")
-    before = _kilo(stage, variables, "fle", "decrypt", *place, given=stored)
+    before = run(stage, "fle", "decrypt", *place, given=stored)
 
     with psycopg.connect(source, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {_DATABASE}")
@@ -63,20 +57,21 @@ def recover(stage: Stage) -> Recovered:
             "AWS_ENDPOINT_URL": clouds.url,
             "KILO_RESTORE_URL": target,
             "DATABASE_URL": target,
+            "PATH": f"{stage.home / 'bin'}{os.pathsep}{os.environ['PATH']}",
         }
         restore = ("backup", "restore", backup, "--from", "secondary", "--no-globals", "--json")
-        restored = json.loads(_kilo(stage, without, *restore))
+        restored = json.loads(run(stage, *restore, variables=without))
         with psycopg.connect(target, row_factory=tuple_row) as connection:
             [(again,)] = connection.execute(
                 "SELECT payload ->> %s FROM events WHERE fingerprint = %s AND tenant = %s",
                 (FIELD, fingerprint, TENANT),
             ).fetchall()
-        after = _kilo(stage, without, "fle", "decrypt", *place, given=again)
+        after = run(stage, "fle", "decrypt", *place, variables=without, given=again)
     finally:
         clouds.close()
     if after != before or stored == before:
         msg = f"{TENANT}'s {FIELD} is not what it was before the region went"
-        raise NotRecovered(msg)
+        raise Refused(msg)
     return Recovered(restored["rows"], restored["duration_seconds"])
 
 
@@ -89,24 +84,5 @@ def _encrypted_event(url: str) -> tuple[str, str]:
         ).fetchone()
     if found is None:
         msg = f"no event of {TENANT} has the field {FIELD}"
-        raise NotRecovered(msg)
+        raise Refused(msg)
     return found
-
-
-def _kilo(stage: Stage, variables: Mapping[str, str], *arguments: str, given: str = "") -> str:
-    """A command with the stage's variables, changed as they may be."""
-    path = f"{stage.home / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin"
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "kilo"), *arguments],
-        cwd=stage.directory,
-        env=overlay({**variables, "PATH": path}),
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    if done.returncode:
-        msg = f"kilo {' '.join(arguments[:2])} ended with {done.returncode}: {done.stderr.strip()[-600:]}"
-        raise NotRecovered(msg)
-    return done.stdout

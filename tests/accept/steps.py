@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,6 +16,7 @@ from typing import Any
 import psutil
 
 from sandbox.servers.leftovers import processes_of
+from tests.accept.commands import Refused, run
 from tests.accept.lost_region import FIELD, TENANT, recover
 from tests.e2e.conftest import PATIENCE, Stage
 from tests.preview.conftest import Platform
@@ -30,10 +29,6 @@ _SETTLED = (
 """`kilo` that takes a settle time of seconds; the processes that it is for are restarted in its place."""
 _EVENTS = 15
 """A tenant, and a round of the load."""
-
-
-class Refused(Exception):
-    """A step did not come to what it must."""
 
 
 @dataclass
@@ -121,12 +116,7 @@ class Acceptance:
         return not (missed or known or load.lost or load.problems or refused)
 
     def _kilo(self, *arguments: str, ok: Sequence[int] = (0,)) -> str:
-        done = self.stage.kilo(*arguments)
-        if done.returncode not in ok:
-            said = (done.stderr or done.stdout).strip()[-600:]
-            msg = f"kilo {' '.join(arguments[:3])} ended with {done.returncode}: {said}"
-            raise Refused(msg)
-        return done.stdout
+        return run(self.stage, *arguments, ok=ok)
 
     def _processes(self, what: str) -> list[psutil.Process]:
         found: list[psutil.Process] = []
@@ -220,22 +210,9 @@ class Acceptance:
     def _settled(self, *arguments: str) -> str:
         """A step of the rotation; of ``plan``, its hash."""
         as_json = ("--json",) if arguments[0] == "plan" else ()
-        command = [sys.executable, "-c", _SETTLED, "fle", "rotate", *arguments, *as_json]
-        done = subprocess.run(
-            command,
-            cwd=self.stage.directory,
-            env={
-                name: value for name, value in os.environ.items() if not name.startswith(("KILO_", "PULUMI_"))
-            },
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        if done.returncode:
-            msg = f"kilo fle rotate {arguments[0]} ended with {done.returncode}: {done.stderr.strip()[-600:]}"
-            raise Refused(msg)
-        return str(json.loads(done.stdout)["plan"]) if as_json else ""
+        program = (sys.executable, "-c", _SETTLED)
+        said = run(self.stage, "fle", "rotate", *arguments, *as_json, program=program)
+        return str(json.loads(said)["plan"]) if as_json else ""
 
     def _preview(self) -> str:
         """From the template to green checks, and gone again."""

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 # A machine under load takes its time; nothing here depends on how long.
 PATIENCE = 600
 _PROGRAMS = Path(sys.executable).parent
+KILO = (str(_PROGRAMS / "kilo"),)
 
 
 class Stage:
@@ -47,17 +48,29 @@ class Stage:
     def outputs(self) -> dict[str, Any]:
         return json.loads((self.home / "outputs.json").read_bytes())
 
-    def kilo(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def kilo(
+        self,
+        *arguments: str,
+        variables: Mapping[str, str] | None = None,
+        given: str | None = None,
+        program: Sequence[str] = KILO,
+    ) -> subprocess.CompletedProcess[str]:
+        """``kilo`` in a shell that knows nothing of the stage but ``variables``; ``given`` is its input."""
         return subprocess.run(
-            [str(_PROGRAMS / "kilo"), *arguments],
+            [*program, *arguments],
             cwd=self.directory,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
+            env=_environment(variables),
+            input=given or "",
             capture_output=True,
             text=True,
             check=False,
             timeout=PATIENCE,
         )
+
+    @staticmethod
+    def shell(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The variables of a shell that knows nothing of the stage but these."""
+        return _environment(variables)
 
     def pulumi(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Plain ``pulumi`` in a shell that ``kilo env`` has set up."""
@@ -85,8 +98,9 @@ class Stage:
 
 def _environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's variables without those that name a stage."""
-    kept = overlay(dict(extra or {}))
-    return {name: value for name, value in kept.items() if not name.startswith(("KILO_", "PULUMI_"))}
+    kept = overlay({})
+    own = {name: value for name, value in kept.items() if not name.startswith(("KILO_", "PULUMI_"))}
+    return own | dict(extra or {})
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
 from pathlib import Path
@@ -23,32 +22,16 @@ from kilo.errors import CheckFailed, Unreachable
 from kilo.promotion.record import Journal
 from tests.events import make_outputs
 from tests.infra.ramps.test_publish import git
+from tests.noting_engine import calls, noting_engine
 
 ROOT = Path(__file__).parents[3]
-PULUMI = """#!/bin/sh
-echo "$1" >> calls
-case "$1" in
-  stack) cat state; if [ -e moves ]; then echo ' ' >> state; fi ;;
-  config) cat config ;;
-  preview) while [ "$1" != --save-plan ]; do shift; done; cp plan "$2" ;;
-  up) if [ -e locked ]; then echo "error: the stack is currently locked by 1 lock(s)." >&2; exit 255; fi
-      if [ -e broken ]; then echo "error: a pod does not start" >&2; exit 255; fi ;;
-esac
-"""
+UPDATES = {"resourcePlans": {"a": {"steps": ["update"]}}}
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with an engine that notes its calls: what the real one does, tests/e2e shows."""
-    engine = tmp_path / "bin" / "pulumi"
-    engine.parent.mkdir()
-    engine.write_text(PULUMI)
-    engine.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{engine.parent}{os.pathsep}{os.environ['PATH']}")
     shutil.copy(ROOT / "Pulumi.dev.yaml", tmp_path)
-    (tmp_path / "state").write_text('{"deployment": {}}')
-    (tmp_path / "plan").write_text(json.dumps({"resourcePlans": {"a": {"steps": ["update"]}}}))
-    return tmp_path
+    return noting_engine(tmp_path, monkeypatch, state={"deployment": {}}, plan=UPDATES)
 
 
 @pytest.fixture
@@ -62,10 +45,6 @@ def ports(project: Path, database_url: str) -> Any:
             database_url,
             "ana",
         )
-
-
-def calls(project: Path) -> list[str]:
-    return (project / "calls").read_text().split()
 
 
 def test_a_file_is_carried_out_by_a_plan(project: Path, ports: StagePorts) -> None:

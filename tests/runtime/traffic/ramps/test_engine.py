@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from kilo.tenancy import RampWeight, Tenant
 from kilo.traffic.envoy import render_files
 from kilo.traffic.ramps.engine import PulumiEngine, judge
 from kilo.traffic.settings import GatewayFeature, GatewaySettings, Upstream
+from tests.noting_engine import calls, noting_engine
 from tests.runtime.traffic.support import make_tenant
 
 URN = "urn:pulumi:dev::kilo::kilo:traffic:TenantGateway$kubernetes:core/v1:ConfigMap::gateway-envoy"
@@ -92,33 +91,14 @@ def test_a_plan_for_more_than_the_files_is_refused() -> None:
         judge(more, state(BEFORE), URN, CHANGES)
 
 
-PULUMI = """#!/bin/sh
-echo "$@" >> calls
-if [ "$1" != stack ]; then grep -q dev "$KILO_GATEWAY_ALONE" || exit 1; fi
-case "$1" in
-  stack) cat state; if [ -e moves ]; then echo ' ' >> state; fi ;;
-  preview) while [ "$1" != --save-plan ]; do shift; done; cp plan "$2" ;;
-  up) if [ -e locked ]; then echo "error: the stack is currently locked by 1 lock(s)." >&2; exit 255; fi ;;
-esac
-"""
+ALONE = 'if [ "$1" != stack ]; then grep -q dev "$KILO_GATEWAY_ALONE" || exit 1; fi'
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with an engine that notes its calls: what the real one does, tests/e2e shows."""
-    engine = tmp_path / "bin" / "pulumi"
-    engine.parent.mkdir()
-    engine.write_text(PULUMI)
-    engine.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{engine.parent}{os.pathsep}{os.environ['PATH']}")
     after = files(make_tenant("acme", ramps={"search": 5}))
-    (tmp_path / "state").write_text(json.dumps(state(BEFORE)))
-    (tmp_path / "plan").write_text(json.dumps(plan(BEFORE, after)))
-    return tmp_path
-
-
-def calls(project: Path) -> list[str]:
-    return [line.split()[0] for line in (project / "calls").read_text().splitlines()]
+    planned = plan(BEFORE, after)
+    return noting_engine(tmp_path, monkeypatch, state=state(BEFORE), plan=planned, first=ALONE)
 
 
 async def test_a_step_is_planned_and_carried_out_by_its_plan_on_the_gateway_alone(project: Path) -> None:
