@@ -6,9 +6,9 @@ and what its roll-back switches off. Without ``actions`` the row is the one of t
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from infra.cloud_settings import Section
 
@@ -35,9 +35,27 @@ class PromotionAction(Section):
     on: SettingValue | None = Field(
         default=None, description="Set where the setting is off; without it a promotion leaves it alone."
     )
+    steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Of weights, in place of `on`: what they are set to one after the other, each looked at "
+        "for verify_minutes.",
+    )
     off: SettingValue | None = Field(
         default=None, description="Set by the roll-back; without it the roll-back leaves it alone."
     )
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        if self.steps is None:
+            return self
+        if not self.setting.startswith("ramps") or self.on is not None:
+            msg = "steps are of weights (ramps or ramps.FEATURE), and stand in place of `on`"
+            raise ValueError(msg)
+        if list(self.steps) != sorted(set(self.steps)):
+            msg = f"steps {', '.join(map(str, self.steps))}: each must be more than the one before it"
+            raise ValueError(msg)
+        return self
 
 
 def _row(*actions: tuple[str, SettingValue | None, SettingValue | None]) -> tuple[PromotionAction, ...]:

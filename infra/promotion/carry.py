@@ -19,7 +19,7 @@ from infra.promotion.ports import StagePorts, changes_to
 from infra.promotion.rehearsal import Load, Rehearsal
 from infra.promotion.source import Source, ask
 from infra.promotion.stage_file import PromotionFile
-from infra.promotion.table import carried, gate_of, off_of_row, on_values
+from infra.promotion.table import carried, gate_of, off_of_row, on_values, steps_of
 from infra.promotion.undeployed import refuse_other_program, refuse_undeployed
 from infra.promotion_settings import ROWS
 from infra.ramps.publish import Branch
@@ -259,7 +259,7 @@ def _begin(
     details: dict[str, Any] = {
         "from": source,
         "release": found.release if found else "",
-        "changes": [each.document() for each in changes_to(setting.file, wanted)],
+        "changes": [each.document() for each in changes_to(setting.file, wanted, steps_of(setting.file))],
         "figures": figures,
         "emergency": found.gate["emergency"] if found else None,
     }
@@ -323,7 +323,11 @@ def _shown(*, as_json: bool) -> Any:
 
 
 def _said(changes: Any) -> str:
-    return ", ".join(f"{each['setting']} {each['before']} → {each['after']}" for each in changes) or "nothing"
+    return ", ".join(f"{each['setting']} {_way(each)}" for each in changes) or "nothing"
+
+
+def _way(change: Any) -> str:
+    return " → ".join(map(str, (change["before"], *(change.get("steps") or (change["after"],)))))
 
 
 def _told(details: dict[str, Any]) -> str:

@@ -149,7 +149,10 @@ class StagePorts:
         time.sleep(seconds)
 
 
-def changes_to(file: PromotionFile, wanted: Mapping[str, Value]) -> tuple[Change, ...]:
-    """What writing ``wanted`` changes in a stage's file."""
-    found = [Change(setting, file.value(setting), value) for setting, value in wanted.items()]
+def changes_to(
+    file: PromotionFile, wanted: Mapping[str, Value], steps: Mapping[str, tuple[Value, ...]] | None = None
+) -> tuple[Change, ...]:
+    """What writing ``wanted`` changes in a stage's file, by these steps where a setting has some."""
+    by = steps or {}
+    found = [Change(name, file.value(name), value, by.get(name, ())) for name, value in wanted.items()]
     return tuple(each for each in found if each.before != each.after)

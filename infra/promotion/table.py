@@ -37,12 +37,26 @@ def on_values(file: PromotionFile) -> dict[str, Value]:
     """What a promotion sets: the row's settings that are off. What runs already is left as it is."""
     wanted: dict[str, Value] = {}
     for action in _row(file):
-        if action.on is None:
+        on = action.steps[-1] if action.steps else action.on
+        if on is None:
             continue
         for setting in _expanded(file, action):
-            if action.off is None or file.value(setting) == action.off:
-                wanted[setting] = action.on
+            before = file.value(setting)
+            lowers = bool(action.steps) and isinstance(before, int) and before > int(str(on))
+            if not lowers and action.off in (None, before):
+                wanted[setting] = on
     return wanted
+
+
+def steps_of(file: PromotionFile) -> dict[str, tuple[Value, ...]]:
+    """The steps by which a promotion raises weights, without those that a weight has passed already."""
+    found: dict[str, tuple[Value, ...]] = {}
+    for action in _row(file):
+        for setting in _expanded(file, action) if action.steps else ():
+            before = file.value(setting)
+            passed = before if isinstance(before, int) else 0
+            found[setting] = tuple(step for step in action.steps or () if step > passed)
+    return found
 
 
 def off_values(file: PromotionFile) -> dict[str, Value]:

@@ -8,6 +8,7 @@ phase           what is done in it
 ==============  ===========================================================================================
 begun           the file is written and carried out; an engine that fails half way begins the roll-back
 deployed        the stage is looked at until it was good for its soak; what is bad begins the roll-back
+stepping        weights go to their next step, which is carried out and looked at as the first was
 rolling-back    the file is written and carried out, keys go back
 rehearsing      the row's roll-back is carried out, and held under load
 off             what there was before is carried out, and every event is waited for
@@ -26,6 +27,7 @@ from kilo.engine import HalfDeployed
 from kilo.promotion.record import Change, Course, Phase, Value
 
 _PAUSE_SECONDS = 2.0
+_FORWARD = (Phase.BEGUN, Phase.STEPPING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +121,10 @@ def _step(course: Course, ports: Ports, shown: Callable[[Course, Look | None], N
     try:
         done = ports.deploy()
     except HalfDeployed as error:
-        if course.phase is not Phase.BEGUN:
+        if course.phase not in _FORWARD:
             raise
         return _roll_back(course, ports, {"reason": str(error)})
-    if course.phase is Phase.BEGUN:
+    if course.phase in _FORWARD:
         return ports.note(course, Phase.DEPLOYED, done)
     if course.phase is Phase.ROLLING_BACK:
         ports.rekey_back()
@@ -140,7 +142,7 @@ def _look(course: Course, ports: Ports, shown: Callable[[Course, Look | None], N
         return course
     details = {"figures": list(look.figures), "reason": look.reason}
     if look.verdict == "good":
-        return ports.note(course, Phase.VERIFIED, details)
+        return ports.note(course, Phase.STEPPING if course.goes_on else Phase.VERIFIED, details)
     return _roll_back(course, ports, details)
 
 

@@ -31,6 +31,7 @@ class Phase(StrEnum):
 
     BEGUN = "begun"
     DEPLOYED = "deployed"
+    STEPPING = "stepping"
     VERIFIED = "verified"
     ROLLING_BACK = "rolling-back"
     ROLLED_BACK = "rolled-back"
@@ -47,7 +48,8 @@ class Phase(StrEnum):
 _ENDED = (Phase.VERIFIED, Phase.ROLLED_BACK, Phase.RETURNED)
 _OPENING = (Phase.BEGUN, Phase.ROLLING_BACK, Phase.REHEARSING)
 _AFTER = {
-    Phase.DEPLOYED: (Phase.BEGUN,),
+    Phase.DEPLOYED: (Phase.BEGUN, Phase.STEPPING),
+    Phase.STEPPING: (Phase.DEPLOYED,),
     Phase.VERIFIED: (Phase.DEPLOYED,),
     Phase.ROLLED_BACK: (Phase.ROLLING_BACK,),
     Phase.OFF: (Phase.REHEARSING,),
@@ -57,11 +59,20 @@ _AFTER = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A setting of the stage's file, before and after."""
+    """A setting of the stage's file, before and after.
+
+    Attributes:
+        steps: of a weight that is raised one after the other, each value on the way; the last is ``after``.
+    """
 
     setting: str
     before: Value
     after: Value
+    steps: tuple[Value, ...] = ()
+
+    def at(self, step: int) -> Value:
+        """What the file must say at a step, counted from 0."""
+        return self.steps[step] if step < len(self.steps) else self.after
 
     def back(self) -> Change:
         """The same change undone."""
@@ -69,7 +80,8 @@ class Change:
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
-        return {"setting": self.setting, "before": _plain(self.before), "after": _plain(self.after)}
+        said = {"setting": self.setting, "before": _plain(self.before), "after": _plain(self.after)}
+        return {**said, "steps": [_plain(each) for each in self.steps]} if self.steps else said
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,7 @@ class Course:
         since: when the phase began, in seconds since the epoch.
         reason: why it is there.
         approvals: signatures in hexadecimal under the promotion, by name.
+        step: how many steps of its weights a promotion has gone on by.
     """
 
     id: str
@@ -98,11 +111,17 @@ class Course:
     since: float
     reason: str = ""
     approvals: Mapping[str, str] = field(default_factory=dict[str, str])
+    step: int = 0
 
     @property
     def wanted(self) -> dict[str, Value]:
         """What the stage's file must say in this phase."""
-        return {each.setting: each.after for each in self.changes}
+        return {each.setting: each.at(self.step) for each in self.changes}
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a weight has steps ahead."""
+        return any(self.step + 1 < len(each.steps) for each in self.changes)
 
 
 def read_course(entries: Iterable[Mapping[str, Any]]) -> Course | None:
@@ -125,7 +144,12 @@ def _next(course: Course | None, entry: Mapping[str, Any]) -> Course | None:
     reason = str(details.get("reason", ""))
     if phase in _OPENING:
         changes = tuple(
-            Change(str(each["setting"]), _value(each["before"]), _value(each["after"]))
+            Change(
+                str(each["setting"]),
+                _value(each["before"]),
+                _value(each["after"]),
+                tuple(_value(value) for value in each.get("steps", ())),
+            )
             for each in details["changes"]
         )
         if phase is Phase.ROLLING_BACK:
@@ -141,9 +165,16 @@ def _next(course: Course | None, entry: Mapping[str, Any]) -> Course | None:
         return Course(number, phase, source, release, requester, changes, forward, at, reason, approvals)
     if course is None or not same or course.phase not in _AFTER[phase]:
         return None
+    if phase in {Phase.VERIFIED, Phase.STEPPING} and course.goes_on is (phase is Phase.VERIFIED):
+        return None
     back = tuple(each.back() for each in course.changes)
     return replace(
-        course, phase=phase, since=at, reason=reason, changes=back if phase is Phase.OFF else course.changes
+        course,
+        phase=phase,
+        since=at,
+        reason=reason,
+        changes=back if phase is Phase.OFF else course.changes,
+        step=course.step + (phase is Phase.STEPPING),
     )
 
 

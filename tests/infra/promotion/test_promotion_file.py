@@ -10,7 +10,7 @@ import pytest
 
 from infra.promotion.ports import changes_to
 from infra.promotion.stage_file import PromotionFile
-from infra.promotion.table import off_of_row, off_values, on_values
+from infra.promotion.table import off_of_row, off_values, on_values, steps_of
 from infra.promotion_settings import ROWS
 from kilo.errors import BadInput
 from kilo.promotion.record import Value
@@ -148,12 +148,42 @@ def test_the_stages_own_actions_go_before_the_tables(path: Path) -> None:
     assert changes_to(file, off_of_row(file, ROWS["prod"]))[0].before == 50
 
 
+def test_weights_are_raised_by_the_steps_that_the_file_names(path: Path) -> None:
+    action = "{ setting: ramps.rehearsal, steps: [1, 5, 25], off: 0 }"
+    path.write_text(f"{path.read_text().rstrip()}\n  kilo:promotion: {{ actions: [{action}] }}\n")
+    file = PromotionFile(path)
+    name = "tenants.acme.ramps.rehearsal"
+    change = changes_to(file, on_values(file), steps_of(file))[0]
+    assert (change.setting, change.before, change.after, change.steps) == (name, 0, 25, (1, 5, 25))
+    assert [change.at(step) for step in range(4)] == [1, 5, 25, 25]
+    # One that was raised already is left, and off is what its roll-back sets.
+    file.set({name: 5})
+    assert name not in on_values(file)
+    assert off_values(file)[name] == 0
+
+
+def test_a_weight_that_is_further_on_is_not_lowered(path: Path) -> None:
+    text = path.read_text().rstrip()
+    path.write_text(f"{text}\n  kilo:promotion: {{ actions: [{{ setting: ramps, steps: [5, 25] }}] }}\n")
+    file = PromotionFile(path)
+    file.set({"tenants.acme.ramps.rehearsal": 50, "tenants.globex.ramps.rehearsal": 5})
+    changes = changes_to(file, on_values(file), steps_of(file))
+    assert [(each.setting, each.before, each.steps) for each in changes] == [
+        ("tenants.globex.ramps.rehearsal", 5, (25,))
+    ]
+
+
 @pytest.mark.parametrize(
     ("action", "said"),
     [
         ("{ setting: protect, off: false }", '"protect" is not right; use outbox.workers'),
         ("{ setting: outbox.workers, on: 1.5 }", "actions"),
         ("{ setting: outbox.workers, of: 0 }", "did you mean 'off'"),
+        ("{ setting: outbox.workers, steps: [1, 2] }", "steps are of weights"),
+        ("{ setting: ramps.search, on: 5, steps: [1, 5] }", "steps are of weights"),
+        ("{ setting: ramps.search, steps: [5, 1] }", "steps 5, 1: each must be more than the one before"),
+        ("{ setting: ramps.search, steps: [5, 5] }", "each must be more than the one before"),
+        ("{ setting: ramps.search, steps: [0, 5] }", r"steps"),
     ],
 )
 def test_an_action_that_is_none_is_said(path: Path, action: str, said: str) -> None:

@@ -34,6 +34,7 @@ class World:
         dies_before: the number of the act before which it is killed, counted through all processes.
         bad: what a look at the promoted stage finds.
         breaks: deployments that fail half way, by their number.
+        patience: looks until what is good counts as good.
     """
 
     dies_before: frozenset[int] = frozenset()
@@ -43,6 +44,7 @@ class World:
     running: dict[str, Value] = field(default_factory=lambda: dict(BEFORE))
     log: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     looks: int = 0
+    patience: int = 2
     rotating: bool = False
     acts: int = 0
     deployments: int = 0
@@ -74,11 +76,12 @@ class World:
         assert self.running == {**self.running, **course.wanted}
         if self.bad:
             return Look("failed", ({"check": "lost"},), "lost: 1, not == 0")
-        return Look("good" if self.looks > 2 else "waiting", ({"check": "lost"},), "good")
+        return Look("good" if self.looks > self.patience else "waiting", ({"check": "lost"},), "good")
 
     def row_off(self, course: Course) -> tuple[Change, ...]:
         wanted = {each.setting: each.before for each in course.forward if each.setting.startswith("images.")}
-        off: dict[str, Value] = {**wanted, "outbox.workers": 0, "outbox.cdc_paused": True}
+        weights: dict[str, Value] = {each.setting: 0 for each in course.forward if each.steps}
+        off: dict[str, Value] = {**wanted, **weights, "outbox.workers": 0, "outbox.cdc_paused": True}
         return tuple(Change(name, self.file[name], value) for name, value in off.items())
 
     def rekey_back(self) -> None:
@@ -131,8 +134,8 @@ class World:
         return [entry["details"]["act"] for entry in self.log]
 
 
-def begin(world: World) -> World:
-    world.append(Phase.BEGUN, "one", {"from": "dev", "release": "a" * 64, "changes": CHANGES})
+def begin(world: World, changes: Any = CHANGES) -> World:
+    world.append(Phase.BEGUN, "one", {"from": "dev", "release": "a" * 64, "changes": changes})
     return world
 
 
@@ -154,6 +157,50 @@ def test_what_is_bad_is_rolled_back_whenever_it_is_killed(dies_before: frozenset
     assert (course.phase, course.reason) == (Phase.ROLLED_BACK, "lost: 1, not == 0")
     assert world.running == world.file == BEFORE
     assert world.acts_recorded == ["begun", "deployed", "rolling-back", "rolled-back"]
+
+
+WEIGHT = "tenants.acme.ramps.search"
+STEPS = [*CHANGES, Change(WEIGHT, 0, 25, (1, 5, 25)).document()]
+
+
+@given(kills, st.sampled_from([0, 1, 2, None]))
+def test_weights_are_raised_step_by_step_and_each_is_looked_at(
+    dies_before: frozenset[int], bad_at: int | None
+) -> None:
+    world = begin(World(dies_before, patience=1), STEPS)
+    world.file[WEIGHT] = world.running[WEIGHT] = 0
+    seen: list[Value] = []
+    look = world.look
+
+    def looked(course: Course) -> Look:
+        seen.append(world.running[WEIGHT])
+        world.bad = course.step == bad_at
+        return look(course)
+
+    world.look = looked  # type: ignore[method-assign]
+    course = world.lead()
+    reached = [1, 5, 25][: (2 if bad_at is None else bad_at) + 1]
+    assert list(dict.fromkeys(seen)) == reached
+    assert world.acts_recorded[:-1].count("stepping") == len(reached) - 1
+    assert course.phase is (Phase.VERIFIED if bad_at is None else Phase.ROLLED_BACK)
+    assert world.running == world.file
+    assert world.running[WEIGHT] == (25 if bad_at is None else 0)
+
+
+def test_a_promotion_is_not_verified_before_its_last_step_nor_goes_on_after_it() -> None:
+    world = begin(World(), STEPS)
+    world.append(Phase.DEPLOYED, "one", {})
+    for act, step in ((Phase.VERIFIED, 0), (Phase.STEPPING, 1), (Phase.DEPLOYED, 1), (Phase.STEPPING, 2)):
+        world.append(act, "one", {})
+        course = world.course()
+        assert course
+        assert (course.step, course.phase.ended) == (step, False)
+    world.append(Phase.DEPLOYED, "one", {})
+    world.append(Phase.STEPPING, "one", {})
+    course = world.course()
+    assert course
+    assert (course.step, course.phase) == (2, Phase.DEPLOYED)
+    assert course.wanted[WEIGHT] == 25
 
 
 @given(kills, st.frozensets(st.integers(1, 6), max_size=4))
