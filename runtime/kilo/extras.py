@@ -39,6 +39,7 @@ _EXTRAS = {
     "psycopg_pool": "web",
     "py": "testing",
     "pytest": "testing",
+    "re2": "schemas",
     "rich": "platform",
     "ruamel": "platform",
     "sigstore": "signatures",

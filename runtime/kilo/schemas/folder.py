@@ -21,26 +21,16 @@ from kilo.extras import requires
 from kilo.outbox import strict_json
 
 with requires("schemas"):
-    from jsonschema import Draft202012Validator, validators
+    from jsonschema import Draft202012Validator, FormatChecker
     from jsonschema.exceptions import SchemaError, ValidationError
+
+    from kilo.schemas.bounded import BoundedValidator, NoPattern, TooMuch, budget, pattern_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 RECORDED = "recorded.lock"
 LARGEST_FILE_BYTES = 1 << 20
 _KIND = re.compile(r"[a-z][a-z0-9_.-]{0,126}")
 _AGGREGATE = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-
-
-def _is_integer(_checker: object, value: object) -> bool:
-    """As JSON Schema has it: 1.0 is one; the library knows that of floats alone."""
-    if isinstance(value, Decimal):
-        return value == value.to_integral_value()
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-_Validator: Any = validators.extend(
-    Draft202012Validator, type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +53,12 @@ class EventSchema:
 
     def problem(self, payload: object) -> str | None:
         """Where and why ``payload`` is not what the schema says, without its values; none when it is."""
-        errors = _Validator(self.document).iter_errors(payload)
+        errors = BoundedValidator(self.document).iter_errors(payload)
         try:
-            found = min(errors, key=_depth, default=None)
+            with budget():
+                found = min(errors, key=_depth, default=None)
+        except TooMuch:
+            return ": takes more steps to hold to its schema than an event is given"
         except ArithmeticError:
             # Python's remainder of 1e300 is none.
             return ": a number is beyond what multipleOf can be asked of"
@@ -181,10 +174,13 @@ def _schema(kind: str, place: str, text: str) -> EventSchema:
     names = {
         f"#/$defs/{escaped(name)}" for name in (parts if isinstance(parts, dict) else {}) if "%" not in name
     }
-    for pointer, node in nodes(document):
+    every = list(nodes(document))
+    for pointer, node in every:
         _check_node(place, pointer, node, names)
+    _check_patterns(place, every)
     try:
-        Draft202012Validator.check_schema(document)
+        # Patterns were looked at above; the library would by Python's regular expressions.
+        Draft202012Validator.check_schema(document, format_checker=FormatChecker(formats=()))
     except SchemaError as error:
         msg = f"{place}: {_pointer(error.absolute_path)}: {error.message[:200]}"
         raise BadInput(msg) from error
@@ -286,6 +282,35 @@ def _check_node(place: str, pointer: str, node: Mapping[str, Any], names: Set[st
     else:
         return
     raise BadInput(msg)
+
+
+def _check_patterns(place: str, every: list[tuple[str, Mapping[str, Any]]]) -> None:
+    """Refuse a regular expression whose matching has no bound, or that the library would match itself."""
+    for pointer, node in every:
+        named = node.get("patternProperties")
+        texts = (
+            {f"{pointer}/patternProperties/{escaped(text)}": text for text in named}
+            if isinstance(named, dict)
+            else {}
+        )
+        if isinstance(node.get("pattern"), str):
+            texts[f"{pointer}/pattern"] = node["pattern"]
+        for where, text in texts.items():
+            try:
+                pattern_of(text)
+            except NoPattern as error:
+                msg = f"{place}: {where}: {error}"
+                raise BadInput(msg) from error
+        if (
+            named
+            and (other := next((at for at, each in every if "unevaluatedProperties" in each), None))
+            is not None
+        ):
+            msg = (
+                f"{place}: {other}/unevaluatedProperties: not in a file with patternProperties; "
+                "use additionalProperties"
+            )
+            raise BadInput(msg)
 
 
 _SINGLE = ("additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then")

@@ -78,6 +78,22 @@ def folder(directory: Path, **files: object) -> Path:
         (changed(properties={"a": {"$id": "https://example.com/"}}), r"/properties/a/\$id: leave it out"),
         (changed(properties={"a": {"type": "strnig"}}), "/properties/a/type: 'strnig'"),
         (changed(properties={"a": {"pattern": "("}}), "/properties/a/pattern"),
+        (
+            changed(properties={"a": {"pattern": "(?=a)b"}}),
+            r"/properties/a/pattern: \(\?=: without look-around",
+        ),
+        (
+            changed(properties={"a": {"pattern": r"(a)\1"}}),
+            r"/properties/a/pattern: \\1: without look-around",
+        ),
+        (
+            changed(patternProperties={"(a{100}){100}": {}}),
+            r"/patternProperties/\(a\{100\}\)\{100\}: \{100\}: repeats at most 1,000 times",
+        ),
+        (
+            changed(patternProperties={"^x": {}}, allOf=[{"unevaluatedProperties": {"type": "string"}}]),
+            "/allOf/0/unevaluatedProperties: not in a file with patternProperties",
+        ),
         (changed(properties=[]), "/properties: "),
         (changed(properties={"a": {"$ref": ["#/$defs/line"]}}), r"/properties/a/\$ref is to be #"),
         # A reference is a URI: this one would lead to the part "a b".
