@@ -18,11 +18,12 @@ from components.pods.labels import service_host
 from infra.previews.engine import Found
 from infra.previews.request import Smoke, SmokeRequest, Target
 from infra.previews.settings import TENANT, PreviewSettings
+from infra.previews.signature import Origin, Unsigned, signed_by
 from kilo.errors import KiloError
 from kilo.observe.tracing import new_trace, parse_traceparent
 from kilo.outbox import Event, enqueue
 
-State = Literal["green", "red", "not checked"]
+State = Literal["green", "red", "not signed", "not checked"]
 PATIENCE_SECONDS = 30.0
 _PAUSE_SECONDS = 0.1
 _SLOWLY_SECONDS = 0.5
@@ -35,6 +36,10 @@ class Red(Exception):
 
 class NotChecked(Exception):
     """Nobody can say; why."""
+
+
+class NotSigned(Exception):
+    """There is no signature, and none is asked for; why."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,14 @@ class Checks:
         settings: the preview.
         found: what its stack says.
         smoke: how the service shows that it works.
+        origin: where its image comes from.
     """
 
-    def __init__(self, target: Target, settings: PreviewSettings, found: Found, smoke: Smoke | None) -> None:
+    def __init__(
+        self, target: Target, settings: PreviewSettings, found: Found, smoke: Smoke | None, origin: Origin
+    ) -> None:
         self._target, self._settings, self._found, self._smoke = target, settings, found, smoke
+        self._origin = origin
         self._client = httpx.Client(timeout=10, trust_env=False)
         self._since: Any = None
         self._trace_context = new_trace()
@@ -235,11 +244,21 @@ class Checks:
         return f"from the request to its event: {self._trace_context.trace_id}"
 
     def _signature(self) -> str:
-        if self._target.is_here:
-            msg = "there is no image here: the sandbox runs the sources"
+        if self._origin.built_here:
+            what = "from the sources" if self._target.is_here else "and pushed by this command"
+            msg = f"built on this machine {what}"
+            raise NotSigned(msg)
+        try:
+            identity = signed_by(self._settings.image, self._origin.signers, self._target)
+        except Unsigned as error:
+            raise Red(str(error)) from error
+        except KiloError as error:
+            # An image that was to be signed is not fine because nobody could look.
+            raise Red(str(error).splitlines()[0]) from error
+        if identity is None:
+            msg = "nobody is named who signs: --certificate-identity, --signed-by, or kilo:registry.signers"
             raise NotChecked(msg)
-        msg = "a pull request's image is signed by nobody; the pipeline signs what is released"
-        raise NotChecked(msg)
+        return f"by {identity}"
 
     def _reach(self, text: str) -> str:
         return self._target.reachable(text)
@@ -288,6 +307,8 @@ def _tried(name: str, work: Callable[[], str]) -> Check:
         state, detail = "green", work()
     except NotChecked as error:
         return Check(name, "not checked", None, str(error))
+    except NotSigned as error:
+        return Check(name, "not signed", None, str(error))
     except Red as error:
         state, detail = "red", str(error)
     except (psycopg.Error, KiloError, httpx.HTTPError, KeyError, ValueError) as error:

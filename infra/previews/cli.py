@@ -20,8 +20,11 @@ from infra.previews.make import describe
 from infra.previews.report import Report, removed_markdown
 from infra.previews.request import MOST_PULL_REQUEST, find_service, find_target, parse_lifetime, read_smoke
 from infra.previews.settings import TENANT, PreviewSettings
+from infra.previews.signature import check_origin
 from kilo.errors import BadInput, CheckFailed, ExitCode
 from kilo.goals.previews import keep_preview
+from kilo.registry.options import CertificateIdentity, CertificateIssuer, SignedBy, TrustedRootFile
+from kilo.registry.signers import Signers
 from kilo.tables import print_table
 
 app = typer.Typer(no_args_is_help=True, help="Pull requests' services, each in an environment of its own.")
@@ -55,6 +58,10 @@ def up(
     image: Annotated[
         str | None, typer.Option(help="An image that is there, instead of building one.")
     ] = None,
+    signed_by: SignedBy = None,
+    certificate_identity: CertificateIdentity = None,
+    certificate_oidc_issuer: CertificateIssuer = None,
+    trusted_root: TrustedRootFile = None,
     markdown: MarkdownOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,6 +76,10 @@ def up(
     target = find_target(stage, folder.resolve())
     length = parse_lifetime(lifetime) if lifetime else None
     given = check_reference(image) if image else None
+    origin = check_origin(
+        given,
+        Signers.of_files(signed_by or [], certificate_identity, certificate_oidc_issuer, trusted_root),
+    )
     smoke = read_smoke(service)
     engine = Engine(target)
     name = f"pr-{pr}-{service.name}"
@@ -96,7 +107,10 @@ def up(
             msg = f"{name}: went away while it was tried"
             raise CheckFailed(msg)
         detail = f"{found.resources} resources, every workload ready"
-        checks = [Check("rollout", "green", took, detail), *Checks(target, settings, found, smoke).run()]
+        checks = [
+            Check("rollout", "green", took, detail),
+            *Checks(target, settings, found, smoke, origin).run(),
+        ]
     report = Report(settings, target.reachable(found.address), checks, time.monotonic() - began)
     _finish(report, target.project, markdown, as_json=as_json)
 

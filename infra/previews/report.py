@@ -14,8 +14,8 @@ from kilo.tables import print_table
 
 MARKER = "<!-- kilo preview -->"
 """What the comment begins with, by which it is found and written again."""
-_COLOURS = {"green": "green", "red": "red", "not checked": "yellow"}
-_MARKS = {"green": "✅", "red": "❌", "not checked": "⚪"}
+_COLOURS = {"green": "green", "red": "red", "not signed": "yellow", "not checked": "yellow"}
+_MARKS = {"green": "✅", "red": "❌", "not signed": "🔓", "not checked": "⚪"}
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,18 @@ def _is_text(content: bytes) -> bool:
         return False
 
 
+def find_signer(view: RepositoryView, graph: Graph, signers: Signers) -> str | None:
+    """Which of ``signers`` signed the graph's root itself; None when none of them did."""
+    return next(
+        (
+            said.identity
+            for said in read_statements(view, graph, signers)
+            if said.identity and said.subject == graph.root and said.predicate_type in SIGNATURES
+        ),
+        None,
+    )
+
+
 def read_statements(
     view: RepositoryView,
     graph: Graph,

@@ -14,6 +14,7 @@ from infra.previews import checks
 from infra.previews.checks import Check, Checks
 from infra.previews.engine import Found
 from infra.previews.request import Smoke, SmokeRequest
+from infra.previews.signature import Origin
 from kilo.context import acting_for
 from kilo.observe.tracing import new_trace
 from kilo.outbox import Event, enqueue
@@ -62,7 +63,7 @@ def tried(address: str, database_url: str, **changes: object) -> dict[str, Check
     preview = settings(**changes)
     found = Found(preview.name, preview, preview.expires_at, address, database_url, 1)
     smoke = Smoke(requests=(SmokeRequest(method="PUT", path="/v1/items/1", status=204),))
-    return {check.name: check for check in Checks(Here(), preview, found, smoke).run()}  # pyright: ignore[reportArgumentType]
+    return {check.name: check for check in Checks(Here(), preview, found, smoke, Origin()).run()}  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.runtime.scaffold.variants import make, template_repository
+from tests.runtime.scaffold.variants import ROOT, make, template_repository
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +82,28 @@ def test_the_pull_requests_code_runs_where_there_is_no_credential(workflow: dict
             assert "${{" not in step.get("run", "")
             if "checkout" in step.get("uses", ""):
                 assert step["with"]["persist-credentials"] is False
+
+
+def test_the_platforms_action_is_given_what_it_asks_for(workflow: dict[str, Any]) -> None:
+    """Nobody else looks: the action lies in another repository, and GitHub takes an input for empty."""
+    action = yaml.safe_load((ROOT / ".github" / "actions" / "cloud" / "action.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    given = [step["with"].keys() for step in steps if step.get("uses") == "./.github/actions/cloud"]
+    assert given
+    for each in given:
+        assert each == action["inputs"].keys()
+
+
+def test_images_are_signed_in_the_form_that_is_verified() -> None:
+    """Cosign 3 attaches bundles; a keyless signature of cosign 2 counts nowhere."""
+    places = [ROOT / ".github" / "workflows", ROOT / "templates" / "service" / ".github" / "workflows"]
+    found = [
+        line.partition("cosign-installer@")[2].strip()
+        for place in places
+        for path in place.iterdir()
+        for line in path.read_text().splitlines()
+        if "cosign-installer@" in line
+    ]
+    assert len(found) >= 4
+    assert len(set(found)) == 1
+    assert int(found[0].partition("# v")[2].split(".")[0]) >= 4
