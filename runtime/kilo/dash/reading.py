@@ -61,7 +61,7 @@ class Reading:
     """Reads one stage's figures."""
 
     def __init__(self, outputs: StackOutputs) -> None:
-        self._outputs = outputs
+        self.outputs = outputs
         self._matcher = in_namespace(outputs.namespace)
 
     def panel(self, file: str, number: int, tenant: str | None, length: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Reading:
         """
         page = next(page for page in PAGES if page.file == file)
         lines: list[Line] = []
-        with Prometheus(self._outputs.monitoring.prometheus_url) as prometheus:
+        with Prometheus(self.outputs.monitoring.prometheus_url) as prometheus:
             for legend, query in page.panels[number].queries.items():
                 found = prometheus.lines(self._query(page, query, tenant), times)
                 lines += [_named(each, legend) for each in found]
@@ -119,7 +119,7 @@ class Reading:
             raise BadInput(msg)
         times = _times(length)
         found: dict[tuple[str, int], tuple[float, set[str]]] = {}
-        with Prometheus(self._outputs.monitoring.prometheus_url) as prometheus:
+        with Prometheus(self.outputs.monitoring.prometheus_url) as prometheus:
             for each in ANNOTATIONS:
                 query = scoped(each.query, self._matcher, recorded_names())
                 for line in prometheus.lines(query, times):
@@ -137,8 +137,8 @@ class Reading:
 
     def fleet(self) -> dict[str, Any]:
         """What fires, and the objectives with the least budget left."""
-        with Prometheus(self._outputs.monitoring.prometheus_url) as prometheus:
-            standings = read_standings(prometheus, self._outputs.namespace)
+        with Prometheus(self.outputs.monitoring.prometheus_url) as prometheus:
+            standings = read_standings(prometheus, self.outputs.namespace)
             firing = prometheus.query(f'{foreign.ALERTS.name}{{{self._matcher}, alertstate="firing"}}')
             served = prometheus.query(f"sum(tenant:requests:rate5m{{{self._matcher}}})")
         hidden = {"__name__", "alertname", "alertstate", "severity", "namespace", "stage"}
@@ -155,8 +155,8 @@ class Reading:
             )
         ]
         return {
-            "stage": self._outputs.stage,
-            "tenants": len(self._outputs.tenants),
+            "stage": self.outputs.stage,
+            "tenants": len(self.outputs.tenants),
             "requests": served[0].value if served else 0.0,
             "alerts": alerts,
             "worst": [asdict(each) for each in standings[:_WORST]],
@@ -165,10 +165,10 @@ class Reading:
 
     def tenants(self) -> list[str]:
         """The stage's tenants, by name."""
-        return sorted(self._outputs.tenants)
+        return sorted(self.outputs.tenants)
 
     def _check(self, tenant: str | None) -> None:
-        if tenant is not None and tenant not in self._outputs.tenants:
+        if tenant is not None and tenant not in self.outputs.tenants:
             msg = f"no tenant '{tenant}'"
             raise BadInput(msg)
 

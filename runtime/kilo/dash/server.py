@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from kilo.dash.event import read_event
+from kilo.dash.goals import Standings
 from kilo.dash.reading import Reading, describe_pages
 from kilo.errors import BadInput, KiloError
 from kilo.observe.rules import every_alert
@@ -33,6 +34,7 @@ _HEADERS = {
 def make_app(reading: Reading, runbooks: Path | None) -> Starlette:
     """The application; ``runbooks`` is the folder of the alerts' pages, where there is one."""
     alerts = {alert.name for alert in every_alert()}
+    standings = Standings(reading.outputs).read
 
     async def index(_request: Request) -> Response:
         return FileResponse(ASSETS / "index.html", headers=_HEADERS)
@@ -42,6 +44,9 @@ def make_app(reading: Reading, runbooks: Path | None) -> Starlette:
 
     async def fleet(_request: Request) -> Response:
         return await _answer(reading.fleet)
+
+    async def goals(_request: Request) -> Response:
+        return await _answer(standings)
 
     async def panel(request: Request) -> Response:
         query, path = request.query_params, request.path_params
@@ -69,6 +74,7 @@ def make_app(reading: Reading, runbooks: Path | None) -> Starlette:
             Route("/", index),
             Route("/api/pages", pages),
             Route("/api/fleet", fleet),
+            Route("/api/goals", goals),
             Route("/api/panel/{file}/{number:int}", panel),
             Route("/api/marks", marks),
             Route("/api/event", event),

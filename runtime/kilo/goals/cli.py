@@ -41,7 +41,10 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def goals(stage: StageOption, window: WindowOption = "24h", as_json: JsonOption = False) -> None:
-    """Show each goal of the sprint with its live figure, bound, source and the time of its newest sample.
+    """Show each goal of the sprint with its live figure, bound, and what the figure was before.
+
+    That is a day and a week ago, and before the stage was last promoted to; where a source has nothing of
+    then, there is no history yet.
 
     A figure whose data is stale or missing, or whose clock is wrong, is "unknown" and never met. Asks the
     stage's Prometheus, the database of DATABASE_URL and the engine's state. Exits with 1 when a goal is
@@ -88,8 +91,12 @@ def print_goals(standings: list[Standing], now: float) -> None:
         said = each.figure.trouble or each.goal.asks
         verdict = Text(each.verdict.value, style=_COLOURS[each.verdict])
         bound = each.goal.bound
-        rows.append((each.goal.name, verdict, bound.show(each.figure.value), str(bound), age, said))
-    print_table(("goal", "verdict", "figure", "bound", "age", ""), rows, numbers=("figure", "age"))
+        past = [each.shown(one) for one in each.past]
+        figure = bound.show(each.figure.value)
+        rows.append((each.goal.name, verdict, figure, str(bound), *past, age, said))
+    when = [one.moment.name for one in standings[0].past]
+    names = ("goal", "verdict", "figure", "bound", *when, "age", "")
+    print_table(names, rows, numbers=("figure", *when, "age"))
 
 
 def print_risks(findings: list[Finding]) -> None:

@@ -54,8 +54,8 @@ Look = Callable[[Measure, Looking], Figure]
 
 _EVENTS_OF_WINDOW = """
 FROM events e
-WHERE e.received_at >= now() - make_interval(secs => %(window)s + %(offset)s)
-  AND e.received_at < now() - make_interval(secs => %(grace)s + %(offset)s)
+WHERE e.received_at >= now() - make_interval(secs => %(window)s + %(ago)s)
+  AND e.received_at < now() - make_interval(secs => %(grace)s + %(ago)s)
 """
 # Only as a condition of WHERE are these joins; in a FILTER each event looks through the whole inbox.
 _DELIVERED = "EXISTS (SELECT FROM inbox i WHERE i.fingerprint = e.fingerprint AND i.tenant = e.tenant)"
@@ -65,15 +65,15 @@ _WAITING = """EXISTS (SELECT FROM outbox o WHERE o.fingerprint = e.fingerprint A
 _NEWEST_EVENT = "extract(epoch FROM max(e.received_at))::float8"
 
 
-def outbox_share(measure: Measure, looking: Looking, offset: int = 0) -> Figure:
-    """The share of the events taken in that the inbox or a dead letter has; ``offset`` seconds earlier."""
+def outbox_share(measure: Measure, looking: Looking) -> Figure:
+    """The share of the events taken in that the inbox or a dead letter has by now."""
     return measure.sql(
         Sql(
             f"SELECT 1 - (SELECT count(*) {_EVENTS_OF_WINDOW} AND NOT {_DELIVERED} AND NOT {_PARKED})"
             " / nullif(count(*), 0)::float8,"
             f" {_NEWEST_EVENT}, count(*) {_EVENTS_OF_WINDOW}",
             "no event was taken in within the window",
-            _bounds(looking, offset),
+            _bounds(looking),
             ("events",),
         )
     )
@@ -96,23 +96,23 @@ def lost(measure: Measure, looking: Looking) -> Figure:
     return worst([missing, compared], sum)
 
 
-def duplicates(measure: Measure, looking: Looking, offset: int = 0) -> Figure:
-    """Deliveries that the inbox recognised as repeated, a delivery; ``offset`` seconds earlier."""
+def duplicates(measure: Measure, looking: Looking) -> Figure:
+    """Deliveries that the inbox recognised as repeated, a delivery."""
     return measure.sql(
         Sql(
             "SELECT sum(i.duplicates) / nullif(count(*), 0)::float8,"
             " extract(epoch FROM max(i.received_at))::float8, count(*) FROM inbox i"
-            " WHERE i.received_at >= now() - make_interval(secs => %(window)s + %(offset)s)"
-            " AND i.received_at < now() - make_interval(secs => %(offset)s)",
+            " WHERE i.received_at >= now() - make_interval(secs => %(window)s + %(ago)s)"
+            " AND i.received_at < now() - make_interval(secs => %(ago)s)",
             "no event was delivered within the window",
-            _bounds(looking, offset),
+            _bounds(looking),
             ("deliveries",),
         )
     )
 
 
-def _bounds(looking: Looking, offset: int = 0) -> dict[str, int]:
-    return {"window": looking.window_seconds, "grace": looking.grace_seconds, "offset": offset}
+def _bounds(looking: Looking) -> dict[str, int]:
+    return {"window": looking.window_seconds, "grace": looking.grace_seconds}
 
 
 def encrypted_fields(measure: Measure, looking: Looking) -> Figure:
@@ -140,14 +140,18 @@ def rotations(measure: Measure, looking: Looking) -> Figure:
     """How many planned re-keys were finalized, by the audit log."""
     return measure.sql(
         Sql(
-            "SELECT count(*)::float8,"
+            # An audit log that is younger than that says nothing of it.
+            "SELECT CASE WHEN %(ago)s::float8 = 0"
+            " OR (SELECT (entry::jsonb ->> 'at')::timestamptz FROM fle_audit ORDER BY seq LIMIT 1)"
+            " <= now() - make_interval(secs => %(ago)s) THEN count(*)::float8 END,"
             " extract(epoch FROM max((f.entry::jsonb ->> 'at')::timestamptz))::float8,"
             " string_agg(left(f.entry::jsonb #>> '{details,plan}', 12), ', ')"
             " FROM fle_audit f JOIN fle_audit p ON p.entry::jsonb ->> 'action' = 'plan'"
             " AND p.entry::jsonb #>> '{details,plan}' = f.entry::jsonb #>> '{details,plan}'"
             " AND p.entry::jsonb #>> '{details,content,kind}' = 'rekey'"
-            " WHERE f.entry::jsonb ->> 'action' = 'finalize'",
-            "",
+            " WHERE f.entry::jsonb ->> 'action' = 'finalize'"
+            " AND (f.entry::jsonb ->> 'at')::timestamptz <= now() - make_interval(secs => %(ago)s)",
+            "the audit log is younger",
             names=("plans",),
         )
     )
@@ -196,7 +200,8 @@ def ramp_breaches(measure: Measure, looking: Looking) -> Figure:
         Sql(
             "SELECT nullif(count(*), 0)::float8, extract(epoch FROM max(ended_at))::float8,"
             " string_agg(DISTINCT tenant || ' ' || feature, ', '), string_agg(DISTINCT tenant, '|')"
-            " FROM ramps WHERE stage = %(stage)s AND state = 'done'",
+            " FROM ramps WHERE stage = %(stage)s AND state = 'done'"
+            " AND ended_at <= now() - make_interval(secs => %(ago)s)",
             "no ramp of a feature has come to its end",
             {"stage": looking.outputs.stage},
             ("ramps", "tenants"),

@@ -5,12 +5,14 @@ The goals are those of section 2 of the sprint's plan.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kilo.goals import figures
 from kilo.goals.figures import Look, Looking
 from kilo.goals.measure import Bound, Figure, Measure, Verdict
+from kilo.goals.past import NONE_YET, Past, moments, read_past
 from kilo.observe import foreign, metrics
 
 FIELDS = 2
@@ -34,8 +36,6 @@ class Goal:
     bound: Bound
     source: str
     look: Look
-    before: Look | None = None
-    """Takes the figure of one window earlier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,12 @@ class Standing:
     Attributes:
         goal: which.
         figure: the live one.
-        before: the figure of a window earlier, where the source keeps it.
+        past: what it was, the latest first.
     """
 
     goal: Goal
     figure: Figure
-    before: Figure
+    past: Sequence[Past] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -59,11 +59,20 @@ class Standing:
 
     @property
     def trend(self) -> str:
-        """How the figure moved since one window before."""
-        if self.figure.value is None or self.before.value is None:
-            return "-"
-        moved = self.figure.value - self.before.value
+        """How the figure moved since each moment of which there is one."""
+        said = [f"{self.moved(each)} since {each.moment.name}" for each in self.past if self.moved(each)]
+        return ", ".join(said).replace("since before", "since") or NONE_YET
+
+    def moved(self, past: Past) -> str:
+        """How the figure moved since a moment, in words; nothing where one of the two is not known."""
+        if self.figure.value is None or past.figure.value is None:
+            return ""
+        moved = self.figure.value - past.figure.value
         return "steady" if moved == 0 else f"{'+' if moved > 0 else '-'}{self.goal.bound.show(abs(moved))}"
+
+    def shown(self, past: Past) -> str:
+        """A figure of the past as a table has it."""
+        return NONE_YET if past.figure.value is None else self.goal.bound.show(past.figure.value)
 
     def document(self, now: float) -> dict[str, Any]:
         """The JSON form; ``now`` is in seconds since the epoch."""
@@ -77,6 +86,17 @@ class Standing:
             "bound": str(self.goal.bound),
             "unit": self.goal.bound.unit,
             "trend": self.trend,
+            "past": [
+                {
+                    "when": each.moment.name,
+                    "at": round(now - each.moment.ago, 1),
+                    "value": each.figure.value,
+                    "shown": self.shown(each),
+                    "moved": self.moved(each) or None,
+                    "reason": each.figure.trouble,
+                }
+                for each in self.past
+            ],
             "source": self.goal.source,
             "sampled_at": figure.sampled_at,
             "age_seconds": None if figure.sampled_at is None else round(now - figure.sampled_at, 1),
@@ -92,7 +112,6 @@ GOALS = (
         Bound(">=", 0.95, "%"),
         "database: events of the window that the inbox or a dead letter has",
         figures.outbox_share,
-        lambda measure, looking: figures.outbox_share(measure, looking, looking.window_seconds),
     ),
     Goal(
         "lost",
@@ -107,7 +126,6 @@ GOALS = (
         Bound("<=", 0.001, "%"),
         "database: inbox.duplicates of the window's deliveries",
         figures.duplicates,
-        lambda measure, looking: figures.duplicates(measure, looking, looking.window_seconds),
     ),
     Goal(
         "fle-fields",
@@ -171,11 +189,8 @@ GOALS = (
 
 def read_goals(measure: Measure, looking: Looking) -> list[Standing]:
     """Every goal as it stands now; one that can't be measured does not keep the others from it."""
+    at = moments(measure, looking.outputs.stage)
     return [
-        Standing(
-            goal,
-            goal.look(measure, looking),
-            goal.before(measure, looking) if goal.before else Figure.unknown("the source keeps no history"),
-        )
+        Standing(goal, goal.look(measure, looking), read_past(goal.look, measure, looking, at))
         for goal in GOALS
     ]

@@ -20,8 +20,8 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from kilo.database.migrator import use_schema
-from kilo.errors import KiloError
-from kilo.observe.prometheus import Prometheus
+from kilo.errors import KiloError, Unreachable
+from kilo.observe.prometheus import Prometheus, Sample
 from kilo.observe.rules import recorded_names
 from kilo.observe.scope import in_namespace, scoped
 
@@ -121,7 +121,7 @@ class Sql:
     """A statement that gives one row: the value and the newest sample's time (or null), then evidence.
 
     Attributes:
-        text: what is asked.
+        text: what is asked; ``%(ago)s`` in it are the seconds before now as of which it is asked.
         parameters: of the statement.
         empty: what is said when the value is null.
         names: of the columns after the first two.
@@ -146,6 +146,7 @@ class Measure:
         namespace: the stage's.
         connection: a session on its tables, or why there is none.
         clock: this machine's time, in seconds since the epoch.
+        ago: as of how many seconds before now it asks.
     """
 
     def __init__(
@@ -154,14 +155,19 @@ class Measure:
         namespace: str,
         connection: psycopg.Connection[TupleRow] | str,
         clock: Clock = time.time,
+        ago: float = 0.0,
     ) -> None:
         self.prometheus, self.connection = prometheus, connection
-        self._namespace, self._clock = namespace, clock
+        self._namespace, self._clock, self._ago = namespace, clock, ago
         self._matcher = in_namespace(namespace)
 
     def now(self) -> float:
-        """This machine's time."""
-        return self._clock()
+        """This machine's time, or the earlier one that it asks as of."""
+        return self._clock() - self._ago
+
+    def earlier(self, seconds: float) -> Measure:
+        """One that asks the same sources as of so many seconds before now."""
+        return Measure(self.prometheus, self._namespace, self.connection, self._clock, self._ago + seconds)
 
     def scoped(self, promql: str) -> str:
         """The query, narrowed to the stage."""
@@ -171,7 +177,7 @@ class Measure:
         """A figure of Prometheus; what can't be known is said in it."""
         try:
             oldest = self._fresh(query)
-            found = [each.value for each in self.prometheus.query(self.scoped(query.promql))]
+            found = [each.value for each in self._instant(query.promql)]
         except KiloError as error:
             return Figure.unknown(str(error))
         except _NotKnown as error:
@@ -186,6 +192,9 @@ class Measure:
             trouble = "nothing was counted: the query's result is no number"
         return Figure.unknown(trouble, oldest) if trouble else Figure(value, oldest)
 
+    def _instant(self, promql: str) -> list[Sample]:
+        return self.prometheus.query(self.scoped(promql), self.now() if self._ago else None)
+
     def _fresh(self, query: Query) -> float | None:
         """The time of the sample that is the oldest among the newest ones.
 
@@ -194,9 +203,10 @@ class Measure:
         """
         theirs = float(self.prometheus.get("query", {"query": "time()"})["result"][1])
         self._agree("Prometheus", theirs)
+        theirs -= self._ago
         oldest: float | None = None
         for selector in query.rests_on:
-            newest = self.prometheus.query(self.scoped(f"max(timestamp({selector}))"))
+            newest = self._instant(f"max(timestamp({selector}))")
             if not newest or not math.isfinite(newest[0].value):
                 msg = f"Prometheus has no sample of {selector}"
                 raise _NotKnown(msg)
@@ -216,8 +226,9 @@ class Measure:
                     (str(_SQL_MILLISECONDS),),
                 ).fetchone()
                 theirs = float(row[0]) if row else 0.0
-                found = self.connection.execute(sql.text, dict(sql.parameters)).fetchone()
+                found = self.connection.execute(sql.text, {**sql.parameters, "ago": self._ago}).fetchone()
             self._agree("the database", theirs)
+            theirs -= self._ago
             if found is None or found[0] is None:
                 return Figure.unknown(sql.empty)
             value, newest, *rest = found
@@ -235,6 +246,9 @@ class Measure:
         Raises:
             KiloError: Prometheus does not say.
         """
+        if self._ago:
+            msg = "Prometheus says of its rules only when they were evaluated last"
+            raise Unreachable(msg)
         found: dict[tuple[str, str], float] = {}
         for group in self.prometheus.get("rules", {"type": "alert"})["groups"]:
             longest = 2 * float(group.get("interval", 0)) + FRESH_SECONDS

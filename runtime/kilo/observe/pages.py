@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kilo.observe import foreign, metrics
+from kilo.observe.goals_page import GOALS_PAGE
 from kilo.observe.panels import TENANT, Page, Panel, largest, quantile, rate, since
 
 _ANSWERED = metrics.SERVICE_REQUESTS.name
@@ -21,6 +22,7 @@ _DRIFT = metrics.MIRROR_DRIFT.name
 _REQUESTS = foreign.GATEWAY_REQUESTS.name
 
 PAGES = (
+    GOALS_PAGE,
     Page(
         "outbox",
         "Outbox",

@@ -19,6 +19,7 @@ import uvicorn
 
 from kilo.dash.reading import Reading
 from kilo.dash.server import make_app
+from kilo.goals.goals import GOALS
 from kilo.observe.objectives import AVAILABILITY
 from tests.events import make_outputs
 from tests.patience import PATIENCE_SECONDS, until
@@ -123,7 +124,7 @@ def wrong(page: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["fleet", "tenant-objectives", "template-adoption", "usage", "outbox", "event"]
+    "name", ["fleet", "tenant-objectives", "template-adoption", "usage", "outbox", "goals", "event"]
 )
 def test_a_page_is_accessible_and_nothing_of_it_is_cut(page: Any, url: str, name: str) -> None:
     drawn(page, url, name)
@@ -155,6 +156,22 @@ def test_on_paper_there_are_figures_and_no_controls(page: Any, url: str) -> None
         "rgb(255, 255, 255)",
         "rgba(0, 0, 0, 0)",
     }
+
+
+def test_goals_stand_with_what_they_were(page: Any, url: str) -> None:
+    drawn(page, url, "goals")
+    heads = page.eval_on_selector_all("#goals thead th", "heads => heads.map(head => head.innerText)")
+    assert heads[:6] == ["goal", "verdict", "figure", "bound", "a day ago", "a week ago"]
+    rows = page.eval_on_selector_all("#goals tbody tr", "rows => rows.map(row => row.innerText.split('\\t'))")
+    assert len(rows) == len(GOALS)
+    # This Prometheus has no rules, and hardly any series.
+    verdicts = {row[0]: row[1] for row in rows}
+    assert verdicts.pop("Burn alerts that are not evaluated") == "missed"
+    assert set(verdicts.values()) == {"unknown"}
+    assert {row[4] for row in rows} == {"no history yet"}
+    # Another page has no table of them.
+    drawn(page, url, "outbox")
+    assert page.query_selector("#goals") is None
 
 
 def test_what_changed_is_listed_and_marked(page: Any, url: str) -> None:

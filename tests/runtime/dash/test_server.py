@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from kilo.dash.reading import Reading
 from kilo.dash.server import ASSETS, make_app
+from kilo.goals.goals import GOALS
 from kilo.outbox import Event, enqueue
 from tests.events import make_outputs
 
@@ -43,6 +44,15 @@ def test_a_prometheus_that_does_not_answer_is_named(client: TestClient) -> None:
     assert answer.status_code == 502
     assert "Prometheus at http://127.0.0.1:9 does not answer" in answer.json()["error"]
     assert client.get("/api/fleet").status_code == 502
+
+
+def test_goals_are_shown_though_nobody_answers(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    found = client.get("/api/goals").json()["goals"]
+    assert [each["goal"] for each in found] == [each.name for each in GOALS]
+    assert {each["verdict"] for each in found} == {"unknown"}
+    assert all(each["reason"] for each in found)
+    assert {one["shown"] for each in found for one in each["past"]} == {"no history yet"}
 
 
 def test_a_page_elsewhere_reaches_nothing(client: TestClient) -> None:

@@ -20,6 +20,7 @@ CAPABILITIES = {
     "field-encryption.json",
     "registry-mirror.json",
     "backups.json",
+    "goals.json",
     "template-adoption.json",
     "tenant-ramp.json",
     "tenant-objectives.json",

@@ -144,12 +144,15 @@ const drawPage = async (page, turn) => {
     boxes = page.panels.map((panel, index) => element("section", { "data-panel": index }, element("h3", {}, panel.title),
       element("div", { class: "none" }, "…")));
     clear();
-    find("content").replaceChildren(element("div", { class: "grid" }, ...boxes), element("div", { id: "changes" }));
+    find("content").replaceChildren(element("div", { id: "extra" }), element("div", { class: "grid" }, ...boxes),
+      element("div", { id: "changes" }));
     find("content").dataset.page = page.file;
   }
   const query = new URLSearchParams({ range: find("range").value, ...(page.tenants && tenant ? { tenant } : {}) });
   const changes = read(`api/marks?${new URLSearchParams({ range: find("range").value })}`);
   const answers = page.panels.map((_, index) => read(`api/panel/${page.file}/${index}?${query}`));
+  // The engine is asked for them, which takes longer than the rest.
+  const standings = page.file === GOALS ? drawGoals(turn) : null;
   const changed = await changes;
   if (turn !== drawing) return;
   marks = changed.marks;
@@ -159,6 +162,20 @@ const drawPage = async (page, turn) => {
     if (turn !== drawing) return;
     drawPanel(boxes[index], page.panels[index], data);
   }
+  await standings;
+};
+
+const GOALS = "goals";
+const drawGoals = async (turn) => {
+  const { goals } = await read("api/goals");
+  if (turn !== drawing) return;
+  const kinds = { met: "met", missed: "page", unknown: "ticket" };
+  const when = goals[0].past.map((each) => [each.when, "number"]);
+  find("extra").replaceChildren(element("section", { class: "wide", id: "goals", tabindex: "0", "aria-label": "Goals" },
+    element("h3", {}, "How do the goals stand?"),
+    table([["goal", "text"], ["verdict", ""], ["figure", "number"], ["bound", "number"], ...when, ["why, or from where", "text"]],
+      goals.map((each) => [each.asks, element("span", { class: kinds[each.verdict] }, each.verdict), each.shown, each.bound,
+        ...each.past.map((one) => one.shown), each.reason || each.source]))));
 };
 
 const drawEvent = async (fingerprint, turn) => {
