@@ -28,6 +28,7 @@ PROCESS_START = Foreign("process_start_time_seconds")
 ALERTS = Foreign("ALERTS", ("alertname", "alertstate", "severity", "tenant"))
 
 GATEWAY_REQUESTS = Foreign("envoy_gateway_requests_total", ("tenant", "version", "status"))
+GATEWAY_REFUSED = Foreign("envoy_gateway_refused_total", ("tenant", "reason"))
 GATEWAY_RECEIVED_BYTES = Foreign("envoy_gateway_received_bytes_total", ("tenant",))
 GATEWAY_SENT_BYTES = Foreign("envoy_gateway_sent_bytes_total", ("tenant",))
 GATEWAY_DURATION_BUCKET = Foreign(
@@ -42,7 +43,6 @@ ENVOY_CONCURRENCY_BLOCKED = Foreign(
 ENVOY_CONCURRENCY_LIMIT = Foreign(
     "envoy_http_adaptive_concurrency_gradient_controller_concurrency_limit", _MANAGER
 )
-ENVOY_OVERLOAD_CLOSED = Foreign("envoy_http_downstream_rq_overload_close", _MANAGER)
 ENVOY_ROUTES_REJECTED = Foreign("envoy_http_rds_update_rejected", (*_MANAGER, "envoy_rds_route_config"))
 ENVOY_ROUTES_RELOADED = Foreign("envoy_http_rds_config_reload_time_ms", (*_MANAGER, "envoy_rds_route_config"))
 ENVOY_CLUSTERS_REJECTED = Foreign("envoy_cluster_manager_cds_update_rejected")

@@ -222,7 +222,8 @@ def gateway_alerts() -> list[Alert]:
         foreign.ENVOY_LIMITS_REJECTED,
         foreign.ENVOY_RUNTIME_REJECTED,
     )
-    blocked, closed = foreign.ENVOY_CONCURRENCY_BLOCKED.name, foreign.ENVOY_OVERLOAD_CLOSED.name
+    blocked = foreign.ENVOY_CONCURRENCY_BLOCKED.name
+    full = f'{foreign.GATEWAY_REFUSED.name}{{reason="overload"}}'
     return [
         Alert("GatewayDown", f"absent({foreign.ENVOY_LIVE.name} == 1)", "page", "No gateway is alive", "2m"),
         Alert(
@@ -233,7 +234,7 @@ def gateway_alerts() -> list[Alert]:
         ),
         Alert(
             "GatewayShedding",
-            f"sum(rate({blocked}[5m])) > 0 or sum(rate({closed}[5m])) > 0",
+            f"sum(rate({blocked}[5m])) > 0 or sum(rate({full}[5m])) > 0",
             "ticket",
             "The gateway sheds {{ $value | humanize }} requests a second to protect latency",
             "10m",

@@ -189,9 +189,9 @@ def _overload_manager(settings: GatewaySettings) -> Json:
         ],
         "actions": [
             {"name": "envoy.overload_actions.shrink_heap", "triggers": at(0.90)},
-            {"name": "envoy.overload_actions.stop_accepting_requests", "triggers": at(0.98)},
         ],
-        # Earlier, and where it is known whose a request is: so it is in that tenant's statistics.
+        # Where it is known whose a request is, so that it is in its statistics. What would refuse it even
+        # before, the action stop_accepting_requests, saves no memory: docs/traffic.md has the figures.
         "loadshed_points": [
             {"name": "envoy.load_shed_points.http_downstream_filter_check", "triggers": at(0.95)},
         ],

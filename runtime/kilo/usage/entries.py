@@ -13,8 +13,9 @@ from __future__ import annotations
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OTHER = "other"
 VERSIONS = ("stable", "next")
-SHED_REASONS = ("local_rate_limited", "reached_concurrency_limit", "overload")
-"""Envoy's words for refusals for want of room: the tenant's limit, the services' room, the gateway's."""
+SHED_REASONS = ("local_rate_limited", "request_rate_limited", "reached_concurrency_limit", "overload")
+"""Envoy's words for refusals for want of room: the tenant's limit as the gateway or the rate limit service
+counts it, the services' room, the gateway's."""
 
 FIELDS = ("at", "method", "received", "route", "sent", "shed", "status", "tenant", "version")
 """Names in a line, in their order. ``received`` and ``sent`` are bytes of bodies; ``at`` is UTC."""

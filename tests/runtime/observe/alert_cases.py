@@ -333,6 +333,12 @@ CASES = [
         "The gateway sheds 2 requests a second to protect latency",
     ),
     Case(
+        "GatewayShedding",
+        {'envoy_gateway_refused_total{tenant="acme", reason="overload"}': "0+60x60"},
+        {'envoy_gateway_refused_total{tenant="acme", reason="local_rate_limited"}': "0+60x60"},
+        "The gateway sheds 2 requests a second to protect latency",
+    ),
+    Case(
         "RetryBudgetSpent",
         {'envoy_cluster_upstream_rq_retry_overflow{envoy_cluster_name="stable-gold"}': "0+1x60"},
         {'envoy_cluster_upstream_rq_retry_overflow{envoy_cluster_name="stable-gold"}': "3x60"},

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -186,50 +183,6 @@ class TestRefusals:
         assert answer.headers["content-type"] == PROBLEM
         assert "x-tenant-id: missing" in answer.json()["detail"]
         assert not stable.requests
-
-    def test_overload_is_a_hinted_429(self, make_gateway: MakeGateway, tmp_path: Path) -> None:
-        pressure = tmp_path / "pressure"
-        pressure.write_text("0")
-
-        def press(share: str) -> None:
-            fresh = tmp_path / "pressure.new"
-            fresh.write_text(share)
-            fresh.rename(pressure)
-
-        def inject(bootstrap: dict[str, Any]) -> None:
-            monitor = bootstrap["overload_manager"]["resource_monitors"][0]
-            monitor["name"] = "envoy.resource_monitors.injected_resource"
-            monitor["typed_config"] = {
-                "@type": "type.googleapis.com/envoy.extensions.resource_monitors.injected_resource.v3."
-                "InjectedResourceConfig",
-                "filename": str(pressure),
-            }
-            manager = bootstrap["overload_manager"]
-            for action in (*manager["actions"], *manager["loadshed_points"]):
-                action["triggers"][0]["name"] = monitor["name"]
-
-        gateway = make_gateway()
-        gateway.start([make_tenant("acme")], inject)
-        with client(gateway) as http:
-            assert http.post("/v1/events").status_code == 200
-            press("0.96")
-            until(lambda: http.post("/v1/events").status_code != 200, "overloaded")
-            early = http.post("/v1/events")
-            press("0.99")
-            until(lambda: http.post("/v1/events").json().get("tenant") is None, "refused before all else")
-            answer = http.post("/v1/events")
-            assert httpx.get(f"{gateway.operations}/readyz").status_code == 200
-            counted = r'^envoy_http_downstream_rq_overload_close\{.*"tenants"\} [1-9]'
-            until(lambda: re.search(counted, gateway.metrics(), re.M) is not None, "counted")
-            for each in (early, answer):
-                assert each.status_code == 429
-                assert each.headers["retry-after"] in {"1", "2", "3"}
-                assert each.headers["content-type"] == PROBLEM
-                assert each.json()["limit"] == "gateway"
-        # As long as the gateway can tell whose a request is, it does.
-        refused = 'envoy_gateway_refused_total{tenant="acme",reason="overload"} '
-        until(lambda: refused in gateway.metrics(), "counted for its tenant")
-        assert early.json()["tenant"] == "acme"
 
     def test_service_that_is_down_is_a_503_with_a_hint(
         self, make_gateway: MakeGateway, stable: UpstreamServer
