@@ -174,7 +174,7 @@ def test_nothing_within_its_window_is_dropped_whoever_asks(database_url: str) ->
             "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint)"
             " VALUES ('acme', 'order', '1', 'k', '{}', 'f')"
         )
-        connection.execute("UPDATE outbox SET dequeued_at = now()")
+        connection.execute("UPDATE outbox SET dequeued_at = now() - interval '2 days'")
         connection.execute(
             "INSERT INTO inbox (consumer, fingerprint, created_at, tenant, publisher)"
             " VALUES ('c', 'f', now(), 'acme', 'worker')"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,6 +23,8 @@ from tests.runtime.conftest import BusServer
 from tests.runtime.outbox.test_worker import waiting, write
 
 OLD = datetime.now(UTC).date() - timedelta(days=20)
+DISPATCHED = "dequeued_at = now() - interval '25 hours'"
+"""Long enough ago that nothing can make the row be needed again."""
 
 
 def old_partition(connection: psycopg.Connection[object], days_later: int = 0, parent: str = "outbox") -> str:
@@ -52,6 +55,16 @@ async def compacted(url: str) -> str | None:
         return await compact(connection)
 
 
+def inbox_dropped(connection: psycopg.Connection[Any]) -> str | None:
+    row = connection.execute("SELECT inbox_drop_expired()").fetchone()
+    assert row is not None
+    return row[0]
+
+
+def fingerprints_of(connection: psycopg.Connection[Any], table: str) -> set[str]:
+    return {row[0] for row in connection.execute(f"SELECT fingerprint FROM {table}".encode())}
+
+
 async def test_compaction_drops_drained_partitions_one_a_step_and_keeps_what_waits(
     database_url: str, bus: BusServer
 ) -> None:
@@ -62,15 +75,18 @@ async def test_compaction_drops_drained_partitions_one_a_step_and_keeps_what_wai
         for n, aggregate in enumerate(("order", "order", "order", "payment")):
             old_row(connection, n, aggregate, days_later=n)
         write(database_url, 3, start=10)
-        connection.execute("UPDATE outbox SET dequeued_at = now() WHERE fingerprint IN ('acme/0', 'acme/2')")
-        connection.execute("UPDATE outbox SET dequeued_at = now() WHERE fingerprint > 'acme/1'")
+        connection.execute(f"UPDATE outbox SET {DISPATCHED} WHERE fingerprint IN ('acme/0', 'acme/2')")
+        connection.execute(f"UPDATE outbox SET {DISPATCHED} WHERE fingerprint > 'acme/1'")
         connection.execute("UPDATE outbox SET dequeued_at = NULL WHERE fingerprint IN ('acme/1', 'acme/3')")
         assert await compacted(database_url) == first
         assert await compacted(database_url) == third
         assert await compacted(database_url) is None
-        connection.execute("UPDATE outbox SET dequeued_at = now() WHERE publisher = 'cdc'")
+        connection.execute(f"UPDATE outbox SET {DISPATCHED} WHERE publisher = 'cdc'")
         assert await compacted(database_url) == captured
         connection.execute("UPDATE outbox SET dequeued_at = now() WHERE fingerprint = 'acme/1'")
+        # What was dispatched a moment ago the bus may still lose.
+        assert await compacted(database_url) is None
+        connection.execute(f"UPDATE outbox SET {DISPATCHED} WHERE fingerprint = 'acme/1'")
         assert await compacted(database_url) == second
         assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (3,)
         connection.execute("SELECT pg_drop_replication_slot('outbox_cdc')")
@@ -130,26 +146,45 @@ async def test_compaction_waits_for_nobody(database_url: str) -> None:
 
 
 async def test_what_lies_in_no_days_partition_goes_by_bounded_deletes(database_url: str) -> None:
+    """A day after it was dispatched, however old its own time says that it is; its fingerprint with it."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         old_row(connection, 1, "order")
         old_row(connection, 2, "order")
-        connection.execute("UPDATE outbox SET dequeued_at = now() WHERE fingerprint = 'acme/1'")
-        assert await compacted(database_url) is None
-        rows = connection.execute("SELECT fingerprint FROM outbox").fetchall()
-    assert rows == [("acme/2",)]
+        connection.execute("UPDATE outbox SET dequeued_at = now()")
+        async with await AsyncConnection.connect(database_url, autocommit=True) as own:
+            assert await compact(own) is None
+            assert await drop_fingerprints(own) == 0
+            connection.execute(f"UPDATE outbox SET {DISPATCHED} WHERE fingerprint = 'acme/1'")
+            assert await compact(own) is None
+            assert fingerprints_of(connection, "outbox") == {"acme/2"}
+            connection.execute(f"UPDATE outbox SET {DISPATCHED}")
+            assert await compact(own) is None
+            assert await drop_fingerprints(own) == 2
+        assert fingerprints_of(connection, "outbox") == set()
 
 
 def test_the_inbox_is_pruned_by_partitions(database_url: str) -> None:
+    """By the event's own time, but never within a day of its effect: it could come a second time."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         name = old_partition(connection, parent="inbox")
         connection.execute(
-            "INSERT INTO inbox (consumer, fingerprint, created_at, tenant, publisher)"
-            " VALUES ('c', 'old', %s, 't', 'worker'), ('c', 'older', %s, 't', 'worker'),"
-            " ('c', 'new', now(), 't', 'worker')",
+            "INSERT INTO inbox (consumer, fingerprint, created_at, tenant, publisher, received_at)"
+            " SELECT 'c', fingerprint, created_at, 't', 'worker', created_at FROM (VALUES"
+            " ('old', %s::timestamptz), ('older', %s), ('new', now())) AS given (fingerprint, created_at)",
             (OLD, OLD - timedelta(days=5)),
         )
-        assert connection.execute("SELECT inbox_drop_expired()").fetchone() == (name,)
-        assert connection.execute("SELECT fingerprint FROM inbox").fetchall() == [("new",)]
+        connection.execute(
+            "INSERT INTO inbox (consumer, fingerprint, created_at, tenant, publisher)"
+            " VALUES ('c', 'dated back', %s, 't', 'worker'), ('c', 'late', %s, 't', 'worker')",
+            (OLD - timedelta(days=40), OLD),
+        )
+        assert inbox_dropped(connection) is None
+        assert fingerprints_of(connection, "inbox") == {"old", "new", "dated back", "late"}
+        connection.execute(
+            "UPDATE inbox SET received_at = now() - interval '25 hours' WHERE fingerprint <> 'new'"
+        )
+        assert inbox_dropped(connection) == name
+        assert fingerprints_of(connection, "inbox") == {"new"}
 
 
 async def test_the_state_is_what_the_database_says(database_url: str, bus: BusServer) -> None:
