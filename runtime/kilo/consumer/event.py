@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +104,8 @@ _PATTERNS = {
 }
 _AGGREGATE = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-_AHEAD = timedelta(days=2)
-"""How far the database's clock may be ahead of this one."""
+_LATEST = datetime(3000, 1, 1, tzinfo=UTC)
+"""Not soon after now: what a database dated whose clock was ahead is an event all the same."""
 _PUBLISHERS = frozenset({"worker", "cdc"})
 
 
@@ -209,8 +209,8 @@ def _creation_time(text: str | None) -> datetime:
     if in_utc is None:
         msg = "header created-at has no time zone"
         raise Unreadable(msg)
-    if not _EARLIEST <= in_utc <= datetime.now(UTC) + _AHEAD:
-        msg = "header created-at is before 2000 or more than two days ahead"
+    if not _EARLIEST <= in_utc < _LATEST:
+        msg = "header created-at is not between the years 2000 and 3000"
         raise Unreadable(msg)
     return in_utc
 

@@ -48,10 +48,13 @@ class ConsumerMetrics:
         self._events.labels(kind, outcome).inc()
 
     def handled(self, one: Envelope, latency_seconds: float, started: float) -> None:
-        """Count an event whose handler did it; ``started`` is of ``time.perf_counter``."""
+        """Count an event whose handler did it; ``started`` is of ``time.perf_counter``.
+
+        One that a clock ahead of ours dated took no time, not less: a sum that falls reads as a restart.
+        """
         self._failing_since = None
         self._events.labels(one.kind, "handled").inc()
-        self._latency.labels(one.publisher).observe(latency_seconds)
+        self._latency.labels(one.publisher).observe(max(0.0, latency_seconds))
         self._duration.labels(one.kind).observe(time.perf_counter() - started)
 
     def written(self, events: Sequence[Envelope], seconds: float) -> None:
@@ -62,7 +65,7 @@ class ConsumerMetrics:
             self._events.labels(kind, "handled").inc(len(some))
             latency, duration = self._latency.labels(publisher), self._duration.labels(kind)
             for one in some:
-                latency.observe(now - one.created_at.timestamp())
+                latency.observe(max(0.0, now - one.created_at.timestamp()))
                 duration.observe(share)
 
     def lost(self, consumer: str, count: int) -> None:

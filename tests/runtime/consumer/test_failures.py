@@ -194,11 +194,7 @@ HEADERS = {
         ("created-at", "yesterday", "header created-at is not a time"),
         ("created-at", "infinity", "header created-at is not a time"),
         ("created-at", "0001-01-01T00:00:00+14:00", "header created-at is not a time"),
-        (
-            "created-at",
-            "9999-12-31T23:59:59Z",
-            "header created-at is before 2000 or more than two days ahead",
-        ),
+        ("created-at", "9999-12-31T23:59:59Z", "header created-at is not between the years 2000 and 3000"),
         ("aggregate-id", "x" * 9000, "header aggregate-id is not"),
         ("fingerprint", "x" * 9000, "header fingerprint is not"),
         ("tenant", "Acme", "header tenant is not"),
