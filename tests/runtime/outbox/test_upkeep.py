@@ -23,7 +23,7 @@ from tests.runtime.conftest import BusServer
 from tests.runtime.outbox.test_worker import waiting, write
 
 OLD = datetime.now(UTC).date() - timedelta(days=20)
-DISPATCHED = "dequeued_at = now() - interval '25 hours'"
+DISPATCHED = "dequeued_at = now() - interval '15 days'"
 """Long enough ago that nothing can make the row be needed again."""
 
 
@@ -146,7 +146,7 @@ async def test_compaction_waits_for_nobody(database_url: str) -> None:
 
 
 async def test_what_lies_in_no_days_partition_goes_by_bounded_deletes(database_url: str) -> None:
-    """A day after it was dispatched, however old its own time says that it is; its fingerprint with it."""
+    """A window after it was dispatched, however old its own time says that it is; its fingerprint with it."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         old_row(connection, 1, "order")
         old_row(connection, 2, "order")
@@ -164,7 +164,7 @@ async def test_what_lies_in_no_days_partition_goes_by_bounded_deletes(database_u
 
 
 def test_the_inbox_is_pruned_by_partitions(database_url: str) -> None:
-    """By the event's own time, but never within a day of its effect: it could come a second time."""
+    """By the event's own time, but never within the window of its effect: it could come a second time."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         name = old_partition(connection, parent="inbox")
         connection.execute(
@@ -181,7 +181,7 @@ def test_the_inbox_is_pruned_by_partitions(database_url: str) -> None:
         assert inbox_dropped(connection) is None
         assert fingerprints_of(connection, "inbox") == {"old", "new", "dated back", "late"}
         connection.execute(
-            "UPDATE inbox SET received_at = now() - interval '25 hours' WHERE fingerprint <> 'new'"
+            "UPDATE inbox SET received_at = now() - interval '15 days' WHERE fingerprint <> 'new'"
         )
         assert inbox_dropped(connection) == name
         assert fingerprints_of(connection, "inbox") == {"new"}

@@ -1,7 +1,9 @@
 -- A row whose own time lies before the window was forgotten as soon as it was written: a jump of the database's
 -- clock dates rows back, and so is an event that is handled long after it was written. Its effect was then known
 -- for seconds, while the same event could still come again, and a writer's retry was taken for an event of its
--- own. Nothing goes now within a day of what last happened to it.
+-- own. The window begins with what last happened to a row now, if that is later.
+CREATE INDEX inbox_received_idx ON inbox USING brin (received_at) WITH (autosummarize = on, pages_per_range = 16);
+
 CREATE OR REPLACE FUNCTION outbox_drop_expired() RETURNS text LANGUAGE plpgsql SECURITY DEFINER
     SET search_path FROM CURRENT AS $$
 DECLARE
@@ -9,10 +11,9 @@ DECLARE
 BEGIN
     DELETE FROM outbox_default WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM outbox_default
-        WHERE created_at < before AND dequeued_at < now() - interval '1 day'
-            OR created_at > now() + interval '1 day' AND dequeued_at < before LIMIT 5000));
-    RETURN drop_old_partition('outbox', 'SELECT NOT EXISTS (SELECT FROM %1$I WHERE dequeued_at IS NULL)'
-        ' AND NOT EXISTS (SELECT FROM %1$I WHERE dequeued_at >= now() - interval ''1 day'')');
+        WHERE dequeued_at < before AND (created_at < before OR created_at > now() + interval '1 day') LIMIT 5000));
+    RETURN drop_old_partition('outbox', format('SELECT NOT EXISTS (SELECT FROM %%1$I WHERE dequeued_at IS NULL)'
+        ' AND NOT EXISTS (SELECT FROM %%1$I WHERE dequeued_at >= %L)', before));
 END $$;
 
 CREATE OR REPLACE FUNCTION outbox_drop_fingerprints() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
@@ -39,8 +40,7 @@ DECLARE
 BEGIN
     DELETE FROM inbox_default WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM inbox_default
-        WHERE created_at < before AND received_at < now() - interval '1 day'
-            OR created_at > now() + interval '1 day' AND received_at < before LIMIT 5000));
+        WHERE received_at < before AND (created_at < before OR created_at > now() + interval '1 day') LIMIT 5000));
     RETURN drop_old_partition('inbox',
-        'SELECT NOT EXISTS (SELECT FROM %I WHERE received_at >= now() - interval ''1 day'')');
+        format('SELECT NOT EXISTS (SELECT FROM %%I WHERE received_at >= %L)', before));
 END $$;
