@@ -14,6 +14,7 @@ INGEST = "ingest"
 INGEST_NEXT = f"{INGEST}{NEXT_SUFFIX}"
 MIRROR = "registry-mirror"
 OUTBOX = "outbox"
+RATE_LIMITS = "rate-limits"
 
 BUS_CLIENTS = (CHANGE_CAPTURE, CONSUMER, f"{OUTBOX}-worker", f"{OUTBOX}-reconciler")
 SPAN_SENDERS = (INGEST, f"{OUTBOX}-worker", CONSUMER)

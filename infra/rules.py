@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from infra.limits import exceeded
+from infra.setting_types import DEPLOYED
 from infra.settings import TIERS, Settings
 
 Violation = tuple[str, str]
@@ -123,6 +124,23 @@ def _certificates_are_asked_for_in_tls(settings: Settings) -> Iterator[Violation
         yield "gateway.tls", "clients show certificates in TLS alone; give the gateway's own (tls.secret)"
     if gateway.testers and gateway.testers.bare_header and settings.is_prod:
         yield "gateway.testers.bare_header", "anybody could choose the next version; use jwt in prod"
+
+
+def _limits_are_counted_where_they_are_shared(settings: Settings) -> Iterator[Violation]:
+    service, path = settings.gateway.rate_limit_service, "gateway.rate_limit_service"
+    if service == DEPLOYED:
+        if settings.gateway.replicas == 1:
+            yield (
+                path,
+                "the only gateway counts all of a limit itself; leave it out, or use at least 2 "
+                "gateway.replicas",
+            )
+    elif service and service.namespace == settings.namespace:
+        yield (
+            f"{path}.namespace",
+            f"'{service.namespace}' is the stage's own and has what the program deploys; use {DEPLOYED}, or "
+            f"the namespace of a service of your own",
+        )
 
 
 def _aggregates_are_unique(settings: Settings) -> Iterator[Violation]:
@@ -310,6 +328,7 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _ramps_have_a_feature,
     _tenants_are_verified,
     _certificates_are_asked_for_in_tls,
+    _limits_are_counted_where_they_are_shared,
     _aggregates_are_unique,
     _events_outlive_their_fingerprints,
     _repositories_are_unique,

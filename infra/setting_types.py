@@ -8,12 +8,24 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    GetPydanticSchema,
+    StringConstraints,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from kilo.errors import KiloError
+from kilo.traffic.features import NextService
 from kilo.traffic.ramps.freeze import Freezes
+
+DEPLOYED = "deployed"
 
 DnsLabel = Annotated[
     str,
@@ -149,3 +161,26 @@ def _freeze_window(text: str) -> str:
 
 
 FreezeWindow = Annotated[str, AfterValidator(_freeze_window)]
+
+
+def _deployed_or_there(value: object, there: core_schema.ValidatorFunctionWrapHandler) -> object:
+    if value == DEPLOYED:
+        return value
+    if isinstance(value, str):
+        msg = f"use {DEPLOYED}, or the name, namespace and port of one that is there"
+        raise ValueError(msg)  # noqa: TRY004  what pydantic takes for a mistake
+    return there(value)
+
+
+def _service_schema(_: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    # Of a union, pydantic names the member in the place of a mistake, which the file does not have.
+    return core_schema.no_info_wrap_validator_function(_deployed_or_there, handler(NextService))
+
+
+def _service_json_schema(schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    return {"anyOf": [{"const": DEPLOYED}, handler(schema)]}
+
+
+RateLimitService = Annotated[
+    NextService | Literal["deployed"], GetPydanticSchema(_service_schema, _service_json_schema)
+]

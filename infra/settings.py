@@ -31,13 +31,14 @@ from infra.setting_types import (
     LabelName,
     LabelValue,
     Network,
+    RateLimitService,
     SchemaName,
     SecretId,
     Url,
 )
 from kilo.contract import DEFAULT_SCHEMA, FieldEncryptionOutputs
 from kilo.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
-from kilo.traffic.features import Feature, NextService
+from kilo.traffic.features import Feature
 from kilo.traffic.identity import Identity, TesterAccess, Tls
 from kilo.traffic.settings import TierTraffic
 from kilo.usage.settings import UsageSettings
@@ -53,6 +54,8 @@ class Images(Section):
     envoy: Image = "docker.io/envoyproxy/envoy:v1.40.0"
     debezium: Image = "quay.io/debezium/server:3.6.0.Final"
     collector: Image = "docker.io/otel/opentelemetry-collector-contrib:0.161.0"
+    rate_limits: Image = "docker.io/envoyproxy/ratelimit:3fb70258"
+    rate_limits_store: Image = "docker.io/valkey/valkey:8.1.3-alpine"
 
 
 class Database(Section):
@@ -111,8 +114,9 @@ class Gateway(Section):
     testers: TesterAccess | None = None
     tls: Tls | None = None
     """Without it, TLS ends in front of the gateway."""
-    rate_limit_service: NextService | None = None
-    """Counts tenants' limits over all gateways; without it, each gateway has an equal part."""
+    rate_limit_service: RateLimitService | None = None
+    """Counts tenants' limits over all gateways: deployed with them, or one that is there. Without it, each
+    gateway has an equal part."""
     tiers: dict[TierName, TierTraffic] = {}
     """Retry budgets, ceilings, ejection and hedging of a tier, where they differ."""
     limits_enforced: bool = True

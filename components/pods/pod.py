@@ -76,6 +76,13 @@ class HttpCheck:
 
 
 @dataclass(frozen=True)
+class CommandCheck:
+    """A command in the container that exits with 0 when all is well, for what speaks no HTTP."""
+
+    command: Sequence[str]
+
+
+@dataclass(frozen=True)
 class PodArgs:
     """One container and what it needs."""
 
@@ -89,10 +96,10 @@ class PodArgs:
     files: Sequence[ConfigFiles | SecretFiles] = ()
     scratch: Sequence[Scratch] = ()
     ports: Mapping[str, int] = field(default_factory=dict[str, int])
-    alive: HttpCheck | None = None
-    started: HttpCheck | None = None
+    alive: HttpCheck | CommandCheck | None = None
+    started: HttpCheck | CommandCheck | None = None
     """Says that it is alive for the first time, where that is another check."""
-    ready: HttpCheck | None = None
+    ready: HttpCheck | CommandCheck | None = None
     apart: bool = False
     """Whether no two of its pods may be on one node: better one too few than two that end together."""
     start_seconds: int = 60
@@ -335,11 +342,15 @@ def _lifecycle(before_stop: HttpCheck | int | None) -> core.v1.LifecycleArgs | N
     return core.v1.LifecycleArgs(pre_stop=handler)
 
 
-def _probe(check: HttpCheck | None, *, period_seconds: int, failures: int) -> core.v1.ProbeArgs | None:
+def _probe(
+    check: HttpCheck | CommandCheck | None, *, period_seconds: int, failures: int
+) -> core.v1.ProbeArgs | None:
     if check is None:
         return None
+    asked = isinstance(check, HttpCheck)
     return core.v1.ProbeArgs(
-        http_get=core.v1.HTTPGetActionArgs(path=check.path, port=check.port),
+        http_get=core.v1.HTTPGetActionArgs(path=check.path, port=check.port) if asked else None,
+        exec_=None if asked else core.v1.ExecActionArgs(command=list(check.command)),
         period_seconds=period_seconds,
         timeout_seconds=2,
         failure_threshold=failures,

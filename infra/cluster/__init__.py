@@ -16,6 +16,7 @@ from infra.cluster.database import create_database
 from infra.cluster.events import create_events
 from infra.cluster.gateway import create_gateway
 from infra.cluster.objectives import create_objectives
+from infra.cluster.rate_limits import create_rate_limits
 from infra.cluster.schedules import create_schedules
 from infra.cluster.traces import collector_url, create_traces
 from infra.cluster.usage import create_usage
@@ -48,6 +49,7 @@ def create_cluster(
     ready = pulumi.ResourceOptions(depends_on=[namespace, bus, database])
     ingest = create_events(settings, context, identities, ready)
     reached = pulumi.ResourceOptions(depends_on=[namespace, database]) if settings.usage else inside
+    create_rate_limits(settings, inside)
     create_gateway(settings, ingest.workloads, outputs.database_port, reached)
     create_usage(settings, context, ready)
     create_objectives(settings, context, inside)

@@ -11,6 +11,7 @@ from components.processes.ingest import PORT as INGEST_PORT
 from components.processes.tenant_gateway import TenantGateway, TenantGatewayArgs
 from components.processes.usage import LOG_FILE, CollectorArgs
 from infra import names
+from infra.cluster.rate_limits import rate_limit_service
 from infra.settings import Settings
 from kilo.traffic.features import NextService
 from kilo.traffic.settings import GatewayFeature, GatewaySettings, Upstream
@@ -26,6 +27,7 @@ def create_gateway(
 
     ``database_port`` is what the collector of usage beside it connects to.
     """
+    counter = rate_limit_service(settings)
     TenantGateway(
         names.GATEWAY,
         TenantGatewayArgs(
@@ -36,7 +38,7 @@ def create_gateway(
             upstreams=upstreams,
             services=[
                 *(feature.next.service for feature in settings.features if feature.next.service),
-                *([settings.gateway.rate_limit_service] if settings.gateway.rate_limit_service else []),
+                *([counter] if counter else []),
             ],
             monitoring_namespace=settings.monitoring.namespace,
             usage=CollectorArgs(settings.images.runtime, settings.database.network, database_port)
@@ -53,7 +55,7 @@ def _gateway_settings(settings: Settings) -> GatewaySettings:
     def upstream(workload: str) -> Upstream:
         return Upstream(host=service_host(workload, settings.namespace), port=INGEST_PORT)
 
-    counter = settings.gateway.rate_limit_service
+    counter = rate_limit_service(settings)
     return GatewaySettings(
         stable=upstream(names.INGEST),
         next=upstream(names.INGEST_NEXT) if settings.ingest.next_image else None,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kilo.errors import BadInput
 from kilo.testing.servers.wheels import nats_server, postgres_programs
-from sandbox.toolchain import debezium, debian, kafka, wheels
+from sandbox.toolchain import debezium, debian, kafka, valkey, wheels
 from sandbox.toolchain.cache import Recipe, install, require_disk_space
 from sandbox.toolchain.golang import go_module_files, go_program, module_version
 from sandbox.toolchain.progress import Progress
@@ -41,8 +41,8 @@ def ensure(*names: str) -> dict[str, Path]:
     """Make what is missing of the named programs and return where each is.
 
     Safe to call from several processes at once. Directories stand for ``debezium`` (its home), ``kafka``
-    (its jars), ``crds`` (CustomResourceDefinitions of the Prometheus operator as YAML) and ``postgres``
-    (its programs).
+    (its jars), ``crds`` (CustomResourceDefinitions of the Prometheus operator as YAML), ``postgres`` (its
+    programs) and ``valkey`` (what its packages unpack to).
 
     Raises:
         BadInput: a name is unknown.
@@ -277,6 +277,7 @@ _ON_DEMAND: dict[str, Callable[[], Path | _Made]] = {
     "kubernetes-provider-files": _kubernetes_provider_files,
     "otelcol": _otelcol,
     "ratelimit": _ratelimit,
+    "valkey": lambda: _Made(valkey.server()),
 }
 """What takes too long to make for everybody: whoever names it waits once."""
 

@@ -177,6 +177,32 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
         "kilo:gateway.identity.jwt.jwks_url",
         "an https URL",
     ),
+    "limits counted for a gateway that is alone": (
+        "dev",
+        put("kilo:gateway.rate_limit_service", "deployed"),
+        "kilo:gateway.rate_limit_service",
+        "the only gateway counts all of a limit itself",
+    ),
+    "a rate limit service of the user's where only the program's are": (
+        "stage",
+        put(
+            "kilo:gateway.rate_limit_service", {"name": "ratelimit", "namespace": "kilo-stage", "port": 8081}
+        ),
+        "kilo:gateway.rate_limit_service.namespace",
+        "'kilo-stage' is the stage's own",
+    ),
+    "a rate limit service by a word that means nothing": (
+        "stage",
+        put("kilo:gateway.rate_limit_service", "deploy"),
+        "kilo:gateway.rate_limit_service",
+        "use deployed, or the name, namespace and port of one that is there",
+    ),
+    "a rate limit service without a port": (
+        "stage",
+        put("kilo:gateway.rate_limit_service", {"name": "ratelimit", "namespace": "limits"}),
+        "kilo:gateway.rate_limit_service.port",
+        "missing",
+    ),
     "gold promised more than the gateway has": (
         "dev",
         put("kilo:gateway.capacity_requests_per_second", 700),

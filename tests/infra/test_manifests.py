@@ -5,6 +5,7 @@ from __future__ import annotations
 import kubernetes_validate
 import pytest
 
+from components.processes.rate_limits import store_of
 from infra import names
 from infra.previews.program import RESERVED
 from kilo.errors import BadInput
@@ -45,6 +46,7 @@ def test_no_service_is_called_as_a_workload_of_the_stage_or_a_preview(stage: str
         if resource.type in {"kubernetes:core/v1:ServiceAccount", "kubernetes:core/v1:Service"}
     }
     assert len(workloads) > 10
-    for name in workloads | RESERVED | {names.KAFKA, names.COLLECTOR, names.feature("rehearsal")}:
+    workloads |= {names.KAFKA, names.COLLECTOR, names.feature("rehearsal")}
+    for name in workloads | RESERVED | {names.RATE_LIMITS, store_of(names.RATE_LIMITS)}:
         with pytest.raises(BadInput, match="NAME"):
             check_name(name)

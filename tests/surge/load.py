@@ -61,6 +61,8 @@ class Result:
     statuses: Counter[int] = field(default_factory=Counter[int])
     seconds: list[float] = field(default_factory=list[float])
     """Of answers with 200."""
+    sent: list[float] = field(default_factory=list[float])
+    """When each request was sent, in seconds since the epoch."""
     hints: list[str] = field(default_factory=list[str])
     limits: Counter[str] = field(default_factory=Counter[str])
     """Which limit refused, as the problems say."""
@@ -87,16 +89,18 @@ class Result:
 class Clients:
     """Connections to one gateway, kept open and shared."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, address: str = ADDRESS) -> None:
         self._port = port
+        self._address = address
         self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
 
     async def ask(self, headers: Mapping[str, str], result: Result) -> None:
         """Send one POST and note what came of it."""
         begun = time.monotonic()
+        result.sent.append(time.time())
         try:
             reader, writer = (
-                self._idle.pop() if self._idle else await asyncio.open_connection(ADDRESS, self._port)
+                self._idle.pop() if self._idle else await asyncio.open_connection(self._address, self._port)
             )
             lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
             writer.write(f"POST /v1/events HTTP/1.1\r\nhost: x\r\n{lines}content-length: 0\r\n\r\n".encode())

@@ -1,4 +1,4 @@
-"""Envoy's rate limit service with its Redis, as a stage may name one."""
+"""Envoy's rate limit service with its store, as a stage deploys both."""
 
 from __future__ import annotations
 
@@ -6,34 +6,25 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
+from kilo.traffic.limit_service import (
+    CONFIG_DIRECTORY,
+    METRICS_DIRECTORY,
+    render_config,
+    render_mapping,
+    service_environment,
+    store_arguments,
+)
 from kilo.traffic.limits import DOMAIN
 from sandbox import toolchain
-from sandbox.toolchain import debian
-from sandbox.toolchain.cache import install
-from sandbox.toolchain.progress import Progress
+from sandbox.toolchain import valkey
 from tests.patience import until
 from tests.runtime.traffic.support import ADDRESS, free_port
-
-
-def _redis() -> tuple[Path, str]:
-    """Redis, and where its libraries are, which its package leaves to others."""
-    recipes = [
-        debian.package(name, summary=f"{name} from its Debian package", disk_bytes=20_000_000)
-        for name in ("redis-tools", "libjemalloc2", "liblzf1")
-    ]
-    with Progress() as progress:
-        for recipe in recipes:
-            if not recipe.directory.is_dir():
-                with progress.step(recipe.name, recipe.summary) as step:
-                    install(recipe, step)
-    libraries = {str(path.parent) for recipe in recipes for path in recipe.directory.rglob("*.so*")}
-    return recipes[0].directory / "usr/bin/redis-check-rdb", ":".join(sorted(libraries))
 
 
 class RateLimits:
@@ -42,53 +33,36 @@ class RateLimits:
     def __init__(self, directory: Path, domain: str = DOMAIN) -> None:
         self.port, self._store_port = free_port(), free_port()
         self._directory = directory
-        config = directory / "config"
-        config.mkdir(parents=True)
-        (config / "kilo.yaml").write_text(f"domain: {domain}\n")
+        self._files = {CONFIG_DIRECTORY: render_config(domain), METRICS_DIRECTORY: render_mapping()}
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         """Start both, and wait until the service is healthy."""
-        redis, libraries = _redis()
-        store = ["redis-server", "--bind", ADDRESS, "--port", str(self._store_port), "--save", ""]
+        home, ports = toolchain.path("valkey"), {"PORT": free_port(), "METRICS": free_port()}
         with (self._directory / "log").open("ab") as log:
             self._processes.append(
                 subprocess.Popen(
-                    store,
-                    executable=redis,
-                    env={"LD_LIBRARY_PATH": libraries},
+                    [home / valkey.PROGRAMS / "valkey-server", *store_arguments(ADDRESS, self._store_port)],
+                    env={"LD_LIBRARY_PATH": valkey.libraries(home)},
                     cwd=self._directory,
                     stdout=log,
                     stderr=log,
                 )
             )
-            until(self._store_listens, "Redis listens")
-            probe = free_port()
-            environment = {
-                "RUNTIME_ROOT": str(self._directory),
-                "RUNTIME_WATCH_ROOT": "false",
-                "BACKEND_TYPE": "redis",
-                "REDIS_SOCKET_TYPE": "tcp",
-                "REDIS_URL": f"{ADDRESS}:{self._store_port}",
-                "RESPONSE_DYNAMIC_METADATA": "true",
-                "USE_STATSD": "false",
-                "LOG_LEVEL": "warn",
-                "HOST": ADDRESS,
-                "PORT": str(probe),
-                "GRPC_HOST": ADDRESS,
-                "GRPC_PORT": str(self.port),
-                "DEBUG_HOST": ADDRESS,
-                "DEBUG_PORT": str(free_port()),
-            }
+            until(self._store_listens, "the store listens")
             self._processes.append(
                 subprocess.Popen(
-                    [toolchain.path("ratelimit")], env={**os.environ, **environment}, stdout=log, stderr=log
+                    [toolchain.path("ratelimit")],
+                    env={**os.environ, **self._environment(ports)},
+                    stdout=log,
+                    stderr=log,
                 )
             )
+        self.metrics_url = f"http://{ADDRESS}:{ports['METRICS']}/metrics"
 
         def healthy() -> bool:
             try:
-                return httpx.get(f"http://{ADDRESS}:{probe}/healthcheck").status_code == 200
+                return httpx.get(f"http://{ADDRESS}:{ports['PORT']}/healthcheck").status_code == 200
             except httpx.TransportError:
                 return False
 
@@ -105,6 +79,23 @@ class RateLimits:
             process.wait()
         self._processes.clear()
 
+    def _environment(self, ports: Mapping[str, int]) -> dict[str, str]:
+        """The deployed one, at ports and directories of this machine."""
+        found = service_environment(ADDRESS, f"{ADDRESS}:{self._store_port}")
+        for mount, files in self._files.items():
+            local = self._directory / Path(mount).name
+            local.mkdir(parents=True, exist_ok=True)
+            for name, content in files.items():
+                (local / name).write_text(content)
+            found = {name: value.replace(mount, str(local)) for name, value in found.items()}
+        return {
+            **found,
+            "PORT": str(ports["PORT"]),
+            "GRPC_PORT": str(self.port),
+            "DEBUG_PORT": str(free_port()),
+            "PROMETHEUS_ADDR": f"{ADDRESS}:{ports['METRICS']}",
+        }
+
     def _store_listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex((ADDRESS, self._store_port)) == 0
@@ -113,6 +104,7 @@ class RateLimits:
 @contextmanager
 def rate_limits(directory: Path, domain: str = DOMAIN) -> Generator[RateLimits]:
     """The service for as long as the block lasts."""
+    directory.mkdir(parents=True, exist_ok=True)
     service = RateLimits(directory, domain)
     try:
         service.start()

@@ -50,6 +50,8 @@ ENVOY_LIMITS_REJECTED = Foreign("envoy_extension_config_discovery_http_filter_te
 ENVOY_RUNTIME_REJECTED = Foreign("envoy_runtime_update_rejected")
 ENVOY_RETRIES = Foreign("envoy_cluster_upstream_rq_retry", _CLUSTER)
 ENVOY_RETRIES_REFUSED = Foreign("envoy_cluster_upstream_rq_retry_overflow", _CLUSTER)
+ENVOY_LIMITS_COUNTED = Foreign("envoy_cluster_ratelimit_ok", _CLUSTER)
+ENVOY_LIMITS_UNCOUNTED = Foreign("envoy_cluster_ratelimit_error", _CLUSTER)
 
 FOREIGN: Mapping[str, Foreign] = MappingProxyType(
     {value.name: value for value in list(globals().values()) if isinstance(value, Foreign)}

@@ -224,6 +224,7 @@ def gateway_alerts() -> list[Alert]:
     )
     blocked = foreign.ENVOY_CONCURRENCY_BLOCKED.name
     full = f'{foreign.GATEWAY_REFUSED.name}{{reason="overload"}}'
+    counted, uncounted = foreign.ENVOY_LIMITS_COUNTED.name, foreign.ENVOY_LIMITS_UNCOUNTED.name
     return [
         Alert("GatewayDown", f"absent({foreign.ENVOY_LIVE.name} == 1)", "page", "No gateway is alive", "2m"),
         Alert(
@@ -238,6 +239,15 @@ def gateway_alerts() -> list[Alert]:
             "ticket",
             "The gateway sheds {{ $value | humanize }} requests a second to protect latency",
             "10m",
+        ),
+        Alert(
+            "LimitsUncounted",
+            # One that is asked and late now and then is none that is away.
+            f"sum(rate({uncounted}[5m])) > 0.05 * (sum(rate({counted}[5m])) or vector(0))",
+            "ticket",
+            "{{ $value | humanize }} requests a second are limited by each gateway alone: the rate limit "
+            "service does not answer",
+            "5m",
         ),
         Alert(
             "RetryBudgetSpent",

@@ -46,8 +46,15 @@ WORKLOADS = frozenset(
         ),
         *("consumer", "debezium", "debezium-headless", "gateway", "ingest", "kafka", "key-destruction"),
         *("key-making", "nats", "nats-headless", "objectives-exporter", "otel-collector", "outbox"),
-        *("outbox-reconciler", "outbox-worker", "postgres", "registry-mirror", "registry-sweep", "schema"),
-        *("seed", "usage-counter"),
+        *(
+            "outbox-reconciler",
+            "outbox-worker",
+            "postgres",
+            "rate-limits",
+            "rate-limits-store",
+            "registry-mirror",
+        ),
+        *("registry-sweep", "schema", "seed", "usage-counter"),
     }
 )
 """What runs in the namespace of a stage or a preview already."""

@@ -24,6 +24,7 @@ from kilo.errors import BadInput
 from kilo.tenancy import Tenant
 from kilo.traffic.clusters import render_clusters
 from kilo.traffic.flags_file import FLAGS_FILE, render_flags
+from kilo.traffic.global_limits import ENFORCED_KEY as GLOBAL_ENFORCED_KEY
 from kilo.traffic.global_limits import render_service_cluster
 from kilo.traffic.limits import ENFORCED_KEY, render_limits
 from kilo.traffic.listeners import ADMIN_CLUSTER, LIMITS_FILE, ROUTES_FILE, SHARES_FILE, render_listeners
@@ -150,16 +151,11 @@ def admin_socket(bind: str = POD_ADDRESS) -> str:
 
 def render_runtime(settings: GatewaySettings) -> Json:
     """Render the RTDS file: the switches that turn limits and shedding off without a new pod."""
-    return discovery(
-        typed(
-            "envoy.service.runtime.v3.Runtime",
-            name=RUNTIME_LAYER,
-            layer={
-                ENFORCED_KEY: 100 if settings.limits_enforced else 0,
-                SHEDDING_KEY: settings.shedding_enabled,
-            },
-        )
-    )
+    enforced = 100 if settings.limits_enforced else 0
+    layer: Json = {ENFORCED_KEY: enforced, SHEDDING_KEY: settings.shedding_enabled}
+    if settings.rate_limit_service:
+        layer[GLOBAL_ENFORCED_KEY] = enforced
+    return discovery(typed("envoy.service.runtime.v3.Runtime", name=RUNTIME_LAYER, layer=layer))
 
 
 def _overload_manager(settings: GatewaySettings) -> Json:

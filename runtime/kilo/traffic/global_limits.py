@@ -23,6 +23,11 @@ _PATIENCE_MS = 100
 _FAILURES = 5
 """So many on end, and nobody waits for the service for as long as it is ejected."""
 
+_KEEPALIVE: Json = {"interval": "5s", "timeout": "2s"}
+"""A connection to a pod that hangs is given up, and the next one goes to a pod that doesn't."""
+ENFORCED_KEY = "ratelimit.http_filter_enforcing"
+"""Envoy's own key, in percent."""
+
 
 def render_global_filters(settings: GatewaySettings) -> list[Json]:
     """Render the filters; none where the stage's limits are split."""
@@ -71,7 +76,7 @@ def render_service_cluster(settings: GatewaySettings) -> list[Json]:
             "typed_extension_protocol_options": {
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
                     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                    explicit_http_config={"http2_protocol_options": {}},
+                    explicit_http_config={"http2_protocol_options": {"connection_keepalive": _KEEPALIVE}},
                 )
             },
             # One that hangs costs each request the patience above: it is left alone for a while instead.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kilo.scaffold.local_image import read_image
 from sandbox import toolchain
+from sandbox.toolchain import valkey
 
 _SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 # What the image's run.sh does: its own jar first, then the mounted configuration, then all libraries.
@@ -99,6 +100,19 @@ def _collector() -> Image:
     return Image(entrypoint=("otelcol",), path=(toolchain.path("otelcol").parent,))
 
 
+def _rate_limits() -> Image:
+    return Image(entrypoint=("ratelimit",), path=(toolchain.path("ratelimit").parent,))
+
+
+def _valkey() -> Image:
+    home = toolchain.path("valkey")
+    return Image(
+        entrypoint=("valkey-server",),
+        path=(home / valkey.PROGRAMS,),
+        environment={"LD_LIBRARY_PATH": valkey.libraries(home)},
+    )
+
+
 def _python() -> Image:
     return Image(entrypoint=("python3",), path=(Path(sys.executable).parent,))
 
@@ -113,6 +127,8 @@ BUILT_IN: Mapping[str, Callable[[], Image]] = {
     "prometheus/alertmanager": _alertmanager,
     "sandbox/alert-receiver": _alert_receiver,
     "otel/opentelemetry-collector-contrib": _collector,
+    "envoyproxy/ratelimit": _rate_limits,
+    "valkey/valkey": _valkey,
     "python": _python,
 }
 

@@ -339,6 +339,18 @@ CASES = [
         "The gateway sheds 2 requests a second to protect latency",
     ),
     Case(
+        "LimitsUncounted",
+        {
+            'envoy_cluster_ratelimit_ok{envoy_cluster_name="stable/gold"}': "0+6x60",
+            'envoy_cluster_ratelimit_error{envoy_cluster_name="stable/gold"}': "0+60x60",
+        },
+        {
+            'envoy_cluster_ratelimit_ok{envoy_cluster_name="stable/gold"}': "0+600x60",
+            'envoy_cluster_ratelimit_error{envoy_cluster_name="stable/gold"}': "0+6x60",
+        },
+        "2 requests a second are limited by each gateway alone: the rate limit service does not answer",
+    ),
+    Case(
         "RetryBudgetSpent",
         {'envoy_cluster_upstream_rq_retry_overflow{envoy_cluster_name="stable-gold"}': "0+1x60"},
         {'envoy_cluster_upstream_rq_retry_overflow{envoy_cluster_name="stable-gold"}': "3x60"},
