@@ -95,5 +95,7 @@ def store_arguments(bind: str, port: int = STORE_PORT, megabytes: int = 64) -> l
         *("--save", "", "--appendonly", "no"),
         # It would refuse whoever comes without a password; who comes at all, the network policy says.
         *("--protected-mode", "no"),
+        # A title would be written over its environment, by which the sandbox finds its processes.
+        *("--set-proc-title", "no"),
         *("--maxmemory", f"{megabytes}mb", "--maxmemory-policy", "volatile-ttl"),
     ]
