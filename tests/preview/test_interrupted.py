@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -20,9 +22,11 @@ pytestmark = pytest.mark.timeout(3 * PATIENCE)
 KILO = Path(sys.executable).with_name("kilo")
 
 
-def begin(platform: Platform, *arguments: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def begun(platform: Platform, *arguments: str) -> Generator[subprocess.Popen[bytes]]:
+    """A command that is under way; it is over when the block is, also where a test fails."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KILO_", "PULUMI_"))}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [str(KILO), "preview", *arguments],
         cwd=platform.directory,
         env=kept,
@@ -31,6 +35,11 @@ def begin(platform: Platform, *arguments: str) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            kill_all_of(process)
 
 
 def kill_all_of(process: subprocess.Popen[bytes]) -> None:
@@ -55,10 +64,10 @@ def service(platform: Platform) -> Path:
 
 @pytest.mark.parametrize("kind", ["Secret", "StatefulSet", "Job", "Deployment"])
 def test_an_up_that_was_killed_is_finished_by_the_next(platform: Platform, service: Path, kind: str) -> None:
-    process = begin(platform, "up", str(service), "--pr", "3")
-    until(lambda: has_object(platform, "pr-3-shaky", kind) or process.poll() is not None)
-    assert process.poll() is None, "it was over before it could be killed"
-    kill_all_of(process)
+    with begun(platform, "up", str(service), "--pr", "3") as process:
+        until(lambda: has_object(platform, "pr-3-shaky", kind) or process.poll() is not None)
+        assert process.poll() is None, "it was over before it could be killed"
+        kill_all_of(process)
     report = platform.up(service, 3)
     assert report["green"], report["checks"]
     platform.down(service, 3)
@@ -66,9 +75,9 @@ def test_an_up_that_was_killed_is_finished_by_the_next(platform: Platform, servi
 
 
 def test_an_up_that_was_killed_is_removed_by_down(platform: Platform, service: Path) -> None:
-    process = begin(platform, "up", str(service), "--pr", "4")
-    until(lambda: has_object(platform, "pr-4-shaky", "StatefulSet") or process.poll() is not None)
-    kill_all_of(process)
+    with begun(platform, "up", str(service), "--pr", "4") as process:
+        until(lambda: has_object(platform, "pr-4-shaky", "StatefulSet") or process.poll() is not None)
+        kill_all_of(process)
     platform.down(service, 4)
     assert platform.left_of("pr-4-shaky") == []
 
@@ -76,18 +85,18 @@ def test_an_up_that_was_killed_is_removed_by_down(platform: Platform, service: P
 def test_a_command_that_alone_was_killed_leaves_its_engine_to_finish(
     platform: Platform, service: Path
 ) -> None:
-    process = begin(platform, "up", str(service), "--pr", "6")
-    until(lambda: has_object(platform, "pr-6-shaky", "StatefulSet") or process.poll() is not None)
-    process.kill()
-    process.wait()
+    with begun(platform, "up", str(service), "--pr", "6") as process:
+        until(lambda: has_object(platform, "pr-6-shaky", "StatefulSet") or process.poll() is not None)
+        process.kill()
+        process.wait()
     platform.down(service, 6)
     assert platform.left_of("pr-6-shaky") == []
 
 
 def test_a_down_that_was_killed_is_finished_by_the_next(platform: Platform, service: Path) -> None:
     assert platform.up(service, 8)["green"]
-    process = begin(platform, "down", str(service), "--pr", "8")
-    until(lambda: not has_object(platform, "pr-8-shaky", "Deployment") or process.poll() is not None)
-    kill_all_of(process)
+    with begun(platform, "down", str(service), "--pr", "8") as process:
+        until(lambda: not has_object(platform, "pr-8-shaky", "Deployment") or process.poll() is not None)
+        kill_all_of(process)
     platform.down(service, 8)
     assert platform.left_of("pr-8-shaky") == []

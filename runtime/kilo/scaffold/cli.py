@@ -14,7 +14,8 @@ import typer
 
 from kilo.errors import BadInput, ExitCode
 from kilo.scaffold.paved_road import Result, score
-from kilo.scaffold.template import ANSWERS, Service, check_name, create, default_template, git, load, update
+from kilo.scaffold.template import ANSWERS, Service, check_name, create, default_template, git, load
+from kilo.scaffold.updating import update
 from kilo.tables import print_table
 
 app = typer.Typer(no_args_is_help=True, help="Services on the paved road.")
@@ -92,27 +93,32 @@ def update_command(
         bool | None, typer.Option("--encrypted/--no-encrypted", help="Answer this anew.")
     ] = None,
     outbox: Annotated[bool | None, typer.Option("--outbox/--no-outbox", help="Answer this anew.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="What the answers name, if it is not what the service was made from.")
+    ] = None,
     ref: RefOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring a service to a newer template by a three-way merge; its own changes are kept.
 
-    Exits 1 when both changed the same lines; the files then have markers, as after git merge.
+    Exits 1 when both changed the same; the files then have markers, as after git merge. What fails or is
+    interrupted is taken back.
     """
     service = load(directory)
     answers = {
         key: value for key, value in {"encrypted": encrypted, "outbox": outbox}.items() if value is not None
     }
-    changed = update(service, ref, answers)
+    done = update(service, ref, answers, template)
     after = load(directory)
     if as_json:
-        typer.echo(
-            json.dumps({"name": after.name, "from": service.version, "to": after.version, "changed": changed})
-        )
-    elif not changed:
+        found = {"name": after.name, "from": service.version, "to": after.version}
+        typer.echo(json.dumps({**found, "changed": done.changed, "left_out": done.left_out}))
+    elif not done.changed:
         typer.echo(f"{after.name} is at {after.version} already")
     else:
-        typer.echo(f"{after.name}: {service.version} to {after.version}, {len(changed)} files changed")
+        typer.echo(f"{after.name}: {service.version} to {after.version}, {len(done.changed)} files changed")
+        for name in done.left_out:
+            typer.echo(f"left out: what the template changed in {name}, which the service has not")
         typer.echo("look at them with git diff, run make test, and commit")
 
 

@@ -1,8 +1,4 @@
-"""Makes a service from the template, and updates one: Copier, with nothing half written.
-
-A new service is made beside its place and renamed; an update runs in the service's own git tree, clean
-before, so that ``git`` shows and undoes it.
-"""
+"""Makes a service from the template by Copier: beside its place and renamed, so that none is half written."""
 
 from __future__ import annotations
 
@@ -15,19 +11,19 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kilo.errors import BadInput, CheckFailed, Unreachable
+from kilo.errors import BadInput, Unreachable
 from kilo.extras import extra_of, requires
 from kilo.project import locate_project
 
 with requires("scaffold"):
     import yaml
-    from copier import run_copy, run_update
+    from copier import run_copy
     from copier.errors import CopierError, DirtyLocalWarning
 
 ANSWERS = ".copier-answers.yml"
@@ -58,6 +54,9 @@ WORKLOADS = frozenset(
     }
 )
 """What runs in the namespace of a stage or a preview already."""
+_TEMPLATE = ("copier.yml", "templates")
+"""What of the platform's repository decides about services."""
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,199}")
 _URL = re.compile(r"(https?|ssh|git|file)://|git@|gh:|gl:")
 
 
@@ -123,7 +122,7 @@ def create(
         directory: where it will lie.
         answers: to the template's questions, by their names; the rest is asked or takes its default.
         template: a git URL, or a path of a git repository.
-        ref: a tag or commit of it; by default the newest version, of a path its state.
+        ref: a tag or commit of it; by default the newest version, of a path its last commit.
         ask: whether to ask at the terminal.
 
     Raises:
@@ -141,7 +140,7 @@ def create(
     try:
         with workplace(directory.parent, name) as work:
             made = work / name
-            _run(lambda: _copy(template, made, {**answers, "name": name}, ref, ask=ask), template)
+            carried_out(lambda: _copy(template, made, {**answers, "name": name}, ref, ask=ask), template)
             made.rename(directory)
     except OSError as error:
         msg = f"{directory}: can't be made ({error.strerror}); choose another with --into"
@@ -168,53 +167,15 @@ def workplace(parent: Path, name: str) -> Generator[Path]:
 
 
 def _copy(template: str, target: Path, answers: Mapping[str, Any], ref: str | None, *, ask: bool) -> None:
+    source = source_of(template, f"--template {template}")
     run_copy(
-        _source(template),
+        source,
         target,
         data=dict(answers),
-        vcs_ref=ref or (None if _URL.match(template) else "HEAD"),
+        vcs_ref=pinned(source, ref),
         defaults=not ask,
         quiet=True,
     )
-
-
-def update(service: Service, ref: str | None, answers: Mapping[str, Any]) -> list[str]:
-    """Bring ``service`` to a newer template, its own changes kept; returns the changed files.
-
-    Raises:
-        BadInput: its directory is no git repository, or has changes that are not committed.
-        CheckFailed: both changed the same lines; the files have markers, as after ``git merge``.
-        Unreachable: the template can't be had.
-    """
-    where = service.directory
-    if git(where, "rev-parse", "--is-inside-work-tree").strip() != "true":
-        msg = f"{where}: no git repository, so that an update could not be looked at and undone: git init"
-        raise BadInput(msg)
-    if git(where, "status", "--porcelain", "--", "."):
-        msg = f"{where}: has changes that are not committed; commit or stash them first"
-        raise BadInput(msg)
-    template = str(service.answers["_src_path"])
-    _run(
-        lambda: run_update(
-            where,
-            data=dict(answers),
-            vcs_ref=ref or (None if _URL.match(template) else "HEAD"),
-            defaults=True,
-            skip_answered=True,
-            overwrite=True,
-            quiet=True,
-        ),
-        template,
-    )
-    status = [line for line in git(where, "status", "--porcelain", "--", ".").splitlines() if line]
-    conflicts = sorted(line[3:] for line in status if line[:2] in {"UU", "AA", "DU", "UD"})
-    if conflicts:
-        msg = (
-            f"{where}: both the template and the service changed {', '.join(conflicts)}; solve what is"
-            " between <<<<<<< and >>>>>>>, then git add and commit; git checkout -- . undoes the update"
-        )
-        raise CheckFailed(msg)
-    return sorted(line[3:] for line in status)
 
 
 def load(directory: Path) -> Service:
@@ -254,8 +215,8 @@ def git(directory: Path, *arguments: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def _source(template: str) -> str:
-    """Where Copier takes the template from.
+def source_of(template: str, place: str) -> str:
+    """Where Copier takes the template from; ``place`` names it in messages.
 
     Raises:
         BadInput: a path that is no git repository.
@@ -264,12 +225,50 @@ def _source(template: str) -> str:
     if _URL.match(template):
         return template
     if not Path(template, ".git").exists():
-        msg = f"--template {template}: no git repository; name the platform's, by URL or path"
+        msg = f"{place}: no git repository; name the platform's, by URL or path"
         raise BadInput(msg)
     return str(Path(template).absolute())
 
 
-def _run(work: Any, template: str) -> None:
+def pinned(source: str, ref: str | None) -> str | None:
+    """The version that is taken: ``ref``, or of a path its last commit, or of a URL its newest tag.
+
+    Raises:
+        BadInput: the template at the path has changes that are not committed. Copier would take them and note
+            a version that nobody can find when the service is updated.
+    """
+    if ref or _URL.match(source):
+        return ref
+    if changed := git(Path(source), "status", "--porcelain", "--", *_TEMPLATE).splitlines():
+        msg = f"{Path(source, changed[0][3:])}: not committed; commit it first, or name a version: --ref"
+        raise BadInput(msg)
+    return git(Path(source), "rev-parse", "HEAD").strip() or None
+
+
+def check_version(source: str, version: str, place: str) -> None:
+    """Refuse a version that the template does not have; of one elsewhere, what is none.
+
+    Raises:
+        BadInput: it is none.
+    """
+    known = _URL.match(source) or git(
+        Path(source), "rev-parse", "--verify", "--quiet", f"{version}^{{commit}}"
+    )
+    if not _VERSION.fullmatch(version) or not known:
+        msg = (
+            f"{place}: {version[:80]}: the template at {source} has no such version; "
+            "name the one that the service is nearest to, and commit that"
+        )
+        raise BadInput(msg)
+
+
+def carried_out(work: Callable[[], object], template: str) -> None:
+    """Run what Copier is to do with ``template``, whose errors become this project's.
+
+    Raises:
+        BadInput: the template or an answer won't do.
+        Unreachable: the template can't be had.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DirtyLocalWarning)

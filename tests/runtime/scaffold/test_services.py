@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from kilo.errors import BadInput, CheckFailed, Unreachable
+from kilo.errors import BadInput, Unreachable
 from kilo.scaffold import template as scaffold
 from kilo.scaffold.paved_road import score
-from kilo.scaffold.template import ANSWERS, check_name, create, load, update
+from kilo.scaffold.template import check_name, create, load
 from tests.patience import until
-from tests.runtime.scaffold.variants import LONGEST, VARIANTS, commit, make, template_repository
+from tests.runtime.scaffold.variants import LONGEST, VARIANTS, make, template_repository
 
 KILO = Path(sys.executable).parent / "kilo"
 RUFF = Path(sys.executable).parent / "ruff"
@@ -184,35 +184,16 @@ def test_the_place_of_a_run_that_goes_on_is_left_alone(template: Path, tmp_path:
         assert (work / "mine").exists()
 
 
-class TestUpdate:
-    def test_changes_that_are_not_committed_are_not_risked(self, template: Path, tmp_path: Path) -> None:
-        service = make("job-plain", template, tmp_path)
-        with pytest.raises(BadInput, match="git init"):
-            update(load(service), None, {})
-        commit(service, "made")
-        (service / "mine").write_text("mine")
-        with pytest.raises(BadInput, match="not committed"):
-            update(load(service), None, {})
-
-    def test_what_both_changed_is_named_and_fails(self, tmp_path: Path) -> None:
-        repository = template_repository(tmp_path / "platform")
-        service = make("job-plain", repository, tmp_path)
-        readme = service / "README.md"
-        commit(service, "made")
-        readme.write_text(readme.read_text().replace("Run by the team", "Ours, run by the team"))
-        commit(service, "ours")
-        source = repository / "templates" / "service" / "README.md.jinja"
-        source.write_text(source.read_text().replace("Run by the team", "Kept by the team"))
-        commit(repository, "theirs", tag="v0.2.0")
-        with pytest.raises(CheckFailed, match=r"README\.md"):
-            update(load(service), None, {})
-
-    def test_answers_that_are_no_answers_are_said(self, template: Path, tmp_path: Path) -> None:
-        service = make("job-plain", template, tmp_path)
-        for text, reason in (("[", "not YAML"), ("- a", "not a mapping|missing"), ("name: a", "_commit")):
-            (service / ANSWERS).write_text(text)
-            with pytest.raises(BadInput, match=reason):
-                load(service)
+def test_a_template_that_is_not_committed_makes_no_service(tmp_path: Path) -> None:
+    """Its version would be one that nobody finds again; the rest of the checkout may be changed."""
+    repository = template_repository(tmp_path / "platform")
+    (repository / "Pulumi.dev.yaml").write_text("changed: true")
+    service = create("orders", tmp_path / "orders", {}, str(repository), None, ask=False)
+    assert service.version == "v0.1.0"
+    (repository / "templates" / "service" / "MORE.md").write_text("more")
+    with pytest.raises(BadInput, match=r"templates/service/MORE\.md: not committed; .* --ref"):
+        create("bills", tmp_path / "bills", {}, str(repository), None, ask=False)
+    assert create("bills", tmp_path / "bills", {}, str(repository), "v0.1.0", ask=False).version == "v0.1.0"
 
 
 class TestCommands:
