@@ -88,8 +88,8 @@ class Pattern:
         return self._test(content) is not None
 
 
-pattern_of = lru_cache(maxsize=1_024)(Pattern)
-"""The pattern of a text, made once."""
+pattern_of = lru_cache(maxsize=256)(Pattern)
+"""The pattern of a text, made once; each may take 8 MB for what it has matched."""
 
 
 def _escape(match: re.Match[str]) -> str:
