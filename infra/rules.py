@@ -183,12 +183,22 @@ def _rows_outlive_the_duplicate_window(settings: Settings) -> Iterator[Violation
         )
 
 
+def _a_former_generation_was(settings: Settings) -> Iterator[Violation]:
+    credentials = settings.bus.credentials
+    if credentials.former_accepted and credentials.generation == 1:
+        yield (
+            "bus.credentials.former_accepted",
+            "there is no generation before 1; to replace the passwords set generation 2 beside it",
+        )
+
+
 def _kafka_brings_what_nats_is_given(settings: Settings) -> Iterator[Violation]:
     if settings.bus.kafka is None:
         return
     for name, what in (
         ("storage_gib", "it is the disk of the NATS that is deployed otherwise"),
         ("duplicate_window_seconds", "Kafka knows no message ids, and the inbox drops duplicates"),
+        ("credentials", "they are those of the NATS that is deployed otherwise"),
     ):
         if name in settings.bus.model_fields_set:
             yield f"bus.{name}", f"{what}; leave it out beside bus.kafka"
@@ -334,6 +344,7 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _repositories_are_unique,
     _replica_regions_are_others,
     _rows_outlive_the_duplicate_window,
+    _a_former_generation_was,
     _kafka_brings_what_nats_is_given,
     _backups_outlive_their_lock,
     _checkpoints_can_be_verified,

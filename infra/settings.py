@@ -74,6 +74,18 @@ class Kafka(Section):
     network: Network = Field(default="10.0.0.0/8", description="Where it is, for network policies.")
 
 
+class BusCredentials(Section):
+    """Passwords, certificates and the authority of the bus, as one generation."""
+
+    generation: int = Field(
+        default=1, ge=1, le=1_000_000, description="A higher number makes all of them anew, by one at a time."
+    )
+    former_accepted: bool = Field(
+        default=False,
+        description="The generation before is accepted as well, while processes take up this one.",
+    )
+
+
 class Bus(Section):
     """NATS JetStream, deployed with the stage, or with ``kafka`` one that is there already."""
 
@@ -83,6 +95,7 @@ class Bus(Section):
     storage_class: str | None = None
     duplicate_window_seconds: int = Field(default=120, ge=1, le=86_400)
     retention_days: int = Field(default=7, ge=1, le=365)
+    credentials: BusCredentials = BusCredentials()
 
 
 class Outbox(Section):

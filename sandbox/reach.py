@@ -12,7 +12,7 @@ from sandbox.daemon import Endpoints
 def ways_in(project: Path, endpoints: Endpoints) -> list[tuple[str, str]]:
     """What is reached, and how, without a secret; empty until a stage was deployed.
 
-    Commands take the database's password and the cloud's endpoint from ``eval "$(kilo env)"``.
+    Commands take passwords and the cloud's endpoint from ``eval "$(kilo env)"``.
     """
     with suppress(OSError, ValueError):
         outputs = StackOutputs.model_validate_json((project / ".kilo" / "outputs.json").read_bytes())
@@ -21,7 +21,7 @@ def ways_in(project: Path, endpoints: Endpoints) -> list[tuple[str, str]]:
             ("send an event", curl(outputs)),
             ("dashboards", "kilo dash"),
             ("PostgreSQL", f'{endpoints.database}: eval "$(kilo env)" && psql "$DATABASE_URL"'),
-            ("bus", f"{outputs.bus.url}, stream {outputs.bus.stream}"),
+            ("bus", f'{outputs.bus.url}, stream {outputs.bus.stream}, user and CA: eval "$(kilo env)"'),
             (
                 "S3",
                 f'{endpoints.aws}, bucket {outputs.backups.primary.bucket}: eval "$(kilo env)" && aws s3 ls',

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from kilo.contract import StackOutputs
 from kilo.environment import OUTPUTS_VARIABLE
 from kilo.errors import CheckFailed
 from kilo.host import replace_service_names
 from kilo.observe.collected import FILES_VARIABLE
 from sandbox import daemon, toolchain
 from sandbox.backing import write_atomically
+from sandbox.bus_access import access_variables, keep_access
 from sandbox.engine import environment
 from sandbox.stages import contexts_of, region_of, stage_config
 
@@ -51,9 +53,11 @@ class Stage:
             ["up", "--stack", STAGE, "--yes", "--skip-preview", "--suppress-outputs"], said_to=said_to
         )
         answer = self._pulumi(["stack", "output", "--stack", STAGE, "--json"], quiet=True)
-        write_atomically(self.outputs_file, json.loads(replace_service_names(answer, self.project)))
+        here = json.loads(replace_service_names(answer, self.project))
+        write_atomically(self.outputs_file, here)
+        keep_access(self.project, self.endpoints.cluster, StackOutputs.model_validate(here))
         own = {name: value for name, value in self.variables.items() if name != "PATH"}
-        write_atomically(environment_file(self.project), own)
+        write_atomically(environment_file(self.project), own | access_variables(self.project))
 
     def destroy(self) -> list[str]:
         """Let the engine remove all that is not protected; answers with the URNs of what is.
@@ -135,6 +139,7 @@ def open_stage(project: Path) -> Stage:
     variables["DATABASE_URL"] = daemon.database_url(project) + _search_path(project)
     variables[FILES_VARIABLE] = str(project / ".kilo" / "pods" / "*" / "volumes" / "*" / "traces*.jsonl")
     variables["CONTAINERS_REGISTRIES_CONF"] = str(project / ".kilo" / "registries.conf")
+    variables |= access_variables(project)
     stage = Stage(project, endpoints, variables)
     stage.ensure_stacks()
     return stage

@@ -14,6 +14,7 @@ import pulumi
 
 from components.clouds.cloud_identity import CloudIdentity
 from components.pods.access import CLOUD_APIS, AccessArgs, From, To
+from components.pods.bus_user import CA_PLACE, GENERATION, bus_files, bus_variables
 from components.pods.database_role import URL_KEY, DatabaseRole, secret_of
 from components.pods.pod import (
     GOOGLE_CREDENTIALS_CONFIG_MAP,
@@ -22,9 +23,11 @@ from components.pods.pod import (
     HttpCheck,
     PodArgs,
     Scratch,
+    SecretFiles,
     SecretKey,
 )
 from components.pods.stage_namespace import OUTPUTS_CONFIG_MAP, OUTPUTS_FILE
+from kilo.bus.roles import BusRole
 from kilo.contract import OUTPUTS_MOUNT
 from kilo.environment import OUTPUTS_VARIABLE
 from kilo.observe.logs import LOG_VARIABLE
@@ -54,6 +57,8 @@ class RuntimeContext:
     """The database, where it is a workload of the namespace and no network outside."""
     collector_url: str | None = None
     """Where processes that serve send their spans; none where there is no collector."""
+    bus_generation: str | None = None
+    """Which users of the bus there are; ``None`` where it knows none. Pods are replaced when it changes."""
 
     def with_image(self, image: str) -> RuntimeContext:
         """The same context with another version."""
@@ -70,6 +75,8 @@ class Process:
     port: int | None = None
     """Its health port; also given as ``--port``. ``None`` for work that runs to its end."""
     database_role: DatabaseRole | None = None
+    bus_role: BusRole | None = None
+    """As which it uses the bus, where that knows users."""
     secrets: Mapping[str, SecretKey] = field(default_factory=dict[str, SecretKey])
     identity: CloudIdentity | None = None
     reads_tenants: bool = False
@@ -93,7 +100,8 @@ def database_egress(context: RuntimeContext) -> To:
 
 def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
     """The pod of ``process``."""
-    files = [ConfigFiles(OUTPUTS_CONFIG_MAP, OUTPUTS_MOUNT.removesuffix(f"/{OUTPUTS_FILE}")), *process.files]
+    outputs = ConfigFiles(OUTPUTS_CONFIG_MAP, OUTPUTS_MOUNT.removesuffix(f"/{OUTPUTS_FILE}"))
+    files: list[ConfigFiles | SecretFiles] = [outputs, *process.files]
     if process.identity and process.identity.google_identity_provider:
         files.append(ConfigFiles(GOOGLE_CREDENTIALS_CONFIG_MAP, GOOGLE_CREDENTIALS_DIRECTORY))
     environment = {OUTPUTS_VARIABLE: OUTPUTS_MOUNT, LOG_VARIABLE: "json"}
@@ -105,10 +113,16 @@ def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
     secrets = dict(process.secrets)
     if process.database_role:
         secrets[URL_KEY] = SecretKey(secret_of(process.database_role), URL_KEY)
+    if process.bus_role and context.bus_generation:
+        secrets |= bus_variables(process.bus_role)
+        environment |= CA_PLACE
+        files.append(bus_files(process.bus_role))
     serves = process.port is not None
     annotations: dict[str, pulumi.Input[str]] = {**process.annotations, CHECKSUM: context.outputs_checksum}
     if process.reads_tenants:
         annotations[TENANTS_CHECKSUM] = context.tenants_checksum
+    if process.bus_role and context.bus_generation:
+        annotations[GENERATION] = context.bus_generation
     return PodArgs(
         image=context.image,
         arguments=[*process.arguments, "--port", str(process.port)] if serves else process.arguments,

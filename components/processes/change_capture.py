@@ -2,7 +2,8 @@
 
 One pod, never two: a replication slot has one reader. Its offsets lie on a disk of their own and
 survive it. Debezium ends when the bus goes away, with exit code 0; Kubernetes starts it again. It can also
-stand still and call itself alive, so a sidecar that sees the slot answers its liveness probe.
+stand still and call itself alive, so a sidecar that sees the slot answers its liveness probe. TLS to the bus
+is the sidecar's too (:mod:`kilo.cdc.tunnel`).
 The publication and the slot belong to the database's schema, not to Debezium.
 """
 
@@ -16,15 +17,20 @@ import pulumi
 from pulumi_kubernetes import core, meta
 
 from components.pods.access import AccessArgs, From, To
+from components.pods.bus_user import bus_secret
 from components.pods.database_role import secret_of
 from components.pods.labels import labels
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
 from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_pod
 from components.pods.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
+from kilo.bus.access import PASSWORD_VARIABLE, USER_VARIABLE
 from kilo.cdc.properties import CONNECTOR_PATH
 
 PORT = 10_085
 WATCH_PORT = 10_087
+TUNNEL_PORT = 10_093
+TUNNEL_URL = f"nats://${{POD_IP}}:{TUNNEL_PORT}"
+"""Where it reaches a bus with TLS, which its sidecar does for it."""
 WATCH = "watch"
 LIVENESS_PATH = "/q/health/live"
 MEMORY_MEBIBYTES = 1_024
@@ -39,6 +45,8 @@ DATABASE_VARIABLES = {
     "DATABASE_USER": "username",
     "DATABASE_PASSWORD": "password",
 }
+BUS_VARIABLES = {"BUS_USER": USER_VARIABLE, "BUS_PASSWORD": PASSWORD_VARIABLE}
+"""Where the bus knows users."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +81,14 @@ class ChangeCapture(pulumi.ComponentResource):
         )
         secret = secret_of("cdc")
         watch = Process(
-            arguments=["cdc", "watch", "--connector", f"http://$(POD_IP):{PORT}{LIVENESS_PATH}"],
+            arguments=[
+                *("cdc", "watch", "--connector", f"http://$(POD_IP):{PORT}{LIVENESS_PATH}"),
+                *(["--tunnel-port", str(TUNNEL_PORT)] if args.context.bus_generation else []),
+            ],
             port=WATCH_PORT,
             database_role="cdc",
-            cpu_millicores=20,
+            bus_role="cdc",
+            cpu_millicores=50,
             memory_mebibytes=128,
         )
         StatefulWorkload(
@@ -97,7 +109,8 @@ class ChangeCapture(pulumi.ComponentResource):
                         "JAVA_OPTS": f"-Xmx{MEMORY_MEBIBYTES // 2}m -XX:+UseSerialGC",
                     },
                     secrets={
-                        variable: SecretKey(secret, key) for variable, key in DATABASE_VARIABLES.items()
+                        **{variable: SecretKey(secret, key) for variable, key in DATABASE_VARIABLES.items()},
+                        **(_bus_variables() if args.context.bus_generation else {}),
                     },
                     files=[ConfigFiles(config_map, CONFIG_DIRECTORY)],
                     scratch=[Scratch("/tmp", 128)],  # noqa: S108  the pod's own
@@ -119,3 +132,7 @@ class ChangeCapture(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[config]),
         )
         self.register_outputs({})
+
+
+def _bus_variables() -> dict[str, SecretKey]:
+    return {variable: SecretKey(bus_secret("cdc"), key) for variable, key in BUS_VARIABLES.items()}

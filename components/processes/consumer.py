@@ -35,6 +35,7 @@ class Consumer(pulumi.ComponentResource):
             arguments=["consumer", "run"],
             port=PORT,
             database_role="consumer",
+            bus_role="consumer",
             identity=args.identity,
             reads_tenants=True,
             cpu_millicores=250,

@@ -14,21 +14,41 @@ from pulumi_kubernetes import core, meta
 
 from components.pods.access import AccessArgs, From, To
 from components.pods.labels import labels, service_host
-from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch
+from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretFiles
 from components.pods.runtime_pod import Process, RuntimeContext, runtime_access, runtime_pod
 from components.pods.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs, headless
 from components.pods.task import Task, TaskArgs
+from components.processes.bus_credentials import (
+    ACCESS_FILE,
+    ROUTE_ACCESS_FILE,
+    SERVER_DIRECTORY,
+    BusCredentials,
+    BusCredentialsArgs,
+)
 from kilo.bus.config import CLIENT_PORT, MONITOR_PORT, ROUTE_PORT
+from kilo.contract import BusOutputs
 
 CONFIG_DIRECTORY = "/etc/nats"
 CONFIG_FILE = "nats.conf"
 DATA_DIRECTORY = "/data"
+# A path in an include is relative to the file's own directory, an absolute one too.
+INCLUDE_ACCESS = f'include "../{SERVER_DIRECTORY.removeprefix("/etc/")}/{ACCESS_FILE}"\n'
+INCLUDE_ROUTE_ACCESS = f'include "../{SERVER_DIRECTORY.removeprefix("/etc/")}/{ROUTE_ACCESS_FILE}"\n'
 STREAMS_TASK = "bus-streams"
 
 
 def bus_url(name: str, namespace: str) -> str:
     """The URL by which the bus ``name`` is reached."""
-    return f"nats://{service_host(name, namespace)}:{CLIENT_PORT}"
+    return f"tls://{service_host(name, namespace)}:{CLIENT_PORT}"
+
+
+def server_names(name: str, namespace: str, replicas: int) -> list[str]:
+    """What the certificate of the bus ``name`` is of.
+
+    The first is what clients ask for. It is nobody's address, so nothing translates it on its way to them.
+    """
+    members = [member_host(name, index, namespace) for index in range(replicas)]
+    return [f"{name}.{namespace}", service_host(name, namespace), *members]
 
 
 def member_host(name: str, index: int, namespace: str) -> str:
@@ -46,13 +66,19 @@ class MessageBusArgs:
     storage_gibibytes: int
     storage_class: str | None
     config: str
-    """``nats.conf`` for a server that is given its address and name by flags."""
+    """``nats.conf`` for a server that is given its address and name by flags; it includes
+    :data:`INCLUDE_ACCESS`, and :data:`INCLUDE_ROUTE_ACCESS` where there are several members."""
+    bus: BusOutputs
+    """What lies on it, by which its users' permissions are."""
     streams_arguments: Sequence[str]
     """The command line that declares the streams."""
     clients: Sequence[str]
     """The workloads that may connect."""
     apart: bool = False
     """Whether no two members may be on one node."""
+    generation: int = 1
+    """Of its users and certificates; see :mod:`components.processes.bus_credentials`."""
+    former_accepted: bool = False
 
 
 class MessageBus(pulumi.ComponentResource):
@@ -69,6 +95,17 @@ class MessageBus(pulumi.ComponentResource):
             ),
             data={CONFIG_FILE: args.config},
             opts=pulumi.ResourceOptions(parent=self),
+        )
+        credentials = BusCredentials(
+            name,
+            BusCredentialsArgs(
+                namespace=context.namespace,
+                bus=args.bus,
+                server_names=server_names(name, context.namespace, args.replicas),
+                generation=args.generation,
+                former_accepted=args.former_accepted,
+            ),
+            pulumi.ResourceOptions(parent=self),
         )
         servers = StatefulWorkload(
             name,
@@ -96,7 +133,10 @@ class MessageBus(pulumi.ComponentResource):
                         "--name",
                         "$(POD_NAME)",
                     ],
-                    files=[ConfigFiles(config_map, CONFIG_DIRECTORY)],
+                    files=[
+                        ConfigFiles(config_map, CONFIG_DIRECTORY),
+                        SecretFiles(credentials.server_secret, SERVER_DIRECTORY),
+                    ],
                     scratch=[Scratch("/tmp", 64)],  # noqa: S108  the pod's own
                     ports={"client": CLIENT_PORT, "route": ROUTE_PORT, "monitor": MONITOR_PORT},
                     alive=HttpCheck("/healthz?js-server-only=true", "monitor"),
@@ -109,20 +149,22 @@ class MessageBus(pulumi.ComponentResource):
                     # A member hands its leaderships over before it stops.
                     stop_seconds=60,
                     annotations={
-                        "kilo.dev/config-checksum": hashlib.sha256(args.config.encode()).hexdigest()
+                        "kilo.dev/config-checksum": hashlib.sha256(args.config.encode()).hexdigest(),
+                        "kilo.dev/access-checksum": credentials.checksum,
                     },
                 ),
                 replicas=args.replicas,
                 disk=Disk(DATA_DIRECTORY, args.storage_gibibytes, args.storage_class),
                 service_ports={"client": CLIENT_PORT},
             ),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[config]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[config, credentials]),
         )
+        given = credentials.give(pulumi.ResourceOptions(parent=self, depends_on=[servers]))
         _declare_streams(
             context,
             args.streams_arguments,
             [To(port=CLIENT_PORT, workload=name)],
-            pulumi.ResourceOptions(parent=self, depends_on=[servers]),
+            pulumi.ResourceOptions(parent=self, depends_on=[servers, *given]),
         )
         self.register_outputs({"url": bus_url(name, context.namespace)})
 
@@ -149,7 +191,7 @@ class ExistingBus(pulumi.ComponentResource):
 def _declare_streams(
     context: RuntimeContext, arguments: Sequence[str], bus: Sequence[To], opts: pulumi.ResourceOptions
 ) -> None:
-    streams = Process(arguments=arguments, cpu_millicores=50, memory_mebibytes=128)
+    streams = Process(arguments=arguments, bus_role="operator", cpu_millicores=50, memory_mebibytes=128)
     Task(
         STREAMS_TASK,
         TaskArgs(access=runtime_access(context, streams, egress=bus), pod=runtime_pod(context, streams)),

@@ -10,6 +10,7 @@ import pulumi
 from components.pods.access import To
 from components.pods.runtime_pod import Process, RuntimeContext, runtime_access, runtime_pod
 from components.pods.workload import Workload, WorkloadArgs
+from kilo.bus.roles import BusRole
 
 WORKER_PORT = 10_082
 RECONCILER_PORT = 10_086
@@ -30,14 +31,37 @@ class Outbox(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: OutboxArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("kilo:events:Outbox", name, {}, opts)
-        self._run(f"{name}-worker", args, ["outbox", "worker"], WORKER_PORT, args.workers)
+        self._run(
+            f"{name}-worker", args, "worker", ["outbox", "worker"], port=WORKER_PORT, replicas=args.workers
+        )
         if args.reconciles:
-            self._run(f"{name}-reconciler", args, ["outbox", "reconcile"], RECONCILER_PORT, 1)
+            self._run(
+                f"{name}-reconciler",
+                args,
+                "reconciler",
+                ["outbox", "reconcile"],
+                port=RECONCILER_PORT,
+                replicas=1,
+            )
         self.register_outputs({})
 
-    def _run(self, name: str, args: OutboxArgs, arguments: list[str], port: int, replicas: int) -> None:
+    def _run(
+        self,
+        name: str,
+        args: OutboxArgs,
+        bus_role: BusRole,
+        arguments: list[str],
+        *,
+        port: int,
+        replicas: int,
+    ) -> None:
         process = Process(
-            arguments=arguments, port=port, database_role="worker", cpu_millicores=250, memory_mebibytes=384
+            arguments=arguments,
+            port=port,
+            database_role="worker",
+            bus_role=bus_role,
+            cpu_millicores=250,
+            memory_mebibytes=384,
         )
         Workload(
             name,

@@ -8,6 +8,8 @@ from components.pods.access import To
 from components.pods.runtime_pod import RuntimeContext
 from components.processes.message_bus import (
     DATA_DIRECTORY,
+    INCLUDE_ACCESS,
+    INCLUDE_ROUTE_ACCESS,
     ExistingBus,
     ExistingBusArgs,
     MessageBus,
@@ -15,6 +17,7 @@ from components.processes.message_bus import (
     member_host,
 )
 from infra import names
+from infra.outputs import bus_outputs
 from infra.settings import Settings
 from kilo.bus.config import CLIENT_PORT, ROUTE_PORT, render_nats_config
 
@@ -37,13 +40,24 @@ def create_bus(
             storage_gibibytes=bus.storage_gib,
             storage_class=bus.storage_class,
             config=_nats_config(settings),
+            bus=bus_outputs(settings),
             streams_arguments=_streams_arguments(settings),
             clients=names.BUS_CLIENTS,
             # A quorum that survives a node. Elsewhere a cluster may have fewer nodes than members.
             apart=settings.is_prod,
+            generation=bus.credentials.generation,
+            former_accepted=bus.credentials.former_accepted,
         ),
         opts,
     )
+
+
+def bus_generation(settings: Settings) -> str | None:
+    """Which users and authorities there are, for pods that have one; ``None`` where the bus knows none."""
+    credentials = settings.bus.credentials
+    if settings.bus.kafka:
+        return None
+    return f"{credentials.generation}{' and the former' if credentials.former_accepted else ''}"
 
 
 def bus_egress(settings: Settings) -> list[To]:
@@ -64,6 +78,8 @@ def _nats_config(settings: Settings) -> str:
         storage_gibibytes=bus.storage_gib,
         cluster_name=f"kilo-{settings.stage}",
         routes=[f"nats-route://{host}:{ROUTE_PORT}" for host in members] if bus.replicas > 1 else [],
+        access=INCLUDE_ACCESS,
+        route_access=INCLUDE_ROUTE_ACCESS,
     )
 
 

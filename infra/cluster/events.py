@@ -7,7 +7,7 @@ from __future__ import annotations
 import pulumi
 
 from components.pods.runtime_pod import RuntimeContext
-from components.processes.change_capture import OFFSETS_FILE, ChangeCapture, ChangeCaptureArgs
+from components.processes.change_capture import OFFSETS_FILE, TUNNEL_URL, ChangeCapture, ChangeCaptureArgs
 from components.processes.consumer import Consumer, ConsumerArgs
 from components.processes.ingest import FeatureVersion, Ingest, IngestArgs
 from components.processes.key_making import KeyMaking, KeyMakingArgs
@@ -78,5 +78,7 @@ def _debezium_properties(settings: Settings) -> str:
             offsets_file=OFFSETS_FILE,
             schema=settings.database.schema_name,
             source=source_of(settings.stage),
+            bus_user=settings.bus.kafka is None,
+            bus_url=None if settings.bus.kafka else TUNNEL_URL,
         )
     )

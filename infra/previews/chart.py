@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from components.pods.bus_user import bus_secret
 from infra import names
 from infra.previews.program import DATABASE
 from kilo.errors import BadInput, Unreachable
@@ -65,6 +66,8 @@ def preview_values(
             "migrate": {**(own.get("migrate") or {}), "secret": f"{service}-database-owner"},
         }
         network["to"] = [*(network.get("to") or []), {"workload": DATABASE, "port": 5432}]
+    if values.get("kind") == "consumer":
+        merged["bus"] = {"secret": bus_secret("consumer")}
     if values.get("kind", "http") == "http":
         network["from"] = sorted({*(network.get("from") or []), names.GATEWAY})
     merged["network"] = network

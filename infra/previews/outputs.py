@@ -11,13 +11,15 @@ from typing import Any
 
 import pulumi
 
+from components.pods.bus_user import bus_secret
 from components.pods.database_role import roles_of, secret_of
 from components.processes.message_bus import bus_url
 from components.processes.own_database import DATABASE, PORT
 from components.processes.tenant_gateway import gateway_url
 from infra import names
 from infra.previews.settings import TENANT, PreviewSettings
-from kilo.contract import StackOutputs
+from kilo.bus.roles import BUS_ROLES
+from kilo.contract import BusOutputs, StackOutputs
 
 NOWHERE = "nowhere.invalid"
 """Never resolves (RFC 2606)."""
@@ -26,6 +28,19 @@ NOWHERE = "nowhere.invalid"
 def stream_of(settings: PreviewSettings) -> str:
     """The stream of its events: its own name, on a bus of its own, so that no log confuses two."""
     return settings.name.upper()
+
+
+def bus_outputs(settings: PreviewSettings) -> BusOutputs:
+    """Its own bus."""
+    stream = stream_of(settings)
+    return BusOutputs(
+        url=bus_url(names.BUS, settings.namespace),
+        stream=stream,
+        subject_prefix=settings.name,
+        heartbeat_stream=f"{stream}-HEARTBEATS",
+        duplicate_window_seconds=120,
+        role_secrets={role: bus_secret(role) for role in BUS_ROLES},
+    )
 
 
 def render_outputs(
@@ -44,7 +59,7 @@ def no_key(settings: PreviewSettings) -> dict[str, Any]:
 
 
 def _document(settings: PreviewSettings, database_host: str, key: Mapping[str, Any]) -> dict[str, Any]:
-    namespace, stream = settings.namespace, stream_of(settings)
+    namespace = settings.namespace
     bucket = {
         "provider": "aws",
         "bucket": NOWHERE,
@@ -71,13 +86,7 @@ def _document(settings: PreviewSettings, database_host: str, key: Mapping[str, A
             "name": DATABASE,
             "role_secrets": {role: secret_of(role) for role in roles_of(usage=False)},
         },
-        "bus": {
-            "url": bus_url(names.BUS, namespace),
-            "stream": stream,
-            "subject_prefix": settings.name,
-            "heartbeat_stream": f"{stream}-HEARTBEATS",
-            "duplicate_window_seconds": 120,
-        },
+        "bus": bus_outputs(settings).model_dump(mode="json"),
         "outbox": {
             "table": "outbox",
             "publication": "outbox_cdc",

@@ -27,7 +27,7 @@ from components.pods.task import Task, TaskArgs
 from components.processes.consumer import Consumer, ConsumerArgs
 from components.processes.database_roles import DatabaseRoles, DatabaseRolesArgs, schema_checksum
 from components.processes.key_making import KEY_MAKING, KeyMaking, KeyMakingArgs
-from components.processes.message_bus import MessageBus, MessageBusArgs
+from components.processes.message_bus import INCLUDE_ACCESS, MessageBus, MessageBusArgs
 from components.processes.outbox import Outbox, OutboxArgs
 from components.processes.own_database import PORT as DATABASE_PORT
 from components.processes.own_database import OwnDatabase, OwnDatabaseArgs
@@ -35,7 +35,7 @@ from components.processes.preview_environment import PreviewEnvironment, Preview
 from components.processes.tenant_gateway import LISTENER_PORT, TenantGateway, TenantGatewayArgs, gateway_url
 from infra import names
 from infra.previews.keys import create_keys
-from infra.previews.outputs import no_key, render_outputs
+from infra.previews.outputs import bus_outputs, no_key, render_outputs
 from infra.previews.service_objects import ServiceObjects
 from infra.previews.settings import ADDRESS_OUTPUT, DATABASE_OUTPUT, OUTPUT, PreviewSettings
 from kilo.bus.config import CLIENT_PORT, render_nats_config
@@ -115,6 +115,7 @@ def _context(settings: PreviewSettings, outputs: pulumi.Output[str]) -> RuntimeC
         database_port=DATABASE_PORT,
         monitoring_namespace=settings.monitoring_namespace,
         database_workload=DATABASE,
+        bus_generation="1",
     )
 
 
@@ -152,7 +153,9 @@ def _bus(settings: PreviewSettings, context: RuntimeContext, opts: pulumi.Resour
                 storage_gibibytes=_BUS_GIBIBYTES,
                 cluster_name=settings.name,
                 routes=[],
+                access=INCLUDE_ACCESS,
             ),
+            bus=bus_outputs(settings),
             streams_arguments=["bus", "apply", "--replicas=1", "--retention-days=1", "--max-gibibytes=1"],
             clients=[f"{names.OUTBOX}-worker", names.CONSUMER, settings.service],
         ),

@@ -103,6 +103,11 @@ class BusOutputs(_Model):
     subject_prefix: str = Field(description="An event's subject is this, a dot, and its aggregate.")
     heartbeat_stream: str
     duplicate_window_seconds: int
+    role_secrets: dict[str, str] = Field(
+        default={},
+        description="Kubernetes Secret by role: worker, cdc, consumer, reconciler, operator. Each has"
+        " KILO_BUS_USER, KILO_BUS_PASSWORD, KILO_BUS_NAME and, as ca.pem, what KILO_BUS_CA names.",
+    )
 
 
 class OutboxOutputs(_Model):

@@ -8,11 +8,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-import nats
-
 from sandbox import daemon
 from tests.alerts.receiver import PATIENCE_SECONDS
 from tests.alerts.stage import AlertStage
+from tests.e2e.wire import access_of, client_of
 from tests.patience import until
 
 _SEGMENTS = 140
@@ -39,7 +38,7 @@ def purged_stream(stage: AlertStage) -> Generator[None]:
             lambda: stage.sql("SELECT count(*) FROM outbox WHERE dequeued_at IS NULL") == [(0,)],
             "the events were not published",
         )
-        asyncio.run(_purge(outputs["bus"]))
+        asyncio.run(_forget_all(outputs["bus"], stage))
     yield
     file = stage.directory / "outputs-host.json"
     file.write_text(json.dumps(outputs), encoding="utf-8")
@@ -50,12 +49,17 @@ def purged_stream(stage: AlertStage) -> Generator[None]:
     assert json.loads(out)["missing"] >= 3, out
 
 
-async def _purge(bus: dict[str, Any]) -> None:
-    client = await nats.connect(bus["url"])
-    try:
-        await client.jetstream().purge_stream(bus["stream"])
-    finally:
-        await client.close()
+async def _forget_all(bus: dict[str, Any], stage: AlertStage) -> None:
+    """Let all messages grow too old: nobody may purge them, and the operator says how long they are kept."""
+    async with client_of(bus["url"], access_of(stage, "operator")) as client:
+        jetstream = client.jetstream()
+        declared = (await jetstream.stream_info(bus["stream"])).config
+        await jetstream.update_stream(declared.evolve(max_age=1.0, duplicate_window=1.0))
+        for _ in range(600):
+            if not (await jetstream.stream_info(bus["stream"])).state.messages:
+                break
+            await asyncio.sleep(0.1)
+        await jetstream.update_stream(declared)
 
 
 @contextmanager

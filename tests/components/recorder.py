@@ -102,6 +102,7 @@ class _Answers(Mocks):
                 answers["registryUri"] = f"{place}-docker.pkg.dev/{project}/{args.inputs['repositoryId']}"
             case "random:index/randomPassword:RandomPassword":
                 answers["result"] = f"generated-password-{args.name}"
+                answers["bcryptHash"] = f"$2a$10$generated-password-{args.name}"
             case _:
                 pass
         return f"{args.name}-id", answers

@@ -87,11 +87,17 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
     ),
     "unknown section": ("dev", put("kilo:tenant", []), "kilo:tenant", "did you mean 'tenants'?"),
     "unknown key": ("dev", put("kilo:bus.replica", 3), "kilo:bus.replica", "did you mean 'replicas'?"),
+    "a former generation of the bus's passwords that never was": (
+        "dev",
+        put("kilo:bus.credentials", {"former_accepted": True}),
+        "kilo:bus.credentials.former_accepted",
+        "there is no generation before 1",
+    ),
     "unknown key without a likeness": (
         "dev",
         put("kilo:bus.xyz", 3),
         "kilo:bus.xyz",
-        "known here: duplicate_",
+        "known here: credentials, duplicate_",
     ),
     "unknown tenant setting": (
         "dev",
@@ -355,6 +361,12 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
         "dev",
         put("kilo:bus", {"kafka": {"brokers": ["kafka-0.example:9092"]}, "storage_gib": 5}),
         "kilo:bus.storage_gib",
+        "leave it out beside bus.kafka",
+    ),
+    "passwords of NATS beside a Kafka": (
+        "dev",
+        put("kilo:bus", {"kafka": {"brokers": ["kafka-0.example:9092"]}, "credentials": {"generation": 2}}),
+        "kilo:bus.credentials",
         "leave it out beside bus.kafka",
     ),
     "a duplicate window beside Kafka": (

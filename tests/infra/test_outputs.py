@@ -157,7 +157,7 @@ def test_the_example_by_stack_reference_runs(exported: dict[str, Any]) -> None:
 
     recording = record(consumer, answers=answers)
     assert recording.outputs == {
-        "bus": "nats://nats.kilo.svc.cluster.local:4222",
+        "bus": "tls://nats.kilo.svc.cluster.local:4222",
         "subject": "events.order",
         "gold_tenants": ["acme", "umbrella"],
     }
@@ -199,7 +199,7 @@ def test_where_a_stage_runs_here_its_addresses_are_those_of_this_machine(
 ) -> None:
     here = asked(capsys)
     assert here["gateway"]["url"] == "http://127.96.0.1:10080"
-    assert here["bus"]["url"] == "nats://127.96.0.2:4222"
+    assert here["bus"]["url"] == "tls://127.96.0.2:4222"
     assert asked(capsys, "--for", "host") == here
     there = asked(capsys, "--for", "cluster")
     assert (

@@ -290,7 +290,7 @@ def test_what_a_pod_mounts_and_reads_is_there(stage: str) -> None:
                     assert key["key"] in secrets[key["name"]].inputs["stringData"], name
 
 
-def test_each_process_gets_the_database_url_of_its_own_role_alone(stage: str) -> None:
+def test_each_process_has_the_secrets_of_its_own_role_alone(stage: str) -> None:
     found = {
         name: {
             variable["valueFrom"]["secretKeyRef"]["name"]
@@ -303,10 +303,11 @@ def test_each_process_gets_the_database_url_of_its_own_role_alone(stage: str) ->
     assert {name: secrets for name, secrets in found.items() if secrets} == {
         "schema": {"database-admin"},
         "ingest": {"database-ingest"},
-        "outbox-worker": {"database-worker"},
-        "outbox-reconciler": {"database-worker"},
-        "debezium": {"database-cdc"},
-        "consumer": {"database-consumer"},
+        "bus-streams": {"bus-operator"},
+        "outbox-worker": {"database-worker", "bus-worker"},
+        "outbox-reconciler": {"database-worker", "bus-reconciler"},
+        "debezium": {"database-cdc", "bus-cdc"},
+        "consumer": {"database-consumer", "bus-consumer"},
         "backup": {"database-backup"},
         "key-destruction": {"database-destroyer"},
         "key-making": {"database-keymaker"},

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import boto3
 import httpx
-import nats
 import psycopg
 import pytest
+from nats.errors import Error as NatsError
+from nats.js.errors import NotFoundError
 
 from kilo.goals.previews import read_previews
 from sandbox.cluster.client import connect
 from tests.e2e.conftest import PATIENCE
+from tests.e2e.wire import access_of, client_of
 from tests.patience import until
 from tests.preview.conftest import EVERY_CHECK, Platform
 
@@ -165,18 +169,23 @@ def _outputs_name_nothing_of_the_stage(platform: Platform) -> None:
 def _streams_are_its_own(platform: Platform) -> None:
     import asyncio
 
-    async def streams(url: str) -> set[str]:
-        client = await nats.connect(url)
-        try:
-            return {each.config.name or "" for each in await client.jetstream().streams_info()}
-        finally:
-            await client.close()
+    async def has(url: str, namespace: str, stream: str) -> bool:
+        """Whether a bus has the stream, by its operator, who may ask for those that it declares."""
+        async with client_of(url, access_of(platform, "operator", namespace)) as client:
+            with suppress(NotFoundError, TimeoutError):
+                await client.jetstream().stream_info(stream)
+                return True
+        return False
 
     addresses = json.loads((platform.home / "addresses.json").read_bytes())
-    own = asyncio.run(streams(f"nats://{addresses['service/preview-pr-1-bills/nats']}:4222"))
-    stage = asyncio.run(streams(platform.outputs["bus"]["url"]))
-    assert own == {"PR-1-BILLS", "PR-1-BILLS-HEARTBEATS"}
-    assert not own & stage
+    own = f"tls://{addresses['service/preview-pr-1-bills/nats']}:4222"
+    stage, namespace = platform.outputs["bus"]["url"], platform.outputs["namespace"]
+    for stream in ("PR-1-BILLS", "PR-1-BILLS-HEARTBEATS"):
+        assert asyncio.run(has(own, "preview-pr-1-bills", stream))
+        assert not asyncio.run(has(stage, namespace, stream))
+    # Neither lets in who belongs to the other.
+    with pytest.raises((NatsError, ssl.SSLError)):
+        asyncio.run(has(own, namespace, "PR-1-BILLS"))
 
 
 def _networks_are_closed(platform: Platform) -> None:

@@ -72,6 +72,17 @@ containers:
             name: {{ . }}
             key: DATABASE_URL
       {{- end }}
+      {{- if and $values.bus.secret (eq .restart "Always") }}
+      {{- range list "KILO_BUS_USER" "KILO_BUS_PASSWORD" "KILO_BUS_NAME" }}
+      - name: {{ . }}
+        valueFrom:
+          secretKeyRef:
+            name: {{ $values.bus.secret }}
+            key: {{ . }}
+      {{- end }}
+      - name: KILO_BUS_CA
+        value: /etc/kilo-bus/ca.pem
+      {{- end }}
       {{- range $name, $from := $values.secrets }}
       - name: {{ $name }}
         valueFrom:
@@ -127,6 +138,11 @@ containers:
       - name: flags
         mountPath: /etc/kilo-flags
         readOnly: true
+      {{- if and $values.bus.secret (eq .restart "Always") }}
+      - name: bus
+        mountPath: /etc/kilo-bus
+        readOnly: true
+      {{- end }}
       - name: scratch
         mountPath: /tmp
 volumes:
@@ -141,6 +157,15 @@ volumes:
       items:
         - key: flags.json
           path: flags.json
+  {{- if and $values.bus.secret (eq .restart "Always") }}
+  - name: bus
+    secret:
+      secretName: {{ $values.bus.secret }}
+      defaultMode: 0440
+      items:
+        - key: ca.pem
+          path: ca.pem
+  {{- end }}
   - name: scratch
     emptyDir:
       sizeLimit: {{ $values.scratchMebibytes }}Mi

@@ -2,7 +2,9 @@
 
 ``KILO_BUS_USER`` and ``KILO_BUS_PASSWORD`` name the user, ``KILO_BUS_CA`` a file of authorities in PEM, of
 which one must have signed the server's certificate. The file may hold two while one takes over from the
-other. Without the variables nothing is shown and TLS is only used where the server asks for it.
+other. ``KILO_BUS_NAME`` is the name that the certificate must be of where the bus is reached by another: by
+an address, or through a port that is forwarded. Without the variables nothing is shown and TLS is only used
+where the server asks for it.
 """
 
 from __future__ import annotations
@@ -17,15 +19,17 @@ from kilo.errors import BadInput
 USER_VARIABLE = "KILO_BUS_USER"
 PASSWORD_VARIABLE = "KILO_BUS_PASSWORD"  # noqa: S105  a variable's name
 CA_VARIABLE = "KILO_BUS_CA"
+NAME_VARIABLE = "KILO_BUS_NAME"
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A user with its password, and the file of authorities."""
+    """A user with its password, the file of authorities, and the server's name if not that of its URL."""
 
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     ca_file: str | None = None
+    server_name: str | None = None
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -34,8 +38,9 @@ class Access:
         Raises:
             BadInput: it names a user without a password, or the reverse.
         """
-        user, password, ca_file = (
-            os.environ.get(name) or None for name in (USER_VARIABLE, PASSWORD_VARIABLE, CA_VARIABLE)
+        user, password, ca_file, server_name = (
+            os.environ.get(name) or None
+            for name in (USER_VARIABLE, PASSWORD_VARIABLE, CA_VARIABLE, NAME_VARIABLE)
         )
         if (user is None) != (password is None):
             missing, given = (
@@ -43,7 +48,7 @@ class Access:
             )
             msg = f"{missing}: not set while {given} is; the bus takes a user with its password, or neither"
             raise BadInput(msg)
-        return cls(user, password, ca_file)
+        return cls(user, password, ca_file, server_name)
 
     def tls(self) -> ssl.SSLContext | None:
         """A context that believes the given authorities alone; ``None`` where none are given.

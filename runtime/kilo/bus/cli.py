@@ -8,9 +8,11 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
+from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from kilo.bus.nats import NatsBus
+from kilo.bus.port import BusError
 from kilo.bus.streams import StreamPolicy, apply_streams, declare_streams
 from kilo.contract import BusOutputs, load_outputs
 from kilo.errors import BadInput
@@ -69,5 +71,8 @@ async def _apply_to_nats(outputs: BusOutputs, policy: StreamPolicy) -> list[tupl
     except APIError as error:
         msg = f"the bus refuses a stream: {error.description} ({error.err_code})"
         raise BadInput(msg) from error
+    except (TimeoutError, NatsError) as error:
+        msg = f"the bus refuses a stream: {bus.refusal or error or 'no answer'}"
+        raise BusError(msg) from error
     finally:
         await bus.close()

@@ -6,10 +6,10 @@ The address and the server's name come by flags, since each member has its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kilo.bus.roles import BusRole, permissions_of
+from kilo.bus.roles import BusUser, permissions_of
 from kilo.contract import BusOutputs
 
 CLIENT_PORT = 4222
@@ -25,19 +25,17 @@ class TlsFiles:
     key: str
 
 
-def render_users(hashes: Mapping[BusRole, str], bus: BusOutputs) -> str:
-    """The users of a bus, one a role, each with the bcrypt hash of its password (``$2a$...``).
-
-    A role without a hash has no user. Nobody is let in without one.
-    """
-    users: list[str] = []
-    for role, hashed in hashes.items():
-        may = permissions_of(role, bus)
-        users.append(
-            f"    {{user: {role}, password: {json.dumps(hashed)}, permissions: {{"
+def render_users(users: Sequence[BusUser], bus: BusOutputs) -> str:
+    """The users of a bus. Nobody else is let in."""
+    lines: list[str] = []
+    for user in users:
+        may = permissions_of(user, bus)
+        name, hashed = json.dumps(user.name), json.dumps(user.password_hash)
+        lines.append(
+            f"    {{user: {name}, password: {hashed}, permissions: {{"
             f"publish: {json.dumps(may.publish)}, subscribe: {json.dumps(may.subscribe)}}}}}"
         )
-    listed = "\n".join(users)
+    listed = "\n".join(lines)
     return f"""\
 authorization {{
   timeout: 5
@@ -59,6 +57,29 @@ tls {{
 """
 
 
+def render_route_tls(files: TlsFiles, authorities_file: str, pins: Sequence[str]) -> str:
+    """TLS between members, who know each other by their public keys and let nobody else in.
+
+    By name they could not: they tell each other addresses, and which one a pod gets nobody knows before.
+
+    Args:
+        files: the member's own certificate, shown to whoever connects and to whom it connects.
+        authorities_file: in PEM, of which one has signed each member's certificate.
+        pins: SHA-256 of members' public keys, in hexadecimal.
+    """
+    return f"""\
+tls {{
+  cert_file: {json.dumps(files.certificate)}
+  key_file: {json.dumps(files.key)}
+  ca_file: {json.dumps(authorities_file)}
+  verify: true
+  insecure: true
+  pinned_certs: {json.dumps(list(pins))}
+  timeout: 5
+}}
+"""
+
+
 def render_nats_config(
     *,
     store_directory: str = "/data",
@@ -68,6 +89,7 @@ def render_nats_config(
     sync_interval_seconds: int = 10,
     max_payload_bytes: int = 2 * 1024 * 1024,
     access: str = "",
+    route_access: str = "",
 ) -> str:
     """Render ``nats.conf``.
 
@@ -81,8 +103,9 @@ def render_nats_config(
             and the reconciler publishes again what the stream has lost, so this need not be ``always``,
             which costs a disk flush a message.
         max_payload_bytes: the largest message; the outbox refuses payloads over its own, smaller limit.
-        access: :func:`render_users` and :func:`render_tls`; without them whoever reaches the server may do
-            everything.
+        access: :func:`render_users` and :func:`render_tls`, or the ``include`` of a file with them; without
+            them whoever reaches the server may do everything.
+        route_access: the same for members, of :func:`render_route_tls`.
     """
     cluster = ""
     if routes:
@@ -94,7 +117,7 @@ cluster {{
   routes: [
 {listed}
   ]
-}}
+{route_access}}}
 """
     return f"""\
 port: {CLIENT_PORT}

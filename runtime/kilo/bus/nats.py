@@ -41,11 +41,8 @@ _STORED = re.compile(_ACKNOWLEDGED)
 
 _as_receipt: Callable[[tuple[int, bool, None]], Receipt] = partial(tuple.__new__, Receipt)
 """Without a call of Python's: there is one an event."""
-
 _REFUSED_SUBJECT = re.compile(r'permissions violation for publish to "([^"]*)"')
-
 _CLOSE_SECONDS = 5
-
 _NO_ACKNOWLEDGEMENT = Receipt(None, error="no acknowledgement in time")
 
 
@@ -111,6 +108,12 @@ class _Client(Client):
             raise NatsError(msg)
         return super()._connect_command()
 
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        # asyncio warns at the end of each connection whose protocol was not told of TLS.
+        if writer := getattr(self._transport, "_io_writer", None):
+            writer.transport.get_protocol()._over_ssl = writer.get_extra_info("sslcontext") is not None
+
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
         # The client's own looks at every character of every name.
@@ -131,7 +134,7 @@ class NatsBus:
         self._calls = 0
         self._receipts: list[Receipt] = []
         self._subjects: Sequence[str] = ()
-        self._refusal: str | None = None
+        self.refusal: str | None = None  # what the server said last that this user may not do
         self._missing = 0
         self._call = b""
         self._done = asyncio.Event()
@@ -169,6 +172,7 @@ class NatsBus:
                 user=access.user,
                 password=access.password,
                 tls=access.tls(),
+                tls_hostname=access.server_name,
                 inbox_prefix=inbox,
             )
             subscription = await client.subscribe(f"{bus._inbox}.*.*")
@@ -218,9 +222,9 @@ class NatsBus:
             ):
                 yield batch
         except BusError as error:
-            if self._refusal is None:
+            if self.refusal is None:
                 raise
-            msg = f"reading stream {stream}: {self._refusal}"
+            msg = f"reading stream {stream}: {self.refusal}"
             raise BusError(msg) from error
 
     async def last_position(self, stream: str) -> int:
@@ -242,7 +246,7 @@ class NatsBus:
             msg = f"stream {stream} is not declared: run `kilo bus apply`"
             raise BusError(msg) from error
         except (TimeoutError, APIError, NatsError) as error:
-            msg = f"stream {stream}: {self._refusal or error or type(error).__name__}"
+            msg = f"stream {stream}: {self.refusal or error or type(error).__name__}"
             raise BusError(msg) from error
 
     async def _pipelined(self, messages: Sequence[Message], deadline_seconds: float) -> list[Receipt]:
@@ -325,11 +329,11 @@ class NatsBus:
         refused = _REFUSED_SUBJECT.search(error)
         if not refused:
             return
-        self._refusal = f"this user may not publish to {refused[1]}"
+        self.refusal = f"this user may not publish to {refused[1]}"
         for index, subject in enumerate(self._subjects):
             # The client gives the server's words in lower case.
             if subject.lower() == refused[1] and self._receipts[index] is _NO_ACKNOWLEDGEMENT:
-                self._receipts[index] = Receipt(None, error=self._refusal)
+                self._receipts[index] = Receipt(None, error=self.refusal)
                 self._missing -= 1
         if self._missing == 0:
             self._done.set()

@@ -2,7 +2,7 @@
 
 Each process has a user of its own, with the subjects that its work needs and no others. All users are of one
 account, the server's default: there the streams lie already, and an account a role would need every subject
-exported and imported. Answers come to an inbox under the role's own name, which no other role may listen to.
+exported and imported. Answers come to an inbox under the user's own name, which no other may listen to.
 
 One thing these rules can't hold: the server does not look at the subject to which an answer is asked for. Who
 may ask the JetStream API anything can have its answer, or an event again that is there already, sent to an
@@ -11,7 +11,7 @@ event's subject.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from kilo.contract import BusOutputs
@@ -19,6 +19,16 @@ from kilo.contract import BusOutputs
 BusRole = Literal["worker", "cdc", "consumer", "reconciler", "operator"]
 """``worker`` and ``cdc`` publish, ``consumer`` reads, ``reconciler`` does both, ``operator`` declares."""
 BUS_ROLES: tuple[BusRole, ...] = get_args(BusRole)
+
+
+@dataclass(frozen=True, slots=True)
+class BusUser:
+    """A user of the bus. While passwords are replaced a role has two, which both get in."""
+
+    name: str
+    role: BusRole
+    password_hash: str = field(repr=False)
+    """By bcrypt: ``$2a$...``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +44,8 @@ def inbox_prefix(user: str) -> str:
     return f"_INBOX_{user}"
 
 
-def permissions_of(role: BusRole, bus: BusOutputs) -> Permissions:
-    """What ``role`` may do on ``bus``."""
+def permissions_of(user: BusUser, bus: BusOutputs) -> Permissions:
+    """What ``user`` may do on ``bus``."""
     events, reading = f"{bus.subject_prefix}.>", _reading(bus.stream)
     publish: dict[BusRole, tuple[str, ...]] = {
         "worker": (events,),
@@ -49,8 +59,8 @@ def permissions_of(role: BusRole, bus: BusOutputs) -> Permissions:
         ),
     }
     # Debezium's client has the inbox that clients have by default; so only it may listen there.
-    inbox = "_INBOX" if role == "cdc" else inbox_prefix(role)
-    return Permissions(publish[role], (f"{inbox}.>",))
+    inbox = "_INBOX" if user.role == "cdc" else inbox_prefix(user.name)
+    return Permissions(publish[user.role], (f"{inbox}.>",))
 
 
 def _reading(stream: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from kilo.bus.access import Access
 from kilo.bus.cloudevents import source_of
 from kilo.cdc.properties import (
     CONNECTOR_PATH,
@@ -18,6 +19,7 @@ from kilo.cdc.properties import (
     render_connector,
     render_properties,
 )
+from kilo.cdc.tunnel import Tunnel
 from kilo.cdc.watch import STALLED_SECONDS, ConnectorWatch
 from kilo.contract import load_outputs
 from kilo.environment import bind_address, database_url
@@ -37,6 +39,10 @@ def _group() -> None:
 def watch(
     connector: Annotated[str, typer.Option(help="URL of the connector's own liveness.")],
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port for health and metrics.")] = 10087,
+    tunnel_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port at which the connector reaches a bus with TLS, plainly."),
+    ] = None,
     stalled_seconds: Annotated[
         float, typer.Option(min=5, help="How long WAL may wait without progress.")
     ] = STALLED_SECONDS,
@@ -44,24 +50,28 @@ def watch(
     """Answer a liveness probe for a connector that runs beside this: at /livez/connector, 200 or 503.
 
     503 when the connector does not call itself alive, and when its slot has WAL to read of which nothing
-    was confirmed, decoded or delivered for so long. Reads KILO_OUTPUTS and DATABASE_URL.
+    was confirmed, decoded or delivered for so long. Reads KILO_OUTPUTS and DATABASE_URL, and for a tunnel
+    KILO_BUS_CA and KILO_BUS_NAME.
 
     Example:  kilo cdc watch --connector http://127.0.0.1:10085/q/health/live
     """
-    url, slot = database_url(), load_outputs().outbox.replication_slot
+    url, outputs = database_url(), load_outputs()
+    slot = outputs.outbox.replication_slot
+    tunnel = None
+    if tunnel_port:
+        tunnel = Tunnel(bind_address(), tunnel_port, outputs.bus.url, Access.from_environment)
     start_logging()
     log_start(
         "cdc-watch",
         {"listens on": f"{bind_address()}:{port}", "database": url, "connector": connector},
         {"slot": slot, "seconds without progress": stalled_seconds},
     )
-    asyncio.run(_watch(url, slot, connector, port, stalled_seconds))
-
-
-async def _watch(url: str, slot: str, connector: str, port: int, stalled_seconds: float) -> None:
-    stopping = stopping_event()
     health = Health("database")
-    watched = ConnectorWatch(url, slot, connector, health, stalled_seconds)
+    asyncio.run(_watch(ConnectorWatch(url, slot, connector, health, stalled_seconds), health, port, tunnel))
+
+
+async def _watch(watched: ConnectorWatch, health: Health, port: int, tunnel: Tunnel | None) -> None:
+    stopping = stopping_event()
 
     async def alive(_request: Request) -> Response:
         reason = watched.reason
@@ -71,7 +81,10 @@ async def _watch(url: str, slot: str, connector: str, port: int, stalled_seconds
         Starlette(routes=[*health_routes(health), Route(CONNECTOR_PATH, alive)]),
         port,
         stopping,
-        [lambda: asyncio.ensure_future(watched.run(stopping))],
+        [
+            lambda: asyncio.ensure_future(watched.run(stopping)),
+            *([lambda: asyncio.ensure_future(tunnel.run(stopping))] if tunnel else []),
+        ],
     )
 
 
@@ -105,4 +118,5 @@ def _settings() -> ConnectorSettings:
         outputs.outbox,
         schema=outputs.database.schema_name,
         source=source_of(outputs.stage),
+        bus_user="cdc" in outputs.bus.role_secrets,
     )

@@ -48,6 +48,8 @@ class ConnectorSettings:
     """Of the events, as CloudEvents have it."""
     bus_user: bool = False
     """Whether NATS wants a user: BUS_USER and BUS_PASSWORD of Debezium's environment."""
+    bus_url: str | None = None
+    """Where Debezium reaches NATS, if not by the bus's own URL: through ``kilo cdc watch --tunnel-port``."""
 
     @property
     def on_kafka(self) -> bool:
@@ -167,7 +169,7 @@ def _sink(settings: ConnectorSettings) -> dict[str, str]:
         }
     return {
         "sink.type": "nats-jetstream",
-        "sink.nats-jetstream.url": bus.url,
+        "sink.nats-jetstream.url": settings.bus_url or bus.url,
         "sink.nats-jetstream.create-stream": "false",
         # Synchronous publishing manages a third of the throughput.
         "sink.nats-jetstream.async.enabled": "true",

@@ -13,6 +13,7 @@ import pytest
 from nats.js.errors import NotFoundError
 from psycopg import sql
 
+from kilo.bus.access import CA_VARIABLE, NAME_VARIABLE, PASSWORD_VARIABLE, USER_VARIABLE
 from kilo.bus.streams import StreamPolicy, apply_streams, declare_streams
 from kilo.contract import StackOutputs
 from kilo.database import migrate
@@ -55,10 +56,13 @@ def kilo_database_url(kilo_postgres: PostgresServer, kilo_template_database: str
 
 @pytest.fixture(scope="session")
 def kilo_nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """A NATS server with JetStream."""
+    """A NATS server with JetStream, to which nothing of a stage's bus is shown."""
     server = NatsServer(tmp_path_factory.mktemp("nats"))
     server.start()
-    yield server
+    with pytest.MonkeyPatch.context() as environment:
+        for name in (USER_VARIABLE, PASSWORD_VARIABLE, CA_VARIABLE, NAME_VARIABLE):
+            environment.delenv(name, raising=False)
+        yield server
     server.stop()
 
 

@@ -1,8 +1,7 @@
 """Passwords, strings, ids, pet names, integers and UUIDs.
 
 What is generated lies in the engine's state alone, so reading one back finds what the state says, and
-any changed input generates anew. Randomness is the operating system's. ``bcryptHash`` is not filled in:
-nothing of Kilo uses it, and it would take a library of its own.
+any changed input generates anew. Randomness is the operating system's; ``bcryptHash`` is by its libcrypt.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sandbox.providers.base import ResourceType
+from sandbox.providers.random.hashing import bcrypt
 from sandbox.providers.rules import within
 from sandbox.providers.schema import Failure
 from sandbox.providers.values import Properties
@@ -109,7 +109,8 @@ class RandomPassword(RandomString):
     secret_outputs = ("result", "bcryptHash")
 
     def generate(self, inputs: Properties) -> tuple[str, Properties]:
-        return "none", super().generate(inputs)[1]
+        outputs = super().generate(inputs)[1]
+        return "none", {**outputs, "bcryptHash": bcrypt(outputs["result"])}
 
 
 class RandomId(_Generated):

@@ -10,7 +10,7 @@ import pytest
 
 from kilo.bus.access import CA_VARIABLE, PASSWORD_VARIABLE, USER_VARIABLE
 from kilo.bus.config import TlsFiles, render_tls, render_users
-from kilo.bus.roles import BUS_ROLES, BusRole
+from kilo.bus.roles import BUS_ROLES, BusRole, BusUser
 from kilo.contract import StackOutputs
 from kilo.testing.servers.nats import NatsServer
 from tests.events import make_outputs
@@ -42,7 +42,8 @@ class Guarded:
 
     def access(self, hashed: str = HASH) -> str:
         files = TlsFiles(str(self.directory / "tls.crt"), str(self.directory / "tls.key"))
-        return render_users(dict.fromkeys(BUS_ROLES, hashed), self.outputs.bus) + render_tls(files)
+        users = [BusUser(role, role, hashed) for role in BUS_ROLES]
+        return render_users(users, self.outputs.bus) + render_tls(files)
 
     def certify(self, authority: Authority, lives: timedelta = timedelta(days=1)) -> None:
         """Give the server a certificate of ``authority``; it reads it when it starts or reloads."""

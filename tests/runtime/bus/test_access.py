@@ -14,7 +14,7 @@ import pytest
 from nats.aio.client import Client
 
 from kilo.bus import BusError, Message, connect, encode_headers
-from kilo.bus.access import CA_VARIABLE, PASSWORD_VARIABLE, USER_VARIABLE, Access
+from kilo.bus.access import CA_VARIABLE, NAME_VARIABLE, PASSWORD_VARIABLE, USER_VARIABLE, Access
 from kilo.bus.roles import BUS_ROLES, BusRole, inbox_prefix
 from kilo.errors import BadInput
 from tests.events import declare
@@ -196,6 +196,32 @@ async def test_a_false_bus_is_refused(guarded: Guarded, monkeypatch: pytest.Monk
     guarded.server.start()
     with pytest.raises(BusError, match=rf"has a certificate that is refused \(.*({why})"):
         await connect(url)
+
+
+async def test_a_bus_that_is_reached_by_another_name_shows_its_own(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded.become(monkeypatch, "worker")
+    by_address = f"tls://127.0.0.1:{guarded.server.port}"
+    monkeypatch.setenv(NAME_VARIABLE, "localhost")
+    await (await connect(by_address)).close()
+    monkeypatch.setenv(NAME_VARIABLE, "nats.kilo")
+    for url in (by_address, guarded.url):
+        with pytest.raises(BusError, match=r"has a certificate that is refused \(.*mismatch"):
+            await connect(url)
+
+
+async def test_the_end_of_a_connection_is_nothing_to_warn_of(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded.become(monkeypatch, "worker")
+    ended, waiting = await connect(guarded.url), await connect(guarded.url)
+    await ended.close()
+    guarded.server.kill()
+    with pytest.raises(BusError):
+        await waiting.publish([an_event(1)])
+    await waiting.close()
+    assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == []
 
 
 async def test_a_password_is_not_shown_to_a_bus_without_tls(
