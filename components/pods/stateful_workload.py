@@ -1,6 +1,10 @@
 """A service whose pods have a name and a disk each: a StatefulSet with everything around it.
 
 Used where identity matters: the members of a NATS cluster, and Debezium's offsets.
+
+The disks' claims are the program's own, by the very names that the StatefulSet looks for: so a disk grows in
+place where its storage class allows it. Its template of claims can't change; a new one would take all pods
+away at once and leave the disks as they are. What a claim holds stays when the claim leaves the program.
 """
 
 from __future__ import annotations
@@ -14,6 +18,11 @@ from pulumi_kubernetes import apps, core, meta, policy
 from components.pods.access import Access, AccessArgs
 from components.pods.labels import labels, selector
 from components.pods.pod import PodArgs, pod_template
+
+_DATA = "data"
+# Many storage classes bind a claim with its first pod, so nothing may wait for it before; and the claim of a
+# stage from before is the StatefulSet's, which made it by the template.
+_ADOPTED = {"pulumi.com/skipAwait": "true", "pulumi.com/patchForce": "true"}
 
 
 def headless(name: str) -> str:
@@ -68,6 +77,7 @@ class StatefulWorkload(pulumi.ComponentResource):
             ),
             opts=child,
         )
+        claims = [self._claim(name, number, args) for number in range(args.replicas)]
         apps.v1.StatefulSet(
             name,
             metadata=metadata,
@@ -80,22 +90,19 @@ class StatefulWorkload(pulumi.ComponentResource):
                 template=pod_template(
                     name,
                     args.pod,
-                    volume_mounts=[core.v1.VolumeMountArgs(name="data", mount_path=args.disk.directory)],
+                    volume_mounts=[core.v1.VolumeMountArgs(name=_DATA, mount_path=args.disk.directory)],
                 ),
                 volume_claim_templates=[
                     core.v1.PersistentVolumeClaimArgs(
-                        metadata=meta.v1.ObjectMetaArgs(name="data"),
-                        spec=core.v1.PersistentVolumeClaimSpecArgs(
-                            access_modes=["ReadWriteOnce"],
-                            storage_class_name=args.disk.storage_class,
-                            resources=core.v1.VolumeResourceRequirementsArgs(
-                                requests={"storage": f"{args.disk.size_gibibytes}Gi"}
-                            ),
-                        ),
+                        metadata=meta.v1.ObjectMetaArgs(name=_DATA), spec=_claim_spec(args.disk)
                     )
                 ],
             ),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[access, members]),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[access, members, *claims],
+                ignore_changes=["spec.volumeClaimTemplates"],
+            ),
         )
         policy.v1.PodDisruptionBudget(
             name,
@@ -120,3 +127,25 @@ class StatefulWorkload(pulumi.ComponentResource):
                 opts=child,
             )
         self.register_outputs({})
+
+    def _claim(self, name: str, number: int, args: StatefulWorkloadArgs) -> core.v1.PersistentVolumeClaim:
+        claim = f"{_DATA}-{name}-{number}"
+        return core.v1.PersistentVolumeClaim(
+            claim,
+            metadata=meta.v1.ObjectMetaArgs(
+                name=claim,
+                namespace=args.access.namespace,
+                labels=labels(name),
+                annotations=_ADOPTED,
+            ),
+            spec=_claim_spec(args.disk),
+            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
+        )
+
+
+def _claim_spec(disk: Disk) -> core.v1.PersistentVolumeClaimSpecArgs:
+    return core.v1.PersistentVolumeClaimSpecArgs(
+        access_modes=["ReadWriteOnce"],
+        storage_class_name=disk.storage_class,
+        resources=core.v1.VolumeResourceRequirementsArgs(requests={"storage": f"{disk.size_gibibytes}Gi"}),
+    )

@@ -17,7 +17,7 @@ from sandbox.cluster import podspec
 from sandbox.cluster.errors import Cause
 from sandbox.cluster.kinds import Kind
 from sandbox.cluster.objects import Object, selects
-from sandbox.cluster.quantities import is_quantity
+from sandbox.cluster.quantities import is_quantity, quantity
 
 _LABEL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -68,6 +68,8 @@ def check_update(kind: Kind, old: Object, new: Object) -> list[Cause]:
             found.append(wrong(path, after, "field is immutable"))
     if kind.kind == "StatefulSet":
         found += _stateful_set_update(old["spec"], new["spec"])
+    if kind.kind == "PersistentVolumeClaim":
+        found += _claim_update(old["spec"], new["spec"])
     return found
 
 
@@ -104,6 +106,14 @@ def _stateful_set_update(old: Object, new: Object) -> Causes:
         allowed = ", ".join(f"'{name}'" for name in sorted(_STATEFUL_SET_MUTABLE))
         reason = f"Forbidden: updates to statefulset spec for fields other than {allowed} are forbidden"
         yield Cause("spec", f"{reason} (changed: {', '.join(sorted(changed))})", "FieldValueForbidden")
+
+
+def _claim_update(old: Object, new: Object) -> Causes:
+    path = "resources.requests.storage"
+    before, after = _at(old, path), _at(new, path)
+    if is_quantity(before) and is_quantity(after) and quantity(str(after)) < quantity(str(before)):
+        reason = "Forbidden: field can not be less than status.capacity"
+        yield Cause(f"spec.{path}", reason, "FieldValueForbidden")
 
 
 def _at(obj: Any, path: str) -> Any:

@@ -162,6 +162,43 @@ def test_a_named_object_is_deleted_before_its_replacement(project: Project, api:
     assert after["metadata"]["uid"] != before["metadata"]["uid"]
 
 
+_CLAIM = "/api/v1/namespaces/default/persistentvolumeclaims/data-db-0"
+
+
+def test_a_disk_grows_under_a_pod_that_stays_and_never_shrinks(project: Project, api: httpx.Client) -> None:
+    """The disk of a stage from before, whose claim the StatefulSet made, too."""
+    before = """
+spec = {"selector": {"matchLabels": {"app": "web"}}, "serviceName": "db-headless", "replicas": 1,
+    "template": serving("1"), "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": CLAIM}]}
+k8s.apps.v1.StatefulSet("db", metadata={"name": "db"}, spec=spec, opts=OPTS)
+"""
+    claim = (
+        "CLAIM = {{'accessModes': ['ReadWriteOnce'], 'resources': {{'requests': {{'storage': '{0}Gi'}}}}}}\n"
+    )
+    owned = """
+OPTS = pulumi.ResourceOptions(ignore_changes=["spec.volumeClaimTemplates"])
+annotations = {"pulumi.com/skipAwait": "true", "pulumi.com/patchForce": "true"}
+k8s.core.v1.PersistentVolumeClaim("claim", metadata={"name": "data-db-0", "annotations": annotations},
+    spec=CLAIM, opts=pulumi.ResourceOptions(retain_on_delete=True))
+"""
+    project.up(claim.format(1) + "OPTS = None" + before)
+    uids = [
+        api.get(path).json()["metadata"]["uid"] for path in (_CLAIM, "/api/v1/namespaces/default/pods/db-0")
+    ]
+    assert project.up(claim.format(1) + owned + before).steps == {"claim": "create"}
+    assert project.up(claim.format(2) + owned + before).steps == {"claim": "update"}
+    assert api.get(_CLAIM).json()["spec"]["resources"] == {"requests": {"storage": "2Gi"}}
+    assert uids == [
+        api.get(path).json()["metadata"]["uid"] for path in (_CLAIM, "/api/v1/namespaces/default/pods/db-0")
+    ]
+    refused = project.up(claim.format(1) + owned + before, code=None)
+    assert "can not be less than" in refused.messages
+    project.up(claim.format(2) + owned + before)
+    project.engine("destroy")
+    assert api.get(_CLAIM).json()["spec"]["resources"] == {"requests": {"storage": "2Gi"}}
+    api.delete(_CLAIM)
+
+
 def test_a_config_map_is_changed_in_place_where_the_provider_is_configured_so(
     tmp_path: Path, endpoints: Endpoints, blank: Path
 ) -> None:

@@ -9,11 +9,10 @@ from decimal import Decimal
 from typing import Any
 
 from sandbox.cluster.objects import Key, Object
+from sandbox.cluster.quantities import quantity
 from sandbox.cluster.store import Store
 
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
-_SUFFIXES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
 
 class MissingReference(Exception):
@@ -94,14 +93,3 @@ def resource_value(container: Object, reference: Object) -> str:
     value: Any = ((container.get("resources") or {}).get(part) or {}).get(name, "0")
     divisor = quantity(str(reference.get("divisor") or "1")) or Decimal(1)
     return str(math.ceil(quantity(str(value)) / divisor))
-
-
-def quantity(text: str) -> Decimal:
-    """A quantity's value."""
-    for power, suffix in enumerate(_BINARY, start=1):
-        if text.endswith(suffix):
-            return Decimal(text.removesuffix(suffix)) * 1024**power
-    last = text[-1:]
-    if last in _SUFFIXES and last:
-        return Decimal(text[:-1]).scaleb(_SUFFIXES[last])
-    return Decimal(text)

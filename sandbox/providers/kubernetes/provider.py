@@ -28,6 +28,7 @@ from sandbox.providers.server import KINDS, ProviderServicer, name_of, one_line,
 from sandbox.providers.values import UNKNOWN, Properties, Secret, Value, decode, encode, has_unknown
 
 AUTONAMED = "pulumi.com/autonamed"
+FORCED = "pulumi.com/patchForce"
 _MUTABLE = {
     "ConfigMap": ("enableConfigMapMutable", "PULUMI_K8S_ENABLE_CONFIGMAP_MUTABLE"),
     "Secret": ("enableSecretMutable", "PULUMI_K8S_ENABLE_SECRET_MUTABLE"),
@@ -113,7 +114,8 @@ class KubernetesServicer(ProviderServicer):
         with one_line(context, request.urn):
             if request.preview:
                 return provider_pb2.CreateResponse(id="", properties=encode(self._preview_new(inputs)))
-            if (existing := self._api.get(inputs)) is not None and not _is_ours(existing):
+            existing = self._api.get(inputs)
+            if existing is not None and not _is_ours(existing) and not _is_adopted(inputs):
                 msg = "it exists already and was not made by this program; import it or delete it"
                 raise ValueError(msg)
             stored = self._api.apply(_sent(inputs))
@@ -209,6 +211,11 @@ def _sent(inputs: Properties) -> Object:
 def _is_ours(live: Object) -> bool:
     """Whether an engine that was killed before it could record the object made it."""
     return any(entry.get("manager") == FIELD_MANAGER for entry in live["metadata"].get("managedFields") or ())
+
+
+def _is_adopted(inputs: Properties) -> bool:
+    """Whether the program says that another's object is to become its own."""
+    return (inputs["metadata"].get("annotations") or {}).get(FORCED) == "true"
 
 
 def _outputs(live: Object, inputs: Properties) -> Properties:

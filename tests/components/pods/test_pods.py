@@ -120,6 +120,10 @@ def test_a_stateful_pod_keeps_its_disk_and_its_name() -> None:
     assert claim["spec"]["storageClassName"] == "gp3"
     mounts = spec["template"]["spec"]["containers"][0]["volumeMounts"]
     assert {"name": claim["metadata"]["name"], "mountPath": "/data"} in mounts
+    # By the names that the StatefulSet looks for, so that a disk can grow.
+    own = recording.of("kubernetes:core/v1:PersistentVolumeClaim")
+    assert {each.inputs["metadata"]["name"] for each in own} == {"data-bus-0", "data-bus-1", "data-bus-2"}
+    assert all(each.inputs["spec"] == claim["spec"] for each in own)
     service = recording.one("kubernetes:core/v1:Service", spec["serviceName"]).inputs["spec"]
     assert service["clusterIP"] == "None"
     assert service["publishNotReadyAddresses"] is True

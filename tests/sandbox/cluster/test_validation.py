@@ -286,6 +286,12 @@ IMMUTABLE: list[tuple[Object, str, Any, str]] = [
         ["ReadWriteMany"],
         "spec.accessModes",
     ),
+    (
+        named("PersistentVolumeClaim", "p", spec=stateful_set()["spec"]["volumeClaimTemplates"][0]["spec"]),
+        "spec.resources.requests.storage",
+        "1Mi",
+        "can not be less than",
+    ),
 ]
 
 
@@ -297,7 +303,7 @@ def test_what_can_not_change_is_refused(
     changed = at(obj, path, value)
     if path.startswith("spec.selector"):
         changed["spec"]["template"]["metadata"]["labels"] = {"app": "web", "tier": "x"}
-    with pytest.raises(ApiError, match=r"immutable|forbidden") as refused:
+    with pytest.raises(ApiError, match=r"immutable|[Ff]orbidden") as refused:
         resources.apply(changed, manager="test")
     assert words in str(refused.value)
     assert refused.value.code == 422
