@@ -62,10 +62,15 @@ class Offered:
         return sum(result.asked for result in self.results) - self.uncounted
 
     @property
-    def most_counted(self) -> int:
-        """No more than this passes a service that counts whole seconds, however late the answers."""
+    def most(self) -> int:
+        """No more than this passes, however late requests and answers are.
+
+        The service counts whole seconds, and each gateway's bucket the requests that it does not answer.
+        """
         sent = [moment for result in self.results for moment in result.sent]
-        return self.limit.requests_per_second * (int(self.until) - int(min(sent)) + 1) + self.uncounted
+        seconds = int(self.until) - int(min(sent)) + 1
+        by_service = min(self.answered, self.limit.requests_per_second * seconds)
+        return by_service + min(self.uncounted, self.most_split)
 
     @property
     def counted(self) -> int:
@@ -105,8 +110,8 @@ class Offered:
     def __str__(self) -> str:
         whole: Counter[int] = sum((result.statuses for result in self.results), Counter())
         return (
-            f"{dict(whole)}, {self.lost} lost, {self.uncounted} uncounted; counted {self.counted} (at most "
-            f"{self.most_counted}), split {self.split} (at most {self.most_split})"
+            f"{dict(whole)}, {self.lost} lost, {self.uncounted} uncounted; {self.passed} passed of at most "
+            f"{self.most}; counted {self.counted}, split {self.split} (at most {self.most_split})"
         )
 
 
@@ -123,6 +128,8 @@ class Fleet:
 
     async def offer(self, rate: float, parts: Sequence[float], seconds: float = 10.0) -> Offered:
         """Send ``rate`` requests a second for ``seconds``, to each gateway its part."""
+        # A gateway closes connections that nobody used for a minute.
+        self.close()
         results = [Result() for _ in parts]
         before = await asyncio.to_thread(self._uncounted)
         counting = asyncio.create_task(self._count_sent(results))

@@ -137,5 +137,5 @@ class Clients:
         await asyncio.gather(*tasks)
 
     def close(self) -> None:
-        for _, writer in self._idle:
-            writer.close()
+        while self._idle:
+            self._idle.pop()[1].close()
