@@ -29,6 +29,8 @@ async def fleet_of(make_gateway: MakeGateway, port: int, service: RateLimits, **
             stable=Upstream(host=ADDRESS, port=port),
             next=None,
             rate_limit_service=Upstream(host=ADDRESS, port=service.port),
+            # What a busy machine sheds is another matter.
+            shedding_enabled=False,
             **settings,
         )
         for _ in range(3)
