@@ -16,7 +16,7 @@ from kilo.tenancy import TenantEntry
 from kilo.usage.costs import SKUS
 from reference.tables import table
 from tests.components.recorder import Recorded, Recording, record
-from tests.infra.test_program import ROOT, STAGES, program
+from tests.infra.programs import ROOT, STAGES, program
 
 PAGE = ROOT / "docs" / "costs.md"
 KINDS = {

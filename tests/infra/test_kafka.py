@@ -13,7 +13,7 @@ from kilo.bus.kafka_topics import declare_topics
 from kilo.bus.streams import StreamPolicy
 from kilo.contract import StackOutputs
 from tests.components.recorder import Recording, record
-from tests.infra.test_program import ROOT, pods, texts
+from tests.infra.programs import ROOT, pods, texts
 
 BROKERS = ("kafka-0.example:9092", "kafka-1.example:9093", "kafka-2.example:9093")
 NETWORK = "10.8.0.0/16"

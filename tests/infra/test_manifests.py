@@ -11,7 +11,7 @@ from infra.previews.program import RESERVED
 from kilo.errors import BadInput
 from kilo.observe.platform import CONSUMER, OUTBOX_WORKER
 from kilo.scaffold.template import check_name
-from tests.infra.test_program import STAGES, program
+from tests.infra.programs import STAGES, program
 
 KUBERNETES = "1.37"
 

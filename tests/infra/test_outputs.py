@@ -24,7 +24,7 @@ from kilo.outputs import Format, render
 from kilo.project import find_project
 from sandbox.reach import curl
 from tests.components.recorder import record
-from tests.infra.test_program import program
+from tests.infra.programs import program
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +11,9 @@ from infra.__main__ import deploy
 from infra.configuration import read_stage_file
 from infra.settings import Settings
 from kilo.contract import StackOutputs
-from tests.components.recorder import SECRETS, Recorded, Recording, record
+from tests.components.recorder import SECRETS, Recorded, record
+from tests.infra.programs import ROOT, pods, program, texts
 
-ROOT = Path(__file__).parents[2]
-STAGES = ("dev", "stage", "prod")
 PROTECTED = (
     "aws:ecr/repository:Repository",
     "aws:kms/alias:Alias",
@@ -28,43 +23,6 @@ PROTECTED = (
     "gcp:artifactregistry/repository:Repository",
     "gcp:storage/bucket:Bucket",
 )
-WORKLOADS = (
-    "kubernetes:apps/v1:Deployment",
-    "kubernetes:apps/v1:StatefulSet",
-    "kubernetes:batch/v1:Job",
-    "kubernetes:batch/v1:CronJob",
-)
-
-
-@cache
-def program(stage: str) -> Recording:
-    settings = read_stage_file(ROOT / f"Pulumi.{stage}.yaml")
-    return record(lambda: deploy(settings), stack=stage)
-
-
-@pytest.fixture(params=STAGES)
-def stage(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-def pods(recording: Recording) -> Iterator[tuple[str, dict[str, Any]]]:
-    for type_ in WORKLOADS:
-        for workload in recording.of(type_):
-            spec = workload.inputs["spec"]
-            if "jobTemplate" in spec:
-                spec = spec["jobTemplate"]["spec"]
-            yield workload.name, spec["template"]["spec"]
-
-
-def texts(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            yield from texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from texts(inner)
-    elif isinstance(value, str):
-        yield value
 
 
 def test_the_outputs_are_the_contract_whole_and_nothing_else(stage: str) -> None:
@@ -142,26 +100,6 @@ def test_iam_names_every_action_and_every_resource(stage: str) -> None:
                 assert "*" not in resource.removesuffix("/*"), policy.urn
 
 
-def test_no_workload_has_a_cloud_identity_it_does_not_need(stage: str) -> None:
-    recording = program(stage)
-    with_identity = {
-        account.inputs["metadata"]["name"]
-        for account in recording.of("kubernetes:core/v1:ServiceAccount")
-        if "eks.amazonaws.com/role-arn" in account.inputs["metadata"].get("annotations", {})
-    }
-    assert with_identity == {
-        "ingest",
-        "key-making",
-        "consumer",
-        "registry-mirror",
-        "registry-sweep",
-        "backup",
-        "backup-completion",
-        "backup-exporter",
-        "backup-drill",
-    }
-
-
 def test_checkpoints_are_signed_by_an_identity_that_can_add_to_the_locked_bucket_alone() -> None:
     settings = read_stage_file(ROOT / "Pulumi.prod.yaml")
     signing = settings.audit.model_copy(update={"signing_key_secret": "audit-key"})
@@ -197,99 +135,6 @@ def test_keys_that_are_due_are_destroyed_on_a_schedule_with_no_cloud_at_all(stag
     assert not account.inputs["metadata"].get("annotations")
 
 
-def test_every_workload_is_hardened(stage: str) -> None:
-    found = list(pods(program(stage)))
-    assert len(found) >= 13
-    for name, pod in found:
-        assert pod["automountServiceAccountToken"] is False, name
-        assert pod["securityContext"]["runAsNonRoot"] is True, name
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        for container in pod["containers"]:
-            security = container["securityContext"]
-            assert security["readOnlyRootFilesystem"] is True, name
-            assert security["allowPrivilegeEscalation"] is False, name
-            assert security["capabilities"] == {"drop": ["ALL"]}, name
-            assert set(container["resources"]["requests"]) == {"cpu", "memory"}, name
-            assert container["resources"]["limits"]["memory"], name
-
-
-def test_each_log_that_a_runbook_names_is_found_by_a_label_on_a_cluster() -> None:
-    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "runbooks").glob("*.md"))
-    named = set(re.findall(r"kilo logs ([a-z][a-z-]*)", pages))
-    settings = read_stage_file(ROOT / "Pulumi.dev.yaml")
-    signing = settings.audit.model_copy(update={"signing_key_secret": "audit-key"})
-    encryption = settings.field_encryption.model_copy(update={"audit_public_key": "A" * 43 + "="})
-    changed = settings.model_copy(update={"audit": signing, "field_encryption": encryption})
-    recording = record(lambda: deploy(changed), stack="dev")
-    labelled: set[str] = set()
-    for type_ in WORKLOADS:
-        for workload in recording.of(type_):
-            spec = workload.inputs["spec"]
-            template = spec.get("jobTemplate", {}).get("spec", spec)["template"]
-            labelled.add(template["metadata"]["labels"]["app.kubernetes.io/name"])
-    assert {"ingest", "outbox-worker", "nats"} <= named <= labelled
-
-
-def test_dev_fits_a_cluster_of_two_processors_and_four_gibibytes() -> None:
-    """With a quarter of it left for the cluster's own pods and the largest of the scheduled tasks."""
-    recording = program("dev")
-    millicores = mebibytes = 0
-    for type_ in ("kubernetes:apps/v1:Deployment", "kubernetes:apps/v1:StatefulSet"):
-        for workload in recording.of(type_):
-            pod = workload.inputs["spec"]["template"]["spec"]
-            for container in (*pod["containers"], *pod.get("initContainers", ())):
-                asked = container["resources"]["requests"]
-                millicores += workload.inputs["spec"]["replicas"] * int(asked["cpu"].removesuffix("m"))
-                mebibytes += workload.inputs["spec"]["replicas"] * int(asked["memory"].removesuffix("Mi"))
-    assert millicores <= 1_500
-    assert mebibytes <= 3_072
-    limits = dict(pods(recording))["nats"]["containers"][0]["resources"]["limits"]
-    assert limits == dict(pods(program("stage")))["nats"]["containers"][0]["resources"]["limits"]
-
-
-def test_every_service_that_stays_up_is_probed_and_spread(stage: str) -> None:
-    recording = program(stage)
-    for type_ in ("kubernetes:apps/v1:Deployment", "kubernetes:apps/v1:StatefulSet"):
-        for workload in recording.of(type_):
-            pod = workload.inputs["spec"]["template"]["spec"]
-            keys = [spread["topologyKey"] for spread in pod["topologySpreadConstraints"]]
-            assert keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"], workload.name
-            for container in pod["containers"]:
-                for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-                    assert probe in container, workload.name
-
-
-def test_every_workload_has_an_account_a_network_policy_and_a_disruption_budget(stage: str) -> None:
-    recording = program(stage)
-
-    def names(type_: str) -> set[str]:
-        return {found.inputs["metadata"]["name"] for found in recording.of(type_)}
-
-    workloads = {name for name, _ in pods(recording)}
-    assert workloads <= names("kubernetes:core/v1:ServiceAccount")
-    assert workloads <= names("kubernetes:networking.k8s.io/v1:NetworkPolicy")
-    staying = names("kubernetes:apps/v1:Deployment") | names("kubernetes:apps/v1:StatefulSet")
-    assert staying == names("kubernetes:policy/v1:PodDisruptionBudget")
-
-
-def test_what_a_pod_mounts_and_reads_is_there(stage: str) -> None:
-    recording = program(stage)
-
-    def named(type_: str) -> dict[str, Recorded]:
-        return {found.inputs["metadata"]["name"]: found for found in recording.of(type_)}
-
-    config_maps, secrets = named("kubernetes:core/v1:ConfigMap"), named("kubernetes:core/v1:Secret")
-    for name, pod in pods(recording):
-        for volume in pod.get("volumes", []):
-            if "configMap" in volume:
-                assert volume["configMap"]["name"] in config_maps, name
-        for container in pod["containers"]:
-            for variable in container["env"]:
-                key = variable.get("valueFrom", {}).get("secretKeyRef")
-                if key:
-                    assert key["key"] in secrets[key["name"]].inputs["stringData"], name
-
-
 def test_each_process_has_the_secrets_of_its_own_role_alone(stage: str) -> None:
     found = {
         name: {
@@ -313,25 +158,6 @@ def test_each_process_has_the_secrets_of_its_own_role_alone(stage: str) -> None:
         "key-making": {"database-keymaker"},
         **({"usage-counter": {"database-usage"}} if stage == "dev" else {}),
     }
-
-
-def test_the_bus_admits_its_clients_and_nobody_else(stage: str) -> None:
-    policy = program(stage).one("kubernetes:networking.k8s.io/v1:NetworkPolicy", "nats").inputs["spec"]
-    clients = {
-        rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"]
-        for rule in policy["ingress"]
-        if rule["ports"][0]["port"] == 4222
-    }
-    assert clients == {"debezium", "consumer", "outbox-worker", "outbox-reconciler", "bus-streams"}
-
-
-def test_no_pod_reaches_the_nodes_metadata_service(stage: str) -> None:
-    for policy in program(stage).of("kubernetes:networking.k8s.io/v1:NetworkPolicy"):
-        for rule in policy.inputs["spec"].get("egress", []):
-            for peer in rule["to"]:
-                block = peer.get("ipBlock")
-                if block and block["cidr"] == "0.0.0.0/0":
-                    assert block["except"] == ["169.254.169.254/32"], policy.urn
 
 
 def test_one_more_tenant_makes_its_key_and_replaces_nothing() -> None:
@@ -404,31 +230,3 @@ def test_one_more_tenant_touches_what_is_the_tenants_alone() -> None:
         "consumer",
         "objectives-file",
     }
-
-
-def test_in_prod_no_two_members_of_the_bus_share_a_node() -> None:
-    for stage, terms in (("prod", 1), ("stage", 0)):
-        pod = dict(pods(program(stage)))["nats"]
-        found = pod.get("affinity", {}).get("podAntiAffinity", {})
-        required = found.get("requiredDuringSchedulingIgnoredDuringExecution", [])
-        assert len(required) == terms
-        for term in required:
-            assert term["topologyKey"] == "kubernetes.io/hostname"
-            assert term["labelSelector"] == {"matchLabels": {"app.kubernetes.io/name": "nats"}}
-
-
-def test_a_drill_in_prod_restores_into_a_disk_of_its_own() -> None:
-    for stage, kind in (("prod", "ephemeral"), ("dev", "emptyDir")):
-        pod = dict(pods(program(stage)))["backup-drill"]
-        mounted = {each["mountPath"]: each["name"] for each in pod["containers"][0]["volumeMounts"]}
-        (volume,) = (each for each in pod["volumes"] if each["name"] == mounted["/tmp"])
-        assert set(volume) == {"name", kind}
-        if kind == "ephemeral":
-            spec = volume["ephemeral"]["volumeClaimTemplate"]["spec"]
-            assert spec["storageClassName"] == "gp3"
-            assert spec["resources"] == {"requests": {"storage": "204800Mi"}}
-
-
-def test_a_member_of_the_bus_has_minutes_to_read_its_streams(stage: str) -> None:
-    probe = dict(pods(program(stage)))["nats"]["containers"][0]["startupProbe"]
-    assert probe["periodSeconds"] * probe["failureThreshold"] >= 900

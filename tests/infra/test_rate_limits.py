@@ -10,9 +10,9 @@ from infra.__main__ import deploy
 from infra.configuration import read_stage_file
 from kilo.traffic.features import NextService
 from tests.components.recorder import Recording, record
+from tests.infra.programs import ROOT
+from tests.infra.programs import program as as_it_is
 from tests.infra.test_manifests import KUBERNETES
-from tests.infra.test_program import ROOT
-from tests.infra.test_program import program as as_it_is
 
 ELSEWHERE = NextService(name="ratelimit", namespace="limits", port=8081)
 
