@@ -1,7 +1,7 @@
 """An engine on PATH that notes its calls and answers from files: what the real one does, tests/e2e shows.
 
-Files of the project's folder that a test writes: ``state``, ``plan`` and ``config`` are what it says;
-``moves`` has the state change with every look at it, ``locked`` and ``broken`` have updates fail.
+Files of the project's folder that a test writes: ``state``, ``history``, ``plan`` and ``config`` are what it
+says; ``moves`` has the state change with every look at it, ``locked`` and ``broken`` have updates fail.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ _SCRIPT = """#!/bin/sh
 echo "$@" >> calls
 {first}
 case "$1" in
-  stack) cat state; if [ -e moves ]; then echo ' ' >> state; fi ;;
+  stack) if [ "$2" = history ]; then cat history; exit; fi
+      cat state; if [ -e moves ]; then echo ' ' >> state; fi ;;
   config) cat config ;;
   preview) while [ "$1" != --save-plan ]; do shift; done; cp plan "$2" ;;
   up) if [ -e locked ]; then echo "error: the stack is currently locked by 1 lock(s)." >&2; exit 255; fi

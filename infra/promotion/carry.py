@@ -1,40 +1,28 @@
-"""``kilo promote apply | rollback | rehearse | history``: carried out, taken back, tried and read again."""
+"""``kilo promote apply | rollback | history``: carried out, taken back and read again."""
 
 from __future__ import annotations
 
 import json
-import os
 import secrets
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from infra.check import stage_file
 from infra.promotion.cli import AsJson, To, print_checks, sign_as, target_of
-from infra.promotion.lead import leading, reading
-from infra.promotion.ports import StagePorts, changes_to
-from infra.promotion.rehearsal import Load, Rehearsal
+from infra.promotion.lead import reading
+from infra.promotion.ports import changes_to
+from infra.promotion.setting import Commit, Setting, Who, half_finished, said, setting_of, shown
 from infra.promotion.source import Source, ask
 from infra.promotion.stage_file import PromotionFile
-from infra.promotion.table import carried, gate_of, off_of_row, on_values, steps_of
+from infra.promotion.table import carried, gate_of, on_values, steps_of
 from infra.promotion.undeployed import refuse_other_program, refuse_undeployed
-from infra.promotion_settings import ROWS
-from infra.ramps.publish import Branch
-from infra.ramps.setting import program_of
 from kilo.automation import read_history
-from kilo.contract import StackOutputs
-from kilo.engine import EngineSession
-from kilo.environment import database_url
 from kilo.errors import BadInput, CheckFailed
 from kilo.fle.audit.signatures import PROMOTE
-from kilo.fle.commands.common import actor
-from kilo.goals.cli import measuring, stage_outputs
-from kilo.project import find_project
+from kilo.goals.cli import measuring
 from kilo.promotion.approvals import approve, check_approved, digest_of
-from kilo.promotion.conductor import Look, conduct
+from kilo.promotion.conductor import conduct
 from kilo.promotion.gates import check_first
 from kilo.promotion.record import Course, Journal, Phase
 from kilo.tables import print_table
@@ -42,36 +30,6 @@ from kilo.tables import print_table
 From = Annotated[
     str | None, typer.Option("--from", help="The stage that the release runs in; none for --to dev.")
 ]
-Stage = Annotated[str, typer.Option("--stage", "-s", help="The stage.")]
-Who = Annotated[
-    str | None,
-    typer.Option("--as", help="Your name; among field_encryption.principals where somebody approves."),
-]
-Commit = Annotated[bool, typer.Option("--commit", help="Commit and push the stage's file with each step.")]
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """What the commands work with on the stage that is changed."""
-
-    file: PromotionFile
-    session: EngineSession
-    outputs: StackOutputs
-    url: str
-    who: str
-    program: str
-
-    @property
-    def stage(self) -> str:
-        return self.session.stage
-
-    def leading(self) -> Any:
-        schema = self.file.settings.database.schema_name
-        return leading(self.url, schema, self.stage, f"{self.who}, process {os.getpid()}", self.program)
-
-    def ports(self, journal: Journal, *, commit: bool) -> StagePorts:
-        publish = Branch(self.file.path) if commit else None
-        return StagePorts(self.file, self.session, self.outputs, journal, self.url, self.who, publish)
 
 
 def apply(  # noqa: PLR0917 - Typer passes options by name
@@ -99,7 +57,7 @@ def apply(  # noqa: PLR0917 - Typer passes options by name
     Examples: kilo promote apply --to dev · kilo promote apply --from dev --to stage --as ana
     --approver bo=bo.pem --commit
     """
-    setting = _setting(to, who)
+    setting = setting_of(to, who)
     _steps_fit(source, to)
     with setting.leading() as journal:
         course = journal.course()
@@ -107,7 +65,7 @@ def apply(  # noqa: PLR0917 - Typer passes options by name
             course = _begin(setting, journal, source, approver or [], as_json=as_json)
         else:
             _may_go_on(setting, course, source)
-        ended = conduct(course, setting.ports(journal, commit=commit), _shown(as_json=as_json))
+        ended = conduct(course, setting.ports(journal, commit=commit), shown(as_json=as_json))
     _end(setting, ended, Phase.VERIFIED, as_json=as_json)
 
 
@@ -127,7 +85,7 @@ def rollback(
     Examples: kilo promote rollback --to dev --reason 'incident 42' · kilo promote rollback --to prod
     --reason 'checkout fails' --commit --json
     """
-    setting = _setting(to, who)
+    setting = setting_of(to, who)
     with setting.leading() as journal:
         ports = setting.ports(journal, commit=commit)
         course = journal.course()
@@ -136,56 +94,8 @@ def rollback(
             about = {"from": last.source, "release": last.release, "reason": reason}
             changes = [each.document() for each in ports.row_off(last)]
             course = journal.note(setting.who, Phase.ROLLING_BACK, last.id, {**about, "changes": changes})
-        ended = conduct(course, ports, _shown(as_json=as_json))
+        ended = conduct(course, ports, shown(as_json=as_json))
     _end(setting, ended, Phase.ROLLED_BACK, as_json=as_json)
-
-
-def rehearse(  # noqa: PLR0917 - Typer passes options by name
-    stage: Stage,
-    row: Annotated[
-        list[str] | None, typer.Option(help="Of the table: dev, stage, prod; again for more. All without it.")
-    ] = None,
-    hold: Annotated[float, typer.Option(min=0, max=3_600, help="Seconds that it stays off.")] = 10,
-    who: Who = None,
-    commit: Commit = False,
-    as_json: AsJson = False,
-) -> None:
-    """Perform each roll-back of the table in a stage under load, return, and count every event.
-
-    Events go through the gateway meanwhile; where it asks for tokens, the stage's own traffic is the load. An
-    event that was acknowledged and reached no consumer fails the rehearsal. Killed at any instant, the same
-    command returns what is off. Not in prod. Exits with 1 when an event was lost or that is not known.
-
-    Examples: kilo promote rehearse -s dev · kilo promote rehearse -s stage --row stage --hold 60 --json
-    """
-    setting = _setting(stage, who)
-    if setting.file.settings.is_prod:
-        msg = f"--stage {stage}: roll-backs are rehearsed in dev or stage, not on what customers use"
-        raise BadInput(msg)
-    if unknown := sorted({*(row or ())} - {*ROWS}):
-        msg = f"--row {unknown[0]}: the table has {', '.join(ROWS)}"
-        raise BadInput(msg)
-    documents: list[dict[str, Any]] = []
-    with setting.leading() as journal:
-        course = journal.course()
-        if course is not None and not course.phase.ended:
-            if course.phase not in {Phase.REHEARSING, Phase.OFF}:
-                raise CheckFailed(_half_finished(setting.stage, course))
-            documents.append(_rehearse(setting, journal, course, hold, commit=commit, as_json=as_json))
-        else:
-            refuse_undeployed(setting.session, read_history(stage, setting.file.path.parent))
-        for name in row or ROWS:
-            changes = changes_to(setting.file, off_of_row(setting.file, ROWS[name]))
-            if not changes:
-                typer.echo(f"{stage}: the row of {name} has nothing that is on", err=True)
-                continue
-            details = {"from": None, "release": "", "reason": f"the roll-back of {name}"}
-            listed = [each.document() for each in changes]
-            number = secrets.token_hex(8)
-            begun = journal.note(setting.who, Phase.REHEARSING, number, {**details, "changes": listed})
-            documents.append(_rehearse(setting, journal, begun, hold, commit=commit, as_json=as_json))
-    if as_json:
-        typer.echo(json.dumps(documents, indent=2))
 
 
 def history(to: To, as_json: AsJson = False) -> None:
@@ -193,7 +103,7 @@ def history(to: To, as_json: AsJson = False) -> None:
 
     Examples: kilo promote history --to dev · kilo promote history --to prod --json | jq '.[-1]'
     """
-    setting = _setting(to, None)
+    setting = setting_of(to, None)
     with reading(setting.url, setting.file.settings.database.schema_name, to) as journal:
         steps = journal.steps()
     if as_json:
@@ -212,19 +122,6 @@ def history(to: To, as_json: AsJson = False) -> None:
     print_table(("at", "promotion", "step", "who", "why, or what"), rows)
 
 
-def _setting(stage: str, who: str | None) -> _Setting:
-    project = find_project()
-    file = PromotionFile(stage_file(project, stage))
-    return _Setting(
-        file,
-        EngineSession(stage, project),
-        stage_outputs(stage),
-        database_url(),
-        who or actor(),
-        program_of(project),
-    )
-
-
 def _steps_fit(source: str | None, to: str) -> None:
     if source is not None:
         target_of(source, to)
@@ -234,7 +131,7 @@ def _steps_fit(source: str | None, to: str) -> None:
 
 
 def _begin(
-    setting: _Setting, journal: Journal, source: str | None, approver: list[str], *, as_json: bool
+    setting: Setting, journal: Journal, source: str | None, approver: list[str], *, as_json: bool
 ) -> Course:
     """Ask the gate, and record what it let pass."""
     project = setting.file.path.parent
@@ -270,64 +167,13 @@ def _begin(
     return journal.note(setting.who, Phase.BEGUN, secrets.token_hex(8), details)
 
 
-def _may_go_on(setting: _Setting, course: Course, source: str | None) -> None:
+def _may_go_on(setting: Setting, course: Course, source: str | None) -> None:
     """A half-finished course is gone on with only by whoever asks for the same, and as it was approved."""
     if course.phase in {Phase.REHEARSING, Phase.OFF} or course.source != source:
-        raise CheckFailed(_half_finished(setting.stage, course))
+        raise CheckFailed(half_finished(setting.stage, course))
     if course.source is None or course.phase is Phase.ROLLING_BACK:
         return
     check_approved(setting.outputs, course)
-
-
-def _half_finished(stage: str, course: Course) -> str:
-    again = {
-        Phase.REHEARSING: f"kilo promote rehearse -s {stage}",
-        Phase.OFF: f"kilo promote rehearse -s {stage}",
-        Phase.ROLLING_BACK: f"kilo promote rollback --to {stage}",
-    }.get(
-        course.phase, f"kilo promote apply {f'--from {course.source} ' if course.source else ''}--to {stage}"
-    )
-    return (
-        f"{stage}: promotion {course.id} of {course.requester} is half-finished ({course.phase}); go on with "
-        f"`{again}`, or take it back with `kilo promote rollback --to {stage}`"
-    )
-
-
-def _rehearse(
-    setting: _Setting, journal: Journal, course: Course, hold: float, *, commit: bool, as_json: bool
-) -> dict[str, Any]:
-    began = next(step["at"] for step in journal.steps() if step["details"].get("promotion") == course.id)
-    with ExitStack() as stack:
-        own = setting.file.settings.gateway.identity is None
-        load = stack.enter_context(Load(setting.outputs)) if own else None
-        looked = Rehearsal(
-            setting.outputs, load, setting.url, datetime.fromisoformat(began).timestamp(), hold
-        )
-        ports = replace(setting.ports(journal, commit=commit), rehearsing=looked)
-        conduct(course, ports, _shown(as_json=as_json))
-    return journal.steps()[-1]["details"]
-
-
-def _shown(*, as_json: bool) -> Any:
-    said: list[str] = []
-
-    def show(course: Course, look: Look | None) -> None:
-        what = course.phase.value if look is None else look.verdict
-        why = look.reason if look else course.reason or _said([each.document() for each in course.changes])
-        line = f"{what}: {why}"
-        if said[-1:] != [line]:
-            said.append(line)
-            typer.echo(line, err=as_json)
-
-    return show
-
-
-def _said(changes: Any) -> str:
-    return ", ".join(f"{each['setting']} {_way(each)}" for each in changes) or "nothing"
-
-
-def _way(change: Any) -> str:
-    return " → ".join(map(str, (change["before"], *(change.get("steps") or (change["after"],)))))
 
 
 def _told(details: dict[str, Any]) -> str:
@@ -335,11 +181,11 @@ def _told(details: dict[str, Any]) -> str:
     if details.get("reason"):
         return str(details["reason"])
     if "changes" in details:
-        return _said(details["changes"])
+        return said(details["changes"])
     return f"{details['changed']} resources" if "changed" in details else "-"
 
 
-def _end(setting: _Setting, course: Course, wanted: Phase, *, as_json: bool) -> None:
+def _end(setting: Setting, course: Course, wanted: Phase, *, as_json: bool) -> None:
     if as_json:
         document = {
             "stage": setting.stage,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from infra.promotion.rekey import Rekey
 from kilo.contract import StackOutputs
 from kilo.errors import CheckFailed
 from kilo.goals.cli import looking_at, measuring
@@ -70,6 +71,7 @@ class Rehearsal:
         url: the database's.
         since: when the rehearsal began, in seconds since the epoch.
         hold_seconds: how long what is off stays off.
+        rekey: the rotation that goes back with the row, where it is about field encryption.
     """
 
     outputs: StackOutputs
@@ -77,6 +79,7 @@ class Rehearsal:
     url: str
     since: float
     hold_seconds: float
+    rekey: Rekey | None = None
 
     def __call__(self, phase: Phase) -> Mapping[str, Any]:
         """Hold what is off; and once it is on again, count every event.
@@ -86,13 +89,15 @@ class Rehearsal:
         """
         if phase is Phase.REHEARSING:
             time.sleep(self.hold_seconds)
-            return {"held_seconds": self.hold_seconds, **self._sent()}
+            back = {"rekey": self.rekey.back()} if self.rekey else {}
+            return {"held_seconds": self.hold_seconds, **self._sent(), **back}
         if self.load:
             self.load.stop()
             wait_delivered(
                 self.url, self.load.answers, timeout_seconds=_PATIENCE_SECONDS, progress=lambda _: None
             )
-        return {**self._sent(), "lost": self._lost()}
+        end = {"rekey": self.rekey.end()} if self.rekey else {}
+        return {**self._sent(), "lost": self._lost(), **end}
 
     def _sent(self) -> dict[str, int]:
         if self.load is None:

@@ -11,13 +11,15 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kilo.errors import KiloError, Unreachable
+from kilo.errors import ExitCode, KiloError, Unreachable
 
 _LOCKED = ("currently locked", "already in progress", "[409]")
 
 
 class NotDeployed(KiloError):
     """The engine has not carried a change out: it is locked, or something is amiss."""
+
+    exit_code = ExitCode.CHECK_FAILED
 
 
 class Locked(NotDeployed):
@@ -26,6 +28,8 @@ class Locked(NotDeployed):
 
 class HalfDeployed(KiloError):
     """The engine failed while it carried a change out: a part of it may be in force."""
+
+    exit_code = ExitCode.CHECK_FAILED
 
 
 class EngineSession:

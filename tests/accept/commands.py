@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from tests.e2e.conftest import KILO, Stage
+
+SETTLED = (
+    sys.executable,
+    "-c",
+    "import sys, kilo.fle.rotation.plan as plan; plan.LEAST_SETTLE_SECONDS = 0;"
+    " from kilo.cli import main; sys.exit(main(sys.argv[1:]))",
+)
+"""`kilo` that takes a settle time of seconds; the processes that it is for are restarted in its place."""
 
 
 class Refused(Exception):

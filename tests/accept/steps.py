@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,17 +15,12 @@ from typing import Any
 import psutil
 
 from sandbox.servers.leftovers import processes_of
-from tests.accept.commands import Refused, run
+from tests.accept.commands import SETTLED, Refused, run
 from tests.accept.lost_region import FIELD, TENANT, recover
 from tests.e2e.conftest import PATIENCE, Stage
 from tests.preview.conftest import Platform
 
 Say = Callable[[str], None]
-_SETTLED = (
-    "import sys, kilo.fle.rotation.plan as plan; plan.LEAST_SETTLE_SECONDS = 0;"
-    " from kilo.cli import main; sys.exit(main(sys.argv[1:]))"
-)
-"""`kilo` that takes a settle time of seconds; the processes that it is for are restarted in its place."""
 _EVENTS = 15
 """A tenant, and a round of the load."""
 
@@ -210,8 +204,7 @@ class Acceptance:
     def _settled(self, *arguments: str) -> str:
         """A step of the rotation; of ``plan``, its hash."""
         as_json = ("--json",) if arguments[0] == "plan" else ()
-        program = (sys.executable, "-c", _SETTLED)
-        said = run(self.stage, "fle", "rotate", *arguments, *as_json, program=program)
+        said = run(self.stage, "fle", "rotate", *arguments, *as_json, program=SETTLED)
         return str(json.loads(said)["plan"]) if as_json else ""
 
     def _preview(self) -> str:

@@ -35,14 +35,15 @@ class History:
         inside = f'namespace="kilo"{"," if labels else ""}{labels.removesuffix("}").replace(", ", ",")}'
         self._samples += [(f"{name}{{{inside}}}", value, time.time() - age) for age in ages]
 
-    def start(self, *, rules: bool = False) -> Prometheus:
-        """Run it, and give a client of it."""
+    def start(self, *, rules: bool = False, targets: tuple[str, ...] = ()) -> Prometheus:
+        """Run it, and give a client of it; it scrapes the targets each second."""
         lines = [f"{name} {value} {at:.3f}\n" for name, value, at in sorted(self._samples, key=_in_time)]
         found = render_rules("test", "kilo") if rules else {"groups": []}
         for group in found["groups"]:
             group["interval"] = "1s"
         history = f"{''.join(lines)}# EOF\n" if lines else ""
-        self.url = self._running.enter_context(run_prometheus(self._folder, rules=found, history=history))
+        running = run_prometheus(self._folder, rules=found, history=history, targets=targets)
+        self.url = self._running.enter_context(running)
         return self._running.enter_context(Prometheus(self.url))
 
     def stop(self) -> None:

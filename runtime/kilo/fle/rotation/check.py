@@ -151,7 +151,8 @@ def decrypt_all(
         converter = Converter(
             cipher.for_table(spec.context), rotation.plan.tenant, goal_of(rotation), evidence, plain
         )
-        comparison = Comparison(connection, rotation.plan_hash, spec.table)
+        direction = "back" if rotation.state == "rolling-back" else "forward"
+        comparison = Comparison(connection, rotation.plan_hash, spec.table, direction)
         with connection.cursor(name="fle_verify") as cursor:
             cursor.itersize = 5000
             cursor.execute(columns.select(None, None, skip_prefixes=False), {"tenant": rotation.plan.tenant})

@@ -7,7 +7,7 @@ repeated.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -18,7 +18,9 @@ from kilo.fle.cipher import FieldCipher
 from kilo.fle.keytable import DATA
 from kilo.fle.rotation import approval as approvals
 from kilo.fle.rotation import scope_changes
-from kilo.fle.rotation.check import check_keys, held_by_dead_letters, remaining
+from kilo.fle.rotation.check import check_keys, decrypt_all, held_by_dead_letters, remaining
+from kilo.fle.rotation.coverage import coverage
+from kilo.fle.rotation.evidence import SHOWN, unchanged
 from kilo.fle.rotation.lookalikes import taken
 from kilo.fle.rotation.plan import Flag
 from kilo.fle.rotation.record import Rotation, find, move, require, retire, switch
@@ -192,6 +194,54 @@ class Endings:
                     return
             if problem is not None:
                 raise problem
+
+    def verify_back(self, plan_hash: str) -> dict[str, Any]:
+        """Decrypt every value of the tenant of a rekey that goes back: all must lie under the older key.
+
+        Returns:
+            Both keys with their versions, how many values lie under each, how many are plain, how many of
+            those that came back read as they did then, and how many gave the same forward and back.
+
+        Raises:
+            CheckFailed: a value lies under the newer key, can't be decrypted, or reads otherwise than before.
+        """
+        self.cipher.keyring.clear()
+        with self.connect() as connection:
+            rotation = find(connection, plan_hash)
+            require(rotation, "rolling-back")
+            check_keys(connection, rotation)
+            plain = taken(connection, self.outputs, rotation)
+            found = decrypt_all(connection, self.cipher, rotation, plain)
+            both_ways = unchanged(connection, rotation.plan_hash)
+            under: dict[str, int] = {}
+            for each in coverage(connection, rotation.plan.tables, [rotation.plan.tenant]):
+                under[each.under] = under.get(each.under, 0) + each.values
+            ids = [rotation.old_key_id, rotation.new_key_id]
+            versions = dict(
+                connection.execute("SELECT id, version FROM fle_keys WHERE id = ANY(%s)", (ids,)).fetchall()
+            )
+        older, newer = (str(each) for each in ids)
+        counts, wrong = found.counts(), found.otherwise()
+        late = under.get(newer, 0)
+        if counts["failed"] or wrong or late:
+            msg = (
+                f"{rotation.name}: {counts['failed']} values can't be decrypted, {len(wrong)} read otherwise "
+                f"than before ({', '.join(wrong[:SHOWN]) or 'none'}), and {late} lie under the newer key"
+            )
+            raise CheckFailed(msg)
+        return {
+            "tenant": rotation.plan.tenant,
+            "older_key": rotation.old_key_id,
+            "older_version": versions.get(rotation.old_key_id),
+            "newer_key": rotation.new_key_id,
+            "newer_version": versions.get(rotation.new_key_id),
+            "under_older": under.get(older, 0),
+            "under_newer": under.get(newer, 0),
+            "plain": under.get("plain", 0),
+            "converted": counts["converted"],
+            "same": counts["same"],
+            "both_ways": both_ways,
+        }
 
     def end_rollback(self, plan_hash: str, actor: str) -> None:
         """Close a rollback, once nothing lies under the new key and no writer can still use it."""

@@ -29,12 +29,27 @@ _GATHER = """
 CREATE TEMPORARY TABLE fle_evidence ON COMMIT DROP AS
 SELECT DISTINCT substr(each, 1, 16) AS stored, substr(each, 17) AS plain
 FROM fle_rotation_batches, unnest(evidence) AS each
-WHERE plan_hash = %s AND table_name = %s AND direction = 'forward'
+WHERE plan_hash = %s AND table_name = %s AND direction = %s
 """
 _COMPARE = """
 SELECT number, e.plain FROM unnest(%s::bytea[]) WITH ORDINALITY AS found(stored, number)
 JOIN fle_evidence e USING (stored)
 """
+
+
+_UNCHANGED = """
+SELECT count(*) FROM (SELECT DISTINCT substr(each, 17) FROM fle_rotation_batches, unnest(evidence) AS each
+                      WHERE plan_hash = %(plan)s AND direction = 'forward'
+                      INTERSECT
+                      SELECT DISTINCT substr(each, 17) FROM fle_rotation_batches, unnest(evidence) AS each
+                      WHERE plan_hash = %(plan)s AND direction = 'back') AS both_ways
+"""
+
+
+def unchanged(connection: psycopg.Connection[TupleRow], plan_hash: str) -> int:
+    """How many values gave the same plaintext in the same place on the way forward and on the way back."""
+    row = connection.execute(_UNCHANGED, {"plan": plan_hash}).fetchone()
+    return int(row[0]) if row else 0
 
 
 class Evidence:
@@ -87,12 +102,17 @@ class Column:
 
 
 class Comparison:
-    """One table's values against what the backfill recorded of them; ``connection`` is in a transaction."""
+    """One table's values against what the backfill recorded of them on its way ``forward`` or ``back``.
 
-    def __init__(self, connection: psycopg.Connection[TupleRow], plan_hash: str, table: str) -> None:
+    ``connection`` is in a transaction.
+    """
+
+    def __init__(
+        self, connection: psycopg.Connection[TupleRow], plan_hash: str, table: str, direction: str
+    ) -> None:
         self._connection, self._table = connection, table
         connection.execute("DROP TABLE IF EXISTS pg_temp.fle_evidence")
-        connection.execute(_GATHER, (plan_hash, table))
+        connection.execute(_GATHER, (plan_hash, table, direction))
         connection.execute("CREATE INDEX ON fle_evidence (stored)")
         connection.execute("ANALYZE fle_evidence")
         row = connection.execute("SELECT count(*) FROM fle_evidence").fetchone()
