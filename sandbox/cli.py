@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +16,9 @@ from kilo.project import find_project
 from kilo.tables import print_table
 from kilo.testing.servers.process import tail
 from sandbox import daemon, stage
+from sandbox.commands import run_kilo
 from sandbox.components import ComponentStatus, components, follow, log_files
+from sandbox.contexts import commands as on_context
 from sandbox.doctor import examine
 from sandbox.engine.environment import UNSET, shell
 from sandbox.reach import ways_in
@@ -25,12 +26,23 @@ from sandbox.reach import ways_in
 _SETTLE_SECONDS = 60.0
 _SETTLE_PAUSE_SECONDS = 0.2
 
+ContextOption = Annotated[
+    str | None,
+    typer.Option("--context", help="A context of your kubeconfig, instead of the sandbox's own cluster."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def up(
     tour: Annotated[bool, typer.Option(help="Run `kilo tour` and `kilo traffic tour` at the end.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the tour found as JSON.")] = False,
+    context: ContextOption = None,
+    address: Annotated[
+        str, typer.Option(help="With --context: this machine's address as the cluster's pods reach it.")
+    ] = "",
+    load: Annotated[
+        str, typer.Option(help="With --context: what loads an image's archive, whose path is added.")
+    ] = "",
 ) -> None:
     """Bring the dev stage up on this machine and send events through it.
 
@@ -45,14 +57,22 @@ def up(
       kilo up --no-tour  everything, without the tour
 
       kilo up --json | jq .total.lost
+
+      kilo up --context kind-kind --address 172.18.0.1 --load "kind load image-archive"
     """
     if as_json and not tour:
         msg = "--json prints the tour's count, and --no-tour leaves it out: give one of them"
         raise BadInput(msg)
+    if context is None and (address or load):
+        msg = "--address and --load say how a cluster of yours is reached: name it with --context"
+        raise BadInput(msg)
     started = time.monotonic()
     project = find_project()
+    if context is not None:
+        on_context.up(project, context, address, load, tour=tour, as_json=as_json)
+        return
     # Before anything starts. The engine would say the same later, and end with the same code for any failure.
-    _kilo(project, "check", "--stage", stage.STAGE, quiet=True)
+    run_kilo(project, "check", "--stage", stage.STAGE, quiet=True)
     opened = stage.open_stage(project)
     opened.up(sys.stderr if as_json else None)
     for name in _wait_until_healthy(project):
@@ -61,20 +81,12 @@ def up(
         f"dev is up after {time.monotonic() - started:.0f} s. `kilo status` shows its components.", err=True
     )
     if tour:
-        _kilo(project, "tour", *(["--json"] if as_json else []))
+        run_kilo(project, "tour", *(["--json"] if as_json else []))
         if not as_json:
             typer.echo("\na feature is ramped for two tenants; for globex its next version fails", err=True)
-            _kilo(project, "traffic", "tour", "--stage", stage.STAGE)
+            run_kilo(project, "traffic", "tour", "--stage", stage.STAGE)
     if endpoints := daemon.running(project):
         _print_ways_in(project, endpoints, sys.stderr if as_json else None)
-
-
-def _kilo(project: Path, *arguments: str, quiet: bool = False) -> None:
-    """Another command, which the sandbox knows only as a user does; ends this one when it fails."""
-    command = [sys.executable, "-m", "kilo.cli", *arguments]
-    done = subprocess.run(command, cwd=project, stdout=subprocess.DEVNULL if quiet else None, check=False)
-    if done.returncode:
-        raise typer.Exit(done.returncode)
 
 
 def _wait_until_healthy(project: Path) -> list[str]:
@@ -94,6 +106,7 @@ def down(
         bool,
         typer.Option("--destroy", help="Also remove the stage and its data, apart from what is protected."),
     ] = False,
+    context: ContextOption = None,
 ) -> None:
     """Stop the dev stage; its data stays under .kilo/ and `kilo up` takes it up again.
 
@@ -102,8 +115,13 @@ def down(
       kilo down            stop every process, keep the data
 
       kilo down --destroy  let the engine destroy the stage first, then remove the data
+
+      kilo down --context kind-kind   remove the stage from a cluster of yours, and its data
     """
     project = find_project()
+    if context is not None:
+        on_context.down(project, context)
+        return
     if destroy:
         kept = stage.open_stage(project).destroy()
         if kept:
@@ -117,7 +135,7 @@ def down(
     typer.echo("Stopped." if was_running else "Nothing was running.", err=True)
 
 
-def status(as_json: JsonOption = False) -> None:
+def status(as_json: JsonOption = False, context: ContextOption = None) -> None:
     """Show the components of the dev stage (state, since when, restarts, address) and how to reach it.
 
     Exits with 1 when a component is not running.
@@ -129,6 +147,15 @@ def status(as_json: JsonOption = False) -> None:
       kilo status --json | jq '.[] | select(.state != "running")'
     """
     project = find_project()
+    if context is not None:
+        found = on_context.status(project, context)
+        if as_json:
+            typer.echo(json.dumps([component.as_json() for component in found], indent=2))
+        else:
+            _print_table(found)
+        if any(not component.healthy for component in found):
+            raise typer.Exit(1)
+        return
     endpoints = daemon.running(project)
     found = components(project, endpoints) if endpoints else []
     if as_json:
@@ -170,6 +197,7 @@ def logs(
     ],
     lines: Annotated[int, typer.Option("--tail", "-n", min=0, help="How many of the last lines.")] = 100,
     wait: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")] = False,
+    context: ContextOption = None,
 ) -> None:
     """Show the log of one component.
 
@@ -182,6 +210,9 @@ def logs(
       kilo logs daemon        what the sandbox itself does
     """
     project = find_project()
+    if context is not None:
+        on_context.logs(project, context, name, lines, wait=wait)
+        return
     files = log_files(project, name)
     if not files:
         known = ", ".join(sorted(log_files(project, ""))) or "none yet; `kilo up` starts the components"

@@ -65,10 +65,6 @@ def components(project: Path, endpoints: Endpoints) -> list[ComponentStatus]:
     Raises:
         Unreachable: the daemon does not answer.
     """
-    home = Home(project.resolve() / ".kilo")
-    found = [ComponentStatus("daemon", "running", home.lock.stat().st_mtime, 0, endpoints.cluster)]
-    with suppress(OSError, ValueError):
-        found += [ComponentStatus(**component) for component in json.loads(home.status.read_bytes())]
     try:
         with connect(endpoints.cluster) as client:
             answer = client.get("/api/v1/pods").raise_for_status().json()
@@ -77,10 +73,20 @@ def components(project: Path, endpoints: Endpoints) -> list[ComponentStatus]:
             f"the sandbox's cluster at {endpoints.cluster} does not answer ({error}); see `kilo logs daemon`"
         )
         raise Unreachable(msg) from error
-    return found + [_of_pod(pod) for pod in answer["items"]]
+    return [*servers(project, endpoints), *(of_pod(pod) for pod in answer["items"])]
 
 
-def _of_pod(pod: dict[str, Any]) -> ComponentStatus:
+def servers(project: Path, endpoints: Endpoints) -> list[ComponentStatus]:
+    """The daemon and the servers outside the cluster."""
+    home = Home(project.resolve() / ".kilo")
+    found = [ComponentStatus("daemon", "running", home.lock.stat().st_mtime, 0, endpoints.cluster)]
+    with suppress(OSError, ValueError):
+        found += [ComponentStatus(**component) for component in json.loads(home.status.read_bytes())]
+    return found
+
+
+def of_pod(pod: dict[str, Any]) -> ComponentStatus:
+    """A pod, as a cluster's API shows it."""
     status = pod.get("status") or {}
     containers: list[dict[str, Any]] = status.get("containerStatuses") or []
     ports = [

@@ -31,6 +31,7 @@ from kilo.testing.servers.process import tail
 from sandbox import toolchain
 from sandbox.backing import Backing, Ports, write_atomically
 from sandbox.cluster.service import ClusterService, ServerUrls
+from sandbox.contexts.forwarding import LOOPBACK, address_of, forward
 from sandbox.previews import collect_until
 from sandbox.secrets import DEV, put_stage_secrets
 from sandbox.servers.fake_gcs import FakeGcsServer
@@ -240,11 +241,20 @@ async def _serve(project: Path, home: Home) -> None:
             "registry-secondary": (secondary, secondary.url),
         }
     )
+    address = address_of(home.directory)
+
+    def reached(url: str) -> str:
+        return url.replace(LOOPBACK, address)
+
     try:
         await asyncio.to_thread(backing.start)
         await asyncio.to_thread(_ensure_database, postgres)
-        await asyncio.to_thread(put_stage_secrets, project, aws.url, postgres.url_of(DATABASE))
-        write_registries_conf(home.directory / "registries.conf", project, primary.url, secondary.url)
+        database = reached(postgres.url_of(DATABASE))
+        await asyncio.to_thread(put_stage_secrets, project, aws.url, database)
+        registries = (reached(primary.url), reached(secondary.url))
+        write_registries_conf(home.directory / "registries.conf", project, *registries)
+        servers = (postgres, aws, gcs, primary, secondary)
+        opened = await forward(address, [server.port for server in servers])
         cluster = ClusterService(
             home.directory,
             ServerUrls(
@@ -260,10 +270,10 @@ async def _serve(project: Path, home: Home) -> None:
             endpoints = Endpoints(
                 pid=os.getpid(),
                 cluster=url,
-                aws=aws.url,
-                gcs=gcs.url,
-                primary_registry=primary.url,
-                secondary_registry=secondary.url,
+                aws=reached(aws.url),
+                gcs=reached(gcs.url),
+                primary_registry=registries[0],
+                secondary_registry=registries[1],
                 database=f"127.0.0.1:{postgres.port}/{DATABASE}",
                 program=own_program,
             )
@@ -272,6 +282,8 @@ async def _serve(project: Path, home: Home) -> None:
         finally:
             home.endpoints.unlink(missing_ok=True)
             await cluster.stop()
+            for server in opened:
+                server.close()
     finally:
         await asyncio.to_thread(backing.stop)
         home.status.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from kilo.contract import StackOutputs
 from kilo.environment import OUTPUTS_VARIABLE
@@ -53,11 +53,19 @@ class Stage:
             ["up", "--stack", STAGE, "--yes", "--skip-preview", "--suppress-outputs"], said_to=said_to
         )
         answer = self._pulumi(["stack", "output", "--stack", STAGE, "--json"], quiet=True)
-        here = json.loads(replace_service_names(answer, self.project))
+        here = json.loads(self.reached_here(answer))
         write_atomically(self.outputs_file, here)
-        keep_access(self.project, self.endpoints.cluster, StackOutputs.model_validate(here))
+        self.keep_access(StackOutputs.model_validate(here))
         own = {name: value for name, value in self.variables.items() if name != "PATH"}
         write_atomically(environment_file(self.project), own | access_variables(self.project))
+
+    def reached_here(self, text: str) -> str:
+        """``text`` with the addresses by which this machine reaches Services in place of their names."""
+        return replace_service_names(text, self.project)
+
+    def keep_access(self, outputs: StackOutputs) -> None:
+        """Leave what commands on this machine sign in to the bus with."""
+        keep_access(self.project, self.endpoints.cluster, outputs)
 
     def destroy(self) -> list[str]:
         """Let the engine remove all that is not protected; answers with the URNs of what is.
@@ -123,15 +131,22 @@ def open_stage(project: Path) -> Stage:
         Unreachable: the sandbox or the engine is not to be had.
     """
     endpoints = daemon.ensure_running(project)
+    variables = prepare(project, endpoints, daemon=endpoints.cluster, contexts=contexts_of(project))
+    stage = Stage(project, endpoints, variables)
+    stage.ensure_stacks()
+    return stage
+
+
+def prepare(project: Path, endpoints: daemon.Endpoints, **cluster: Any) -> dict[str, str]:
+    """The variables of the engine, and of commands on this machine, for the stage on a running sandbox.
+
+    ``cluster`` is what :class:`environment.Endpoints` has to say of the cluster.
+    """
     variables = environment.prepare(
         project,
         toolchain.path("pulumi"),
         environment.Endpoints(
-            daemon=endpoints.cluster,
-            aws=endpoints.aws,
-            gcs=endpoints.gcs,
-            aws_region=region_of(project, STAGE),
-            contexts=contexts_of(project),
+            aws=endpoints.aws, gcs=endpoints.gcs, aws_region=region_of(project, STAGE), **cluster
         ),
     )
     _link_database_programs(environment.Layout(project).binaries)
@@ -139,10 +154,7 @@ def open_stage(project: Path) -> Stage:
     variables["DATABASE_URL"] = daemon.database_url(project) + _search_path(project)
     variables[FILES_VARIABLE] = str(project / ".kilo" / "pods" / "*" / "volumes" / "*" / "traces*.jsonl")
     variables["CONTAINERS_REGISTRIES_CONF"] = str(project / ".kilo" / "registries.conf")
-    variables |= access_variables(project)
-    stage = Stage(project, endpoints, variables)
-    stage.ensure_stacks()
-    return stage
+    return variables | access_variables(project)
 
 
 def _search_path(project: Path) -> str:

@@ -42,7 +42,9 @@ class ClusterService:
 
     def __init__(self, home: Path, servers: ServerUrls, images: Images | None = None) -> None:
         settings = NodeSettings(
-            home=home, images=images or Images(home=home), injected=_cloud_variables(home, servers)
+            home=home,
+            images=images or Images(home=home),
+            injected=cloud_variables(servers, home / "registries.conf"),
         )
         self._ports = Ports(home / "cluster-ports.json")
         self.cluster = Cluster(settings, toolchain.path("crds"))
@@ -83,13 +85,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _cloud_variables(home: Path, servers: ServerUrls) -> Mapping[str, str]:
-    """What leads the clouds' client libraries to the sandbox's servers; any credentials are taken there."""
+def cloud_variables(servers: ServerUrls, registries: Path) -> Mapping[str, str]:
+    """What leads the clouds' client libraries to the sandbox's servers; any credentials are taken there.
+
+    ``registries`` is the file that says where registries are.
+    """
     return {
         "AWS_ENDPOINT_URL": servers.aws,
         "AWS_ACCESS_KEY_ID": "sandbox",
         "AWS_SECRET_ACCESS_KEY": "sandbox",
         "AWS_EC2_METADATA_DISABLED": "true",
         "STORAGE_EMULATOR_HOST": servers.gcs,
-        "CONTAINERS_REGISTRIES_CONF": str(home / "registries.conf"),
+        "CONTAINERS_REGISTRIES_CONF": str(registries),
     }

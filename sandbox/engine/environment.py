@@ -15,7 +15,7 @@ import shlex
 import shutil
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +35,8 @@ class Endpoints:
     aws: str | None = None
     gcs: str | None = None
     kubeconfig: Path | None = None
+    official: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    """Official providers that take the place of the sandbox's own, by name."""
     contexts: Sequence[str] = ()
     """What stages call the cluster's context, besides ``sandbox``."""
     aws_region: str = "us-east-1"
@@ -93,7 +95,7 @@ def prepare(project: Path, pulumi: Path, endpoints: Endpoints) -> dict[str, str]
     for folder in (layout.binaries, layout.state, layout.records):
         folder.mkdir(parents=True, exist_ok=True)
     _write_shims(layout, pulumi)
-    _install_plugins(layout)
+    _install_plugins(layout, endpoints.official)
     _keep_no_log(layout.home / "pulumi" / "logs")
     _write_passphrase(layout.passphrase)
     path = [
@@ -179,12 +181,15 @@ def _write_kubeconfig(layout: Layout, server: str, contexts: Sequence[str]) -> P
     return path
 
 
-def _install_plugins(layout: Layout) -> None:
-    """Have the shims where the engine keeps plugins, under the versions that it asks for: the SDKs' own."""
+def _install_plugins(layout: Layout, official_providers: Mapping[str, Path]) -> None:
+    """Have the providers where the engine looks, under the versions that it asks for: the SDKs' own."""
     host = layout.binaries / _LANGUAGE_HOST
     # Not there where an official one is; one beside the engine is found without this.
     official = None if host.exists() else shutil.which(_LANGUAGE_HOST)
-    plugins = {f"resource-{name}": layout.binaries / f"pulumi-resource-{name}" for name in PROVIDERS}
+    plugins = {
+        f"resource-{name}": official_providers.get(name, layout.binaries / f"pulumi-resource-{name}")
+        for name in PROVIDERS
+    }
     if host.exists() or official:
         plugins["language-python"] = Path(official) if official else host
     folder = layout.home / "pulumi" / "plugins"
