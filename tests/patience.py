@@ -17,13 +17,18 @@ PATIENCE_SECONDS = float(os.environ.get("KILO_TEST_PATIENCE_SECONDS", "90"))
 _PAUSE_SECONDS = 0.02
 
 
-def until(condition: Callable[[], T | None], what: str = "it did not come about") -> T:
+def until(
+    condition: Callable[[], T | None],
+    what: str = "it did not come about",
+    seconds: float = PATIENCE_SECONDS,
+) -> T:
     """What ``condition`` gives once it is true; an assertion error in it counts as not yet.
 
     Args:
         what: said when it does not come about.
+        seconds: the deadline, for what takes long on any machine.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         if (found := _met(condition, deadline, what)) is not None:
             return found

@@ -32,9 +32,10 @@ def go_program(
     disk_bytes: int,
     linker_flags: str = "",
     modules: Path = MODULES,
+    module_name: str = "",
 ) -> Recipe:
-    """A directory of programs built from ``modules/<name>``: file name by package path."""
-    module = modules / name
+    """A directory of programs, file name by package path, of ``modules/<name>`` or ``module_name``."""
+    module = modules / (module_name or name)
 
     def make(directory: Path, step: Step) -> None:
         go = _find_go(module, step)

@@ -40,7 +40,7 @@ class RealCluster:
         token = secrets.token_hex(16)
         (home / "tokens.csv").write_text(f'{token},admin,admin,"system:masters"\n')
         server = f"https://127.0.0.1:{self._port}"
-        self.kubeconfig.write_text(json.dumps(_kubeconfig(server, token)))
+        self.kubeconfig.write_text(json.dumps(kubeconfig(server, token)))
         # The certificate is the server's own, made at its start, and the address is this machine's.
         self.api = httpx.Client(
             base_url=server,
@@ -113,7 +113,7 @@ class RealCluster:
             "service-cluster-ip-range": "10.96.0.0/16",
             "endpoint-reconciler-type": "none",
         }
-        argv = [str(control_plane() / "kube-apiserver"), *_flags(options)]
+        argv = [str(control_plane() / "kube-apiserver"), *flags(options)]
         return self._server("kube-apiserver", argv, lambda: self.api.get("/readyz").is_success)
 
     def _make_controllers(self) -> ServerProcess:
@@ -126,7 +126,7 @@ class RealCluster:
             "service-account-private-key-file": str(self.home / "accounts.key"),
             "leader-elect": "false",
         }
-        argv = [str(control_plane() / "kube-controller-manager"), *_flags(options)]
+        argv = [str(control_plane() / "kube-controller-manager"), *flags(options)]
         health = f"https://127.0.0.1:{port}/healthz"
         return self._server(
             "kube-controller-manager",
@@ -196,11 +196,11 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _flags(options: dict[str, str]) -> list[str]:
+def flags(options: dict[str, str]) -> list[str]:
     return [f"--{name}={value}" for name, value in options.items()]
 
 
-def _kubeconfig(server: str, token: str) -> dict[str, Any]:
+def kubeconfig(server: str, token: str) -> dict[str, Any]:
     name = "real"
     return {
         "apiVersion": "v1",
