@@ -22,6 +22,7 @@ def node() -> Iterator[RealNode]:
     # Sockets lie in it, whose paths may have 107 characters.
     home = Path(tempfile.mkdtemp(prefix="kn-"))
     made = RealNode(home)
+    before = _of_the_machine()
     try:
         bring_up(made)
         yield made
@@ -33,6 +34,13 @@ def node() -> Iterator[RealNode]:
     lines = [file.read_bytes() for file in Path("/proc").glob("[0-9]*/cmdline")]
     assert not [line for line in lines if str(home).encode() in line]
     assert made.namespaces.cable not in os.listdir("/sys/class/net")
+    assert _of_the_machine() == before
+
+
+def _of_the_machine() -> list[Path]:
+    """What runc, CNI and kubelets leave where they may write."""
+    places = ("/run/containerd", "/run/netns", "/var/lib/cni", "/var/lib/kubelet", "/var/log/pods")
+    return [place for place in map(Path, places) if place.exists()]
 
 
 @pytest.fixture(scope="session")

@@ -119,6 +119,8 @@ class Namespaces:
         ]
         lines = [
             "mount --make-rshared /",
+            # runc, CNI and the kubelet write there whatever they are told.
+            *(f"mount -t tmpfs tmpfs {place}" for place in ("/run", "/var/lib", "/var/log")),
             f"mount -t overlay overlay -o lowerdir={runtime_root()}/usr:/usr /usr",
             f"hostname {self.name}",
             "ip link set lo up",
@@ -150,11 +152,9 @@ class Namespaces:
                 (cpus / self.name / name).write_text((cpus / name).read_text())
 
     def _groups(self) -> Sequence[Path]:
-        if (_CGROUPS / "cgroup.controllers").exists():
-            return [_CGROUPS / self.name]
-        mounted = Path("/proc/self/mounts").read_text().splitlines()
-        places = [Path(line.split()[1]) for line in mounted if line.split()[2] == "cgroup"]
-        return [place / self.name for place in places]
+        """Its cgroup in each hierarchy: of version 2, or several of version 1 and one of 2 beside them."""
+        mounted = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+        return [Path(place, self.name) for _, place, kind, *_ in mounted if kind in ("cgroup", "cgroup2")]
 
 
 def _ip(*words: str) -> None:
