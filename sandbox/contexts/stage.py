@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ruamel.yaml import YAML
-
 from kilo.errors import BadInput, CheckFailed
 from sandbox import daemon, stage, toolchain
 from sandbox.contexts import image
@@ -141,12 +139,11 @@ def _prepare_cluster(
     kubectl: Kubectl, home: ContextHome, endpoints: daemon.Endpoints, chosen: Chosen
 ) -> None:
     """Give the cluster what the program does not: kinds that it lacks, and a way to the sandbox."""
-    there = set(kubectl.run("get", "customresourcedefinitions", "--output=name").split())
-    yaml = YAML(typ="safe")
-    kinds = [yaml.load(file) for file in sorted(toolchain.path("crds").glob("*.yaml"))]
-    missing = [kind for kind in kinds if not any(kind["metadata"]["name"] in name for name in there)]
-    if missing:
-        kubectl.apply(*missing)
+    there = kubectl.run("get", "customresourcedefinitions", "--output=name").split()
+    for file in sorted(toolchain.path("crds").glob("*.yaml")):
+        group, _, plural = file.stem.partition("_")
+        if not any(name.endswith(f"/{plural}.{group}") for name in there):
+            kubectl.run("apply", "--server-side", f"--filename={file}")
     urls = (endpoints.aws, endpoints.gcs, endpoints.primary_registry, endpoints.secondary_registry)
     ports = [urlsplit(url).port or 0 for url in urls]
     kubectl.apply(*sandbox_objects(home.namespace, chosen.image or home.image, chosen.address, ports))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kilo.testing.servers.process import ServerProcess
 from tests.node.programs import runtime_root
+from tests.patience import until
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _KINDS = ("mount", "net", "pid", "ipc", "uts")
@@ -88,11 +89,8 @@ class Namespaces:
     def stop(self) -> None:
         """End all that runs in them, and remove the cgroup."""
         self._holder.kill()
-        for group in self._groups():
-            for child in sorted(group.rglob("*/"), reverse=True):
-                with suppress(OSError):
-                    child.rmdir()
-            group.rmdir()
+        # What was killed is gone some moments later.
+        until(lambda: all(map(_removed, self._groups())), f"the cgroup {self.name} still has processes")
 
     def enter(self, *argv: str) -> list[str]:
         """The command that runs ``argv`` inside."""
@@ -140,7 +138,7 @@ class Namespaces:
         for name, value in _SETTINGS.items():
             file = self._setting(name)
             file.parent.mkdir(exist_ok=True)
-            file.write_text(value)
+            file.write_text(f"{value}\n")
 
     def _make_groups(self) -> None:
         for group in self._groups():
@@ -155,6 +153,13 @@ class Namespaces:
         """Its cgroup in each hierarchy: of version 2, or several of version 1 and one of 2 beside them."""
         mounted = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
         return [Path(place, self.name) for _, place, kind, *_ in mounted if kind in ("cgroup", "cgroup2")]
+
+
+def _removed(group: Path) -> bool:
+    for child in (*sorted(group.rglob("*/"), reverse=True), group):
+        with suppress(OSError):
+            child.rmdir()
+    return not group.exists()
 
 
 def _ip(*words: str) -> None:

@@ -68,7 +68,17 @@ class RealNode:
         self.servers: dict[str, ServerProcess] = {}
 
     def start(self, pause: Path) -> None:
-        """Start everything and wait until the node is ready.
+        """Start everything and wait until the node is ready; ``pause`` as :meth:`start_runtime` has it."""
+        self.start_runtime(pause)
+        key = rsa.generate_private_key(65_537, 2_048)
+        (self.home / "accounts.key").write_bytes(
+            key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        )
+        self._start_control_plane()
+        self._start_node()
+
+    def start_runtime(self, pause: Path) -> None:
+        """Start the namespaces and in them containerd, which alone runs no pods.
 
         Args:
             pause: an archive with :data:`tests.node.settings.PAUSE`, which keeps a pod's namespaces.
@@ -76,17 +86,11 @@ class RealNode:
         for file, text in self._configs.items():
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
-        key = rsa.generate_private_key(65_537, 2_048)
-        (self.home / "accounts.key").write_bytes(
-            key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-        )
         self.namespaces.start()
-        self._start_control_plane()
-        socket = f"{self.home}/containerd.sock"
+        socket = self.home / "containerd.sock"
         containerd = ["containerd", "--config", f"{self.home}/containerd.toml"]
-        self._serve("containerd", containerd, lambda: Path(socket).exists() and bool(self.ctr("version")))
+        self._serve("containerd", containerd, lambda: socket.exists() and bool(self.ctr("version")))
         self.load(pause)
-        self._start_node()
 
     def stop(self) -> None:
         """End everything and leave nothing but ``home``."""

@@ -21,6 +21,8 @@ root = "{home}/containerd/root"
 state = "{home}/containerd/state"
 [grpc]
   address = "{home}/containerd.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{home}/containerd/opt"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE}"
   # Where root lacks CAP_SYS_RESOURCE, nothing may be made less likely to be killed than what starts it.
