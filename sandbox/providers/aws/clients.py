@@ -8,7 +8,6 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -16,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from kilo.errors import BadInput
 from sandbox.providers.base import ResourceType
+from sandbox.providers.here import is_here
 from sandbox.providers.values import Properties
 from sandbox.stages import ACCOUNT_VARIABLE
 
@@ -39,7 +39,7 @@ class Session:
                 account is none of ``allowedAccountIds``.
         """
         endpoint = os.environ.get(ENDPOINT_VARIABLE, "")
-        if urlsplit(endpoint).hostname not in {"127.0.0.1", "localhost", "::1"}:
+        if not is_here(endpoint):
             msg = (
                 f"{ENDPOINT_VARIABLE} must be an address on this machine, and is "
                 f'{endpoint or "not set"}: run `eval "$(kilo env)"`, or remove .kilo/bin/pulumi-resource-aws '

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 import httpx
 
 from kilo.errors import BadInput, Unreachable
 from sandbox.providers.base import Autoname
 from sandbox.providers.gcp.project import PROJECT, GcpType
+from sandbox.providers.here import is_here
 from sandbox.providers.rules import at, each, matches, one_of
 from sandbox.providers.schema import Failure
 from sandbox.providers.values import Properties
@@ -27,7 +27,7 @@ _LONGEST_RETENTION_SECONDS = 3_155_760_000
 
 def _server() -> httpx.Client:
     endpoint = os.environ.get(ENDPOINT_VARIABLE, "")
-    if urlsplit(endpoint).hostname not in {"127.0.0.1", "localhost", "::1"}:
+    if not is_here(endpoint):
         msg = f"{ENDPOINT_VARIABLE} must be an address on this machine, and is {endpoint or 'not set'}"
         raise BadInput(msg)
     return httpx.Client(base_url=f"{endpoint.rstrip('/')}/storage/v1", timeout=30, trust_env=False)
