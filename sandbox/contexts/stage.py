@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from kilo.contract import StackOutputs
 from kilo.errors import BadInput, CheckFailed
 from sandbox import daemon, stage, toolchain
 from sandbox.contexts import image
@@ -34,6 +35,9 @@ class ContextStage(stage.Stage):
     def reached_here(self, text: str) -> str:
         """``text`` with the address to which Services are forwarded in place of their names."""
         return _SERVICE.sub(self.home.loopback, text)
+
+    def keep_access(self, outputs: StackOutputs) -> None:
+        """Nothing: the bus of a cluster is not reached from here."""
 
     @contextmanager
     def gateway_here(self) -> Generator[None]:
