@@ -6,6 +6,7 @@ import re
 
 from infra.__main__ import deploy
 from infra.configuration import read_stage_file
+from infra.setting_types import DEPLOYED
 from tests.components.recorder import Recorded, record
 from tests.infra.programs import ROOT, WORKLOADS, pods, program
 
@@ -52,7 +53,10 @@ def test_each_log_that_a_runbook_names_is_found_by_a_label_on_a_cluster() -> Non
     settings = read_stage_file(ROOT / "Pulumi.dev.yaml")
     signing = settings.audit.model_copy(update={"signing_key_secret": "audit-key"})
     encryption = settings.field_encryption.model_copy(update={"audit_public_key": "A" * 43 + "="})
-    changed = settings.model_copy(update={"audit": signing, "field_encryption": encryption})
+    gateway = settings.gateway.model_copy(update={"rate_limit_service": DEPLOYED})
+    changed = settings.model_copy(
+        update={"audit": signing, "field_encryption": encryption, "gateway": gateway}
+    )
     recording = record(lambda: deploy(changed), stack="dev")
     labelled: set[str] = set()
     for type_ in WORKLOADS:
