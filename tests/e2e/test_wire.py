@@ -164,7 +164,7 @@ def test_passwords_and_certificates_are_replaced_under_load_without_a_lost_event
         assert sending.returncode == 0, errors
         total = json.loads(printed)["total"]
         assert total["acknowledged"] == total["sent"], step
-        assert total["lost"] == total["altered"] == total["duplicates"] == 0, step
+        assert total["lost"] == total["altered"] == total["duplicate_deliveries"] == 0, step
         assert total["delivered_by_cdc"] > 0
     assert access_of(stage, "worker")[USER_VARIABLE] == "worker-2"
 
