@@ -97,7 +97,8 @@ def for_host(found: StackOutputs, project: Path) -> StackOutputs:
     if not runs_here(project):
         msg = (
             f"--for host: {found.stage} does not run on this machine, and its names resolve in its cluster"
-            " alone; use --for cluster, and kubectl port-forward to reach a Service from here"
+            " alone; use --for cluster, and reach a Service from a pod there: none listens on its loopback"
+            " address, to which kubectl port-forward connects"
         )
         raise BadInput(msg)
     return StackOutputs.model_validate_json(replace_service_names(found.model_dump_json(), project))
