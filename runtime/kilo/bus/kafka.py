@@ -17,7 +17,9 @@ from typing import Any, Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
+from kilo.bus.access import Access
 from kilo.bus.cloudevents import from_kafka, to_kafka
+from kilo.bus.kafka_access import Failures, client_settings
 from kilo.bus.port import MOST_BYTES, BusError, Message, Receipt, Received
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
@@ -39,6 +41,9 @@ class KafkaBus:
     def __init__(self, servers: str, name: str) -> None:
         self._servers = servers
         self._name = name
+        self._access = Access.from_environment()
+        self._settings: dict[str, Any] = client_settings(self._access)
+        self._failures = Failures()
         self._offset_reader: Consumer | None = None
         self._producer = self._new_producer()
 
@@ -49,7 +54,8 @@ class KafkaBus:
         try:
             await asyncio.to_thread(bus._producer.list_topics, timeout=_ANSWER_SECONDS)
         except KafkaException as error:
-            msg = f"bus kafka://{bus._servers} does not answer: {error.args[0].str()}"
+            bus._producer.poll(0)  # which brings what the client has to say of its connections
+            msg = bus._failures.refusal(bus._servers, bus._access, error)
             raise BusError(msg) from error
         return bus
 
@@ -58,6 +64,8 @@ class KafkaBus:
             {
                 "bootstrap.servers": self._servers,
                 "client.id": self._name,
+                **self._settings,
+                "error_cb": self._failures,
                 "enable.idempotence": True,
                 "linger.ms": 2,
                 "queue.buffering.max.kbytes": 2 * MOST_BYTES // 1024,
@@ -178,6 +186,7 @@ class KafkaBus:
             {
                 "bootstrap.servers": self._servers,
                 "client.id": self._name,
+                **self._settings,
                 # Required, and used for nothing: positions are kept by whoever reads.
                 "group.id": f"{self._name}-reader",
                 "enable.auto.commit": False,

@@ -6,6 +6,7 @@ The counterpart of :mod:`kilo.bus.streams` (https://kafka.apache.org/documentati
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -17,7 +18,9 @@ from confluent_kafka.admin import (
 )
 from confluent_kafka.cimpl import NewTopic
 
+from kilo.bus.access import Access
 from kilo.bus.kafka import MAX_MESSAGE_BYTES
+from kilo.bus.kafka_access import Failures, client_settings
 from kilo.bus.port import BusError
 from kilo.bus.streams import StreamPolicy
 from kilo.contract import BusOutputs
@@ -79,13 +82,20 @@ def apply_topics(url: str, topics: list[Topic]) -> list[tuple[str, str]]:
         BusError: the broker does not answer.
         BadInput: it refuses a topic, or one is there with several partitions.
     """
-    admin = AdminClient({"bootstrap.servers": url.partition("://")[2], "log_level": 0})
+    servers, access, failures = url.partition("://")[2], Access.from_environment(), Failures()
+    settings: dict[str, Any] = {
+        "bootstrap.servers": servers,
+        **client_settings(access),
+        "error_cb": failures,
+        "log_level": 0,
+    }
+    admin = AdminClient(settings)
     done: list[tuple[str, str]] = []
     try:
         known = admin.list_topics(timeout=_ANSWER_SECONDS).topics
     except KafkaException as error:
-        msg = f"bus {url} does not answer: {error.args[0].str()}"
-        raise BusError(msg) from error
+        admin.poll(0)  # which brings what the client has to say of its connections
+        raise BusError(failures.refusal(servers, access, error)) from error
     for topic in topics:
         there = known.get(topic.name)
         try:
