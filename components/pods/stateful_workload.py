@@ -4,7 +4,7 @@ Used where identity matters: the members of a NATS cluster, and Debezium's offse
 
 The disks' claims are the program's own, by the very names that the StatefulSet looks for: so a disk grows in
 place where its storage class allows it. Its template of claims can't change; a new one would take all pods
-away at once and leave the disks as they are. What a claim holds stays when the claim leaves the program.
+away at once and leave the disks as they are.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Disk:
     directory: str
     size_gibibytes: int
     storage_class: str | None = None
+    kept: bool = True
+    """Whether what it holds stays when the program has its pod no more, or would have it anew."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class StatefulWorkload(pulumi.ComponentResource):
                 annotations=_ADOPTED,
             ),
             spec=_claim_spec(args.disk),
-            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
+            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=args.disk.kept),
         )
 
 

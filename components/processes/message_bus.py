@@ -79,6 +79,8 @@ class MessageBusArgs:
     generation: int = 1
     """Of its users and certificates; see :mod:`components.processes.bus_credentials`."""
     former_accepted: bool = False
+    disks_kept: bool = True
+    """Whether what lies on the disks outlives the members."""
 
 
 class MessageBus(pulumi.ComponentResource):
@@ -154,7 +156,7 @@ class MessageBus(pulumi.ComponentResource):
                     },
                 ),
                 replicas=args.replicas,
-                disk=Disk(DATA_DIRECTORY, args.storage_gibibytes, args.storage_class),
+                disk=Disk(DATA_DIRECTORY, args.storage_gibibytes, args.storage_class, kept=args.disks_kept),
                 service_ports={"client": CLIENT_PORT},
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[config, credentials]),

@@ -82,7 +82,7 @@ class OwnDatabase(pulumi.ComponentResource):
                     memory_mebibytes=256,
                 ),
                 replicas=1,
-                disk=Disk(DATA_DIRECTORY, 1, args.storage_class),
+                disk=Disk(DATA_DIRECTORY, 1, args.storage_class, kept=False),
                 service_ports={"database": PORT},
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[passwords]),

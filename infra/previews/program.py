@@ -148,6 +148,7 @@ def _bus(settings: PreviewSettings, context: RuntimeContext, opts: pulumi.Resour
             replicas=1,
             storage_gibibytes=_BUS_GIBIBYTES,
             storage_class=settings.storage_class,
+            disks_kept=False,
             config=render_nats_config(
                 store_directory="/data",
                 storage_gibibytes=_BUS_GIBIBYTES,

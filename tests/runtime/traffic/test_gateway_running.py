@@ -140,14 +140,18 @@ class TestOperations:
         assert "intruder" not in text
 
     def test_envoy_exports_what_rules_and_dashboards_ask_for(self, make_gateway: MakeGateway) -> None:
+        # What the rate limit service counts comes with it alone: tests/surge/test_deployed_limits.py.
         asked_for = {
-            name: set(series.labels) for name, series in FOREIGN.items() if name.startswith("envoy_")
+            name: set(series.labels)
+            for name, series in FOREIGN.items()
+            if name.startswith("envoy_") and "_ratelimit_" not in name
         }
         assert len(asked_for) > 10
         gateway = make_gateway()
-        gateway.start([make_tenant("acme")])
+        gateway.start([make_tenant("acme", limit=RateLimit(requests_per_second=1, burst=1))])
         with client(gateway) as http:
-            http.post("/v1/events")
+            statuses = {http.post("/v1/events").status_code for _ in range(5)}
+        assert 429 in statuses
         until(lambda: "envoy_gateway_request_duration_milliseconds_bucket" in gateway.metrics(), "flushed")
 
         exported: dict[str, set[str]] = {}
