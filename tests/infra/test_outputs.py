@@ -216,7 +216,7 @@ def test_elsewhere_the_names_stay_and_none_are_made_up(
     assert asked(capsys)["gateway"] == exported["gateway"]
     assert cli.main(["outputs", "-s", "dev", "--for", "host"]) == 2
     told = capsys.readouterr().err
-    assert "use --for cluster, and kubectl port-forward" in told
+    assert "use --for cluster, and reach a Service from a pod there" in told
 
 
 def test_a_service_without_an_address_here_is_named(
