@@ -12,10 +12,10 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kilo.errors import BadInput, Unreachable
 from kilo.extras import extra_of, requires
@@ -29,6 +29,8 @@ with requires("scaffold"):
 ANSWERS = ".copier-answers.yml"
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 _LOCK = ".lock"
+_UNFINISHED = ".unfinished"
+"""Ends the names of directories that services are made in: nobody else's is cleared up."""
 _TAKEN = frozenset({"kilo", "psycopg", "pydantic", "test", "tests"}) | sys.stdlib_module_names
 WORKLOADS = frozenset(
     {
@@ -154,16 +156,29 @@ def workplace(parent: Path, name: str) -> Generator[Path]:
 
     It is gone afterwards; what is there of a run that was killed goes before.
     """
-    for left in parent.glob(f".{name}-*/{_LOCK}"):
-        with left.open("r+") as lock, suppress(BlockingIOError):
+    for left in parent.glob(f".{name}-*{_UNFINISHED}"):
+        # It may go meanwhile, by another run that clears up too.
+        with suppress(OSError), (left / _LOCK).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left.parent, ignore_errors=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=f".{name}-", dir=parent) as work,
-        Path(work, _LOCK).open("w") as lock,
-    ):
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield Path(work)
+            shutil.rmtree(left, ignore_errors=True)
+    work, lock = _locked_directory(parent, name)
+    with lock:
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work)
+
+
+def _locked_directory(parent: Path, name: str) -> tuple[Path, IO[str]]:
+    """A new directory and its lock: made again when another run clears it up before the lock is taken."""
+    while True:
+        work = Path(tempfile.mkdtemp(prefix=f".{name}-", suffix=_UNFINISHED, dir=parent))
+        with suppress(FileNotFoundError), ExitStack() as stack:
+            lock = stack.enter_context((work / _LOCK).open("a"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(lock.fileno()), (work / _LOCK).stat()):
+                stack.pop_all()
+                return work, lock
 
 
 def _copy(template: str, target: Path, answers: Mapping[str, Any], ref: str | None, *, ask: bool) -> None:

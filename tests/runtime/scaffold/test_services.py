@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -175,6 +177,33 @@ def test_what_a_killed_run_left_goes_with_the_next(template: Path, tmp_path: Pat
     assert left.name.startswith(".orders-")
     create("orders", tmp_path / "orders", {}, str(template), None, ask=False)
     assert [each.name for each in tmp_path.iterdir()] == ["orders"]
+
+
+def test_a_run_killed_before_it_took_its_lock_leaves_nothing_either(template: Path, tmp_path: Path) -> None:
+    """It was seen: the directory is made a moment before the lock in it."""
+    (tmp_path / ".orders-0p1v6m0x.unfinished").mkdir()
+    (tmp_path / ".orders-mine").mkdir()
+    create("orders", tmp_path / "orders", {}, str(template), None, ask=False)
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".orders-mine", "orders"]
+
+
+def test_a_place_that_another_run_clears_up_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It found the directory before this run had its lock."""
+    made: list[Path] = []
+
+    def mkdtemp(**where: str) -> str:
+        made.append(Path(tempfile.mkdtemp(**where)))
+        if len(made) == 1:
+            made[0].rmdir()
+        return str(made[-1])
+
+    monkeypatch.setattr(scaffold, "tempfile", SimpleNamespace(mkdtemp=mkdtemp))
+    with scaffold.workplace(tmp_path, "orders") as work:
+        assert work == made[1]
+        assert work.is_dir()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_place_of_a_run_that_goes_on_is_left_alone(template: Path, tmp_path: Path) -> None:
