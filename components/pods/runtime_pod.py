@@ -113,16 +113,15 @@ def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
     secrets = dict(process.secrets)
     if process.database_role:
         secrets[URL_KEY] = SecretKey(secret_of(process.database_role), URL_KEY)
-    if process.bus_role and context.bus_generation:
-        secrets |= bus_variables(process.bus_role)
-        environment |= CA_PLACE
-        files.append(bus_files(process.bus_role))
-    serves = process.port is not None
     annotations: dict[str, pulumi.Input[str]] = {**process.annotations, CHECKSUM: context.outputs_checksum}
     if process.reads_tenants:
         annotations[TENANTS_CHECKSUM] = context.tenants_checksum
     if process.bus_role and context.bus_generation:
+        secrets |= bus_variables(process.bus_role)
+        environment |= CA_PLACE
+        files.append(bus_files(process.bus_role))
         annotations[GENERATION] = context.bus_generation
+    serves = process.port is not None
     return PodArgs(
         image=context.image,
         arguments=[*process.arguments, "--port", str(process.port)] if serves else process.arguments,

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_kubernetes import core, meta
 
 from components.pods.access import AccessArgs, From, To
 from components.pods.bus_user import bus_secret
+from components.pods.config_map import config_map
 from components.pods.database_role import secret_of
-from components.pods.labels import labels
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
 from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_pod
 from components.pods.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
@@ -70,15 +69,8 @@ class ChangeCapture(pulumi.ComponentResource):
         self, name: str, args: ChangeCaptureArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("kilo:events:ChangeCapture", name, {}, opts)
-        config_map = f"{name}-config"
-        config = core.v1.ConfigMap(
-            config_map,
-            metadata=meta.v1.ObjectMetaArgs(
-                name=config_map, namespace=args.context.namespace, labels=labels(name)
-            ),
-            data={CONFIG_FILE: args.properties},
-            opts=pulumi.ResourceOptions(parent=self),
-        )
+        config_name = f"{name}-config"
+        config = config_map(name, config_name, args.context.namespace, {CONFIG_FILE: args.properties}, self)
         secret = secret_of("cdc")
         watch = Process(
             arguments=[
@@ -112,7 +104,7 @@ class ChangeCapture(pulumi.ComponentResource):
                         **{variable: SecretKey(secret, key) for variable, key in DATABASE_VARIABLES.items()},
                         **(_bus_variables() if args.context.bus_generation else {}),
                     },
-                    files=[ConfigFiles(config_map, CONFIG_DIRECTORY)],
+                    files=[ConfigFiles(config_name, CONFIG_DIRECTORY)],
                     scratch=[Scratch("/tmp", 128)],  # noqa: S108  the pod's own
                     ports={"health": PORT},
                     started=HttpCheck(LIVENESS_PATH, "health"),

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_kubernetes import core, meta
 
 from components.pods.access import AccessArgs, From, To
-from components.pods.labels import labels, service_host
+from components.pods.config_map import config_map
+from components.pods.labels import service_host
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretFiles
 from components.pods.runtime_pod import Process, RuntimeContext, runtime_access, runtime_pod
 from components.pods.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs, headless
@@ -89,15 +89,8 @@ class MessageBus(pulumi.ComponentResource):
     def __init__(self, name: str, args: MessageBusArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("kilo:events:MessageBus", name, {}, opts)
         context = args.context
-        config_map = f"{name}-config"
-        config = core.v1.ConfigMap(
-            config_map,
-            metadata=meta.v1.ObjectMetaArgs(
-                name=config_map, namespace=context.namespace, labels=labels(name)
-            ),
-            data={CONFIG_FILE: args.config},
-            opts=pulumi.ResourceOptions(parent=self),
-        )
+        config_name = f"{name}-config"
+        config = config_map(name, config_name, context.namespace, {CONFIG_FILE: args.config}, self)
         credentials = BusCredentials(
             name,
             BusCredentialsArgs(
@@ -136,7 +129,7 @@ class MessageBus(pulumi.ComponentResource):
                         "$(POD_NAME)",
                     ],
                     files=[
-                        ConfigFiles(config_map, CONFIG_DIRECTORY),
+                        ConfigFiles(config_name, CONFIG_DIRECTORY),
                         SecretFiles(credentials.server_secret, SERVER_DIRECTORY),
                     ],
                     scratch=[Scratch("/tmp", 64)],  # noqa: S108  the pod's own

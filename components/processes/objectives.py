@@ -7,9 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_kubernetes import core, meta
 
-from components.pods.labels import labels
+from components.pods.config_map import config_map
 from components.pods.pod import ConfigFiles
 from components.pods.runtime_pod import Process, RuntimeContext, runtime_access, runtime_pod
 from components.pods.workload import Workload, WorkloadArgs
@@ -33,12 +32,8 @@ class Objectives(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ObjectivesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("kilo:observability:Objectives", name, {}, opts)
-        config = core.v1.ConfigMap(
-            f"{name}-file",
-            metadata=meta.v1.ObjectMetaArgs(name=name, namespace=args.context.namespace, labels=labels(NAME)),
-            data={OBJECTIVES_FILE: args.objectives},
-            opts=pulumi.ResourceOptions(parent=self),
-        )
+        files = {OBJECTIVES_FILE: args.objectives}
+        config = config_map(NAME, name, args.context.namespace, files, self, resource=f"{name}-file")
         exporter = Process(
             arguments=["slo", "exporter", "--file", f"{_DIRECTORY}/{OBJECTIVES_FILE}"],
             port=PORT,

@@ -11,10 +11,10 @@ import hashlib
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_kubernetes import core, meta
 
 from components.pods.access import AccessArgs, From, To
-from components.pods.labels import labels, service_host
+from components.pods.config_map import config_map
+from components.pods.labels import service_host
 from components.pods.pod import CommandCheck, ConfigFiles, HttpCheck, PodArgs
 from components.pods.workload import Workload, WorkloadArgs
 from kilo.traffic.limit_service import (
@@ -84,15 +84,7 @@ class RateLimits(pulumi.ComponentResource):
             ConfigFiles(f"{name}-metrics", METRICS_DIRECTORY): render_mapping(),
         }
         written = [
-            core.v1.ConfigMap(
-                str(each.config_map),
-                metadata=meta.v1.ObjectMetaArgs(
-                    name=each.config_map, namespace=args.namespace, labels=labels(name)
-                ),
-                data=data,
-                opts=pulumi.ResourceOptions(parent=self),
-            )
-            for each, data in files.items()
+            config_map(name, str(each.config_map), args.namespace, data, self) for each, data in files.items()
         ]
         Workload(
             name,

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_kubernetes import core, meta
 
 from components.pods.access import AccessArgs, From, To
-from components.pods.labels import labels, service_host
+from components.pods.config_map import config_map
+from components.pods.labels import service_host
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, SecretFiles
 from components.pods.workload import Workload, WorkloadArgs
 from components.processes.usage import COLLECTOR, DIRECTORY, CollectorArgs, collector_access, collector_pod
@@ -60,16 +60,11 @@ class TenantGateway(pulumi.ComponentResource):
         self, name: str, args: TenantGatewayArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("kilo:traffic:TenantGateway", name, {}, opts)
-        config_map = f"{name}-envoy"
+        config_name = f"{name}-envoy"
         files = render_files(args.tenants, args.settings)
         # A pod is replaced, never restarted in place: no shared memory, no sockets beside the listeners.
         arguments = [*container_args(args.tenants, args.settings), "--disable-hot-restart"]
-        config = core.v1.ConfigMap(
-            config_map,
-            metadata=meta.v1.ObjectMetaArgs(name=config_map, namespace=args.namespace, labels=labels(name)),
-            data=files,
-            opts=pulumi.ResourceOptions(parent=self),
-        )
+        config = config_map(name, config_name, args.namespace, files, self)
         ports = {
             "http": args.settings.listener_port,
             OPERATIONS: args.settings.operations_port,
@@ -103,7 +98,7 @@ class TenantGateway(pulumi.ComponentResource):
                     image=args.image,
                     command=["envoy"],
                     arguments=arguments,
-                    files=[ConfigFiles(config_map, CONFIG_DIRECTORY), *_certificates(args.settings)],
+                    files=[ConfigFiles(config_name, CONFIG_DIRECTORY), *_certificates(args.settings)],
                     scratch=[DIRECTORY] if args.usage else [],
                     sidecars={COLLECTOR: collector_pod(args.usage)} if args.usage else {},
                     ports=ports,

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_kubernetes import core, meta
 
 from components.pods.access import CLOUD_APIS, AccessArgs, From
-from components.pods.labels import labels
+from components.pods.config_map import config_map
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch
 from components.pods.workload import Workload, WorkloadArgs
 from kilo.observe.collector import (
@@ -52,12 +51,7 @@ class TraceCollector(pulumi.ComponentResource):
     ) -> None:
         super().__init__("kilo:observability:TraceCollector", name, {}, opts)
         text = json.dumps(render_collector(args.tenants, args.settings), separators=(",", ":"))
-        config = core.v1.ConfigMap(
-            name,
-            metadata=meta.v1.ObjectMetaArgs(name=name, namespace=args.namespace, labels=labels(name)),
-            data={_FILE: text},
-            opts=pulumi.ResourceOptions(parent=self),
-        )
+        config = config_map(name, name, args.namespace, {_FILE: text}, self)
         Workload(
             name,
             WorkloadArgs(
