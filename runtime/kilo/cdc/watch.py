@@ -140,7 +140,9 @@ class ConnectorWatch:
 
     async def _stalled(self) -> str | None:
         try:
-            look, delivered = await asyncio.wait_for(self._read_slot(), _ANSWER_SECONDS)
+            look, delivered = await asyncio.wait_for(
+                read_slot(self._url, self._slot, self._limit / 2), _ANSWER_SECONDS
+            )
         except (psycopg.Error, TimeoutError) as error:
             # Starting the connector again would not bring the database back.
             self._health.broken("database", str(error).partition("\n")[0] or type(error).__name__)
@@ -153,15 +155,26 @@ class ConnectorWatch:
         waiting = look.written - look.confirmed
         return f"slot {self._slot}: {waiting:,} bytes of WAL wait, and none was confirmed for {seconds:.0f} s"
 
-    async def _read_slot(self) -> tuple[SlotLook | None, bool]:
-        """The slot, none where there is none to read, and whether its rows reached the bus lately."""
-        async with await AsyncConnection.connect(
-            self._url, autocommit=True, application_name="kilo-cdc-watch"
-        ) as connection:
-            row: Any = await (await connection.execute(_LOOK, (self._slot,))).fetchone()
-            if row is None:
-                return None, False
-            # A transaction of many rows is confirmed at its end; until then its rows are seen in the stream.
-            cursor = await connection.execute(_DELIVERED, (self._limit / 2,))
-            delivered = await cursor.fetchone()
-            return SlotLook(*row), bool(delivered and delivered[0])
+
+async def read_slot(database_url: str, slot: str, delivered_seconds: float) -> tuple[SlotLook | None, bool]:
+    """The slot, none where there is none to read, and whether its rows reached the bus lately.
+
+    Args:
+        database_url: with the change capture role's credentials.
+        slot: its name.
+        delivered_seconds: what is lately.
+    """
+    async with await AsyncConnection.connect(
+        database_url, autocommit=True, application_name="kilo-cdc-watch"
+    ) as connection:
+        # What the connector's session does is shown to the user who logged in, who is another than the role
+        # since passwords were replaced.
+        async with connection.transaction():
+            await connection.execute("SET LOCAL ROLE NONE")
+            row: Any = await (await connection.execute(_LOOK, (slot,))).fetchone()
+        if row is None:
+            return None, False
+        # A transaction of many rows is confirmed at its end; until then its rows are seen in the stream.
+        cursor = await connection.execute(_DELIVERED, (delivered_seconds,))
+        delivered = await cursor.fetchone()
+        return SlotLook(*row), bool(delivered and delivered[0])

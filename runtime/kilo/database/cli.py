@@ -18,6 +18,7 @@ from kilo.database.partitions import declare_usage_windows, declare_windows
 from kilo.database.roles import ROLES
 from kilo.environment import database_url
 from kilo.errors import BadInput, Unreachable
+from kilo.logins import Generation, login_of, password_variable
 
 app = typer.Typer(no_args_is_help=True, help="The database's schema and roles.")
 
@@ -35,33 +36,47 @@ def migrate(
     usage_days_keep_days: Annotated[
         int | None, typer.Option(min=2, help="How long usage is kept by day; as it is without it.")
     ] = None,
+    generation: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of the roles' logins; others end. Without it those that there are stay."),
+    ] = None,
+    former_accepted: Annotated[
+        bool, typer.Option("--former-accepted", help="Keep the logins of the generation before it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Bring the schema, the roles, the publication and the slot to what this version and stage declare.
 
-    Reads an administrator's URL from DATABASE_URL, role passwords from KILO_INGEST_PASSWORD and the like,
-    and the stage's outputs from KILO_OUTPUTS. Safe to run again, and twice at once.
+    Reads an administrator's URL from DATABASE_URL, passwords from KILO_INGEST_PASSWORD and the like (of the
+    second generation KILO_INGEST_2_PASSWORD), and the stage's outputs from KILO_OUTPUTS. Safe to run again,
+    and twice at once.
 
     Example:  DATABASE_URL=postgresql://admin:…@db/kilo kilo db migrate
     """
     url = database_url()
     outputs = load_outputs()
-    passwords = {role: os.environ.get(f"{role.upper()}_PASSWORD", "") for role in ROLES}
+    logins = _generation(generation, former_accepted=former_accepted)
+    passwords = {
+        login: os.environ.get(password_variable(login), "")
+        for role in ROLES
+        for login in (login_of(role, each) for each in (logins or Generation()).accepted)
+    }
     schema = outputs.database.schema_name
-    report = run_migrations(url, passwords, schema=schema)
+    report = run_migrations(url, passwords, schema=schema, generation=logins)
     with psycopg.connect(url, autocommit=True) as connection:
         use_schema(connection, schema)
         declare_windows(connection, outputs.outbox)
         declare_usage_windows(connection, usage_hours_keep_days, usage_days_keep_days)
         capture = apply_capture(connection, outputs.outbox)
-    without = [role for role, password in passwords.items() if not password]
+    without = [login for login, password in passwords.items() if not password]
     if as_json:
         typer.echo(
             json.dumps(
                 {
                     "applied": report.applied,
                     "already_there": report.already_there,
-                    "roles_given_a_password": [role for role in ROLES if role not in without],
+                    "roles_given_a_password": [login for login in passwords if login not in without],
+                    "logins_ended": report.logins_ended,
                     "cdc_added": capture.added,
                     "cdc_removed": capture.removed,
                     "slot_created": capture.slot_created,
@@ -72,11 +87,20 @@ def migrate(
     typer.echo(f"migrations: {len(report.applied)} applied, {report.already_there} were there")
     if without:
         typer.echo(f"no password given, so unchanged: {', '.join(without)}")
+    if report.logins_ended:
+        typer.echo(f"logins that are over: {', '.join(report.logins_ended)}")
     if capture.added or capture.removed or capture.slot_created:
         typer.echo(
             f"change capture: added {', '.join(capture.added) or 'none'},"
             f" removed {', '.join(capture.removed) or 'none'}"
         )
+
+
+def _generation(number: int | None, *, former_accepted: bool) -> Generation | None:
+    if former_accepted and (number is None or number == 1):
+        msg = "--former-accepted: there is no generation before; it goes with --generation 2 or higher"
+        raise BadInput(msg)
+    return None if number is None else Generation(number, former_accepted)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -22,8 +22,10 @@ import psycopg
 from psycopg import sql
 
 from kilo.contract import DEFAULT_SCHEMA
-from kilo.database.roles import apply_roles, apply_search_path
+from kilo.database.logins import end_logins
+from kilo.database.roles import ROLES, apply_roles, apply_search_path
 from kilo.errors import BadInput, Unreachable
+from kilo.logins import Generation
 
 _LOCK = 4_716_093_552_718_245_111
 """An advisory lock's number; any would do that nobody else takes."""
@@ -52,6 +54,7 @@ class MigrationReport:
 
     applied: tuple[str, ...]
     already_there: int
+    logins_ended: tuple[str, ...] = ()
 
 
 def migrations() -> list[Migration]:
@@ -68,23 +71,26 @@ def migrate(
     passwords: Mapping[str, str] | None = None,
     files: Sequence[Migration] | None = None,
     schema: str = DEFAULT_SCHEMA,
+    generation: Generation | None = None,
 ) -> MigrationReport:
     """Bring the database at ``database_url`` to the newest schema; safe to run twice and in two copies.
 
     Args:
         database_url: an administrator's URL.
-        passwords: the password of each role, by role; roles left out keep theirs.
+        passwords: the password of each login, by login; those left out keep theirs.
         files: the migrations, by default those of this package.
         schema: where the tables are; made when it is missing.
+        generation: which logins the roles have; without it those that there are stay.
 
     Raises:
-        BadInput: a migration that ran was changed since, one fails, or the tables are in another schema.
+        BadInput: a migration that ran was changed since, one fails, the tables are in another schema, or
+            what processes have now would be over before they have the next.
         Unreachable: the database does not answer.
     """
     name = sql.Identifier(schema).as_string()
     with open_database(database_url) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
-        apply_roles(connection, passwords or {})
+        apply_roles(connection, passwords or {}, generation)
         _enter(connection, schema)
         known = migrations() if files is None else files
         if schema != DEFAULT_SCHEMA:
@@ -92,7 +98,9 @@ def migrate(
         else:
             report = apply_new(connection, known, _RECORDS)
         apply_search_path(connection, schema)
-    return report
+        # Last, so that whoever is shut out has nothing to wait for but its new password.
+        ended = end_logins(connection, ROLES, generation) if generation else []
+    return replace(report, logins_ended=tuple(ended))
 
 
 def open_database(database_url: str) -> psycopg.Connection[Any]:

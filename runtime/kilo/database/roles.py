@@ -1,74 +1,96 @@
-"""The database roles, one a workload."""
+"""The database roles, one a workload, and what their logins have besides a password."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-ROLES: Mapping[str, str] = MappingProxyType(
-    {
-        "kilo_ingest": "LOGIN",
-        "kilo_worker": "LOGIN",
-        "kilo_consumer": "LOGIN",
-        "kilo_cdc": "LOGIN",
-        "kilo_backup": "LOGIN",
-        "kilo_auditor": "LOGIN",
-        "kilo_destroyer": "LOGIN",
-        "kilo_keymaker": "LOGIN",
-        "kilo_rotator": "LOGIN",
-        "kilo_usage": "LOGIN",
-    }
+from kilo.database.logins import accept_login, check_step, known_logins
+from kilo.logins import Generation
+
+ROLES = (
+    "kilo_ingest",
+    "kilo_worker",
+    "kilo_consumer",
+    "kilo_cdc",
+    "kilo_backup",
+    "kilo_auditor",
+    "kilo_destroyer",
+    "kilo_keymaker",
+    "kilo_rotator",
+    "kilo_usage",
 )
-"""Role attributes by role. What a role may touch is granted in the migrations; kilo_cdc also replicates."""
+"""What a role may touch is granted in the migrations; kilo_cdc also replicates."""
+_CAPTURE = "kilo_cdc"
 
 
-def apply_roles(connection: psycopg.Connection[Any], passwords: Mapping[str, str]) -> None:
-    """Create the roles that are missing and set the given passwords.
+def apply_roles(
+    connection: psycopg.Connection[Any], passwords: Mapping[str, str], generation: Generation | None = None
+) -> None:
+    """Create the roles that are missing, accept the logins of ``generation`` and set the given passwords.
 
-    Passwords are sent as SCRAM verifiers (RFC 5802), so that no server log can hold one in plain.
+    Passwords, by login, are sent as SCRAM verifiers (RFC 5802), so that no server log can hold one in plain.
+    Without a generation a new role logs in itself, and the logins that there are stay as they are.
+
+    Raises:
+        BadInput: the former generation is to be accepted, and is another than processes have.
     """
-    for role, attributes in ROLES.items():
-        known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
-        if known is None:
-            statement = sql.SQL("CREATE ROLE {} {}").format(sql.Identifier(role), sql.SQL(attributes))  # pyright: ignore[reportArgumentType]
-            try:
-                with connection.transaction():
-                    connection.execute(statement)
-            except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
-                # Roles belong to the whole server: another database's migration made it meanwhile.
-                pass
-        password = passwords.get(role)
-        if password:
-            verifier = connection.pgconn.encrypt_password(
-                password.encode(), role.encode(), b"scram-sha-256"
-            ).decode()
-            connection.execute(
-                sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier))
-            )
-    _allow_replication(connection)
-    _end_lost_replication(connection)
+    if generation:
+        check_step(connection, ROLES, generation)
+    accepted = generation.accepted if generation else ()
+    itself = sql.SQL("LOGIN" if generation is None or 1 in accepted else "NOLOGIN")
+    for role in ROLES:
+        _create(connection, role, itself)
+        for login in [accept_login(connection, role, number) for number in accepted] or [role]:
+            if passwords.get(login):
+                _set_password(connection, login, passwords[login])
+    for login in known_logins(connection, _CAPTURE):
+        _allow_replication(connection, login)
+        _end_lost_replication(connection, login)
 
 
-def _allow_replication(connection: psycopg.Connection[Any]) -> None:
-    able = connection.execute("SELECT rolreplication FROM pg_roles WHERE rolname = 'kilo_cdc'").fetchone()
+def _create(connection: psycopg.Connection[Any], role: str, attribute: sql.SQL) -> None:
+    known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
+    if known is not None:
+        return
+    try:
+        with connection.transaction():
+            connection.execute(sql.SQL("CREATE ROLE {} {}").format(sql.Identifier(role), attribute))
+    except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+        # Roles belong to the whole server: another database's migration made it meanwhile.
+        pass
+
+
+def _set_password(connection: psycopg.Connection[Any], login: str, password: str) -> None:
+    verifier = connection.pgconn.encrypt_password(
+        password.encode(), login.encode(), b"scram-sha-256"
+    ).decode()
+    connection.execute(
+        sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(login), sql.Literal(verifier))
+    )
+
+
+def _allow_replication(connection: psycopg.Connection[Any], login: str) -> None:
+    # A member does not inherit it, and it is asked for both at the login and of the role that it takes on.
+    able = connection.execute("SELECT rolreplication FROM pg_roles WHERE rolname = %s", (login,)).fetchone()
     if able and able[0]:
         return
     # Amazon RDS keeps the REPLICATION attribute to itself and grants a role instead.
     managed = connection.execute("SELECT FROM pg_roles WHERE rolname = 'rds_replication'").fetchone()
-    statement = "ALTER ROLE kilo_cdc REPLICATION" if managed is None else "GRANT rds_replication TO kilo_cdc"
-    connection.execute(statement)
+    statement = "ALTER ROLE {} REPLICATION" if managed is None else "GRANT rds_replication TO {}"
+    connection.execute(sql.SQL(statement).format(sql.Identifier(login)))
 
 
-def _end_lost_replication(connection: psycopg.Connection[Any]) -> None:
+def _end_lost_replication(connection: psycopg.Connection[Any], login: str) -> None:
     """Let go of a slot soon after its reader is lost without a word; by default it is held for a minute."""
     setting = "wal_sender_timeout=20s"
-    known = connection.execute("SELECT rolconfig FROM pg_roles WHERE rolname = 'kilo_cdc'").fetchone()
+    known = connection.execute("SELECT rolconfig FROM pg_roles WHERE rolname = %s", (login,)).fetchone()
     if known and setting not in (known[0] or ()):
-        connection.execute("ALTER ROLE kilo_cdc SET wal_sender_timeout = '20s'")
+        statement = sql.SQL("ALTER ROLE {} SET wal_sender_timeout = '20s'")
+        connection.execute(statement.format(sql.Identifier(login)))
 
 
 def apply_search_path(connection: psycopg.Connection[Any], schema: str) -> None:
@@ -89,10 +111,11 @@ def apply_search_path(connection: psycopg.Connection[Any], schema: str) -> None:
             (f"search_path={path.as_string()}",),
         ).fetchall()
     }
-    for role in ROLES:
-        if role not in known:
+    # A setting is looked up for the login, whatever role it takes on.
+    for login in (login for role in ROLES for login in known_logins(connection, role)):
+        if login not in known:
             connection.execute(
                 sql.SQL("ALTER ROLE {} IN DATABASE {} SET search_path = {}").format(
-                    sql.Identifier(role), sql.Identifier(row[0]), path
+                    sql.Identifier(login), sql.Identifier(row[0]), path
                 )
             )

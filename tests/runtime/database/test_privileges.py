@@ -140,20 +140,19 @@ def verbs(connection: psycopg.Connection[Any], table: str, columns: list[str]) -
     return " ".join(sorted(found))
 
 
+def columns_of(connection: psycopg.Connection[Any], table: str) -> list[str]:
+    found = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
+        " AND NOT attisdropped AND attidentity = '' ORDER BY attname",
+        (table,),
+    )
+    return [row[0] for row in found.fetchall()]
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_may_do_to_tables_what_it_needs_and_no_more(database_url: str, role: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        columns: dict[str, list[str]] = {
-            table: [
-                row[0]
-                for row in connection.execute(
-                    "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
-                    " AND NOT attisdropped AND attidentity = '' ORDER BY attname",
-                    (table,),
-                ).fetchall()
-            ]
-            for table in TABLES
-        }
+        columns = {table: columns_of(connection, table) for table in TABLES}
         connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         found = {table: verbs(connection, table, columns[table]) for table in TABLES}
     wanted = {table: " ".join(sorted(given.split())) for table, given in PERMITTED.get(role, {}).items()}
