@@ -184,12 +184,15 @@ def _rows_outlive_the_duplicate_window(settings: Settings) -> Iterator[Violation
 
 
 def _a_former_generation_was(settings: Settings) -> Iterator[Violation]:
-    credentials = settings.bus.credentials
-    if credentials.former_accepted and credentials.generation == 1:
-        yield (
-            "bus.credentials.former_accepted",
-            "there is no generation before 1; to replace the passwords set generation 2 beside it",
-        )
+    for place, credentials in (
+        ("bus.credentials", settings.bus.credentials),
+        ("database.credentials", settings.database.credentials),
+    ):
+        if credentials.former_accepted and credentials.generation == 1:
+            yield (
+                f"{place}.former_accepted",
+                "there is no generation before 1; to replace the passwords set generation 2 beside it",
+            )
 
 
 def _kafka_brings_what_nats_is_given(settings: Settings) -> Iterator[Violation]:

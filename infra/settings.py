@@ -58,24 +58,8 @@ class Images(Section):
     rate_limits_store: Image = "docker.io/valkey/valkey:8.1.3-alpine"
 
 
-class Database(Section):
-    """PostgreSQL, given by URL. The URL is a secret: only its name stands here."""
-
-    url_secret_id: SecretId
-    network: Network = Field(default="10.0.0.0/8", description="Where the database is, for network policies.")
-    schema_name: SchemaName = DEFAULT_SCHEMA
-    """The schema that the platform's tables are in; chosen once, with the database."""
-
-
-class Kafka(Section):
-    """A Kafka that is there already. It is reached without TLS and without credentials."""
-
-    brokers: tuple[Broker, ...] = Field(min_length=1)
-    network: Network = Field(default="10.0.0.0/8", description="Where it is, for network policies.")
-
-
-class BusCredentials(Section):
-    """Passwords, certificates and the authority of the bus, as one generation."""
+class Credentials(Section):
+    """All passwords of a server, and its certificates if the program makes them, as one generation."""
 
     generation: int = Field(
         default=1, ge=1, le=1_000_000, description="A higher number makes all of them anew, by one at a time."
@@ -84,6 +68,24 @@ class BusCredentials(Section):
         default=False,
         description="The generation before is accepted as well, while processes take up this one.",
     )
+
+
+class Database(Section):
+    """PostgreSQL, given by URL. The URL is a secret: only its name stands here."""
+
+    url_secret_id: SecretId
+    network: Network = Field(default="10.0.0.0/8", description="Where the database is, for network policies.")
+    schema_name: SchemaName = DEFAULT_SCHEMA
+    """The schema that the platform's tables are in; chosen once, with the database."""
+    credentials: Credentials = Credentials()
+    """Of the platform's roles. The administrator's is in the URL."""
+
+
+class Kafka(Section):
+    """A Kafka that is there already. It is reached without TLS and without credentials."""
+
+    brokers: tuple[Broker, ...] = Field(min_length=1)
+    network: Network = Field(default="10.0.0.0/8", description="Where it is, for network policies.")
 
 
 class Bus(Section):
@@ -95,7 +97,7 @@ class Bus(Section):
     storage_class: str | None = None
     duplicate_window_seconds: int = Field(default=120, ge=1, le=86_400)
     retention_days: int = Field(default=7, ge=1, le=365)
-    credentials: BusCredentials = BusCredentials()
+    credentials: Credentials = Credentials()
 
 
 class Outbox(Section):

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from kilo.logins import login_of
+
+GENERATION = "kilo.dev/database-credentials"
+"""On pods: they are replaced when their user is."""
+
 DatabaseRole = Literal[
     "ingest", "worker", "consumer", "cdc", "backup", "auditor", "destroyer", "keymaker", "rotator", "usage"
 ]
@@ -25,6 +30,6 @@ def secret_of(role: DatabaseRole) -> str:
     return f"database-{role}"
 
 
-def user_of(role: DatabaseRole) -> str:
-    """The database user of ``role``."""
-    return f"kilo_{role}"
+def user_of(role: DatabaseRole, generation: int = 1) -> str:
+    """By which database user ``role`` logs in, with the passwords of a generation."""
+    return login_of(f"kilo_{role}", generation)

@@ -15,6 +15,7 @@ import pulumi
 from components.clouds.cloud_identity import CloudIdentity
 from components.pods.access import CLOUD_APIS, AccessArgs, From, To
 from components.pods.bus_user import CA_PLACE, GENERATION, bus_files, bus_variables
+from components.pods.database_role import GENERATION as DATABASE_GENERATION
 from components.pods.database_role import URL_KEY, DatabaseRole, secret_of
 from components.pods.pod import (
     GOOGLE_CREDENTIALS_CONFIG_MAP,
@@ -57,6 +58,8 @@ class RuntimeContext:
     """The database, where it is a workload of the namespace and no network outside."""
     collector_url: str | None = None
     """Where processes that serve send their spans; none where there is no collector."""
+    database_generation: int = 1
+    """Which users of the database there are. Pods are replaced when it changes."""
     bus_generation: str | None = None
     """Which users of the bus there are; ``None`` where it knows none. Pods are replaced when it changes."""
 
@@ -111,9 +114,10 @@ def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
     if process.identity and process.identity.google_identity_provider:
         environment["GOOGLE_CLOUD_PROJECT"] = context.google_project
     secrets = dict(process.secrets)
+    annotations: dict[str, pulumi.Input[str]] = {**process.annotations, CHECKSUM: context.outputs_checksum}
     if process.database_role:
         secrets[URL_KEY] = SecretKey(secret_of(process.database_role), URL_KEY)
-    annotations: dict[str, pulumi.Input[str]] = {**process.annotations, CHECKSUM: context.outputs_checksum}
+        annotations[DATABASE_GENERATION] = str(context.database_generation)
     if process.reads_tenants:
         annotations[TENANTS_CHECKSUM] = context.tenants_checksum
     if process.bus_role and context.bus_generation:

@@ -3,6 +3,11 @@
 The administrator's URL is given to one Job, which migrates the schema and makes the roles. Every
 process gets the URL of its own role, in a Secret of its own; passwords are made here and seen
 nowhere else.
+
+A generation is a number of the stage's file; the next one makes every password anew, for a login of its own
+beside the former one's. While ``former_accepted`` both get in, so whoever has not been replaced yet goes on;
+without it the former ends, with the sessions that it has. The roles' Secrets come after the Job, so that no
+process has a login that the database doesn't know.
 """
 
 from __future__ import annotations
@@ -22,14 +27,10 @@ from components.pods.labels import labels
 from components.pods.pod import SecretKey
 from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_access, runtime_pod
 from components.pods.task import Task, TaskArgs
+from kilo.logins import Generation, password_variable
 from kilo.usage.settings import UsageSettings
 
 ADMIN_SECRET = "database-admin"  # noqa: S105  a Secret's name
-
-
-def password_variable(role: DatabaseRole) -> str:
-    """The environment variable in which the migration finds ``role``'s password."""
-    return f"{user_of(role).upper()}_PASSWORD"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ class DatabaseRolesArgs:
     """Changes with the schema, so that the migration runs again, whatever its image is called."""
     usage: UsageSettings | None = None
     """How long usage is kept, where it is collected."""
+    former_accepted: bool = False
+    """Whether the generation before that of ``context`` is let in as well."""
+
+    @property
+    def logins(self) -> Generation:
+        """Which get in."""
+        return Generation(self.context.database_generation, self.former_accepted)
 
     @property
     def roles(self) -> tuple[DatabaseRole, ...]:
@@ -58,28 +66,25 @@ class DatabaseRoles(pulumi.ComponentResource):
     ) -> None:
         super().__init__("kilo:data:DatabaseRoles", name, {}, opts)
         self._name, self._args = name, args
-        passwords: dict[DatabaseRole, random.RandomPassword] = {
-            role: self._password(role) for role in args.roles
+        passwords: dict[tuple[DatabaseRole, int], random.RandomPassword] = {
+            (role, generation): self._password(role, generation)
+            for role in args.roles
+            for generation in args.logins.accepted
         }
-        for role, password in passwords.items():
-            self._secret(role, secret_of(role), _role_secret(args.admin_url, role, password.result))
-        admin = self._secret(
-            "admin",
-            ADMIN_SECRET,
-            {
-                URL_KEY: args.admin_url,
-                **{password_variable(role): password.result for role, password in passwords.items()},
-            },
-        )
-        variables = [URL_KEY, *map(password_variable, args.roles)]
+        given = {
+            password_variable(user_of(role, generation)): password.result
+            for (role, generation), password in passwords.items()
+        }
+        itself = pulumi.ResourceOptions(parent=self)
+        admin = self._secret("admin", ADMIN_SECRET, {URL_KEY: args.admin_url, **given}, itself)
         migrate = Process(
-            arguments=["db", "migrate", *_windows(args.usage)],
-            secrets={variable: SecretKey(ADMIN_SECRET, variable) for variable in variables},
+            arguments=["db", "migrate", *_logins(args.logins), *_windows(args.usage)],
+            secrets={variable: SecretKey(ADMIN_SECRET, variable) for variable in (URL_KEY, *given)},
             annotations={"kilo.dev/schema-checksum": args.schema_checksum},
             cpu_millicores=100,
             memory_mebibytes=256,
         )
-        Task(
+        migrated = Task(
             "schema",
             TaskArgs(
                 access=runtime_access(args.context, migrate, egress=[database_egress(args.context)]),
@@ -87,14 +92,25 @@ class DatabaseRoles(pulumi.ComponentResource):
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[admin]),
         )
+        known = pulumi.ResourceOptions(parent=self, depends_on=[migrated])
+        for role in args.roles:
+            login = user_of(role, args.logins.number)
+            password = passwords[role, args.logins.number].result
+            self._secret(role, secret_of(role), _role_secret(args.admin_url, login, password), known)
         self.register_outputs({"secrets": {role: secret_of(role) for role in args.roles}})
 
-    def _password(self, role: DatabaseRole) -> random.RandomPassword:
+    def _password(self, role: DatabaseRole, generation: int) -> random.RandomPassword:
         return random.RandomPassword(
-            f"{self._name}-{role}", length=40, special=False, opts=pulumi.ResourceOptions(parent=self)
+            # The first is called as it was before there could be another.
+            f"{self._name}-{role}" if generation == 1 else f"{self._name}-{role}-{generation}",
+            length=40,
+            special=False,
+            opts=pulumi.ResourceOptions(parent=self),
         )
 
-    def _secret(self, name: str, secret: str, data: dict[str, pulumi.Output[str]]) -> core.v1.Secret:
+    def _secret(
+        self, name: str, secret: str, data: dict[str, pulumi.Output[str]], opts: pulumi.ResourceOptions
+    ) -> core.v1.Secret:
         return core.v1.Secret(
             f"{self._name}-{name}",
             metadata=meta.v1.ObjectMetaArgs(
@@ -102,8 +118,13 @@ class DatabaseRoles(pulumi.ComponentResource):
             ),
             type="Opaque",
             string_data=data,
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=opts,
         )
+
+
+def _logins(logins: Generation) -> list[str]:
+    former = ["--former-accepted"] if logins.former_accepted else []
+    return ["--generation", str(logins.number), *former]
 
 
 def _windows(usage: UsageSettings | None) -> list[str]:
@@ -114,7 +135,7 @@ def _windows(usage: UsageSettings | None) -> list[str]:
 
 
 def _role_secret(
-    admin_url: pulumi.Output[str], role: DatabaseRole, password: pulumi.Output[str]
+    admin_url: pulumi.Output[str], login: str, password: pulumi.Output[str]
 ) -> dict[str, pulumi.Output[str]]:
     """The URL for processes that take one, and its parts for those that don't (Debezium)."""
 
@@ -122,13 +143,11 @@ def _role_secret(
         return admin_url.apply(lambda url: _parts(url)[name])
 
     return {
-        URL_KEY: pulumi.Output.all(admin_url, password).apply(
-            lambda both: _url_for(both[0], user_of(role), both[1])
-        ),
+        URL_KEY: pulumi.Output.all(admin_url, password).apply(lambda both: _url_for(both[0], login, both[1])),
         "host": part("host"),
         "port": part("port"),
         "dbname": part("dbname"),
-        "username": pulumi.Output.from_input(user_of(role)),
+        "username": pulumi.Output.from_input(login),
         "password": password,
     }
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pulumi
 
 from components.pods.access import From, To
-from components.pods.database_role import URL_KEY, USAGE, secret_of
+from components.pods.database_role import GENERATION, URL_KEY, USAGE, secret_of
 from components.pods.pod import PodArgs, Scratch, SecretKey
 from components.pods.runtime_pod import Process, RuntimeContext, runtime_access, runtime_pod
 from components.pods.workload import Workload, WorkloadArgs
@@ -39,6 +39,8 @@ class CollectorArgs:
     image: str
     database_network: str
     database_port: pulumi.Input[int]
+    database_generation: int = 1
+    """Which users of the database there are; see :class:`RuntimeContext`."""
 
 
 def collector_pod(args: CollectorArgs) -> PodArgs:
@@ -55,6 +57,7 @@ def collector_pod(args: CollectorArgs) -> PodArgs:
         ports={PORT_NAME: COLLECTOR_PORT},
         cpu_millicores=50,
         memory_mebibytes=192,
+        annotations={GENERATION: str(args.database_generation)},
     )
 
 

@@ -41,6 +41,7 @@ def create_cluster(
         database_port=outputs.database_port,
         monitoring_namespace=settings.monitoring.namespace,
         collector_url=collector_url(settings),
+        database_generation=settings.database.credentials.generation,
         bus_generation=bus_generation(settings),
     )
     inside = pulumi.ResourceOptions(depends_on=[namespace])

@@ -19,7 +19,11 @@ def create_database(
     return DatabaseRoles(
         "database",
         DatabaseRolesArgs(
-            context=context, admin_url=admin_url, schema_checksum=schema_checksum(), usage=settings.usage
+            context=context,
+            admin_url=admin_url,
+            schema_checksum=schema_checksum(),
+            usage=settings.usage,
+            former_accepted=settings.database.credentials.former_accepted,
         ),
         opts,
     )

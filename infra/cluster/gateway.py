@@ -41,7 +41,12 @@ def create_gateway(
                 *([counter] if counter else []),
             ],
             monitoring_namespace=settings.monitoring.namespace,
-            usage=CollectorArgs(settings.images.runtime, settings.database.network, database_port)
+            usage=CollectorArgs(
+                settings.images.runtime,
+                settings.database.network,
+                database_port,
+                settings.database.credentials.generation,
+            )
             if settings.usage
             else None,
         ),

@@ -93,6 +93,12 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
         "kilo:bus.credentials.former_accepted",
         "there is no generation before 1",
     ),
+    "a former generation of the database's passwords that never was": (
+        "dev",
+        put("kilo:database.credentials", {"former_accepted": True}),
+        "kilo:database.credentials.former_accepted",
+        "there is no generation before 1",
+    ),
     "unknown key without a likeness": (
         "dev",
         put("kilo:bus.xyz", 3),

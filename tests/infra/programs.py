@@ -36,6 +36,14 @@ def pods(recording: Recording) -> Iterator[tuple[str, dict[str, Any]]]:
             yield workload.name, spec["template"]["spec"]
 
 
+def secret_keys(pod: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """The keys of Secrets that a pod's containers have in their environment."""
+    for container in (*pod.get("initContainers", ()), *pod["containers"]):
+        for variable in container["env"]:
+            if key := variable.get("valueFrom", {}).get("secretKeyRef"):
+                yield key
+
+
 def texts(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for inner in value.values():

@@ -8,7 +8,7 @@ from infra.__main__ import deploy
 from infra.configuration import read_stage_file
 from infra.setting_types import DEPLOYED
 from tests.components.recorder import Recorded, record
-from tests.infra.programs import ROOT, WORKLOADS, pods, program
+from tests.infra.programs import ROOT, WORKLOADS, pods, program, secret_keys
 
 
 def test_no_workload_has_a_cloud_identity_it_does_not_need(stage: str) -> None:
@@ -120,11 +120,31 @@ def test_what_a_pod_mounts_and_reads_is_there(stage: str) -> None:
         for volume in pod.get("volumes", []):
             if "configMap" in volume:
                 assert volume["configMap"]["name"] in config_maps, name
-        for container in pod["containers"]:
-            for variable in container["env"]:
-                key = variable.get("valueFrom", {}).get("secretKeyRef")
-                if key:
-                    assert key["key"] in secrets[key["name"]].inputs["stringData"], name
+        for key in secret_keys(pod):
+            assert key["key"] in secrets[key["name"]].inputs["stringData"], name
+
+
+def test_whoever_has_a_login_of_the_database_is_replaced_when_it_is() -> None:
+    settings = read_stage_file(ROOT / "Pulumi.dev.yaml")
+    credentials = settings.database.credentials.model_copy(update={"generation": 2, "former_accepted": True})
+    database = settings.database.model_copy(update={"credentials": credentials})
+    changed = settings.model_copy(update={"database": database})
+    recording = record(lambda: deploy(changed), stack="dev")
+    having: set[str] = set()
+    for type_ in WORKLOADS:
+        for workload in recording.of(type_):
+            spec = workload.inputs["spec"]
+            template = spec.get("jobTemplate", {}).get("spec", spec)["template"]
+            read = {key["name"] for key in secret_keys(template["spec"])}
+            if any(name.startswith("database-") and name != "database-admin" for name in read):
+                having.add(workload.name)
+                assert template["metadata"]["annotations"]["kilo.dev/database-credentials"] == "2", (
+                    workload.name
+                )
+    assert having >= {"ingest", "outbox-worker", "debezium", "consumer", "gateway", "backup", "key-making"}
+    for secret in recording.of("kubernetes:core/v1:Secret"):
+        if secret.inputs["metadata"]["name"] == "database-cdc":
+            assert secret.inputs["stringData"]["username"] == "kilo_cdc_2"
 
 
 def test_the_bus_admits_its_clients_and_nobody_else(stage: str) -> None:
