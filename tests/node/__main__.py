@@ -1,4 +1,4 @@
-"""A node to try things on: ``python -m tests.node`` says how it is reached, and ends by Ctrl-C."""
+"""A node to try things on: ``python -m tests.node`` says how it is reached, and ends by Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from tests.node.node import CONTEXT, RealNode
 from tests.node.programs import node_programs
 
 if __name__ == "__main__":
+    # A shell that starts it in the background lets it ignore Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     home = Path(tempfile.mkdtemp(prefix="kn-"))
     node = RealNode(home)
     try:

@@ -148,6 +148,11 @@ class Namespaces:
         for name in ("cpuset.cpus", "cpuset.mems"):
             if (cpus / name).exists():
                 (cpus / self.name / name).write_text((cpus / name).read_text())
+        # All its pods together would have the share of one of this machine's terminals.
+        for group in self._groups():
+            for name, share in (("cpu.shares", 20_480), ("cpu.weight", 2_000)):
+                if (group / name).exists():
+                    (group / name).write_text(str(share))
 
     def _groups(self) -> Sequence[Path]:
         """Its cgroup in each hierarchy: of version 2, or several of version 1 and one of 2 beside them."""

@@ -73,3 +73,8 @@ class StageOnNode:
         """All of the stage's objects of a kind, such as ``apis/apps/v1/deployments``."""
         group, _, plural = kind.rpartition("/")
         return self.node.items(f"/{group}/namespaces/{NAMESPACE}/{plural}")
+
+    def pods(self, workload: str) -> list[dict[str, Any]]:
+        """The pods of a workload, those too that are going."""
+        label = f"app.kubernetes.io/name={workload}"
+        return self.node.items(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector={label}")

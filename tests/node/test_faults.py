@@ -67,7 +67,7 @@ def test_a_minute_without(stage: StageOnNode, away: str) -> None:
 
 @pytest.mark.parametrize("name", ["consumer", "outbox-worker"])
 def test_a_pod_that_is_killed_for_its_memory_loses_nothing(stage: StageOnNode, name: str) -> None:
-    (pod,) = stage.objects(f"api/v1/pods?labelSelector=app.kubernetes.io/name={name}")
+    (pod,) = stage.pods(name)
     path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}"
     with load(stage) as result:
         result.wait_for_more(20)

@@ -40,11 +40,11 @@ def test_no_request_is_lost(stage: StageOnNode, kind: str, name: str) -> None:
 def roll_out(stage: StageOnNode, kind: str, name: str) -> None:
     """Replace every pod as a new version would, and wait until it is done and the old ones are gone."""
     path = f"/apis/apps/v1/namespaces/{NAMESPACE}/{kind}/{name}"
-    old = set(_pods(stage, name))
+    old = _pods(stage, name)
     assert old
     change = {"spec": {"template": {"metadata": {"annotations": {"tests/rolled-out": str(time.time())}}}}}
     stage.node.api.patch(path, content=json.dumps(change), headers=_MERGE).raise_for_status()
-    until(lambda: _is_done(stage, path) and not old & set(_pods(stage, name)), f"{name} was not rolled out")
+    until(lambda: _is_done(stage, path) and not old & _pods(stage, name), f"{name} was not rolled out")
 
 
 def _is_done(stage: StageOnNode, path: str) -> bool:
@@ -54,10 +54,5 @@ def _is_done(stage: StageOnNode, path: str) -> bool:
     return status.get("observedGeneration") == found["metadata"]["generation"] and counts == [wanted] * 3
 
 
-def _pods(stage: StageOnNode, name: str) -> list[str]:
-    labelled = "app.kubernetes.io/name"
-    return [
-        pod["metadata"]["uid"]
-        for pod in stage.objects("api/v1/pods")
-        if pod["metadata"]["labels"].get(labelled) == name
-    ]
+def _pods(stage: StageOnNode, name: str) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in stage.pods(name)}
