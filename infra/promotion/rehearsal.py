@@ -26,6 +26,8 @@ _ROUND = 40
 _PAUSE_SECONDS = 0.2
 _PATIENCE_SECONDS = 180
 """How long is waited for an answer, and for the next event to arrive."""
+_HELD_TO = ("lost", "duplicates")
+"""Goals that a roll-back keeps, as the table's row of dev has them."""
 
 
 @dataclass
@@ -85,7 +87,7 @@ class Rehearsal:
         """Hold what is off; and once it is on again, count every event.
 
         Raises:
-            CheckFailed: an event was lost, or nobody can tell.
+            CheckFailed: an event was lost, too many came twice, or nobody can tell.
         """
         if phase is Phase.REHEARSING:
             time.sleep(self.hold_seconds)
@@ -97,7 +99,7 @@ class Rehearsal:
                 self.url, self.load.answers, timeout_seconds=_PATIENCE_SECONDS, progress=lambda _: None
             )
         end = {"rekey": self.rekey.end()} if self.rekey else {}
-        return {**self._sent(), "lost": self._lost(), **end}
+        return {**self._sent(), **self._counted(), **end}
 
     def _sent(self) -> dict[str, int]:
         if self.load is None:
@@ -105,17 +107,19 @@ class Rehearsal:
         answers = list(self.load.answers)
         return {"sent": len(answers), "acknowledged": sum(each.acknowledged for each in answers)}
 
-    def _lost(self) -> int:
-        """None of this run's events may be missing, nor any other since the rehearsal began."""
-        counted = count(self.url, self.load.answers, {}) if self.load else {}
-        if missing := sum(each.lost for each in counted.values()):
+    def _counted(self) -> dict[str, int]:
+        """None may be missing, of this run's events and all since the rehearsal began, and few came twice."""
+        counted = count(self.url, self.load.answers, {}).values() if self.load else ()
+        if missing := sum(each.lost for each in counted):
             msg = f"{missing} acknowledged events reached no consumer (docs/runbooks/promotion.md)"
             raise CheckFailed(msg)
-        goal = next(each for each in GOALS if each.name == "lost")
         with measuring(self.outputs) as measure:
             window = int(max(measure.now() - self.since, 1)) + 1
-            figure = goal.look(measure, looking_at(self.outputs, window))
-        if goal.bound.judge(figure) is not Verdict.MET:
-            msg = f"events were lost, or it is not known: {figure.trouble or goal.bound.show(figure.value)}"
-            raise CheckFailed(msg)
-        return missing
+            looking = looking_at(self.outputs, window)
+            figures = {goal: goal.look(measure, looking) for goal in GOALS if goal.name in _HELD_TO}
+        for goal, figure in figures.items():
+            if goal.bound.judge(figure) is not Verdict.MET:
+                found = figure.trouble or f"{goal.bound.show(figure.value)}, not {goal.bound}"
+                msg = f"{goal.asks}: {found}"
+                raise CheckFailed(msg)
+        return {"lost": missing, "duplicates": sum(each.duplicates for each in counted)}
