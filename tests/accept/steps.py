@@ -49,7 +49,8 @@ class Load:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            done = self.stage.kilo("tour", "--events-only", "--json", "--count", str(_EVENTS))
+            round_ = ("tour", "--events-only", "--json", "--count", str(_EVENTS))
+            done = self.stage.kilo(*round_, seconds=None)
             try:
                 total = json.loads(done.stdout)["total"]
                 sent, lost, duplicates = (total[name] for name in ("sent", "lost", "duplicate_deliveries"))

@@ -54,6 +54,7 @@ class Stage:
         variables: Mapping[str, str] | None = None,
         given: str | None = None,
         program: Sequence[str] = KILO,
+        seconds: float | None = PATIENCE,
     ) -> subprocess.CompletedProcess[str]:
         """``kilo`` in a shell that knows nothing of the stage but ``variables``; ``given`` is its input."""
         return subprocess.run(
@@ -64,7 +65,7 @@ class Stage:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=seconds,
         )
 
     @staticmethod
