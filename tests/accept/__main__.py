@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.accept.commands import Refused
 from tests.accept.steps import Acceptance
 from tests.e2e.conftest import ROOT
 from tests.people import PEOPLE, field_encryption, make_keys
@@ -42,8 +43,11 @@ def main() -> int:
     stage = Platform(HOME, template_repository(HOME / "template"))
     _configure(stage, keys, options.soak_factor)
     acceptance = Acceptance(stage, keys, options.soak_factor)
+    say, ok = _said(began), False
     try:
-        ok = acceptance.run(_said(began))
+        ok = acceptance.run(say)
+    except Refused as error:
+        say(str(error))
     finally:
         if not options.keep:
             stage.kilo("down")
