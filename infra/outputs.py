@@ -16,14 +16,13 @@ import pulumi
 
 from components.clouds.backup_vault import BackupVault
 from components.clouds.tenant_keys import TenantKey, TenantKeys
-from components.pods.bus_user import bus_secret
 from components.pods.database_role import roles_of, secret_of
 from components.processes.message_bus import bus_url
 from components.processes.tenant_gateway import gateway_url
 from infra import names
 from infra.clouds import Clouds
 from infra.settings import Settings
-from kilo.bus.roles import BUS_ROLES
+from kilo.bus.roles import bus_secrets
 from kilo.contract import (
     CONTRACT_VERSION,
     BusOutputs,
@@ -163,6 +162,7 @@ def bus_outputs(settings: Settings) -> BusOutputs:
             subject_prefix=prefix,
             heartbeat_stream=f"heartbeat.{prefix}",
             duplicate_window_seconds=settings.bus.duplicate_window_seconds,
+            role_secrets={**kafka.access.secret_names} if kafka.access else {},
         )
     return BusOutputs(
         url=bus_url(names.BUS, settings.namespace),
@@ -170,7 +170,7 @@ def bus_outputs(settings: Settings) -> BusOutputs:
         subject_prefix="events",
         heartbeat_stream="HEARTBEATS",
         duplicate_window_seconds=settings.bus.duplicate_window_seconds,
-        role_secrets={role: bus_secret(role) for role in BUS_ROLES},
+        role_secrets={**bus_secrets()},
     )
 
 

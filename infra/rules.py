@@ -210,6 +210,26 @@ def _kafka_brings_what_nats_is_given(settings: Settings) -> Iterator[Violation]:
             yield "bus.kafka.brokers", f"broker '{broker}' is listed {count} times; list it once"
 
 
+def _kafka_knows_who_comes(settings: Settings) -> Iterator[Violation]:
+    kafka, path = settings.bus.kafka, "bus.kafka.access"
+    if kafka is None:
+        return
+    if kafka.access is None:
+        if not settings.is_dev and not kafka.unguarded:
+            yield (
+                path,
+                "whoever reaches its brokers could read and forge all tenants' events; give the Secrets of "
+                "its users, see docs/outbox.md, or say unguarded: true",
+            )
+        return
+    if kafka.unguarded:
+        yield "bus.kafka.unguarded", "it is guarded, as access says; leave it out"
+    names = Counter(kafka.access.secret_names.values())
+    for role, name in kafka.access.secrets.items():
+        if names[name] > 1:
+            yield f"{path}.secrets.{role}", f"'{name}' is another role's as well; give each a user of its own"
+
+
 def _backups_outlive_their_lock(settings: Settings) -> Iterator[Violation]:
     backups = settings.backups
     if backups.keep_days < backups.lock_days:
@@ -349,6 +369,7 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _rows_outlive_the_duplicate_window,
     _a_former_generation_was,
     _kafka_brings_what_nats_is_given,
+    _kafka_knows_who_comes,
     _backups_outlive_their_lock,
     _checkpoints_can_be_verified,
     _only_prod_locks_for_ever,

@@ -1,7 +1,7 @@
 """How programs on this machine use the dev stage's bus: as the reconciler, which reads and publishes events.
 
 The variables are those that a pod of that role has (:mod:`kilo.bus.access`), taken from the same Secret, with
-the authorities in a file under ``.kilo``.
+what is a file there in one under ``.kilo``.
 """
 
 from __future__ import annotations
@@ -10,15 +10,23 @@ import base64
 import json
 from pathlib import Path
 
-from kilo.bus.access import CA_VARIABLE, NAME_VARIABLE, PASSWORD_VARIABLE, USER_VARIABLE
+from kilo.bus.access import (
+    CA_VARIABLE,
+    CERTIFICATE_VARIABLE,
+    KEY_VARIABLE,
+    NAME_VARIABLE,
+    PASSWORD_VARIABLE,
+    USER_VARIABLE,
+)
 from kilo.bus.roles import BusRole
 from kilo.contract import StackOutputs
 from sandbox.backing import write_atomically
 from sandbox.cluster.client import connect
 
 ROLE: BusRole = "reconciler"
-_AUTHORITIES = "ca.pem"
 _VARIABLES = (USER_VARIABLE, PASSWORD_VARIABLE, NAME_VARIABLE)
+_FILES = {CA_VARIABLE: "ca.pem", CERTIFICATE_VARIABLE: "tls.crt", KEY_VARIABLE: "tls.key"}
+"""The keys of a Secret that come into files of their own."""
 
 
 def keep_access(project: Path, cluster: str, outputs: StackOutputs) -> None:
@@ -56,10 +64,15 @@ def fetch_access(project: Path, cluster: str, outputs: StackOutputs, role: BusRo
     path = f"/api/v1/namespaces/{outputs.namespace}/secrets/{outputs.bus.role_secrets[role]}"
     with connect(cluster) as client:
         data = client.get(path).raise_for_status().json()["data"]
-    found = {name: base64.b64decode(data[name]).decode() for name in (*_VARIABLES, _AUTHORITIES)}
-    file = project.resolve() / ".kilo" / f"bus-{role}.pem"
-    file.write_text(found.pop(_AUTHORITIES), encoding="ascii")
-    return {**found, CA_VARIABLE: str(file)}
+    # A Kafka's users have no name of the server, and a certificate or a password.
+    found = {name: base64.b64decode(data[name]).decode() for name in _VARIABLES if name in data}
+    for variable, key in _FILES.items():
+        if key in data:
+            file = project.resolve() / ".kilo" / f"bus-{role}-{key}"
+            file.touch(mode=0o600)
+            file.write_bytes(base64.b64decode(data[key]))
+            found[variable] = str(file)
+    return found
 
 
 def _file(project: Path) -> Path:

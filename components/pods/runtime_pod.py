@@ -14,7 +14,7 @@ import pulumi
 
 from components.clouds.cloud_identity import CloudIdentity
 from components.pods.access import CLOUD_APIS, AccessArgs, From, To
-from components.pods.bus_user import CA_PLACE, GENERATION, bus_files, bus_variables
+from components.pods.bus_user import GENERATION, BusUsers
 from components.pods.database_role import GENERATION as DATABASE_GENERATION
 from components.pods.database_role import URL_KEY, DatabaseRole, secret_of
 from components.pods.pod import (
@@ -60,8 +60,8 @@ class RuntimeContext:
     """Where processes that serve send their spans; none where there is no collector."""
     database_generation: int = 1
     """Which users of the database there are. Pods are replaced when it changes."""
-    bus_generation: str | None = None
-    """Which users of the bus there are; ``None`` where it knows none. Pods are replaced when it changes."""
+    bus_users: BusUsers | None = None
+    """Of the bus; ``None`` where it knows none."""
 
     def with_image(self, image: str) -> RuntimeContext:
         """The same context with another version."""
@@ -120,11 +120,11 @@ def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
         annotations[DATABASE_GENERATION] = str(context.database_generation)
     if process.reads_tenants:
         annotations[TENANTS_CHECKSUM] = context.tenants_checksum
-    if process.bus_role and context.bus_generation:
-        secrets |= bus_variables(process.bus_role)
-        environment |= CA_PLACE
-        files.append(bus_files(process.bus_role))
-        annotations[GENERATION] = context.bus_generation
+    if process.bus_role and (users := context.bus_users):
+        secrets |= users.variables(process.bus_role)
+        environment |= users.places()
+        files.append(users.files(process.bus_role))
+        annotations[GENERATION] = users.generation
     serves = process.port is not None
     return PodArgs(
         image=context.image,

@@ -19,12 +19,12 @@ import pulumi
 import pulumi_random as random
 from pulumi_kubernetes import core, meta
 
-from components.pods.bus_user import AUTHORITIES_FILE, bus_secret
+from components.pods.bus_user import AUTHORITIES_FILE
 from components.pods.labels import labels
 from kilo.bus.access import NAME_VARIABLE, PASSWORD_VARIABLE, USER_VARIABLE
 from kilo.bus.certificates import Certificates, make_certificates
 from kilo.bus.config import TlsFiles, render_route_tls, render_tls, render_users
-from kilo.bus.roles import BUS_ROLES, BusRole, BusUser
+from kilo.bus.roles import BUS_ROLES, BusRole, BusUser, bus_secret
 from kilo.contract import BusOutputs
 
 SERVER_DIRECTORY = "/etc/nats-access"

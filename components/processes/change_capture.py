@@ -2,27 +2,34 @@
 
 One pod, never two: a replication slot has one reader. Its offsets lie on a disk of their own and
 survive it. Debezium ends when the bus goes away, with exit code 0; Kubernetes starts it again. It can also
-stand still and call itself alive, so a sidecar that sees the slot answers its liveness probe. TLS to the bus
-is the sidecar's too (:mod:`kilo.cdc.tunnel`).
+stand still and call itself alive, so a sidecar that sees the slot answers its liveness probe. TLS to NATS
+is the sidecar's too (:mod:`kilo.cdc.tunnel`); to Kafka it is Debezium's own.
 The publication and the slot belong to the database's schema, not to Debezium.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
 
 from components.pods.access import AccessArgs, From, To
-from components.pods.bus_user import bus_secret
+from components.pods.bus_user import (
+    AUTHORITIES_FILE,
+    CERTIFICATE_FILE,
+    DIRECTORY,
+    GENERATION,
+    KEY_FILE,
+    BusUsers,
+)
 from components.pods.config_map import config_map
 from components.pods.database_role import secret_of
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
 from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_pod
 from components.pods.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
-from kilo.bus.access import PASSWORD_VARIABLE, USER_VARIABLE
+from kilo.bus.access import PASSWORD_VARIABLE, USER_VARIABLE, Shown
 from kilo.cdc.properties import CONNECTOR_PATH
 
 PORT = 10_085
@@ -44,8 +51,11 @@ DATABASE_VARIABLES = {
     "DATABASE_USER": "username",
     "DATABASE_PASSWORD": "password",
 }
-BUS_VARIABLES = {"BUS_USER": USER_VARIABLE, "BUS_PASSWORD": PASSWORD_VARIABLE}
-"""Where the bus knows users."""
+BUS_VARIABLES: Mapping[Shown, Mapping[str, str]] = {
+    "password": {"BUS_USER": USER_VARIABLE, "BUS_PASSWORD": PASSWORD_VARIABLE},
+    "certificate": {"BUS_CERTIFICATE": CERTIFICATE_FILE, "BUS_KEY": KEY_FILE},
+}
+"""Keys of its Secret, where the bus knows users."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,8 @@ class ChangeCaptureArgs:
     """``application.properties``; secrets stand in it as ``${DATABASE_PASSWORD}`` and the like."""
     bus: Sequence[To]
     storage_class: str | None
+    tunnel: bool = True
+    """Whether its sidecar carries what it says to the bus, which is NATS."""
     paused: bool = False
     """Without a pod; the slot keeps the log, and the disk the offsets."""
 
@@ -71,15 +83,16 @@ class ChangeCapture(pulumi.ComponentResource):
         super().__init__("kilo:events:ChangeCapture", name, {}, opts)
         config_name = f"{name}-config"
         config = config_map(name, config_name, args.context.namespace, {CONFIG_FILE: args.properties}, self)
-        secret = secret_of("cdc")
+        secret, users = secret_of("cdc"), args.context.bus_users
+        tunnelled = args.tunnel and users is not None
         watch = Process(
             arguments=[
                 *("cdc", "watch", "--connector", f"http://$(POD_IP):{PORT}{LIVENESS_PATH}"),
-                *(["--tunnel-port", str(TUNNEL_PORT)] if args.context.bus_generation else []),
+                *(["--tunnel-port", str(TUNNEL_PORT)] if tunnelled else []),
             ],
             port=WATCH_PORT,
             database_role="cdc",
-            bus_role="cdc",
+            bus_role="cdc" if tunnelled else None,
             cpu_millicores=50,
             memory_mebibytes=128,
         )
@@ -99,12 +112,16 @@ class ChangeCapture(pulumi.ComponentResource):
                         "QUARKUS_HTTP_PORT": str(PORT),
                         # Half of the pod's memory; the other half is for threads, buffers and code.
                         "JAVA_OPTS": f"-Xmx{MEMORY_MEBIBYTES // 2}m -XX:+UseSerialGC",
+                        **({"BUS_CA": f"{DIRECTORY}/{AUTHORITIES_FILE}"} if users and not tunnelled else {}),
                     },
                     secrets={
                         **{variable: SecretKey(secret, key) for variable, key in DATABASE_VARIABLES.items()},
-                        **(_bus_variables() if args.context.bus_generation else {}),
+                        **(_bus_variables(users) if users else {}),
                     },
-                    files=[ConfigFiles(config_name, CONFIG_DIRECTORY)],
+                    files=[
+                        ConfigFiles(config_name, CONFIG_DIRECTORY),
+                        *([users.files("cdc")] if users and not tunnelled else []),
+                    ],
                     scratch=[Scratch("/tmp", 128)],  # noqa: S108  the pod's own
                     ports={"health": PORT},
                     started=HttpCheck(LIVENESS_PATH, "health"),
@@ -114,7 +131,8 @@ class ChangeCapture(pulumi.ComponentResource):
                     cpu_millicores=500,
                     memory_mebibytes=MEMORY_MEBIBYTES,
                     annotations={
-                        "kilo.dev/config-checksum": hashlib.sha256(args.properties.encode()).hexdigest()
+                        "kilo.dev/config-checksum": hashlib.sha256(args.properties.encode()).hexdigest(),
+                        **({GENERATION: users.generation} if users and not tunnelled else {}),
                     },
                     sidecars={WATCH: runtime_pod(args.context, watch)},
                 ),
@@ -126,5 +144,6 @@ class ChangeCapture(pulumi.ComponentResource):
         self.register_outputs({})
 
 
-def _bus_variables() -> dict[str, SecretKey]:
-    return {variable: SecretKey(bus_secret("cdc"), key) for variable, key in BUS_VARIABLES.items()}
+def _bus_variables(users: BusUsers) -> dict[str, SecretKey]:
+    keys = BUS_VARIABLES[users.shown]
+    return {variable: SecretKey(users.secrets["cdc"], key) for variable, key in keys.items()}

@@ -11,7 +11,7 @@ import pulumi
 from components.pods.runtime_pod import RuntimeContext
 from components.pods.stage_namespace import StageNamespace, StageNamespaceArgs
 from infra.clouds import Clouds
-from infra.cluster.bus import bus_generation, create_bus
+from infra.cluster.bus import bus_users, create_bus
 from infra.cluster.database import create_database
 from infra.cluster.events import create_events
 from infra.cluster.gateway import create_gateway
@@ -42,7 +42,7 @@ def create_cluster(
         monitoring_namespace=settings.monitoring.namespace,
         collector_url=collector_url(settings),
         database_generation=settings.database.credentials.generation,
-        bus_generation=bus_generation(settings),
+        bus_users=bus_users(settings),
     )
     inside = pulumi.ResourceOptions(depends_on=[namespace])
     create_traces(settings, inside)

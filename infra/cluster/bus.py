@@ -5,6 +5,7 @@ from __future__ import annotations
 import pulumi
 
 from components.pods.access import To
+from components.pods.bus_user import BusUsers
 from components.pods.runtime_pod import RuntimeContext
 from components.processes.message_bus import (
     DATA_DIRECTORY,
@@ -52,12 +53,16 @@ def create_bus(
     )
 
 
-def bus_generation(settings: Settings) -> str | None:
-    """Which users and authorities there are, for pods that have one; ``None`` where the bus knows none."""
+def bus_users(settings: Settings) -> BusUsers | None:
+    """The users that pods are; ``None`` where the bus knows none."""
     credentials = settings.bus.credentials
-    if settings.bus.kafka:
+    if settings.bus.kafka is None:
+        former = " and the former" if credentials.former_accepted else ""
+        return BusUsers(f"{credentials.generation}{former}")
+    access = settings.bus.kafka.access
+    if access is None:
         return None
-    return f"{credentials.generation}{' and the former' if credentials.former_accepted else ''}"
+    return BusUsers(str(access.generation), access.secret_names, access.shown, named=False)
 
 
 def bus_egress(settings: Settings) -> list[To]:

@@ -13,7 +13,7 @@ from components.processes.ingest import FeatureVersion, Ingest, IngestArgs
 from components.processes.key_making import KeyMaking, KeyMakingArgs
 from components.processes.outbox import Outbox, OutboxArgs
 from infra import names
-from infra.cluster.bus import bus_egress
+from infra.cluster.bus import bus_egress, bus_users
 from infra.identities import Identities
 from infra.outputs import bus_outputs, outbox_outputs
 from infra.settings import Settings
@@ -51,6 +51,7 @@ def create_events(
             image=settings.images.debezium,
             properties=_debezium_properties(settings),
             bus=egress,
+            tunnel=settings.bus.kafka is None,
             storage_class=settings.bus.storage_class,
             paused=settings.outbox.cdc_paused,
         ),
@@ -71,6 +72,7 @@ def create_events(
 
 def _debezium_properties(settings: Settings) -> str:
     """``application.properties``."""
+    users = bus_users(settings)
     return render_properties(
         ConnectorSettings(
             bus=bus_outputs(settings),
@@ -78,7 +80,7 @@ def _debezium_properties(settings: Settings) -> str:
             offsets_file=OFFSETS_FILE,
             schema=settings.database.schema_name,
             source=source_of(settings.stage),
-            bus_user=settings.bus.kafka is None,
+            bus_shown=users.shown if users else None,
             bus_url=None if settings.bus.kafka else TUNNEL_URL,
         )
     )

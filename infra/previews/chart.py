@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from components.pods.bus_user import bus_secret
 from infra import names
 from infra.previews.program import DATABASE
+from kilo.bus.roles import bus_secret
 from kilo.errors import BadInput, Unreachable
 from kilo.scaffold.template import Service
 

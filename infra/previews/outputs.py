@@ -11,14 +11,13 @@ from typing import Any
 
 import pulumi
 
-from components.pods.bus_user import bus_secret
 from components.pods.database_role import roles_of, secret_of
 from components.processes.message_bus import bus_url
 from components.processes.own_database import DATABASE, PORT
 from components.processes.tenant_gateway import gateway_url
 from infra import names
 from infra.previews.settings import TENANT, PreviewSettings
-from kilo.bus.roles import BUS_ROLES
+from kilo.bus.roles import bus_secrets
 from kilo.contract import BusOutputs, StackOutputs
 
 NOWHERE = "nowhere.invalid"
@@ -39,7 +38,7 @@ def bus_outputs(settings: PreviewSettings) -> BusOutputs:
         subject_prefix=settings.name,
         heartbeat_stream=f"{stream}-HEARTBEATS",
         duplicate_window_seconds=120,
-        role_secrets={role: bus_secret(role) for role in BUS_ROLES},
+        role_secrets={**bus_secrets()},
     )
 
 

@@ -19,6 +19,7 @@ from pulumi_kubernetes import core, meta, networking
 
 from components.clouds.cloud_identity import CloudIdentity
 from components.pods.access import AccessArgs, To
+from components.pods.bus_user import BusUsers
 from components.pods.database_role import URL_KEY
 from components.pods.labels import labels, service_host
 from components.pods.pod import ConfigFiles, PodArgs, Scratch, SecretKey
@@ -115,7 +116,7 @@ def _context(settings: PreviewSettings, outputs: pulumi.Output[str]) -> RuntimeC
         database_port=DATABASE_PORT,
         monitoring_namespace=settings.monitoring_namespace,
         database_workload=DATABASE,
-        bus_generation="1",
+        bus_users=BusUsers("1"),
     )
 
 

@@ -1,7 +1,8 @@
 """Whether what a stage needs and doesn't make itself is there: it looks, and changes nothing.
 
-What may not be looked at is unknown, and not taken for there. Left out: quotas, which an account's console
-shows, and the rights of who deploys, which only a deployment tries.
+What may not be looked at is unknown, and not taken for there. Left out: quotas of other services than IAM,
+which an account's console shows, and the rights of who deploys, which only a deployment tries and
+:mod:`infra.target.rights` prints.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ GOOGLE_APIS = (
 )
 _CRDS = ("alertmanagerconfigs", "podmonitors", "prometheusrules", "servicemonitors")
 _GROUP = "monitoring.coreos.com"
+ROLES_OF_A_STAGE = 12
+"""At most, with the one that copies between regions."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def of_aws(settings: Settings, client: Callable[[str], Any]) -> Iterator[Finding
         name = path.rpartition("/")[2]
         ask = _getter(iam, kind, name)
         yield _asked(where, f"{kind} {name}", ask, "KMS refuses policies that name nobody; make it first")
+    yield _room_for_roles(settings, iam)
     secret = settings.database.url_secret_id
     yield _asked(
         where,
@@ -77,6 +81,24 @@ def of_aws(settings: Settings, client: Callable[[str], Any]) -> Iterator[Finding
         None, (backups.primary.bucket, settings.audit.bucket, backups.replica and backups.replica.bucket)
     ):
         yield _bucket(s3, bucket)
+
+
+def _room_for_roles(settings: Settings, iam: Any) -> Finding:
+    """A first deployment makes all of its roles; one that was deployed has them already."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  with the extra `platform`
+
+    what = f"room for {ROLES_OF_A_STAGE} roles"
+    try:
+        found: Mapping[str, int] = iam.get_account_summary()["SummaryMap"]
+    except (BotoCoreError, ClientError) as error:
+        return Finding("AWS", what, "unknown", _short(error))
+    left = found["RolesQuota"] - found["Roles"]
+    try:
+        iam.get_role(RoleName=f"kilo-{settings.stage}-ingest")
+    except ClientError:
+        if left < ROLES_OF_A_STAGE:
+            return Finding("AWS", what, "missing", f"{left} are left in the account; have the quota raised")
+    return Finding("AWS", what, "there")
 
 
 def _getter(iam: Any, kind: str, name: str) -> Callable[[], object]:
@@ -160,6 +182,10 @@ def of_cluster(settings: Settings, cluster: Cluster) -> Iterator[Finding]:
         path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
         advice = f"kubectl --namespace {namespace} create secret generic {name} --from-literal=url=URL"
         yield _object(cluster, f"Secret {name}", path, advice)
+    if settings.bus.kafka and settings.bus.kafka.access:
+        for name in sorted(settings.bus.kafka.access.secret_names.values()):
+            path = f"/api/v1/namespaces/{settings.namespace}/secrets/{name}"
+            yield _object(cluster, f"Secret {name}", path, "give it a user of Kafka, see docs/outbox.md")
     yield _selectors(settings, cluster)
 
 

@@ -381,6 +381,39 @@ MISTAKES: dict[str, tuple[str, Callable[[Config], None], str, str]] = {
         "kilo:bus.duplicate_window_seconds",
         "leave it out beside bus.kafka",
     ),
+    "anybody's Kafka in stage": (
+        "stage",
+        put("kilo:bus", {"kafka": {"brokers": ["kafka-0.example:9092"]}, "replicas": 3}),
+        "kilo:bus.kafka.access",
+        "or say unguarded: true",
+    ),
+    "a Kafka that is guarded and isn't": (
+        "prod",
+        put(
+            "kilo:bus",
+            {"kafka": {"brokers": ["kafka-0.example:9092"], "access": {}, "unguarded": True}, "replicas": 3},
+        ),
+        "kilo:bus.kafka.unguarded",
+        "leave it out",
+    ),
+    "one user of Kafka for two roles": (
+        "dev",
+        put(
+            "kilo:bus",
+            {"kafka": {"brokers": ["kafka-0.example:9092"], "access": {"secrets": {"cdc": "bus-worker"}}}},
+        ),
+        "kilo:bus.kafka.access.secrets.cdc",
+        "give each a user of its own",
+    ),
+    "a role of Kafka's that is none": (
+        "dev",
+        put(
+            "kilo:bus",
+            {"kafka": {"brokers": ["kafka-0.example:9092"], "access": {"secrets": {"ingest": "i"}}}},
+        ),
+        "kilo:bus.kafka.access.secrets.ingest",
+        "worker",
+    ),
     "no quorum in prod": ("prod", put("kilo:bus.replicas", 1), "kilo:bus.replicas", "use 3 or 5"),
     "duplicate window beyond retention": (
         "dev",

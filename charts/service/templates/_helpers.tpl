@@ -73,13 +73,27 @@ containers:
             key: DATABASE_URL
       {{- end }}
       {{- if and $values.bus.secret (eq .restart "Always") }}
-      {{- range list "KILO_BUS_USER" "KILO_BUS_PASSWORD" "KILO_BUS_NAME" }}
+      {{- if eq $values.bus.shown "certificate" }}
+      - name: KILO_BUS_CERTIFICATE
+        value: /etc/kilo-bus/tls.crt
+      - name: KILO_BUS_KEY
+        value: /etc/kilo-bus/tls.key
+      {{- else }}
+      {{- range list "KILO_BUS_USER" "KILO_BUS_PASSWORD" }}
       - name: {{ . }}
         valueFrom:
           secretKeyRef:
             name: {{ $values.bus.secret }}
             key: {{ . }}
       {{- end }}
+      {{- end }}
+      # Of NATS; the brokers of a Kafka each have a name of their own.
+      - name: KILO_BUS_NAME
+        valueFrom:
+          secretKeyRef:
+            name: {{ $values.bus.secret }}
+            key: KILO_BUS_NAME
+            optional: true
       - name: KILO_BUS_CA
         value: /etc/kilo-bus/ca.pem
       {{- end }}
@@ -165,6 +179,12 @@ volumes:
       items:
         - key: ca.pem
           path: ca.pem
+        {{- if eq $values.bus.shown "certificate" }}
+        - key: tls.crt
+          path: tls.crt
+        - key: tls.key
+          path: tls.key
+        {{- end }}
   {{- end }}
   - name: scratch
     emptyDir:

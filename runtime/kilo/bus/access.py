@@ -3,8 +3,9 @@
 ``KILO_BUS_USER`` and ``KILO_BUS_PASSWORD`` name the user, ``KILO_BUS_CA`` a file of authorities in PEM, of
 which one must have signed the server's certificate. The file may hold two while one takes over from the
 other. ``KILO_BUS_NAME`` is the name that the certificate must be of where the bus is reached by another: by
-an address, or through a port that is forwarded. Without the variables nothing is shown and TLS is only used
-where the server asks for it.
+an address, or through a port that is forwarded. ``KILO_BUS_CERTIFICATE`` and ``KILO_BUS_KEY`` are files in
+PEM with a certificate of one's own, where the bus knows its users by that. Without the variables nothing is
+shown and TLS is only used where the server asks for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 import ssl
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Literal, Self
 
 from kilo.errors import BadInput
 
@@ -20,35 +21,38 @@ USER_VARIABLE = "KILO_BUS_USER"
 PASSWORD_VARIABLE = "KILO_BUS_PASSWORD"  # noqa: S105  a variable's name
 CA_VARIABLE = "KILO_BUS_CA"
 NAME_VARIABLE = "KILO_BUS_NAME"
+CERTIFICATE_VARIABLE = "KILO_BUS_CERTIFICATE"
+KEY_VARIABLE = "KILO_BUS_KEY"
+
+Shown = Literal["password", "certificate"]
+"""By what a bus knows its users."""
+SCRAM = "SCRAM-SHA-512"
+"""How a password is shown to Kafka: the way that Amazon's managed one has, and that every one can have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A user with its password, the file of authorities, and the server's name if not that of its URL."""
+    """A user with its password or certificate, the file of authorities, and the server's name if not that of
+    its URL."""
 
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     ca_file: str | None = None
     server_name: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
 
     @classmethod
     def from_environment(cls) -> Self:
         """What the environment says.
 
         Raises:
-            BadInput: it names a user without a password, or the reverse.
+            BadInput: it names a user without a password, a certificate without its key, or the reverse.
         """
-        user, password, ca_file, server_name = (
-            os.environ.get(name) or None
-            for name in (USER_VARIABLE, PASSWORD_VARIABLE, CA_VARIABLE, NAME_VARIABLE)
-        )
-        if (user is None) != (password is None):
-            missing, given = (
-                (PASSWORD_VARIABLE, USER_VARIABLE) if user else (USER_VARIABLE, PASSWORD_VARIABLE)
-            )
-            msg = f"{missing}: not set while {given} is; the bus takes a user with its password, or neither"
-            raise BadInput(msg)
-        return cls(user, password, ca_file, server_name)
+        user, password = _both_or_neither(USER_VARIABLE, PASSWORD_VARIABLE, "a user with its password")
+        certificate, key = _both_or_neither(CERTIFICATE_VARIABLE, KEY_VARIABLE, "a certificate with its key")
+        ca_file, server_name = (os.environ.get(name) or None for name in (CA_VARIABLE, NAME_VARIABLE))
+        return cls(user, password, ca_file, server_name, certificate, key)
 
     def tls(self) -> ssl.SSLContext | None:
         """A context that believes the given authorities alone; ``None`` where none are given.
@@ -68,6 +72,15 @@ class Access:
                 f"{CA_VARIABLE}: {self.ca_file} is no file of certificates in PEM: {error.strerror or error}"
             )
             raise BadInput(msg) from error
+        if self.certificate_file and self.key_file:
+            try:
+                context.load_cert_chain(self.certificate_file, self.key_file)
+            except OSError as error:
+                msg = (
+                    f"{CERTIFICATE_VARIABLE}, {KEY_VARIABLE}: {self.certificate_file} and {self.key_file} "
+                    f"are no certificate and its key in PEM: {error.strerror or error}"
+                )
+                raise BadInput(msg) from error
         return context
 
     def refusal(self, address: str, error: BaseException) -> str:
@@ -80,3 +93,12 @@ class Access:
                 return f"bus {address} wants a user: set {USER_VARIABLE} and {PASSWORD_VARIABLE}"
             return f"bus {address} refuses user {self.user!r}: see {USER_VARIABLE} and {PASSWORD_VARIABLE}"
         return f"bus {address} does not answer: {error or type(error).__name__}"
+
+
+def _both_or_neither(first: str, second: str, what: str) -> tuple[str | None, str | None]:
+    one, other = os.environ.get(first) or None, os.environ.get(second) or None
+    if (one is None) != (other is None):
+        missing, given = (second, first) if one else (first, second)
+        msg = f"{missing}: not set while {given} is; the bus takes {what}, or neither"
+        raise BadInput(msg)
+    return one, other

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
+from confluent_kafka.admin import AdminClient
 
 from kilo.bus.access import Access
 from kilo.bus.cloudevents import from_kafka, to_kafka
@@ -24,6 +25,7 @@ from kilo.bus.port import MOST_BYTES, BusError, Message, Receipt, Received
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 AGGREGATE_HEADER = "aggregate"
+GROUP = "kilo-reader"
 _IDLE_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
 _NO_ANSWER = Receipt(None, error="no acknowledgement in time")
@@ -45,27 +47,36 @@ class KafkaBus:
         self._settings: dict[str, Any] = client_settings(self._access)
         self._failures = Failures()
         self._offset_reader: Consumer | None = None
-        self._producer = self._new_producer()
+        self._producer: Producer | None = None
+        """Made when something is published: Kafka gives it an identity, which readers may not have."""
 
     @classmethod
     async def connect(cls, url: str, name: str) -> Self:
         """See :func:`kilo.bus.connect`."""
         bus = cls(url.partition("://")[2], name)
+        # Neither of the other two: a consumer keeps what it has to say of its connections to itself.
+        client = AdminClient(bus._common())
         try:
-            await asyncio.to_thread(bus._producer.list_topics, timeout=_ANSWER_SECONDS)
+            await asyncio.to_thread(client.list_topics, timeout=_ANSWER_SECONDS)
         except KafkaException as error:
-            bus._producer.poll(0)  # which brings what the client has to say of its connections
+            client.poll(0)  # which brings what the client has to say of its connections
             msg = bus._failures.refusal(bus._servers, bus._access, error)
             raise BusError(msg) from error
         return bus
 
+    def _common(self) -> dict[str, Any]:
+        return {
+            "bootstrap.servers": self._servers,
+            "client.id": self._name,
+            **self._settings,
+            "error_cb": self._failures,
+            "log_level": 0,
+        }
+
     def _new_producer(self) -> Producer:
         return Producer(
             {
-                "bootstrap.servers": self._servers,
-                "client.id": self._name,
-                **self._settings,
-                "error_cb": self._failures,
+                **self._common(),
                 "enable.idempotence": True,
                 "linger.ms": 2,
                 "queue.buffering.max.kbytes": 2 * MOST_BYTES // 1024,
@@ -76,7 +87,6 @@ class KafkaBus:
                 "message.timeout.ms": 0,
                 # A topic that is made at this moment may be unknown for so long.
                 "topic.metadata.propagation.max.ms": 2000,
-                "log_level": 0,
             }
         )
 
@@ -85,6 +95,30 @@ class KafkaBus:
         return await asyncio.to_thread(self._publish, messages, deadline_seconds)
 
     def _publish(self, messages: Sequence[Message], deadline_seconds: float) -> list[Receipt]:
+        producer = self._producer = self._producer or self._new_producer()
+        try:
+            receipts, left = self._hand_over(producer, messages, deadline_seconds)
+        except (KafkaException, SystemError) as error:
+            # What ends a producer for good, such as a right that it lacks, is raised in the midst of its
+            # callbacks, the next of which may trip over it.
+            self._producer = None
+            reason = error if isinstance(error, KafkaException) else error.__cause__
+            msg = f"bus kafka://{self._servers} takes nothing of this process: {reason or error}"
+            raise BusError(msg) from error
+        if left:
+            # What is still under way would be stored later, after the caller has published it again.
+            producer.purge()
+            producer.flush(1)
+            self._producer = None
+            if all(receipt.position is None for receipt in receipts):
+                msg = f"bus kafka://{self._servers} took nothing within {deadline_seconds:g} s"
+                raise BusError(msg)
+        return receipts
+
+    def _hand_over(
+        self, producer: Producer, messages: Sequence[Message], deadline_seconds: float
+    ) -> tuple[list[Receipt], int]:
+        """Receipts so far, and how many messages are under way after the deadline."""
         receipts = [_NO_ANSWER] * len(messages)
         failed: set[tuple[str, str]] = set()
 
@@ -101,33 +135,12 @@ class KafkaBus:
                 receipts[number] = _AFTER_FAILURE
                 continue
             try:
-                self._produce(each, done(number))
+                _produce(producer, each, done(number))
             except KafkaException as error:
                 receipts[number] = Receipt(None, error=_said(error.args[0]))
                 failed.add((each.subject, each.key))
-            self._producer.poll(0)
-        if self._producer.flush(deadline_seconds):
-            # What is still under way would be stored later, after the caller has published it again.
-            self._producer.purge()
-            self._producer.flush(1)
-            self._producer = self._new_producer()
-            if all(receipt.position is None for receipt in receipts):
-                msg = f"bus kafka://{self._servers} took nothing within {deadline_seconds:g} s"
-                raise BusError(msg)
-        return receipts
-
-    def _produce(self, message: Message, delivered: Any) -> None:
-        topic, _, aggregate = message.subject.partition(".")
-        headers = [*_pairs(message.headers), (AGGREGATE_HEADER, aggregate)]
-        while True:
-            try:
-                self._producer.produce(
-                    topic, message.payload, message.key, headers=headers, on_delivery=delivered
-                )
-            except BufferError:
-                self._producer.poll(0.05)
-            else:
-                return
+            producer.poll(0)
+        return receipts, producer.flush(deadline_seconds)
 
     async def read(
         self, stream: str, position: int, most: int = 1000, most_bytes: int = MOST_BYTES
@@ -156,7 +169,8 @@ class KafkaBus:
 
     async def close(self) -> None:
         """See :meth:`kilo.bus.Bus.close`."""
-        await asyncio.to_thread(self._producer.flush, 5)
+        if self._producer is not None:
+            await asyncio.to_thread(self._producer.flush, 5)
         if self._offset_reader is not None:
             await asyncio.to_thread(self._offset_reader.close)
 
@@ -187,8 +201,9 @@ class KafkaBus:
                 "bootstrap.servers": self._servers,
                 "client.id": self._name,
                 **self._settings,
-                # Required, and used for nothing: positions are kept by whoever reads.
-                "group.id": f"{self._name}-reader",
+                # Required, and used for nothing: positions are kept by whoever reads. All have the same, so
+                # that who manages Kafka's users knows which to let them see.
+                "group.id": GROUP,
                 "enable.auto.commit": False,
                 # Nothing is passed over where retention overtook a position or the topic was made anew.
                 "auto.offset.reset": "earliest",
@@ -224,6 +239,18 @@ def _said(error: KafkaError) -> str:
     if error.code() in {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}:  # pyright: ignore[reportPrivateUsage]
         return "no acknowledgement in time"
     return error.str()
+
+
+def _produce(producer: Producer, message: Message, delivered: Any) -> None:
+    topic, _, aggregate = message.subject.partition(".")
+    headers = [*_pairs(message.headers), (AGGREGATE_HEADER, aggregate)]
+    while True:
+        try:
+            producer.produce(topic, message.payload, message.key, headers=headers, on_delivery=delivered)
+        except BufferError:
+            producer.poll(0.05)
+        else:
+            return
 
 
 def _pairs(headers: bytes) -> list[tuple[str, str | bytes | None]]:

@@ -1,18 +1,24 @@
 """How a process shows who it is to Kafka: what :mod:`kilo.bus.access` says, as librdkafka takes it.
 
-With a user it is SASL/SCRAM-SHA-512 over TLS, with a file of authorities alone TLS, and with neither plain. A
-password never goes over a connection without TLS, and in SCRAM not over the other either.
+With a user it is SASL/SCRAM-SHA-512 over TLS, with a certificate TLS of both sides, with a file of
+authorities alone TLS, and with none of them plain. A password never goes over a connection without TLS, and
+in SCRAM not over the other either.
 """
 
 from __future__ import annotations
 
 from confluent_kafka import KafkaError, KafkaException
 
-from kilo.bus.access import CA_VARIABLE, PASSWORD_VARIABLE, USER_VARIABLE, Access
+from kilo.bus.access import (
+    CA_VARIABLE,
+    CERTIFICATE_VARIABLE,
+    KEY_VARIABLE,
+    PASSWORD_VARIABLE,
+    SCRAM,
+    USER_VARIABLE,
+    Access,
+)
 from kilo.errors import BadInput
-
-MECHANISM = "SCRAM-SHA-512"
-"""The one that Amazon's managed Kafka has, and that every Kafka can have."""
 
 _NO_TLS = {KafkaError._SSL}  # pyright: ignore[reportPrivateUsage]
 _NOT_LET_IN = {
@@ -25,23 +31,29 @@ def client_settings(access: Access) -> dict[str, str]:
     """Settings of a producer, consumer or administrator.
 
     Raises:
-        BadInput: a user without the authorities that vouch for whom its password is shown to.
+        BadInput: a user or certificate without the authorities that vouch for whom it is shown to, or a file
+            that is none of certificates.
     """
-    if access.user is None or access.password is None:
-        if access.ca_file is None:
-            return {}
-        return {"security.protocol": "SSL", "ssl.ca.location": access.ca_file}
     if access.ca_file is None:
-        msg = f"{CA_VARIABLE}: not set while {USER_VARIABLE} is; name the file of the authorities of Kafka"
-        raise BadInput(msg)
+        if shown := (access.user and USER_VARIABLE) or (access.certificate_file and CERTIFICATE_VARIABLE):
+            msg = f"{CA_VARIABLE}: not set while {shown} is; name the file of the authorities of Kafka"
+            raise BadInput(msg)
+        return {}
     access.tls()  # says of a file that is none what librdkafka only says of a connection
-    return {
-        "security.protocol": "SASL_SSL",
-        "ssl.ca.location": access.ca_file,
-        "sasl.mechanism": MECHANISM,
-        "sasl.username": access.user,
-        "sasl.password": access.password,
-    }
+    settings = {"security.protocol": "SSL", "ssl.ca.location": access.ca_file}
+    if access.certificate_file and access.key_file:
+        settings |= {
+            "ssl.certificate.location": access.certificate_file,
+            "ssl.key.location": access.key_file,
+        }
+    if access.user and access.password:
+        settings |= {
+            "security.protocol": "SASL_SSL",
+            "sasl.mechanism": SCRAM,
+            "sasl.username": access.user,
+            "sasl.password": access.password,
+        }
+    return settings
 
 
 class Failures:
@@ -62,8 +74,13 @@ class Failures:
             return f"{bus} refuses user {access.user!r}: see {USER_VARIABLE} and {PASSWORD_VARIABLE}"
         if found is not None and found.code() in _NO_TLS:
             believed = f"{CA_VARIABLE} ({access.ca_file})"
-            return f"{bus}: no TLS that {believed} vouches for: {_said(found)}"
-        return f"{bus} does not answer: {error.args[0].str()}"
+            said = f"{bus}: no TLS that {believed} vouches for: {_said(found)}"
+        else:
+            said = f"{bus} does not answer: {error.args[0].str()}"
+        if access.certificate_file:
+            # In TLS 1.3 the broker looks at it when the client has long gone on.
+            said += f"; or it refuses the certificate: see {CERTIFICATE_VARIABLE} and {KEY_VARIABLE}"
+        return said
 
 
 def _said(error: KafkaError) -> str:

@@ -21,6 +21,16 @@ BusRole = Literal["worker", "cdc", "consumer", "reconciler", "operator"]
 BUS_ROLES: tuple[BusRole, ...] = get_args(BusRole)
 
 
+def bus_secret(role: BusRole) -> str:
+    """The name of the Secret of ``role``, unless the stage's file names another."""
+    return f"bus-{role}"
+
+
+def bus_secrets() -> dict[BusRole, str]:
+    """The name of each role's Secret."""
+    return {role: bus_secret(role) for role in BUS_ROLES}
+
+
 @dataclass(frozen=True, slots=True)
 class BusUser:
     """A user of the bus. While passwords are replaced a role has two, which both get in."""

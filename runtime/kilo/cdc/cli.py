@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from kilo.bus.access import Access
+from kilo.bus.access import Access, Shown
 from kilo.bus.cloudevents import source_of
 from kilo.cdc.properties import (
     CONNECTOR_PATH,
@@ -97,26 +97,31 @@ def connector() -> None:
 
     Example:  kilo cdc connector > connector.json
     """
-    typer.echo(render_connector(_settings()), nl=False)
+    typer.echo(render_connector(_settings("password")), nl=False)
 
 
 @app.command()
-def properties() -> None:
+def properties(
+    certificate: Annotated[
+        bool, typer.Option("--certificate", help="Kafka knows its users by certificate, not by password.")
+    ] = False,
+) -> None:
     """Print application.properties for Debezium Server, for the bus that the stage's URL names.
 
-    Reads KILO_OUTPUTS.
+    Reads KILO_OUTPUTS. Where the bus has users, Debezium needs BUS_USER and BUS_PASSWORD in its environment,
+    for Kafka also BUS_CA, a file, or BUS_CERTIFICATE and BUS_KEY in PEM.
 
     Example:  kilo cdc properties > config/application.properties
     """
-    typer.echo(render_properties(_settings()), nl=False)
+    typer.echo(render_properties(_settings("certificate" if certificate else "password")), nl=False)
 
 
-def _settings() -> ConnectorSettings:
+def _settings(shown: Shown) -> ConnectorSettings:
     outputs = load_outputs()
     return ConnectorSettings(
         outputs.bus,
         outputs.outbox,
         schema=outputs.database.schema_name,
         source=source_of(outputs.stage),
-        bus_user="cdc" in outputs.bus.role_secrets,
+        bus_shown=shown if "cdc" in outputs.bus.role_secrets else None,
     )

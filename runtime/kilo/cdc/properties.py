@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from kilo.bus import cloudevents
+from kilo.bus.access import SCRAM, Shown
 from kilo.contract import DEFAULT_SCHEMA, BusOutputs, OutboxOutputs
 
 CONNECTOR_PATH = "/livez/connector"
@@ -46,8 +47,10 @@ class ConnectorSettings:
     schema: str = DEFAULT_SCHEMA
     source: str = cloudevents.SOURCE
     """Of the events, as CloudEvents have it."""
-    bus_user: bool = False
-    """Whether NATS wants a user: BUS_USER and BUS_PASSWORD of Debezium's environment."""
+    bus_shown: Shown | None = None
+    """What the bus wants to see, if anything: BUS_USER and BUS_PASSWORD of Debezium's environment, or
+    BUS_CERTIFICATE and BUS_KEY (PEM; the key as PKCS#8). To Kafka it comes over TLS with one whom the file
+    BUS_CA vouches for."""
     bus_url: str | None = None
     """Where Debezium reaches NATS, if not by the bus's own URL: through ``kilo cdc watch --tunnel-port``."""
 
@@ -166,6 +169,7 @@ def _sink(settings: ConnectorSettings) -> dict[str, str]:
             "sink.kafka.producer.acks": "all",
             "sink.kafka.producer.key.serializer": "org.apache.kafka.common.serialization.StringSerializer",
             "sink.kafka.producer.value.serializer": "org.apache.kafka.common.serialization.StringSerializer",
+            **{f"sink.kafka.producer.{name}": value for name, value in _kafka_access(settings).items()},
         }
     return {
         "sink.type": "nats-jetstream",
@@ -178,9 +182,29 @@ def _sink(settings: ConnectorSettings) -> dict[str, str]:
             "sink.nats-jetstream.auth.user": "${BUS_USER}",
             "sink.nats-jetstream.auth.password": "${BUS_PASSWORD}",
         }
-        if settings.bus_user
+        if settings.bus_shown
         else {}
     )
+
+
+def _kafka_access(settings: ConnectorSettings) -> dict[str, str]:
+    """What :mod:`kilo.bus.kafka_access` is for librdkafka."""
+    if settings.bus_shown is None:
+        return {}
+    believed = {"ssl.truststore.type": "PEM", "ssl.truststore.location": "${BUS_CA}"}
+    if settings.bus_shown == "certificate":
+        return believed | {
+            "security.protocol": "SSL",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.certificate.chain": "${BUS_CERTIFICATE}",
+            "ssl.keystore.key": "${BUS_KEY}",
+        }
+    return believed | {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": SCRAM,
+        "sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required"
+        ' username="${BUS_USER}" password="${BUS_PASSWORD}";',
+    }
 
 
 def _transforms(settings: ConnectorSettings, *, to_kafka: bool) -> dict[str, str]:

@@ -27,10 +27,12 @@ class Authority:
     def pem(self) -> bytes:
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def sign(self, *names: str, lives: timedelta = timedelta(days=1)) -> tuple[bytes, bytes, int]:
-        """Certificate and key in PEM for these DNS names, and its serial number."""
+    def sign(
+        self, *names: str, lives: timedelta = timedelta(days=1), called: str = "globex"
+    ) -> tuple[bytes, bytes, int]:
+        """Certificate and key in PEM for ``called`` and these DNS names, and its serial number."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "globex")])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, called)])
         builder = _builder(self._name, subject, key.public_key(), lives)
         if names:
             alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
