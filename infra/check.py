@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +17,14 @@ from kilo.errors import BadInput
 from kilo.project import find_project
 
 
+class Rights(StrEnum):
+    """Whose policy is printed."""
+
+    DEPLOYER = "deployer"
+    PREVIEW = "preview"
+    BOUNDARY = "boundary"
+
+
 def check(
     stage: Annotated[
         list[str] | None, typer.Option("--stage", "-s", help="A stage to check; give it again for more.")
@@ -23,6 +33,12 @@ def check(
         bool, typer.Option("--cloud", help="Look in the stage's clouds and cluster, too; changes nothing.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what --cloud finds as JSON.")] = False,
+    rights: Annotated[
+        Rights | None,
+        typer.Option(
+            "--rights", help="Print the policy of who deploys or previews, or what bounds processes."
+        ),
+    ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of a stage's file, for editors.")
     ] = False,
@@ -41,10 +57,18 @@ def check(
 
       kilo check --cloud -s prod          whether what prod needs is there: roles, APIs, CRDs, secrets
 
+      kilo check --rights deployer -s prod > deployer.json          IAM's policy, to paste
+
       kilo check --schema > docs/stage.schema.json
     """
     if schema:
         typer.echo(schema_text(), nl=False)
+        return
+    if rights:
+        if len(stage or ()) != 1:
+            msg = "--rights are those of one stage: name it, as in kilo check --rights deployer -s prod"
+            raise BadInput(msg)
+        _print_rights(rights, *(stage or ()))
         return
     if cloud and len(stage or ()) != 1:
         msg = "--cloud looks with the credentials of one stage: name it, as in kilo check --cloud -s prod"
@@ -71,6 +95,31 @@ def check(
 
         for file, settings in stages.items():
             look(settings, kubernetes_context(project / file), as_json=as_json)
+
+
+def _print_rights(of: Rights, stage: str) -> None:
+    # Imports the engine's SDK.
+    from infra.target.rights import (  # noqa: PLC0415
+        boundary_arn,
+        boundary_policy,
+        deployer_policies,
+        merged,
+        preview_policies,
+    )
+
+    settings = read_stage_file(stage_file(find_project(), stage))
+    documents = {
+        Rights.DEPLOYER: lambda: merged(deployer_policies(settings)),
+        Rights.PREVIEW: lambda: merged(preview_policies(settings)),
+        Rights.BOUNDARY: lambda: boundary_policy(settings),
+    }
+    typer.echo(json.dumps(documents[of](), indent=2))
+    if of is Rights.DEPLOYER and settings.aws.permissions_boundary is None:
+        said = f"it makes no role without the boundary {boundary_arn(settings)}"
+        typer.echo(
+            f"Pulumi.{stage}.yaml: kilo:aws.permissions_boundary: missing; {said}: make that and name it",
+            err=True,
+        )
 
 
 def _believed(settings: Settings) -> str:

@@ -13,6 +13,7 @@ from infra.setting_types import (
     DnsLabel,
     GcpRegion,
     IamArn,
+    IamPolicyArn,
     OidcProviderArn,
     RepositoryName,
     WorkloadIdentityPool,
@@ -71,6 +72,11 @@ class Aws(Section):
     )
     key_users: tuple[TenantKeyUser, ...] = Field(
         default=(), description="Who uses tenants' keys besides the platform's own workloads."
+    )
+    permissions_boundary: IamPolicyArn | None = Field(
+        default=None,
+        description="What no role of the platform may go beyond, whatever its policies say; `bootstrap/` "
+        "makes one, and lets the deployer make no role without it.",
     )
     tenant_key_replicas: TenantKeyReplicas | None = Field(
         default=None,

@@ -137,6 +137,7 @@ def _vault(settings: Settings, identities: Identities, tags: dict[str, str]) -> 
                 backups.replica.region,
                 backups.replica.bucket,
                 role_name=f"kilo-{stage}-backup-replication",
+                permissions_boundary=settings.aws.permissions_boundary,
             ),
         ),
     )

@@ -46,6 +46,7 @@ def create_identities(settings: Settings) -> Identities:
                 role_name=f"kilo-{settings.stage}-{service_accounts[0]}",
                 oidc_provider_arn=settings.aws.oidc_provider_arn,
                 google_identity_provider=settings.gcp.workload_identity_provider if google else None,
+                permissions_boundary=settings.aws.permissions_boundary,
             ),
         )
 

@@ -52,6 +52,11 @@ IamArn = Annotated[
     StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:(role|user)/[A-Za-z0-9+=,.@_/-]+$"),
     Field(description="an IAM role or user ARN such as arn:aws:iam::123456789012:role/key-administrator"),
 ]
+IamPolicyArn = Annotated[
+    str,
+    StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:policy/[A-Za-z0-9+=,.@_/-]+$"),
+    Field(description="an IAM policy's ARN such as arn:aws:iam::123456789012:policy/kilo-prod-boundary"),
+]
 OidcProviderArn = Annotated[
     str,
     StringConstraints(

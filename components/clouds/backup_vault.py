@@ -36,6 +36,7 @@ class Replica:
     region: str
     bucket: str
     role_name: str
+    permissions_boundary: str | None = None
 
 
 LIST = ("s3:GetBucketObjectLockConfiguration", "s3:ListBucketVersions")
@@ -183,7 +184,12 @@ class BackupVault(pulumi.ComponentResource):
         self.replica = self._bucket(name, replica.bucket, replica.region)
         S3Replication(
             name,
-            S3ReplicationArgs(source=self.primary, destination=self.replica, role_name=replica.role_name),
+            S3ReplicationArgs(
+                source=self.primary,
+                destination=self.replica,
+                role_name=replica.role_name,
+                permissions_boundary=replica.permissions_boundary,
+            ),
             opts=child,
         )
 

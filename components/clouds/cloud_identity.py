@@ -28,6 +28,8 @@ class CloudIdentityArgs:
     oidc_provider_arn: str
     google_identity_provider: str | None = None
     """``projects/N/locations/global/workloadIdentityPools/P/providers/X``, for access to Google Cloud."""
+    permissions_boundary: str | None = None
+    """The ARN of a policy beyond which the role may do nothing."""
 
 
 class CloudIdentity(pulumi.ComponentResource):
@@ -52,6 +54,7 @@ class CloudIdentity(pulumi.ComponentResource):
             description=f"Taken by {', '.join(args.service_accounts)} in the namespace {args.namespace}",
             assume_role_policy=_trust(args.oidc_provider_arn, list(subjects.values())),
             max_session_duration=3_600,
+            permissions_boundary=args.permissions_boundary,
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.role_arn = self._role.arn

@@ -13,7 +13,15 @@ from typing import Any
 
 import pulumi
 
-ACTIONS_WITHOUT_RESOURCE = frozenset({"ecr:GetAuthorizationToken"})
+ACTIONS_WITHOUT_RESOURCE = frozenset(
+    {
+        "ecr:DescribeRegistry",
+        "ecr:GetAuthorizationToken",
+        "ecr:PutReplicationConfiguration",
+        "kms:CreateKey",
+        "kms:ListAliases",
+    }
+)
 """Actions for which the service authorization reference lists no resource type."""
 
 

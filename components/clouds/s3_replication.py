@@ -25,6 +25,7 @@ class S3ReplicationArgs:
     source: S3LockedBucket
     destination: S3LockedBucket
     role_name: str
+    permissions_boundary: str | None = None
 
 
 class S3Replication(pulumi.ComponentResource):
@@ -50,6 +51,7 @@ class S3Replication(pulumi.ComponentResource):
                     }
                 ]
             ),
+            permissions_boundary=args.permissions_boundary,
             opts=child,
         )
         statements = [

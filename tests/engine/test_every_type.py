@@ -194,6 +194,9 @@ _AWS = """
     own = aws.iam.Policy("policy", policy=policy(f"sqs:{word}", resource=queue.arn), tags=tags)
     aws.iam.RolePolicyAttachment("attachment", role=role.name, policy_arn=own.arn)
 
+    audience = f"https://example.com/{word}"
+    aws.iam.OpenIdConnectProvider("issuer", url="https://issuer.example", client_id_lists=[audience])
+
     secret = aws.secretsmanager.Secret("secret", description=word, recovery_window_in_days=7, tags=tags)
     aws.secretsmanager.SecretVersion("version", secret_id=secret.id, secret_string="a word")
     identity, place = aws.get_caller_identity(), aws.get_region()
@@ -217,6 +220,15 @@ _GCP = """
     gcp.storage.BucketIAMMember(
         "writer", bucket=bucket.name, role="roles/storage.objectCreator", member=account.member
     )
+    pool = gcp.iam.WorkloadIdentityPool("pool", workload_identity_pool_id="outside", display_name=word)
+    gcp.iam.WorkloadIdentityPoolProvider(
+        "provider",
+        workload_identity_pool_id=pool.workload_identity_pool_id,
+        workload_identity_pool_provider_id="issuer",
+        attribute_mapping={"google.subject": "assertion.sub"},
+        oidc={"issuer_uri": "https://issuer.example", "allowed_audiences": [word]},
+    )
+    gcp.projects.Service("api", service="storage.googleapis.com", disable_on_destroy=False)
     ring = gcp.kms.KeyRing("ring", location="europe-west1")
     gcp.kms.KeyRingIAMMember(
         "ring-user", key_ring_id=ring.id, role="roles/cloudkms.viewer", member=account.member

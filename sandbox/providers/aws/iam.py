@@ -232,6 +232,66 @@ class Policy(_IamType):
         return arn if self.read(arn, inputs) else None
 
 
+class OpenIdConnectProvider(_IamType):
+    """Whose tokens the account's roles may trust."""
+
+    type_name = "aws:iam/openIdConnectProvider:OpenIdConnectProvider"
+    tagged = True
+    immutable = ("url",)
+    server_chosen = ("tagsAll", "thumbprintLists")
+
+    def check(self, inputs: Properties) -> Iterable[Failure]:
+        """An issuer is asked over TLS."""
+        yield from matches(inputs, "url", r"https://.{1,247}", "a URL that begins with https://")
+
+    def create(self, inputs: Properties) -> str:
+        """The provider's ARN is its id."""
+        arguments = {
+            "Url": inputs["url"],
+            "ClientIDList": inputs["clientIdLists"],
+            "ThumbprintList": inputs.get("thumbprintLists"),
+            "Tags": tag_list(inputs),
+        }
+        given = {k: v for k, v in arguments.items() if v is not None}
+        return self.client(inputs).create_open_id_connect_provider(**given)["OpenIDConnectProviderArn"]
+
+    def read(self, resource_id: str, known: Properties) -> Properties | None:
+        """IAM leaves the scheme out of the URL."""
+        with unless_gone(*_GONE):
+            found = self.client(known).get_open_id_connect_provider(OpenIDConnectProviderArn=resource_id)
+            tags = {t["Key"]: t["Value"] for t in found.get("Tags") or ()}
+            return {
+                "arn": resource_id,
+                "url": f"https://{found['Url'].removeprefix('https://')}",
+                "clientIdLists": found["ClientIDList"],
+                "thumbprintLists": found["ThumbprintList"],
+                **tag_outputs(tags, known),
+            }
+        return None
+
+    def update(self, resource_id: str, old: Properties, new: Properties) -> None:
+        """Each audience by itself."""
+        iam, key = self.client(new), {"OpenIDConnectProviderArn": resource_id}
+        before, after = old["clientIdLists"], new["clientIdLists"]
+        for each in after:
+            if each not in before:
+                iam.add_client_id_to_open_id_connect_provider(**key, ClientID=each)
+        for each in before:
+            if each not in after:
+                iam.remove_client_id_from_open_id_connect_provider(**key, ClientID=each)
+        self.retag("open_id_connect_provider", key, old, new)
+
+    def delete(self, resource_id: str, known: Properties) -> None:
+        """What trusts it stays, and trusts nobody."""
+        with unless_gone(*_GONE):
+            self.client(known).delete_open_id_connect_provider(OpenIDConnectProviderArn=resource_id)
+
+    def find(self, inputs: Properties) -> str | None:
+        """By the ARN that its URL gives it."""
+        arn = f"arn:aws:iam::{SESSION.account}:oidc-provider/{inputs['url'].removeprefix('https://')}"
+        return arn if self.read(arn, inputs) else None
+
+
 class RolePolicyAttachment(_IamType):
     """A policy on a role."""
 
@@ -263,4 +323,4 @@ class RolePolicyAttachment(_IamType):
             self.client(known).detach_role_policy(RoleName=role, PolicyArn=arn)
 
 
-TYPES = (Role(), RolePolicy(), Policy(), RolePolicyAttachment())
+TYPES = (Role(), RolePolicy(), Policy(), RolePolicyAttachment(), OpenIdConnectProvider())

@@ -152,6 +152,84 @@ def _email(inputs: Properties) -> str:
     return f"{inputs['accountId']}@{inputs['project']}.iam.gserviceaccount.com"
 
 
+class Pool(Recorded):
+    """A group of identities from outside."""
+
+    type_name = "gcp:iam/workloadIdentityPool:WorkloadIdentityPool"
+    immutable = ("workloadIdentityPoolId", "project", "mode")
+    server_chosen = ("project", "mode")
+    defaults = {"disabled": False}
+
+    def check(self, inputs: Properties) -> Iterable[Failure]:
+        """IAM's naming rule."""
+        yield from super().check(inputs)
+        yield from matches(inputs, "workloadIdentityPoolId", _POOL, _POOL_WORDS)
+
+    def resource_id(self, inputs: Properties) -> str:
+        """By the project's id, in which the official provider keeps it."""
+        return f"{_pools(inputs['project'])}/{inputs['workloadIdentityPoolId']}"
+
+    def computed(self, resource_id: str, inputs: Properties) -> Properties:
+        return {"name": f"{_pools(PROJECT.number)}/{inputs['workloadIdentityPoolId']}", "state": "ACTIVE"}
+
+
+class PoolProvider(Recorded):
+    """Who signs the tokens of a pool's identities."""
+
+    type_name = "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider"
+    immutable = ("workloadIdentityPoolId", "workloadIdentityPoolProviderId", "project")
+    server_chosen = ("project",)
+    defaults = {"disabled": False}
+    unsupported = ("aws", "saml", "x509")
+
+    def check(self, inputs: Properties) -> Iterable[Failure]:
+        """IAM's naming rule; without a mapping of the subject no token is anybody's."""
+        yield from super().check(inputs)
+        yield from matches(inputs, "workloadIdentityPoolProviderId", _POOL, _POOL_WORDS)
+        mapping = inputs.get("attributeMapping")
+        if not isinstance(mapping, dict) or "google.subject" not in mapping:
+            yield Failure("attributeMapping", "missing: google.subject, as in assertion.sub")
+        condition, oidc = inputs.get("attributeCondition"), inputs.get("oidc")
+        issuer = oidc.get("issuerUri") if isinstance(oidc, dict) else None
+        # https://cloud.google.com/iam/docs/workload-identity-federation-with-deployment-pipelines
+        if issuer == "https://token.actions.githubusercontent.com" and not condition:
+            yield Failure("attributeCondition", "missing: anybody's repository would get in")
+
+    def resource_id(self, inputs: Properties) -> str:
+        pool = f"{_pools(inputs['project'])}/{inputs['workloadIdentityPoolId']}"
+        return f"{pool}/providers/{inputs['workloadIdentityPoolProviderId']}"
+
+    def computed(self, resource_id: str, inputs: Properties) -> Properties:
+        pool = f"{_pools(PROJECT.number)}/{inputs['workloadIdentityPoolId']}"
+        name = f"{pool}/providers/{inputs['workloadIdentityPoolProviderId']}"
+        return {"name": name, "state": "ACTIVE"}
+
+
+_POOL = r"(?!gcp-)[a-z0-9-]{4,32}"
+_POOL_WORDS = "4 to 32 lower-case letters, digits and hyphens, not beginning with gcp-"
+
+
+def _pools(project: str) -> str:
+    return f"projects/{project}/locations/global/workloadIdentityPools"
+
+
+class Service(Recorded):
+    """An API that is on."""
+
+    type_name = "gcp:projects/service:Service"
+    immutable = ("service", "project")
+    server_chosen = ("project",)
+    defaults = {"disableOnDestroy": False}
+
+    def check(self, inputs: Properties) -> Iterable[Failure]:
+        """A name of Google's."""
+        yield from super().check(inputs)
+        yield from matches(inputs, "service", r"[a-z0-9-]+\.googleapis\.com", 'as in "iam.googleapis.com"')
+
+    def resource_id(self, inputs: Properties) -> str:
+        return f"{inputs['project']}/{inputs['service']}"
+
+
 class _Grant(Recorded):
     """One member's role on something."""
 
@@ -249,6 +327,9 @@ TYPES = (
     CryptoKey(),
     ArtifactRepository(),
     ServiceAccount(),
+    Pool(),
+    PoolProvider(),
+    Service(),
     BucketGrant(),
     CryptoKeyGrant(),
     KeyRingGrant(),

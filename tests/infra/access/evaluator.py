@@ -77,7 +77,7 @@ class World:
         if granted and (same or own):
             return Decision(allowed=True, because=f"allowed by the resource's {_name(granted[0])}")
         # S3's and SQS' resources are open to their own account's identities without a word of theirs.
-        decides = call.action.startswith(_RESOURCE_POLICY_DECIDES)
+        decides = call.action.startswith(_RESOURCE_POLICY_DECIDES) and not _is_without_policy(call)
         if own and (delegated or (same and not decides)):
             return Decision(allowed=True, because=f"allowed by the identity's {_name(own[0])}")
         return Decision(allowed=False, because="no statement allows it")
@@ -87,6 +87,11 @@ class World:
         if resource.startswith("arn:aws:s3:::"):
             return self.resources.get(resource.partition("/")[0])
         return self.resources.get(resource)
+
+
+def _is_without_policy(call: Call) -> bool:
+    """Whether KMS asks the identity's policies alone: of names of keys, and of one that is to be."""
+    return call.action == "kms:CreateKey" or ":alias/" in call.resource
 
 
 def _context(call: Call) -> Context:
