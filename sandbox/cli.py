@@ -237,8 +237,9 @@ def env(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print an object; null is a variable to unset.")
     ] = False,
+    context: ContextOption = None,
 ) -> None:
-    """Print the environment in which plain `pulumi` works on the sandbox.
+    """Print the environment in which plain `pulumi` works on the sandbox, or on a cluster of yours.
 
     The sandbox has to run: `kilo up` leaves it running, and --start starts its servers alone, without
     deploying a stage. What is printed holds the URL of the sandbox's database with its password: evaluate it,
@@ -251,8 +252,17 @@ def env(
       eval "$(kilo env --start)"
 
       pulumi preview -s dev
+
+      eval "$(kilo env --context kind-kind)"      of kilo up --context kind-kind; says where to run pulumi
     """
     project = find_project()
+    if context is not None:
+        if start:
+            msg = "--start is for the sandbox's own stage; kilo up --context brings up a cluster's"
+            raise BadInput(msg)
+        variables = on_context.variables(project, context)
+        typer.echo(json.dumps(dict.fromkeys(UNSET) | variables, indent=2) if as_json else shell(variables))
+        return
     if not start and daemon.running(project) is None:
         msg = "the sandbox is not running: `kilo up` starts it, `kilo env --start` its servers alone"
         raise Unreachable(msg)

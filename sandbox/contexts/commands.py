@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from kilo.errors import BadInput
+from kilo.errors import BadInput, Unreachable
 from kilo.testing.servers.process import tail
 from sandbox import daemon, stage
 from sandbox.commands import run_kilo
@@ -17,7 +17,7 @@ from sandbox.components import ComponentStatus, log_files, of_pod, servers
 from sandbox.contexts.home import ContextHome
 from sandbox.contexts.kubectl import Kubectl
 from sandbox.contexts.objects import GATEWAY_PORT, RELAY
-from sandbox.contexts.stage import open_context, remove
+from sandbox.contexts.stage import engine_variables, open_context, remove
 
 
 def up(checkout: Path, context: str, address: str, load: str, *, tour: bool, as_json: bool) -> None:
@@ -33,6 +33,25 @@ def up(checkout: Path, context: str, address: str, load: str, *, tour: bool, as_
     if not as_json:
         on_cluster = f"kubectl --context {context} -n {opened.home.namespace}"
         typer.echo(f"gateway  {on_cluster} port-forward deployment/{RELAY} {GATEWAY_PORT}")
+
+
+def variables(checkout: Path, context: str) -> dict[str, str]:
+    """The environment in which plain ``pulumi`` works on the context's stage, in the stage's own folder.
+
+    Nothing of the stage is changed.
+
+    Raises:
+        BadInput: no stage was brought up on the context.
+        Unreachable: its sandbox does not run.
+    """
+    home = ContextHome(checkout, context)
+    home.chosen()
+    endpoints = daemon.running(home.project)
+    if endpoints is None:
+        msg = f"the sandbox of {context} is not running: kilo up --context {context} starts it"
+        raise Unreachable(msg)
+    typer.echo(f"Run pulumi in {home.project}.", err=True)
+    return engine_variables(home, endpoints)
 
 
 def down(checkout: Path, context: str) -> None:

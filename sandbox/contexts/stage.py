@@ -74,13 +74,17 @@ def open_context(home: ContextHome, address: str, load: str) -> ContextStage:
         archive.unlink()
         chosen = Chosen(chosen.address, named)
         home.write(chosen)
-    provider, files = (toolchain.path(name) for name in ("kubernetes-provider", "kubernetes-provider-files"))
     _prepare_cluster(kubectl, home, endpoints, chosen)
-    variables = stage.prepare(home.project, endpoints, official={"kubernetes": provider})
-    variables["KUBERNETES_PROVIDER_FILES"] = str(files)
-    opened = ContextStage(home.project, endpoints, variables, home)
+    opened = ContextStage(home.project, endpoints, engine_variables(home, endpoints), home)
     opened.ensure_stacks()
     return opened
+
+
+def engine_variables(home: ContextHome, endpoints: daemon.Endpoints) -> dict[str, str]:
+    """The engine's variables, with the official provider for the context's cluster."""
+    provider, files = (toolchain.path(name) for name in ("kubernetes-provider", "kubernetes-provider-files"))
+    variables = stage.prepare(home.project, endpoints, official={"kubernetes": provider})
+    return {**variables, "KUBERNETES_PROVIDER_FILES": str(files)}
 
 
 def remove(home: ContextHome) -> None:
