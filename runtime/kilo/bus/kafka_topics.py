@@ -5,6 +5,7 @@ The counterpart of :mod:`kilo.bus.streams` (https://kafka.apache.org/documentati
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,7 @@ def apply_topics(url: str, topics: list[Topic]) -> list[tuple[str, str]]:
             if there is None:
                 made = NewTopic(topic.name, 1, topic.replicas, config=topic.config)
                 admin.create_topics([made])[topic.name].result(_ANSWER_SECONDS)
+                _wait_for(admin, topic.name)
             else:
                 _check_partitions(topic.name, len(there.partitions))
                 _configure(admin, topic)
@@ -114,6 +116,17 @@ def apply_topics(url: str, topics: list[Topic]) -> list[tuple[str, str]]:
             raise BadInput(msg) from error
         done.append((topic.name, "up to date" if there else "created"))
     return done
+
+
+def _wait_for(admin: AdminClient, name: str) -> None:
+    """Until brokers know of a topic that the controller has made: a busy one takes its time, and a publish to
+    what it does not know is refused."""
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while name not in (known := admin.list_topics(timeout=_ANSWER_SECONDS).topics) or known[name].error:
+        if time.monotonic() > deadline:
+            msg = f"topic {name} was made, and after {_ANSWER_SECONDS:g} s no broker knows of it"
+            raise BusError(msg)
+        time.sleep(0.1)
 
 
 def _check_partitions(name: str, count: int) -> None:
