@@ -11,6 +11,7 @@
   https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
 - What a multi-region key has encrypted can be decrypted, in each of its regions; moto cuts off the end of
   such a key's id in the ciphertext.
+- Audiences are added to an OIDC provider and taken away.
 - A signing key of an elliptic curve is the same after a replay, since it comes of the bytes that replays
   repeat; moto leaves it to OpenSSL, and makes an RSA key of every symmetric key, a tenth of a second each.
 """
@@ -44,6 +45,33 @@ def fill() -> None:
     fill_kms()
     _fill_s3()
     _fill_lock_configuration()
+    _fill_audiences()
+
+
+def _fill_audiences() -> None:
+    from moto.core.responses import EmptyResult  # noqa: PLC0415
+    from moto.iam.responses import IamResponse  # noqa: PLC0415
+
+    def found(response: Any) -> tuple[list[str], str]:
+        arn = response._get_param("OpenIDConnectProviderArn")
+        audiences = response.backend.get_open_id_connect_provider(arn).client_id_list
+        return audiences, response._get_param("ClientID")
+
+    def add(response: Any) -> Any:
+        audiences, audience = found(response)
+        if audience not in audiences:
+            audiences.append(audience)
+        return EmptyResult()
+
+    def remove(response: Any) -> Any:
+        audiences, audience = found(response)
+        if audience in audiences:
+            audiences.remove(audience)
+        return EmptyResult()
+
+    responses: Any = IamResponse
+    responses.add_client_id_to_open_id_connect_provider = add
+    responses.remove_client_id_from_open_id_connect_provider = remove
 
 
 def fill_kms() -> None:
