@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.configuration import read_stage_file
-from kilo.errors import BadInput
+from kilo.errors import BadInput, Unreachable
+from sandbox.contexts.commands import variables
 from sandbox.contexts.home import Chosen, ContextHome
 
 ROOT = Path(__file__).parents[3]
@@ -62,3 +63,11 @@ def test_contexts_are_apart_whatever_they_are_called(checkout: Path) -> None:
 def test_a_context_without_a_stage_says_how_to_make_one(checkout: Path) -> None:
     with pytest.raises(BadInput, match=r"no stage was brought up there; kilo up --context nowhere"):
         ContextHome(checkout, "nowhere").chosen()
+
+
+def test_the_environment_of_a_stage_that_was_not_brought_up_is_not_made_up(checkout: Path) -> None:
+    with pytest.raises(BadInput, match="no stage was brought up there; kilo up --context kind-kind"):
+        variables(checkout, "kind-kind")
+    ContextHome(checkout, "kind-kind").write(Chosen("172.18.0.1"))
+    with pytest.raises(Unreachable, match="the sandbox of kind-kind is not running"):
+        variables(checkout, "kind-kind")
