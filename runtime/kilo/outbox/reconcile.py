@@ -283,10 +283,18 @@ class _Comparison:
 
     async def _remember(self, behind: Any, end: int) -> None:
         """Remember what the stream holds up to the position ``end``."""
+        quiet_since = time.monotonic()
         while self._read_until < end:
             batch, self._held_back = self._held_back or list(await anext(behind)), []
             if not batch:
+                # What a busy bus says late is not lost; only of a deleted end does nothing come for long.
+                await self._behind.last_position(self._stream)
+                await self._lease.renew(self._connection)
+                if time.monotonic() - quiet_since < self._lag:
+                    continue
+                self._read_until = end
                 break
+            quiet_since = time.monotonic()
             ripe = [each for each in batch if each.position <= end]
             self._held_back = batch[len(ripe) :]
             for each in ripe:

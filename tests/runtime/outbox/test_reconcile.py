@@ -85,6 +85,36 @@ async def test_nothing_is_published_again_where_nothing_is_missing(database_url:
     assert len(await bus.all()) == 50
 
 
+class LateBus:
+    """A connection to a bus that has nothing to say at first."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+    async def read(self, stream: str, position: int, most: int = 1000) -> AsyncIterator[Sequence[Received]]:
+        yield []
+        yield []
+        async for batch in self._bus.read(stream, position, most):
+            yield batch
+
+
+async def test_what_a_busy_bus_says_late_is_not_lost(database_url: str, bus: BusServer) -> None:
+    write(database_url, 50)
+    await Worker(database_url, bus.connect).drain()
+    age_marks(database_url)
+
+    async def connect_bus() -> Bus:
+        return cast("Bus", LateBus(await bus.connect()))
+
+    async with reconciling(database_url, bus, connect_bus):
+        await asyncio.sleep(7)
+    assert republished(database_url) == 0
+    assert len(await bus.all()) == 50
+
+
 class SkewedBus:
     """A connection to a bus whose clock is off by some seconds."""
 
