@@ -7,6 +7,7 @@ import copy
 import pickle
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -175,12 +176,15 @@ def test_bytes_that_are_no_text_are_an_error_that_holds_none_of_them(stage: Stag
         assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
+_SDK = Path(formats.__file__).parents[1]
+
+
 def locals_of(error: BaseException | None) -> str:
     """What an error tracker shows of the SDK's frames."""
     shown: list[str] = []
     while error is not None:
         for frame, _ in traceback.walk_tb(error.__traceback__):
-            if "/kilo/" in frame.f_code.co_filename:
+            if Path(frame.f_code.co_filename).is_relative_to(_SDK):
                 shown.append(f"{frame.f_code.co_name}: {frame.f_locals}")
         error = error.__cause__ or error.__context__
     assert shown
