@@ -88,9 +88,14 @@ class GithubRoles(pulumi.ComponentResource):
         self.register_outputs({"arns": self.arns})
 
 
+def subject(repository: str, environment: str) -> str:
+    """What GitHub's tokens say of a job of ``repository`` that runs in ``environment``."""
+    return f"repo:{repository}:environment:{environment}"
+
+
 def trust_policy(provider_arn: str, repository: str, environment: str) -> dict[str, Any]:
     """Who takes a role: a job of ``repository`` that runs in ``environment``, and nobody else."""
-    claims = {f"{ISSUER}:aud": AUDIENCE, f"{ISSUER}:sub": f"repo:{repository}:environment:{environment}"}
+    claims = {f"{ISSUER}:aud": AUDIENCE, f"{ISSUER}:sub": subject(repository, environment)}
     return {
         "Version": "2012-10-17",
         "Statement": [

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
-ISSUER = "https://token.actions.githubusercontent.com"
+from bootstrap.github import ISSUER, subject
+
 DEPLOYER_ROLES = ("roles/artifactregistry.admin", "roles/browser", "roles/storage.admin")
 """Buckets and registries with who may use them, and to see which project it is."""
 PREVIEW_ROLES = ("roles/artifactregistry.reader", "roles/browser", "roles/iam.securityReviewer")
@@ -66,7 +67,7 @@ class GoogleTrust(pulumi.ComponentResource):
             # The subject says the repository and the environment.
             attribute_mapping={"google.subject": "assertion.sub"},
             attribute_condition=f"assertion.repository == '{args.repository}'",
-            oidc=gcp.iam.WorkloadIdentityPoolProviderOidcArgs(issuer_uri=ISSUER),
+            oidc=gcp.iam.WorkloadIdentityPoolProviderOidcArgs(issuer_uri=f"https://{ISSUER}"),
             opts=ready,
         )
         self.provider = provider.name
@@ -79,13 +80,15 @@ class GoogleTrust(pulumi.ComponentResource):
                 display_name=f"{key} {args.stage}",
                 opts=ready,
             )
-            subject = f"repo:{args.repository}:environment:{args.environments[key]}"
             gcp.serviceaccount.IAMMember(
                 f"{name}-{key}",
                 service_account_id=account.name,
                 role="roles/iam.workloadIdentityUser",
                 member=pulumi.Output.concat(
-                    "principal://iam.googleapis.com/", pool.name, "/subject/", subject
+                    "principal://iam.googleapis.com/",
+                    pool.name,
+                    "/subject/",
+                    subject(args.repository, args.environments[key]),
                 ),
                 opts=child,
             )

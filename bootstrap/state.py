@@ -16,6 +16,7 @@ import pulumi_aws as aws
 from components.clouds.iam import policy_json
 from components.clouds.key_policy import KeyUser, key_policy
 from components.clouds.options import retain_options
+from components.clouds.private_bucket import keep_private
 
 WRITE = ("kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey")
 READ = ("kms:Decrypt",)
@@ -83,28 +84,7 @@ class StateStore(pulumi.ComponentResource):
             ],
             opts=kept,
         )
-        aws.s3.BucketOwnershipControls(
-            name,
-            bucket=bucket.bucket,
-            rule=aws.s3.BucketOwnershipControlsRuleArgs(object_ownership="BucketOwnerEnforced"),
-            opts=kept,
-        )
-        block = aws.s3.BucketPublicAccessBlock(
-            name,
-            bucket=bucket.bucket,
-            block_public_acls=True,
-            block_public_policy=True,
-            ignore_public_acls=True,
-            restrict_public_buckets=True,
-            opts=kept,
-        )
-        aws.s3.BucketPolicy(
-            name,
-            bucket=bucket.bucket,
-            policy=_only_in_tls(bucket.arn),
-            # Both change the bucket's access; S3 answers 409 when they meet.
-            opts=pulumi.ResourceOptions.merge(kept, pulumi.ResourceOptions(depends_on=[block])),
-        )
+        keep_private(name, bucket, _only_in_tls(bucket.arn), kept)
         aws.s3.BucketLifecycleConfiguration(
             name,
             bucket=bucket.bucket,

@@ -10,14 +10,7 @@ import base64
 import json
 from pathlib import Path
 
-from kilo.bus.access import (
-    CA_VARIABLE,
-    CERTIFICATE_VARIABLE,
-    KEY_VARIABLE,
-    NAME_VARIABLE,
-    PASSWORD_VARIABLE,
-    USER_VARIABLE,
-)
+from kilo.bus.access import NAME_VARIABLE, PASSWORD_VARIABLE, SECRET_FILES, USER_VARIABLE
 from kilo.bus.roles import BusRole
 from kilo.contract import StackOutputs
 from sandbox.backing import write_atomically
@@ -25,8 +18,6 @@ from sandbox.cluster.client import connect
 
 ROLE: BusRole = "reconciler"
 _VARIABLES = (USER_VARIABLE, PASSWORD_VARIABLE, NAME_VARIABLE)
-_FILES = {CA_VARIABLE: "ca.pem", CERTIFICATE_VARIABLE: "tls.crt", KEY_VARIABLE: "tls.key"}
-"""The keys of a Secret that come into files of their own."""
 
 
 def keep_access(project: Path, cluster: str, outputs: StackOutputs) -> None:
@@ -66,7 +57,7 @@ def fetch_access(project: Path, cluster: str, outputs: StackOutputs, role: BusRo
         data = client.get(path).raise_for_status().json()["data"]
     # A Kafka's users have no name of the server, and a certificate or a password.
     found = {name: base64.b64decode(data[name]).decode() for name in _VARIABLES if name in data}
-    for variable, key in _FILES.items():
+    for variable, key in SECRET_FILES.items():
         if key in data:
             file = project.resolve() / ".kilo" / f"bus-{role}-{key}"
             file.touch(mode=0o600)

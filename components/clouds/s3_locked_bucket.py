@@ -18,6 +18,7 @@ import pulumi_aws as aws
 
 from components.clouds.iam import policy_json
 from components.clouds.options import retain_options
+from components.clouds.private_bucket import keep_private
 
 
 @dataclass(frozen=True)
@@ -89,31 +90,7 @@ class S3LockedBucket(pulumi.ComponentResource):
             ],
             opts=kept,
         )
-        aws.s3.BucketOwnershipControls(
-            name,
-            bucket=bucket.bucket,
-            region=args.region,
-            rule=aws.s3.BucketOwnershipControlsRuleArgs(object_ownership="BucketOwnerEnforced"),
-            opts=kept,
-        )
-        block = aws.s3.BucketPublicAccessBlock(
-            name,
-            bucket=bucket.bucket,
-            region=args.region,
-            block_public_acls=True,
-            block_public_policy=True,
-            ignore_public_acls=True,
-            restrict_public_buckets=True,
-            opts=kept,
-        )
-        aws.s3.BucketPolicy(
-            name,
-            bucket=bucket.bucket,
-            region=args.region,
-            policy=_policy(bucket.arn, args.lock_days),
-            # Both change the bucket's access; S3 answers 409 when they meet.
-            opts=pulumi.ResourceOptions.merge(kept, pulumi.ResourceOptions(depends_on=[block])),
-        )
+        keep_private(name, bucket, _policy(bucket.arn, args.lock_days), kept, args.region)
         if args.keep_days is not None:
             aws.s3.BucketLifecycleConfiguration(
                 name,

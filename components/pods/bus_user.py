@@ -12,19 +12,16 @@ from dataclasses import dataclass, field
 from components.pods.pod import SecretFiles, SecretKey
 from kilo.bus.access import (
     CA_VARIABLE,
-    CERTIFICATE_VARIABLE,
-    KEY_VARIABLE,
     NAME_VARIABLE,
     PASSWORD_VARIABLE,
+    SECRET_FILES,
     USER_VARIABLE,
     Shown,
 )
 from kilo.bus.roles import BusRole, bus_secrets
 
 DIRECTORY = "/etc/kilo-bus"
-AUTHORITIES_FILE = "ca.pem"
-CERTIFICATE_FILE, KEY_FILE = "tls.crt", "tls.key"
-"""As a Secret of type ``kubernetes.io/tls`` calls them."""
+AUTHORITIES_FILE = SECRET_FILES[CA_VARIABLE]
 GENERATION = "kilo.dev/bus-credentials"
 """On pods: they are replaced when their user is."""
 
@@ -53,7 +50,5 @@ class BusUsers:
 
     def places(self) -> Mapping[str, str]:
         """Where each file lies, by its variable."""
-        files = {CA_VARIABLE: AUTHORITIES_FILE}
-        if self.shown == "certificate":
-            files |= {CERTIFICATE_VARIABLE: CERTIFICATE_FILE, KEY_VARIABLE: KEY_FILE}
-        return {variable: f"{DIRECTORY}/{file}" for variable, file in files.items()}
+        variables = SECRET_FILES if self.shown == "certificate" else (CA_VARIABLE,)
+        return {variable: f"{DIRECTORY}/{SECRET_FILES[variable]}" for variable in variables}

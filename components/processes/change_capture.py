@@ -18,10 +18,8 @@ import pulumi
 from components.pods.access import AccessArgs, From, To
 from components.pods.bus_user import (
     AUTHORITIES_FILE,
-    CERTIFICATE_FILE,
     DIRECTORY,
     GENERATION,
-    KEY_FILE,
     BusUsers,
 )
 from components.pods.config_map import config_map
@@ -29,7 +27,14 @@ from components.pods.database_role import secret_of
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
 from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_pod
 from components.pods.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
-from kilo.bus.access import PASSWORD_VARIABLE, USER_VARIABLE, Shown
+from kilo.bus.access import (
+    CERTIFICATE_VARIABLE,
+    KEY_VARIABLE,
+    PASSWORD_VARIABLE,
+    SECRET_FILES,
+    USER_VARIABLE,
+    Shown,
+)
 from kilo.cdc.properties import CONNECTOR_PATH
 
 PORT = 10_085
@@ -53,7 +58,10 @@ DATABASE_VARIABLES = {
 }
 BUS_VARIABLES: Mapping[Shown, Mapping[str, str]] = {
     "password": {"BUS_USER": USER_VARIABLE, "BUS_PASSWORD": PASSWORD_VARIABLE},
-    "certificate": {"BUS_CERTIFICATE": CERTIFICATE_FILE, "BUS_KEY": KEY_FILE},
+    "certificate": {
+        "BUS_CERTIFICATE": SECRET_FILES[CERTIFICATE_VARIABLE],
+        "BUS_KEY": SECRET_FILES[KEY_VARIABLE],
+    },
 }
 """Keys of its Secret, where the bus knows users."""
 

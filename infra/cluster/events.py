@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pulumi
 
+from components.pods.bus_user import BusUsers
 from components.pods.runtime_pod import RuntimeContext
 from components.processes.change_capture import OFFSETS_FILE, TUNNEL_URL, ChangeCapture, ChangeCaptureArgs
 from components.processes.consumer import Consumer, ConsumerArgs
@@ -13,7 +14,7 @@ from components.processes.ingest import FeatureVersion, Ingest, IngestArgs
 from components.processes.key_making import KeyMaking, KeyMakingArgs
 from components.processes.outbox import Outbox, OutboxArgs
 from infra import names
-from infra.cluster.bus import bus_egress, bus_users
+from infra.cluster.bus import bus_egress
 from infra.identities import Identities
 from infra.outputs import bus_outputs, outbox_outputs
 from infra.settings import Settings
@@ -49,7 +50,7 @@ def create_events(
         ChangeCaptureArgs(
             context=context,
             image=settings.images.debezium,
-            properties=_debezium_properties(settings),
+            properties=_debezium_properties(settings, context.bus_users),
             bus=egress,
             tunnel=settings.bus.kafka is None,
             storage_class=settings.bus.storage_class,
@@ -70,9 +71,8 @@ def create_events(
     return ingest
 
 
-def _debezium_properties(settings: Settings) -> str:
+def _debezium_properties(settings: Settings, users: BusUsers | None) -> str:
     """``application.properties``."""
-    users = bus_users(settings)
     return render_properties(
         ConnectorSettings(
             bus=bus_outputs(settings),

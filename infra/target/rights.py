@@ -11,7 +11,6 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/reference_pol
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -299,8 +298,3 @@ def _state(bucket: str | None, objects: Sequence[str]) -> Policies:
 
 def _document(*statements: Statement) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [each.document() for each in statements]}
-
-
-def size_of(document: Mapping[str, Any]) -> int:
-    """Its characters as IAM counts them, without white space."""
-    return len(json.dumps(document, separators=(",", ":")))

@@ -6,8 +6,6 @@ One stage is brought up for all tests of this file, which build on each other in
 from __future__ import annotations
 
 import base64
-import json
-import re
 import subprocess
 
 import psycopg
@@ -18,25 +16,11 @@ from kilo.logins import login_of
 from sandbox import daemon
 from sandbox.cluster.client import connect
 from tests.e2e.conftest import PATIENCE, Stage
+from tests.e2e.credentials import replace_under_load, up
 
 pytestmark = pytest.mark.timeout(4 * PATIENCE)
 _kept: dict[str, str] = {}
 """Of the worker, before its password was replaced."""
-
-
-def put_credentials(stage: Stage, text: str) -> None:
-    file = stage.directory / "Pulumi.dev.yaml"
-    before = file.read_text(encoding="utf-8")
-    after = re.sub(
-        r"kilo:database: \{( credentials: \{[^}]*\},)?", f"kilo:database: {{ credentials: {text},", before
-    )
-    assert after != before
-    file.write_text(after, encoding="utf-8")
-
-
-def up(stage: Stage) -> None:
-    done = stage.kilo("up", "--no-tour")
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def url_of(stage: Stage, role: str) -> str:
@@ -62,18 +46,7 @@ def _brought_up(stage: Stage) -> None:
 def test_passwords_are_replaced_under_load_without_a_lost_request_or_event(stage: Stage) -> None:
     _kept["worker"] = url_of(stage, "worker")
     assert conninfo_to_dict(_kept["worker"])["user"] == "kilo_worker"
-    for step, credentials in enumerate(
-        ("{ generation: 2, former_accepted: true }", "{ generation: 2 }"), start=1
-    ):
-        put_credentials(stage, credentials)
-        sending = stage.begin("kilo tour --json --events-only --count 400 --timeout 300")
-        up(stage)
-        printed, errors = sending.communicate(timeout=PATIENCE)
-        assert sending.returncode == 0, errors
-        total = json.loads(printed)["total"]
-        assert total["acknowledged"] == total["sent"], step
-        assert total["lost"] == total["altered"] == total["duplicate_deliveries"] == 0, step
-        assert total["delivered_by_cdc"] > 0
+    replace_under_load(stage, "database")
     assert conninfo_to_dict(url_of(stage, "worker"))["user"] == "kilo_worker_2"
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import subprocess
 
 import pytest
@@ -17,6 +16,7 @@ from kilo.bus.access import CA_VARIABLE, NAME_VARIABLE, PASSWORD_VARIABLE, USER_
 from kilo.bus.roles import BUS_ROLES, BusRole
 from kilo.contract import StackOutputs
 from tests.e2e.conftest import PATIENCE, Stage
+from tests.e2e.credentials import replace_under_load, up
 from tests.e2e.wire import access_of, client_of
 from tests.patience import eventually
 
@@ -32,20 +32,6 @@ def become(environment: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
         environment.delenv(name, raising=False)
     for name, value in variables.items():
         environment.setenv(name, value)
-
-
-def put_credentials(stage: Stage, text: str) -> None:
-    file = stage.directory / "Pulumi.dev.yaml"
-    before = file.read_text(encoding="utf-8")
-    after = re.sub(r"kilo:bus: \{( credentials: \{[^}]*\},)?", f"kilo:bus: {{ credentials: {text},", before)
-    assert after != before
-    file.write_text(after, encoding="utf-8")
-
-
-def up(stage: Stage) -> str:
-    done = stage.kilo("up", "--no-tour")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -154,18 +140,7 @@ def test_a_program_on_this_machine_is_let_in_by_what_kilo_env_prints(stage: Stag
 
 def test_passwords_and_certificates_are_replaced_under_load_without_a_lost_event(stage: Stage) -> None:
     _kept["worker"] = access_of(stage, "worker")
-    for step, credentials in enumerate(
-        ("{ generation: 2, former_accepted: true }", "{ generation: 2 }"), start=1
-    ):
-        put_credentials(stage, credentials)
-        sending = stage.begin("kilo tour --json --events-only --count 400 --timeout 300")
-        up(stage)
-        printed, errors = sending.communicate(timeout=PATIENCE)
-        assert sending.returncode == 0, errors
-        total = json.loads(printed)["total"]
-        assert total["acknowledged"] == total["sent"], step
-        assert total["lost"] == total["altered"] == total["duplicate_deliveries"] == 0, step
-        assert total["delivered_by_cdc"] > 0
+    replace_under_load(stage, "bus")
     assert access_of(stage, "worker")[USER_VARIABLE] == "worker-2"
 
 

@@ -23,6 +23,9 @@ CA_VARIABLE = "KILO_BUS_CA"
 NAME_VARIABLE = "KILO_BUS_NAME"
 CERTIFICATE_VARIABLE = "KILO_BUS_CERTIFICATE"
 KEY_VARIABLE = "KILO_BUS_KEY"
+SECRET_FILES = {CA_VARIABLE: "ca.pem", CERTIFICATE_VARIABLE: "tls.crt", KEY_VARIABLE: "tls.key"}
+"""Keys of a role's Secret that a process has as files, by the variables that say where; a certificate's are
+called as in a Secret of type ``kubernetes.io/tls``."""
 
 Shown = Literal["password", "certificate"]
 """By what a bus knows its users."""

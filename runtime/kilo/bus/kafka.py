@@ -42,9 +42,13 @@ class KafkaBus:
 
     def __init__(self, servers: str, name: str) -> None:
         self._servers = servers
-        self._name = name
         self._access = Access.from_environment()
-        self._settings: dict[str, Any] = client_settings(self._access)
+        self._settings: dict[str, Any] = {
+            "bootstrap.servers": servers,
+            "client.id": name,
+            **client_settings(self._access),
+            "log_level": 0,
+        }
         self._failures = Failures()
         self._offset_reader: Consumer | None = None
         self._producer: Producer | None = None
@@ -65,13 +69,7 @@ class KafkaBus:
         return bus
 
     def _common(self) -> dict[str, Any]:
-        return {
-            "bootstrap.servers": self._servers,
-            "client.id": self._name,
-            **self._settings,
-            "error_cb": self._failures,
-            "log_level": 0,
-        }
+        return {**self._settings, "error_cb": self._failures}
 
     def _new_producer(self) -> Producer:
         return Producer(
@@ -198,8 +196,6 @@ class KafkaBus:
     def _new_consumer(self, most_bytes: int = MOST_BYTES) -> Consumer:
         return Consumer(
             {
-                "bootstrap.servers": self._servers,
-                "client.id": self._name,
                 **self._settings,
                 # Required, and used for nothing: positions are kept by whoever reads. All have the same, so
                 # that who manages Kafka's users knows which to let them see.
@@ -212,7 +208,6 @@ class KafkaBus:
                 "queued.max.messages.kbytes": max(most_bytes // 1024, 1),
                 "fetch.max.bytes": max(most_bytes, MAX_MESSAGE_BYTES),
                 "fetch.message.max.bytes": MAX_MESSAGE_BYTES,
-                "log_level": 0,
             }
         )
 

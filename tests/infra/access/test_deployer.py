@@ -12,9 +12,9 @@ import pytest
 from botocore import xform_name
 
 from infra.configuration import read_stage_file
-from infra.limits import IAM_INLINE_CHARACTERS
+from infra.limits import IAM_INLINE_CHARACTERS, size_of
 from infra.settings import Settings
-from infra.target.rights import boundary_arn, boundary_policy, deployer_policies, preview_policies, size_of
+from infra.target.rights import boundary_arn, boundary_policy, deployer_policies, preview_policies
 from sandbox.providers import aws as providers
 from tests.infra.access.evaluator import Call, World
 from tests.infra.access.test_access import ACME, made
