@@ -106,8 +106,10 @@ offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 auto.create.topics.enable=false
-# On a busy machine it is late with its heartbeats to itself, and would take nothing until the next.
-broker.session.timeout.ms=60000
+# On a busy machine it is late with its heartbeats to itself, and would take nothing until the next. One that
+# was killed comes back only once its session is over, which is to be well before it gives up.
+broker.session.timeout.ms=20000
+initial.broker.registration.timeout.ms=120000
 """,
                 encoding="utf-8",
             )
