@@ -10,9 +10,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from components.pods.bus_user import CERTIFICATE_FILE, KEY_FILE
 from components.processes.change_capture import BUS_VARIABLES
-from kilo.bus.access import CERTIFICATE_VARIABLE, KEY_VARIABLE, PASSWORD_VARIABLE, USER_VARIABLE
+from kilo.bus.access import CERTIFICATE_VARIABLE, KEY_VARIABLE, PASSWORD_VARIABLE, SECRET_FILES, USER_VARIABLE
 from kilo.bus.cli import apply_declared
 from kilo.bus.streams import StreamPolicy
 from kilo.cdc.properties import ConnectorSettings, render_properties
@@ -52,8 +51,8 @@ def debezium(
     settings = ConnectorSettings(outputs.bus, outputs.outbox, str(directory / "offsets.dat"), bus_shown=shown)
     of_process = guarded.shown("cdc")
     secret = {
-        name: Path(of_process[variable]).read_text()
-        for name, variable in ((CERTIFICATE_FILE, CERTIFICATE_VARIABLE), (KEY_FILE, KEY_VARIABLE))
+        SECRET_FILES[variable]: Path(of_process[variable]).read_text()
+        for variable in (CERTIFICATE_VARIABLE, KEY_VARIABLE)
         if guarded.by_certificate
     }
     secret |= {name: of_process[name] for name in (USER_VARIABLE, PASSWORD_VARIABLE) if name in of_process}
