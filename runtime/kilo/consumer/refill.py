@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -34,8 +35,8 @@ from kilo.outbox.republish import republish
 _PAGE = 2000
 _HELD_MOST: Final = 2_000_000
 """Events remembered at most, about 200 MB. What is beyond is published once too often."""
-_QUIET = 5
-"""So often in a row has the bus to say nothing before its newest messages count as deleted."""
+_QUIET_SECONDS = 30
+"""So long has a bus that answers to say nothing before its newest messages count as deleted."""
 
 _CREATED_AT = SHOWN_CREATED_AT.replace("created_at", "o.created_at")
 # A page of rows, not of findings: no statement takes longer than the lease.
@@ -184,7 +185,7 @@ class Refill:
         newest = await self._bus.last_position(self._stream)
         if newest <= position or await self._bus.first_position(self._stream) > newest:
             return held
-        quiet = 0
+        quiet_since = time.monotonic()
         async with aclosing(cast("Any", self._bus.read(self._stream, position))) as reading:
             async for batch in reading:
                 for each in batch:
@@ -194,9 +195,15 @@ class Refill:
                         continue
                     if len(held) < _HELD_MOST:
                         held.add(hash(one.occurrence))
-                quiet = 0 if batch else quiet + 1
-                if quiet == _QUIET or (batch and batch[-1].position >= newest):
-                    break
+                if batch:
+                    quiet_since = time.monotonic()
+                    if batch[-1].position >= newest:
+                        break
+                else:
+                    # Raises where the bus is gone, which says nothing either.
+                    await self._bus.last_position(self._stream)
+                    if time.monotonic() - quiet_since >= _QUIET_SECONDS:
+                        break
                 if self._lease.due:
                     await self._lease.renew(self._connection)
         return held

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
 from typer.testing import CliRunner
 
+from kilo.bus import Bus
 from kilo.consumer import Behind
 from kilo.consumer.cli import app
 from kilo.consumer.retention import BehindRetention, RetentionCheck
@@ -23,6 +24,7 @@ from kilo.health import Health
 from tests.patience import eventually
 from tests.runtime.conftest import BusServer
 from tests.runtime.consumer.support import Running, a_message, make
+from tests.runtime.late_bus import LateBus
 from tests.runtime.outbox.test_worker import Worker, write
 
 GiveUp = Callable[[BusServer, int], Awaitable[None]]
@@ -158,6 +160,25 @@ async def test_refilling_twice_doubles_nothing(database_url: str, bus: BusServer
     assert (await refill())["republished"] == 0
     assert await newest(bus) == 42
     check_refilled(one)
+
+
+@pytest.mark.usefixtures("stage")
+async def test_what_a_busy_bus_says_late_is_not_refilled(
+    database_url: str, bus: BusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await behind(database_url, bus)
+    async with one.running():
+        await one.until(COUNT, [(15,)])
+    await refill()
+    # As one that ended before it had marked the gap: the stream has what it published, unread.
+    one.sql("UPDATE consumer_gaps SET refilled_at = NULL")
+
+    async def connect_late(*_: object) -> Bus:
+        return cast("Bus", LateBus(await bus.connect(), silent_reads=20))
+
+    monkeypatch.setattr("kilo.consumer.cli.connect", connect_late)
+    assert (await refill())["republished"] == 0
+    assert await newest(bus) == 42
 
 
 @pytest.mark.usefixtures("stage")

@@ -21,6 +21,7 @@ from kilo.outbox.worker import Worker
 from tests.events import declare
 from tests.patience import eventually
 from tests.runtime.conftest import BusServer
+from tests.runtime.late_bus import LateBus
 from tests.runtime.outbox.test_worker import waiting, write
 
 
@@ -31,9 +32,11 @@ async def reconciling(
     stopping = asyncio.Event()
     runner = Reconciler(url, connect_bus or bus.connect, bus.outputs, lag_seconds=1.0)
     task = asyncio.create_task(runner.run(stopping))
-    yield
-    stopping.set()
-    await task
+    try:
+        yield
+    finally:
+        stopping.set()
+        await task
 
 
 def republished(url: str) -> int:
@@ -83,22 +86,6 @@ async def test_nothing_is_published_again_where_nothing_is_missing(database_url:
         await asyncio.sleep(7)
     assert republished(database_url) == 0
     assert len(await bus.all()) == 50
-
-
-class LateBus:
-    """A connection to a bus that has nothing to say at first."""
-
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._bus, name)
-
-    async def read(self, stream: str, position: int, most: int = 1000) -> AsyncIterator[Sequence[Received]]:
-        yield []
-        yield []
-        async for batch in self._bus.read(stream, position, most):
-            yield batch
 
 
 async def test_what_a_busy_bus_says_late_is_not_lost(database_url: str, bus: BusServer) -> None:
