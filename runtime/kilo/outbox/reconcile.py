@@ -13,9 +13,6 @@ marked after its event was stored, so it lies there.
 
 Only the holder of a lease works, and everything it writes is fenced by the lease's epoch. What the stream
 holds is read as hostile: a message without readable tenant and fingerprint is passed over.
-
-A row of change capture that does not arrive is lost only when its slot has confirmed more WAL than there
-was when the row was seen, or when the slot is gone. Until then the connector is merely slow.
 """
 
 from __future__ import annotations
@@ -48,6 +45,7 @@ from kilo.health import Health
 from kilo.observe.metrics import OUTBOX_RECONCILE_LAST_SUCCESS
 from kilo.outbox.dispatched import CREATED_AT, mark_dispatched
 from kilo.outbox.losses import say_lost
+from kilo.outbox.never_captured import NeverCaptured
 from kilo.outbox.published import outbox_published
 from kilo.outbox.republish import republish
 
@@ -181,15 +179,13 @@ class _Comparison:
         self._stream = outputs.bus.stream
         self._prefix = outputs.bus.subject_prefix
         self._source = source_of(outputs.stage)
-        self._slot = outputs.outbox.replication_slot
+        self._never_captured = NeverCaptured(connection, outputs.outbox.replication_slot, lag)
         self._lag = lag
         self._seen: set[int] = set()
         self._order: deque[tuple[float, int, int]] = deque()
         self._held_back: list[Received] = []
         self._read_until = 0
         self._horizons: deque[_Horizon] = deque()
-        self._suspects: list[tuple[int, str]] = []
-        self._suspected_at = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
         progress = await self._load()
@@ -211,7 +207,7 @@ class _Comparison:
         if horizon:
             await self._remember(behind, horizon.stream_end)
             missing = await self._missing(progress, horizon.database_time)
-        missing += await self._never_captured()
+        missing += await self._never_captured.look()
         say_lost(len(missing))
         if missing:
             await republish(
@@ -336,40 +332,6 @@ class _Comparison:
                     missing.append(row_id)
         progress.verified_until = until
         return missing
-
-    async def _never_captured(self) -> list[int]:
-        """Rows of change capture that will not come any more."""
-        if time.monotonic() - self._suspected_at < _MARGIN_SECONDS:
-            return []
-        cursor = await self._connection.execute(
-            "SELECT confirmed_flush_lsn::text, wal_status FROM pg_replication_slots WHERE slot_name = %s"
-            " AND database = current_database()",
-            (self._slot,),
-        )
-        slot = await cursor.fetchone()
-        gone = slot is None or slot[1] == "lost"
-        lost: list[int] = []
-        if self._suspects and (gone or await self._confirmed(slot, self._suspects[0][1])):
-            cursor = await self._connection.execute(
-                "SELECT id FROM outbox WHERE id = ANY(%s) AND dequeued_at IS NULL",
-                ([row_id for row_id, _ in self._suspects],),
-            )
-            lost = [row[0] for row in await cursor.fetchall()]
-            self._suspects = []
-        if not self._suspects:
-            cursor = await self._connection.execute(
-                "SELECT id, pg_current_wal_lsn()::text FROM outbox WHERE dequeued_at IS NULL"
-                " AND publisher = 'cdc' AND created_at < now() - %s * interval '1 s' ORDER BY id LIMIT 10000",
-                (self._lag,),
-            )
-            self._suspects = [(row[0], row[1]) for row in await cursor.fetchall()]
-        self._suspected_at = time.monotonic()
-        return lost
-
-    async def _confirmed(self, slot: Any, position: str) -> bool:
-        cursor = await self._connection.execute("SELECT %s::pg_lsn > %s::pg_lsn", (slot[0], position))
-        row = await cursor.fetchone()
-        return bool(row and row[0])
 
     async def _save(self, progress: _Progress, republished: int) -> None:
         if self._order:
