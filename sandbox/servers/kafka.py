@@ -14,46 +14,48 @@ from confluent_kafka.admin import (
     AdminClient,
 )
 
+from kilo.bus.access import Shown
 from kilo.testing.servers.ports import free_port
 from kilo.testing.servers.process import OneProcess, ServerProcess
 from sandbox.toolchain import path
 
 _CLUSTER = "kilokilokilokilokiloki"
+_TLS = """\
+listener.name.{0}.ssl.keystore.type=PEM
+listener.name.{0}.ssl.keystore.location={1}
+"""
 _SCRAM = """\
-listener.name.outside.sasl.enabled.mechanisms=SCRAM-SHA-512
-listener.name.outside.scram-sha-512.sasl.jaas.config=\\
+listener.name.password.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.password.scram-sha-512.sasl.jaas.config=\
 org.apache.kafka.common.security.scram.ScramLoginModule required;
 """
 _MUTUAL_TLS = """\
-listener.name.outside.ssl.client.auth=required
-listener.name.outside.ssl.truststore.type=PEM
-listener.name.outside.ssl.truststore.location={}
-listener.name.outside.ssl.principal.mapping.rules=RULE:^CN=([^,]+).*$/$1/
+listener.name.certificate.ssl.client.auth=required
+listener.name.certificate.ssl.truststore.type=PEM
+listener.name.certificate.ssl.truststore.location={}
+listener.name.certificate.ssl.principal.mapping.rules=RULE:^CN=([^,]+).*$/$1/
 """
 _RIGHTS = """\
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 """
-"""Whoever comes by the inner listener is anonymous."""
+"""Whoever comes by the plain listener is anonymous."""
 
 
 @dataclass(frozen=True)
 class KafkaGuard:
-    """Users with their passwords, by SASL/SCRAM-SHA-512 over TLS, or with certificates.
+    """Users with their passwords, by SASL/SCRAM-SHA-512 over TLS, and at another port by certificates.
 
-    Who is let in may do what :attr:`rights` says, and nothing else.
+    Who is let in there may do what :meth:`KafkaServer.allow` says, and nothing else.
     """
 
     users: Mapping[str, str]
     keystore: Path
     """Key and certificate in PEM."""
+    believed: Path
+    """In PEM, the authorities of clients' certificates. A user is called by the common name of its own."""
     host: str = "localhost"
     """The name that the certificate is of, which clients are told to connect to."""
-    believed: Path | None = None
-    """In PEM, the authorities of clients' certificates, which are asked for in place of passwords. A user is
-    called by the common name of its own."""
-    rights: Sequence[AclBinding] | None = None
-    """Without them everybody may do everything."""
 
 
 class KafkaServer(OneProcess):
@@ -62,16 +64,18 @@ class KafkaServer(OneProcess):
     Args:
         directory: made when missing.
         advertised_port: where clients are told to connect, when that is not the broker's own port.
-        guard: users and TLS; without, all may do everything.
+        guard: ports beside the plain one, for users; who comes by the plain one may do everything.
     """
 
     def __init__(
         self, directory: Path, advertised_port: int | None = None, guard: KafkaGuard | None = None
     ) -> None:
-        self.port, self._inner = free_port(), free_port()
+        self.port = free_port()
+        self._guarded = {"password": free_port(), "certificate": free_port()} if guard else {}
         self._advertised_port = advertised_port or self.port
         self._directory = directory
         self._guard = guard
+        self._host = guard.host if guard else "127.0.0.1"
         self._java = [str(path("java")), "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{path('kafka')}/*"]
         self._configuration = directory / "server.properties"
         self._process = ServerProcess(
@@ -85,8 +89,12 @@ class KafkaServer(OneProcess):
 
     @property
     def url(self) -> str:
-        """The bus URL."""
-        return f"kafka://{self._guard.host if self._guard else '127.0.0.1'}:{self.port}"
+        """The bus URL of the plain listener."""
+        return f"kafka://127.0.0.1:{self.port}"
+
+    def url_by(self, shown: Shown) -> str:
+        """The bus URL of the listener whose users show this."""
+        return f"kafka://{self._host}:{self._guarded[shown]}"
 
     def start(self) -> None:
         """Format the log the first time, start, and wait until it answers."""
@@ -122,35 +130,47 @@ initial.broker.registration.timeout.ms=120000
             ]
             subprocess.run([*command, str(self._configuration), *scram], check=True, capture_output=True)
         super().start()
-        if self._guard and self._guard.rights:
-            admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{self._inner}", "log_level": 0})
-            for made in admin.create_acls(list(self._guard.rights)).values():
-                made.result(30)
+
+    def allow(self, rights: Sequence[AclBinding]) -> None:
+        """Give users rights."""
+        admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{self.port}", "log_level": 0})
+        for made in admin.create_acls(list(rights)).values():
+            made.result(30)
 
     def _listeners(self, controller: int) -> str:
-        """Where it listens. What it guards it tells itself plainly, on a port that nobody is told of."""
-        if self._guard is None:
-            return f"""\
-listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-"""
-        guard, protocol = self._guard, "SSL" if self._guard.believed else "SASL_SSL"
+        """Where it listens."""
+        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT"}
+        own = {"PLAINTEXT": f"127.0.0.1:{self.port}", "CONTROLLER": f"127.0.0.1:{controller}"}
+        told = {"PLAINTEXT": f"127.0.0.1:{self._advertised_port}"}
+        if self._guard:
+            protocols |= {"PASSWORD": "SASL_SSL", "CERTIFICATE": "SSL"}
+            own |= {shown.upper(): f"127.0.0.1:{port}" for shown, port in self._guarded.items()}
+            told |= {shown.upper(): f"{self._host}:{port}" for shown, port in self._guarded.items()}
         return f"""\
-listeners=OUTSIDE://127.0.0.1:{self.port},INSIDE://127.0.0.1:{self._inner},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=OUTSIDE://{guard.host}:{self.port},INSIDE://127.0.0.1:{self._inner}
-listener.security.protocol.map=OUTSIDE:{protocol},INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=INSIDE
-listener.name.outside.ssl.keystore.type=PEM
-listener.name.outside.ssl.keystore.location={guard.keystore}
-{_MUTUAL_TLS.format(guard.believed) if guard.believed else _SCRAM}\
-{_RIGHTS if guard.rights else ""}\
+listeners={_listed(own, "://")}
+advertised.listeners={_listed(told, "://")}
+listener.security.protocol.map={_listed(protocols, ":")}
+inter.broker.listener.name=PLAINTEXT
+{self._guards()}\
+"""
+
+    def _guards(self) -> str:
+        if self._guard is None:
+            return ""
+        return f"""\
+{"".join(_TLS.format(name, self._guard.keystore) for name in self._guarded)}\
+{_SCRAM}\
+{_MUTUAL_TLS.format(self._guard.believed)}\
+{_RIGHTS}\
 """
 
     def _ready(self) -> bool:
-        port = self._inner if self._guard else self.port
-        client = AdminClient({"bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0})
+        client = AdminClient({"bootstrap.servers": f"127.0.0.1:{self.port}", "log_level": 0})
         try:
             return bool(client.list_topics(timeout=1).brokers)
         except KafkaException:
             return False
+
+
+def _listed(by_name: Mapping[str, str], between: str) -> str:
+    return ",".join(f"{name}{between}{value}" for name, value in by_name.items())

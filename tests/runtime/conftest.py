@@ -16,6 +16,7 @@ from kilo.testing.servers.nats import NatsServer
 from sandbox.servers.kafka import KafkaServer
 from tests.events import declare, make_outputs
 from tests.patience import PATIENCE_SECONDS
+from tests.runtime.bus.guarded_kafka import KafkaOfUsers, kafka_of_users
 
 
 @dataclass
@@ -24,9 +25,11 @@ class BusServer:
 
     server: NatsServer | KafkaServer
     outputs: StackOutputs
+    url: str = ""
+    """Where a reader of it goes, when not to the server's own URL."""
 
     async def connect(self) -> Bus:
-        return await connect(self.server.url)
+        return await connect(self.url or self.server.url)
 
     async def all(self) -> list[Received]:
         """Everything in the event stream."""
@@ -61,6 +64,21 @@ async def declared(server: NatsServer | KafkaServer, topic: str = "events") -> B
     outputs = make_outputs(server.url, topic=topic)
     await declare(server.url, outputs)
     return BusServer(server, outputs)
+
+
+@pytest.fixture(scope="session")
+def one_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaOfUsers]:
+    made = kafka_of_users(tmp_path_factory.mktemp("kafka"))
+    made.server.start()
+    yield made
+    made.server.kill()
+
+
+@pytest.fixture
+def kafka(one_kafka: KafkaOfUsers) -> KafkaOfUsers:
+    """A Kafka for everybody and for users, which a test may kill; the topics on it are a test's own."""
+    one_kafka.server.start()
+    return one_kafka
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from kilo.bus.access import Access
 from kilo.bus.cloudevents import from_kafka, to_kafka
-from kilo.bus.kafka_access import Failures, client_settings
+from kilo.bus.kafka_access import Failures, client_settings, list_topics
 from kilo.bus.port import MOST_BYTES, BusError, Message, Receipt, Received
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
@@ -61,9 +61,8 @@ class KafkaBus:
         # Neither of the other two: a consumer keeps what it has to say of its connections to itself.
         client = AdminClient(bus._common())
         try:
-            await asyncio.to_thread(client.list_topics, timeout=_ANSWER_SECONDS)
+            await asyncio.to_thread(list_topics, client, bus._failures, _ANSWER_SECONDS)
         except KafkaException as error:
-            client.poll(0)  # which brings what the client has to say of its connections
             msg = bus._failures.refusal(bus._servers, bus._access, error)
             raise BusError(msg) from error
         return bus

@@ -7,7 +7,13 @@ in SCRAM not over the other either.
 
 from __future__ import annotations
 
+import time
+
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    TopicMetadata,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 from kilo.bus.access import (
     CA_VARIABLE,
@@ -25,6 +31,12 @@ _NOT_LET_IN = {
     KafkaError._AUTHENTICATION,  # pyright: ignore[reportPrivateUsage]
     KafkaError.SASL_AUTHENTICATION_FAILED,
 }
+_NO_ANSWER = {
+    KafkaError._TRANSPORT,  # pyright: ignore[reportPrivateUsage]
+    KafkaError._TIMED_OUT,  # pyright: ignore[reportPrivateUsage]
+}
+_REFUSED_SECONDS = 2.0
+"""For how long a client that is refused goes on: in a cluster, one broker may be wrong about it."""
 
 
 def client_settings(access: Access) -> dict[str, str]:
@@ -67,6 +79,11 @@ class Failures:
         if self._last is None or error.code() in _NO_TLS | _NOT_LET_IN:
             self._last = error
 
+    @property
+    def refused(self) -> bool:
+        """Whether it, or Kafka, is not whom the other side believes; waiting changes nothing about it."""
+        return self._last is not None and self._last.code() in _NO_TLS | _NOT_LET_IN
+
     def refusal(self, servers: str, access: Access, error: KafkaException) -> str:
         """Why Kafka at ``servers`` could not be used, for a person."""
         found, bus = self._last, f"bus kafka://{servers}"
@@ -81,6 +98,33 @@ class Failures:
             # In TLS 1.3 the broker looks at it when the client has long gone on.
             said += f"; or it refuses the certificate: see {CERTIFICATE_VARIABLE} and {KEY_VARIABLE}"
         return said
+
+
+def list_topics(client: AdminClient, failures: Failures, seconds: float) -> dict[str, TopicMetadata]:
+    """The topics that this process may see, once there is a connection.
+
+    Args:
+        client: with ``failures`` as its ``error_cb``.
+        failures: knows, after an exception, why there was no answer.
+        seconds: how long to wait for a Kafka that does not answer; one that refuses is not waited for.
+
+    Raises:
+        KafkaException: there was no answer.
+    """
+    deadline = time.monotonic() + seconds
+    # The library waits to the end for a connection that it knows it will not get: it is asked for a little,
+    # and then for longer, so that a slow Kafka has the time for a whole answer.
+    patience = _REFUSED_SECONDS
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return client.list_topics(timeout=max(min(patience, left), 0.1)).topics
+        except KafkaException as error:
+            client.poll(0)  # which brings what the client has to say of its connections
+            if failures.refused or left <= patience or error.args[0].code() not in _NO_ANSWER:
+                raise
+        time.sleep(0.1)
+        patience *= 4
 
 
 def _said(error: KafkaError) -> str:

@@ -21,7 +21,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from kilo.bus.access import Access
 from kilo.bus.kafka import MAX_MESSAGE_BYTES
-from kilo.bus.kafka_access import Failures, client_settings
+from kilo.bus.kafka_access import Failures, client_settings, list_topics
 from kilo.bus.port import BusError
 from kilo.bus.streams import StreamPolicy
 from kilo.contract import BusOutputs
@@ -93,9 +93,8 @@ def apply_topics(url: str, topics: list[Topic]) -> list[tuple[str, str]]:
     admin = AdminClient(settings)
     done: list[tuple[str, str]] = []
     try:
-        known = admin.list_topics(timeout=_ANSWER_SECONDS).topics
+        known = list_topics(admin, failures, _ANSWER_SECONDS)
     except KafkaException as error:
-        admin.poll(0)  # which brings what the client has to say of its connections
         raise BusError(failures.refusal(servers, access, error)) from error
     for topic in topics:
         there = known.get(topic.name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -15,23 +17,32 @@ from confluent_kafka.admin import (
     ResourceType,  # pyright: ignore[reportPrivateImportUsage]
 )
 
-from kilo.bus.access import CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE, PASSWORD_VARIABLE, USER_VARIABLE
+from kilo.bus.access import (
+    CA_VARIABLE,
+    CERTIFICATE_VARIABLE,
+    KEY_VARIABLE,
+    PASSWORD_VARIABLE,
+    USER_VARIABLE,
+    Shown,
+)
 from kilo.bus.roles import BUS_ROLES, BusRole
+from kilo.contract import StackOutputs
 from sandbox.servers.kafka import KafkaGuard, KafkaServer
+from tests.events import make_outputs
 from tests.runtime.traffic.certificates import Authority
 
 DOCS = Path(__file__).parents[3] / "docs" / "outbox.md"
-PASSWORD = "a-password-of-a-test"
+
 _RIGHTS = re.compile(r"^\| `([a-z]+)` \| (topic|group) \| `([a-z.-]+)` \| ([A-Za-z, ]+) \|$", re.MULTILINE)
 _VARIABLES = (USER_VARIABLE, PASSWORD_VARIABLE, CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE)
 
 
-def rights_of_docs() -> list[AclBinding]:
-    """What a Kafka lets each role do, as the docs say."""
+def rights_of_docs(topic: str) -> list[AclBinding]:
+    """What a Kafka lets each role do, as the docs say, where a stage's topic is called ``topic``."""
     return [
         AclBinding(
             ResourceType[kind.upper()],
-            name,
+            re.sub(r"\bevents\b", topic, name),
             ResourcePatternType.LITERAL,
             f"User:{role}",
             "*",
@@ -44,25 +55,48 @@ def rights_of_docs() -> list[AclBinding]:
 
 
 @dataclass
-class GuardedKafka:
-    """The broker, and the files by which its users are who they are."""
+class KafkaOfUsers:
+    """A broker with a user for each role, and the files by which they are who they are."""
 
     server: KafkaServer
     directory: Path
     authority: Authority
-    by_certificate: bool
+    _topics: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
     def ca_file(self) -> Path:
         return self.directory / "ca.pem"
 
+    def stage(self, shown: Shown) -> GuardedKafka:
+        """A stage of its own on it, whose processes may do what the docs say."""
+        topic = f"events{next(self._topics)}"
+        self.server.allow(rights_of_docs(topic))
+        return GuardedKafka(self, shown, topic)
+
+
+@dataclass(frozen=True)
+class GuardedKafka:
+    """One stage on it, whose processes all show passwords or all certificates."""
+
+    kafka: KafkaOfUsers
+    by: Shown
+    topic: str
+
+    @property
+    def url(self) -> str:
+        return self.kafka.server.url_by(self.by)
+
+    @property
+    def outputs(self) -> StackOutputs:
+        return make_outputs(self.url, topic=self.topic)
+
     def shown(self, role: BusRole) -> dict[str, str]:
         """The environment of a process of ``role``."""
-        environment = {CA_VARIABLE: str(self.ca_file)}
-        if not self.by_certificate:
-            return environment | {USER_VARIABLE: role, PASSWORD_VARIABLE: PASSWORD}
+        environment = {CA_VARIABLE: str(self.kafka.ca_file)}
+        if self.by == "password":
+            return environment | {USER_VARIABLE: role, PASSWORD_VARIABLE: password_of(role)}
         files = {CERTIFICATE_VARIABLE: f"{role}.crt", KEY_VARIABLE: f"{role}.key"}
-        return environment | {name: str(self.directory / file) for name, file in files.items()}
+        return environment | {name: str(self.kafka.directory / file) for name, file in files.items()}
 
     def become(self, environment: pytest.MonkeyPatch, role: BusRole) -> None:
         """Make this process one of ``role``."""
@@ -72,22 +106,21 @@ class GuardedKafka:
             environment.setenv(name, value)
 
 
-def guarded_kafka(directory: Path, *, by_certificate: bool) -> GuardedKafka:
+def password_of(role: BusRole) -> str:
+    return f"a-password-of-{role}"
+
+
+def kafka_of_users(directory: Path) -> KafkaOfUsers:
     """A broker that is not started yet."""
     directory.mkdir(parents=True, exist_ok=True)
     authority = Authority()
     certificate, key, _ = authority.sign("localhost")
     (directory / "broker.pem").write_bytes(key + certificate)
     (directory / "ca.pem").write_bytes(authority.pem)
-    if by_certificate:
-        for role in BUS_ROLES:
-            certificate, key, _ = authority.sign(called=role)
-            (directory / f"{role}.crt").write_bytes(certificate)
-            (directory / f"{role}.key").write_bytes(key)
-    guard = KafkaGuard(
-        {} if by_certificate else dict.fromkeys(BUS_ROLES, PASSWORD),
-        directory / "broker.pem",
-        believed=directory / "ca.pem" if by_certificate else None,
-        rights=rights_of_docs(),
-    )
-    return GuardedKafka(KafkaServer(directory / "kafka", guard=guard), directory, authority, by_certificate)
+    for role in BUS_ROLES:
+        certificate, key, _ = authority.sign(called=role)
+        (directory / f"{role}.crt").write_bytes(certificate)
+        (directory / f"{role}.key").write_bytes(key)
+    users = {role: password_of(role) for role in BUS_ROLES}
+    guard = KafkaGuard(users, directory / "broker.pem", directory / "ca.pem")
+    return KafkaOfUsers(KafkaServer(directory / "kafka", guard=guard), directory, authority)

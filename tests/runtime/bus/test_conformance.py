@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
 
 import pytest
 
 from kilo.bus import BusError, Message, connect, encode_headers
 from kilo.errors import BadInput
 from kilo.testing.servers.nats import NatsServer
-from sandbox.servers.kafka import KafkaServer
 from tests.events import declare
 from tests.runtime.conftest import BusServer, declared
 
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    server = KafkaServer(tmp_path_factory.mktemp("kafka"))
-    server.start()
-    yield server
-    server.kill()
-
-
 @pytest.fixture(params=["nats", "kafka"])
 async def any_bus(request: pytest.FixtureRequest) -> BusServer:
     if request.param == "nats":
         return await declared(request.getfixturevalue("own_nats"))
-    return await declared(request.getfixturevalue("kafka"), topic=f"events{next(_numbers)}")
+    return await declared(request.getfixturevalue("kafka").server, topic=f"plain{next(_numbers)}")
 
 
 def a_message(bus: BusServer, n: int, key: str | None = None) -> Message:

@@ -20,17 +20,14 @@ from kilo.contract import StackOutputs
 from sandbox.servers.debezium import DebeziumServer
 from tests.events import CDC_AGGREGATES, make_outputs
 from tests.patience import until
-from tests.runtime.bus.guarded_kafka import GuardedKafka, guarded_kafka
+from tests.runtime.bus.guarded_kafka import GuardedKafka, KafkaOfUsers
 from tests.runtime.conftest import BusServer
 from tests.runtime.traffic.certificates import Authority
 
 
 @pytest.fixture(params=["password", "certificate"])
-def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GuardedKafka]:
-    made = guarded_kafka(tmp_path / "guarded", by_certificate=request.param == "certificate")
-    made.server.start()
-    yield made
-    made.server.kill()
+def guarded(request: pytest.FixtureRequest, kafka: KafkaOfUsers) -> GuardedKafka:
+    return kafka.stage(request.param)
 
 
 @pytest.fixture
@@ -47,13 +44,14 @@ def debezium(
     directory: Path, guarded: GuardedKafka, outputs: StackOutputs, url: str, ca_file: Path
 ) -> DebeziumServer:
     """As the stage's pod has it."""
-    shown = "certificate" if guarded.by_certificate else "password"
-    settings = ConnectorSettings(outputs.bus, outputs.outbox, str(directory / "offsets.dat"), bus_shown=shown)
+    settings = ConnectorSettings(
+        outputs.bus, outputs.outbox, str(directory / "offsets.dat"), bus_shown=guarded.by
+    )
     of_process = guarded.shown("cdc")
     secret = {
         SECRET_FILES[variable]: Path(of_process[variable]).read_text()
         for variable in (CERTIFICATE_VARIABLE, KEY_VARIABLE)
-        if guarded.by_certificate
+        if guarded.by == "certificate"
     }
     secret |= {name: of_process[name] for name in (USER_VARIABLE, PASSWORD_VARIABLE) if name in of_process}
     parts = conninfo_to_dict(url)
@@ -61,7 +59,7 @@ def debezium(
         directory,
         render_properties(settings),
         {
-            **{variable: secret[key] for variable, key in BUS_VARIABLES[shown].items()},
+            **{variable: secret[key] for variable, key in BUS_VARIABLES[guarded.by].items()},
             "BUS_CA": str(ca_file),
             "DATABASE_HOST": str(parts["host"]),
             "DATABASE_PORT": str(parts["port"]),
@@ -75,13 +73,13 @@ def debezium(
 def test_what_is_captured_arrives_at_a_kafka_with_users(
     guarded: GuardedKafka, captured_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    outputs = make_outputs(guarded.server.url)
+    outputs = guarded.outputs
     guarded.become(monkeypatch, "operator")
     apply_declared(outputs.bus, StreamPolicy())
     other = tmp_path / "other.pem"
     other.write_bytes(Authority().pem)
     false = debezium(tmp_path / "false", guarded, outputs, captured_url, other)
-    true = debezium(tmp_path / "true", guarded, outputs, captured_url, guarded.ca_file)
+    true = debezium(tmp_path / "true", guarded, outputs, captured_url, guarded.kafka.ca_file)
     with psycopg.connect(captured_url, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint)"
@@ -89,7 +87,7 @@ def test_what_is_captured_arrives_at_a_kafka_with_users(
             (CDC_AGGREGATES[0],),
         )
     guarded.become(monkeypatch, "consumer")
-    bus = BusServer(guarded.server, outputs)
+    bus = BusServer(guarded.kafka.server, outputs, guarded.url)
     log = tmp_path / "false" / "debezium.log"
     try:
         false.start()
