@@ -31,12 +31,18 @@ PROGRAM = """
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    project = Project(tmp_path / "project", Endpoints())
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a stack that is deployed, to be copied."""
+    project = Project(tmp_path_factory.mktemp("deployed"), Endpoints())
     project.run("config", "set", "--stack", STACK, "--secret", "word", CANARY)
     project.up(PROGRAM.format(length=2))
-    return project
+    return project.directory
+
+
+@pytest.fixture
+def project(tmp_path: Path, deployed: Path) -> Project:
+    return Project(tmp_path / "project", Endpoints(), blank=deployed)
 
 
 def script(project: Project, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -66,14 +72,21 @@ def write_policies(project: Project, check: str) -> Path:
     return pack
 
 
-@pytest.fixture
-def planned(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+@pytest.fixture(scope="module")
+def plan_of_it(tmp_path_factory: pytest.TempPathFactory, deployed: Path) -> Path:
+    """The same with a plan of a change."""
+    project = Project(tmp_path_factory.mktemp("planned"), Endpoints(), blank=deployed)
     # The trial project has no policies of its own: the scripts' own pack would check nothing of it.
     write_policies(project, "None")
     project.program(PROGRAM.format(length=3))
     done = script(project, "plan", "plan", "events")
     assert done.returncode == 0, done.stderr
-    return project
+    return project.directory
+
+
+@pytest.fixture
+def planned(tmp_path: Path, plan_of_it: Path) -> Project:
+    return Project(tmp_path / "planned", Endpoints(), blank=plan_of_it)
 
 
 def test_a_plan_is_carried_out(planned: Project) -> None:
