@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -37,9 +38,18 @@ class Commands:
         self._process.communicate()
 
     def run(
-        self, *arguments: str, env: Mapping[str, str], cwd: Path, value: bytes = b""
+        self,
+        *arguments: str,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        value: bytes = b"",
+        code: str | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run ``kilo ARGUMENTS`` to its end; ``value`` is its standard input."""
+        """Run ``kilo ARGUMENTS`` to its end; ``value`` is its standard input.
+
+        Args:
+            code: run this in place of ``kilo``, as ``python -c CODE ARGUMENTS``.
+        """
         assert self._process.stdin
         assert self._process.stdout
         with tempfile.TemporaryDirectory() as folder:
@@ -48,19 +58,21 @@ class Commands:
             call = {
                 "arguments": arguments,
                 "env": dict(env),
-                "cwd": str(cwd),
+                "cwd": str(cwd or Path.cwd()),
+                "code": code,
                 "streams": [*map(str, streams)],
             }
             self._process.stdin.write(json.dumps(call) + "\n")
             self._process.stdin.flush()
-            code = int(self._process.stdout.readline())
-            return subprocess.CompletedProcess(arguments, code, out.read_bytes(), err.read_bytes())
+            ended = int(self._process.stdout.readline())
+            return subprocess.CompletedProcess(arguments, ended, out.read_bytes(), err.read_bytes())
 
 
 def _serve() -> None:
     import kilo.cli
 
-    importlib.import_module("kilo.fle.cli")
+    for name in ("boto3", "kilo.fle.cli", "kilo.fle.rotation.steps"):
+        importlib.import_module(name)
 
     for line in sys.stdin:
         child = os.fork()
@@ -88,9 +100,16 @@ def _become(call: dict[str, Any], main: Any) -> int:
     os.chdir(call["cwd"])
     sys.argv = ["kilo", *call["arguments"]]
     try:
-        return main()
+        if call["code"] is None:
+            return main()
+        exec(compile(call["code"], "<string>", "exec"), {"__name__": "__main__"})
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except Exception:
+        traceback.print_exc()
+        return 1
+    else:
+        return 0
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

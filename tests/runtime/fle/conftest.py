@@ -140,6 +140,7 @@ class Stage:
     url: str
     kms: Any
     s3: Any
+    _connection: psycopg.Connection | None = None
 
     def cipher(self, table: str = "customers", **settings: Any) -> FieldCipher:
         return FieldCipher.from_outputs(self.outputs, self.url, table=table, **settings)
@@ -156,9 +157,11 @@ class Stage:
             connection.execute(query.encode(), parameters or None)
 
     def sql(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.url) as connection:
-            cursor = connection.execute(query.encode(), parameters or None)
-            return cursor.fetchall() if cursor.description else []
+        """Each query by itself, all over one connection: there are hundreds in some tests."""
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(self.url, autocommit=True)
+        cursor = self._connection.execute(query.encode(), parameters or None)
+        return cursor.fetchall() if cursor.description else []
 
 
 @pytest.fixture

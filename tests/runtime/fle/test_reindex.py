@@ -17,6 +17,7 @@ from kilo.fle.deterministic import BlindIndex, DeterministicColumn, make_token_b
 from kilo.fle.rotation.plan import Plan
 from kilo.fle.rotation.steps import Rotations
 from kilo.fle.shred import destroy_due
+from tests.commands import Commands
 
 from .conftest import PEOPLE, Stage
 from .test_rotation import approve, approved, quiet
@@ -71,14 +72,19 @@ def address(number: int) -> str:
 
 def found(stage: Stage, cipher: FieldCipher, value: str) -> list[int]:
     """Numbers of the rows that a search finds."""
-    condition = index_of(cipher).condition("email_token", "gold", value)
     with psycopg.connect(stage.url) as connection:
-        query = sql.SQL("SELECT id FROM customers WHERE {} ORDER BY id").format(condition)
-        return [row[0] for row in connection.execute(query)]
+        return found_by(connection, cipher, value)
+
+
+def found_by(connection: psycopg.Connection, cipher: FieldCipher, value: str) -> list[int]:
+    condition = index_of(cipher).condition("email_token", "gold", value)
+    query = sql.SQL("SELECT id FROM customers WHERE {} ORDER BY id").format(condition)
+    return [row[0] for row in connection.execute(query)]
 
 
 def all_found(stage: Stage, cipher: FieldCipher) -> bool:
-    return all(found(stage, cipher, address(number)) == [number] for number in range(1, ROWS + 1))
+    with psycopg.connect(stage.url, autocommit=True) as connection:
+        return all(found_by(connection, cipher, address(n)) == [n] for n in range(1, ROWS + 1))
 
 
 def versions(stage: Stage) -> list[str]:
@@ -308,9 +314,14 @@ def test_a_stage_without_tokens_has_no_index_to_rotate(stage: Stage) -> None:
     ],
 )
 def test_killed_at_every_step_and_given_again(
-    indexed: Stage, rotations: Rotations, tmp_path: Path, step: str, point: tuple[Any, ...]
+    indexed: Stage,
+    rotations: Rotations,
+    tmp_path: Path,
+    commands: Commands,
+    step: str,
+    point: tuple[Any, ...],
 ) -> None:
-    killed, key = Killed(indexed, tmp_path), PEOPLE["requester"]
+    killed, key = Killed(indexed, tmp_path, commands), PEOPLE["requester"]
     plan = approved(indexed, rotations, "reindex").digest()
     if step != "run":
         rotations.run(plan, "tester", quiet)

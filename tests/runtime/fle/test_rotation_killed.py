@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 import threading
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from kilo.fle.audit.log import read
 from kilo.fle.audit.verify import Report, check_chain
 from kilo.fle.rotation import approval
 from kilo.fle.rotation.steps import Rotations
+from tests.commands import Commands
 
 from .conftest import PEOPLE, Stage
 from .test_rotation import approved, fill, quiet, read_all
@@ -85,7 +85,8 @@ RUN_POINTS = [
 class Killed:
     """A stage whose rotation is driven by processes that die."""
 
-    def __init__(self, stage: Stage, folder: Path) -> None:
+    def __init__(self, stage: Stage, folder: Path, commands: Commands) -> None:
+        self.commands = commands
         self.stage, self.outputs, self.key = stage, folder / "outputs.json", folder / "key.pem"
         self.outputs.write_text(stage.outputs.model_dump_json())
         from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -95,18 +96,14 @@ class Killed:
 
     def drive(self, plan: str, step: str, *point: object) -> None:
         place = [*map(str, point), str(self.key)]
-        done = subprocess.run(
-            [sys.executable, "-c", DRIVER, str(self.outputs), self.stage.url, plan, step, *place],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        given = (str(self.outputs), self.stage.url, plan, step, *place)
+        done = self.commands.run(*given, env=os.environ, code=DRIVER)
         assert done.returncode == -9, done.stdout + done.stderr
 
 
 @pytest.fixture
-def killed(stage: Stage, tmp_path: Path) -> Killed:
-    return Killed(stage, tmp_path)
+def killed(stage: Stage, tmp_path: Path, commands: Commands) -> Killed:
+    return Killed(stage, tmp_path, commands)
 
 
 @pytest.fixture
