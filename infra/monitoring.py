@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from itertools import islice, pairwise
 from typing import Any
 
@@ -60,6 +61,7 @@ def _alert_rules(settings: Settings) -> Mapping[str, Any]:
     return render_rules(settings.stage, settings.namespace, backups=schedule, encryption=encryption)
 
 
+@cache
 def _longest_gap_seconds(schedule: str) -> int:
     """The longest time between two runs of a cron schedule of five fields."""
     runs: Iterator[datetime] = croniter(schedule, datetime(2026, 1, 1, tzinfo=UTC), ret_type=datetime)

@@ -1,4 +1,4 @@
-"""One provider through the real engine; all of them, and all that can happen to them, in ``tests/engine``."""
+"""The lightest provider through the real engine; all of them, in all that may happen, in ``tests/engine``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.engine import test_conformance as suite
 
-pytestmark = pytest.mark.parametrize("example", ["aws"], indirect=True)
+pytestmark = pytest.mark.parametrize("example", ["random"], indirect=True)
 
 test_lives_through_create_update_replace_and_destroy = (
     suite.test_lives_through_create_update_replace_and_destroy

@@ -1,4 +1,7 @@
-"""A wrong account, project or namespace is refused before anything is registered: by the real engine."""
+"""A wrong account, project or namespace is refused before anything is registered: by the real engine.
+
+What is refused, and by which words, tests/infra/target has without an engine.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from sandbox.cluster.client import connect
 from sandbox.rehearsal import Previewed, Rehearsal
 from sandbox.stages import ACCOUNT_VARIABLE, PROJECT_NUMBER_VARIABLE
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 pytestmark = pytest.mark.timeout(900)
