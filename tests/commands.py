@@ -71,7 +71,13 @@ class Commands:
 def _serve() -> None:
     import kilo.cli
 
-    for name in ("boto3", "kilo.fle.cli", "kilo.fle.rotation.steps"):
+    for name in (
+        "boto3",
+        "infra.promotion.carry",
+        "infra.promotion.cli",
+        "kilo.fle.cli",
+        "kilo.fle.rotation.steps",
+    ):
         importlib.import_module(name)
 
     for line in sys.stdin:

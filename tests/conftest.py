@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from kilo.testing.servers.nats import NatsServer
 from kilo.testing.servers.postgres import PostgresServer
+from tests.commands import Commands
 
 _numbers = itertools.count(1)
 _TEMPLATE = "kilo_template"
@@ -73,6 +74,12 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    with Commands() as started:
+        yield started
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from infra.promotion.stage_file import PromotionFile
 from kilo.fle.audit.log import read
 from kilo.fle.audit.signatures import check_signatures, people_of
 from kilo.observe import metrics
+from tests.commands import Commands
 from tests.events import make_outputs
 from tests.infra.ramps.test_publish import git
 from tests.noting_engine import calls, noting_engine
@@ -61,23 +61,19 @@ class Two:
     here: Shelf
     there: Shelf
     digest: str
+    commands: Commands
     environment: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def file(self) -> Path:
         return self.project / "Pulumi.stage.yaml"
 
-    def promote(self, *approvers: str, commit: bool = True) -> subprocess.CompletedProcess[str]:
+    def promote(self, *approvers: str) -> subprocess.CompletedProcess[str]:
         given = [part for who in approvers for part in ("--approver", f"{who}={self.project}/keys/{who}.pem")]
-        command = [sys.executable, "-m", "kilo.cli", "promote", "apply", "--from", "dev", "--to", "stage"]
-        return subprocess.run(
-            [*command, "--as", "ana", *given, "--json", *(("--commit",) if commit else ())],
-            cwd=self.project,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        asked = ("--from", "dev", "--to", "stage", "--as", "ana", *given, "--json", "--commit")
+        done = self.commands.run("promote", "apply", *asked, env=self.environment, cwd=self.project)
+        said = done.stdout.decode(), done.stderr.decode()
+        return subprocess.CompletedProcess(done.args, done.returncode, *said)
 
     def steps(self) -> list[dict[str, Any]]:
         with psycopg.connect(self.url) as connection:
@@ -165,6 +161,7 @@ def two(
     history: History,
     with_api: str,
     exporter: str,
+    commands: Commands,
 ) -> Iterator[Two]:
     for series, value in FIGURES.items():
         history.add(series, value, ages=AGES)
@@ -203,7 +200,7 @@ def two(
         stage: outputs_of(stage, history.url, shelf.name.removesuffix("/kilo"), people, project)
         for stage, shelf in (("dev", here), ("stage", there))
     }
-    made = Two(project, database_url, here, there, digest)
+    made = Two(project, database_url, here, there, digest, commands)
     made.environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("KILO_")},
         "DATABASE_URL": database_url,
@@ -226,7 +223,7 @@ def two(
         # Whoever deployed looked afterwards, and noted the digest that the tag had.
         status = ("promote", "status", "--from", "dev", "--json")
         looked = {**made.environment, "KILO_OUTPUTS": str(files["dev"])}
-        subprocess.run([sys.executable, "-m", "kilo.cli", *status], cwd=project, env=looked, check=True)
+        assert commands.run(*status, env=looked, cwd=project).returncode == 0
         connection.execute("SET session_replication_role = replica")
         connection.execute("UPDATE promotion_releases SET observed_at = now() - interval '115 s'")
     over = threading.Event()

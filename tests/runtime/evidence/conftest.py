@@ -9,9 +9,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from sandbox.servers.moto_gaps import fill
-from tests.runtime.fle.conftest import AUDIT_KEY, PEOPLE, Stage, aws, commands, stage
+from tests.runtime.fle.conftest import AUDIT_KEY, PEOPLE, Stage, aws, stage
 
-__all__ = ["AUDIT_KEY", "PEOPLE", "Stage", "aws", "commands", "stage"]
+__all__ = ["AUDIT_KEY", "PEOPLE", "Stage", "aws", "stage"]
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ from moto.server import ThreadedMotoServer
 from kilo.contract import StackOutputs
 from kilo.fle import CacheLimits, FieldCipher
 from sandbox.servers.moto_gaps import fill_kms
-from tests.commands import Commands
 
 REGION = "eu-central-1"
 ENCRYPTED = {"gold": ["email", "phone"], "second": ["email", "phone"], "legacy": ["email"]}
@@ -31,12 +30,6 @@ AUDIT_KEY = Ed25519PrivateKey.generate()
 
 def public(key: Ed25519PrivateKey) -> str:
     return base64.b64encode(key.public_key().public_bytes_raw()).decode()
-
-
-@pytest.fixture(scope="session")
-def commands() -> Iterator[Commands]:
-    with Commands() as started:
-        yield started
 
 
 @pytest.fixture(scope="session")

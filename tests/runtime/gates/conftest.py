@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.runtime.fle.conftest import PEOPLE, Stage, aws, commands, moto_url, stage
+from tests.runtime.fle.conftest import PEOPLE, Stage, aws, moto_url, stage
 from tests.runtime.goals.conftest import History, connection, history, outputs
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "History",
     "Stage",
     "aws",
-    "commands",
     "connection",
     "history",
     "moto_url",
