@@ -130,7 +130,8 @@ FROM {_OF_CLASS} WHERE c.relkind IN ('r', 'p', 'f')""",
 SELECT format('%s.%I', {_name("pg_class", "c")}, a.attname), jsonb_build_object(
   'type', format_type(a.atttypid, a.atttypmod), 'not null', a.attnotnull, 'identity', a.attidentity,
   'generated', a.attgenerated, 'storage', a.attstorage, 'compression', to_jsonb(a) ->> 'attcompression',
-  'statistics', nullif(to_jsonb(a) ->> 'attstattarget', '-1'), 'options', a.attoptions,
+  'statistics', nullif(to_jsonb(a) ->> 'attstattarget', '-1'),
+  'options', (SELECT jsonb_agg(o) FROM unnest(a.attoptions) o WHERE o !~ '^pg_'),
   'collation', nullif(a.attcollation, t.typcollation)::regcollation::text)::text, pg_get_expr(d.adbin,
     d.adrelid)
 FROM {_OF_CLASS} JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

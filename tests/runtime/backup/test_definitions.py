@@ -167,6 +167,38 @@ def test_everything_comes_back_and_nothing_is_lost_unnoticed(
     assert (evidence.error, evidence.notes) == (None, ())
 
 
+def test_what_a_server_writes_for_itself_is_no_difference(shop_url: str) -> None:
+    """PostgreSQL 17.12 keeps a version with each column, among the options that people set.
+
+    Written as that server does: the one here may be older. A drill on a newer one: tests/node.
+    """
+    execute(shop_url, ["ALTER TABLE shop.orders ALTER kind SET (n_distinct=5)"])
+    with connect(shop_url) as connection:
+        expected = read_definitions(connection)
+    written = "UPDATE pg_attribute SET attoptions = '{%s}' WHERE attrelid = 'shop.orders'::regclass AND %s"
+    only, beside = ("pg_attver=7", "attname <> 'kind'"), ("pg_attver=7,n_distinct=5", "attname = 'kind'")
+    execute(shop_url, [written % only, written % beside])
+    with connect(shop_url) as connection:
+        assert compare_definitions(expected, read_definitions(connection)) == []
+    # As a backup has it that was taken before that was left out.
+    columns = expected.kinds["columns"]
+    without, with_own = (
+        '"options": null',
+        ('"options": ["pg_attver=7"]', '"options": ["pg_attver=7", "n_dist'),
+    )
+    former = {
+        name: facts.replace(without, with_own[0]).replace('"options": ["n_dist', with_own[1])
+        for name, facts in columns.items()
+    }
+    kept = expected.model_copy(update={"kinds": expected.kinds | {"columns": former}})
+    assert compare_definitions(kept, expected) == []
+    execute(shop_url, [written % ("pg_attver=8", "attname = 'kind'")])
+    with connect(shop_url) as connection:
+        assert compare_definitions(kept, read_definitions(connection)) == [
+            "columns: shop.orders.kind is another"
+        ]
+
+
 def test_sequences_that_move_during_the_dump_are_no_difference(
     outputs: StackOutputs, stores: dict[str, Store], key: BackupKey, filled_url: str, target_url: str
 ) -> None:
