@@ -1,6 +1,6 @@
-"""A service whose pods have a name and a disk each: a StatefulSet with everything around it.
+"""A service whose pods have a name and mostly a disk each: a StatefulSet with everything around it.
 
-Used where identity matters: the members of a NATS cluster, and Debezium's offsets.
+Used where identity matters: the members of a NATS cluster, and change capture, of which there are never two.
 
 The disks' claims are the program's own, by the very names that the StatefulSet looks for: so a disk grows in
 place where its storage class allows it. Its template of claims can't change; a new one would take all pods
@@ -43,12 +43,12 @@ class Disk:
 
 @dataclass(frozen=True)
 class StatefulWorkloadArgs:
-    """The pods, how many, their disk, and the ports by which others reach them."""
+    """The pods, how many, their disk if they have one, and the ports by which others reach them."""
 
     access: AccessArgs
     pod: PodArgs
     replicas: int
-    disk: Disk
+    disk: Disk | None
     service_ports: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
@@ -79,7 +79,12 @@ class StatefulWorkload(pulumi.ComponentResource):
             ),
             opts=child,
         )
-        claims = [self._claim(name, number, args) for number in range(args.replicas)]
+        disk = args.disk
+        claims = (
+            [self._claim(name, number, disk, args.access.namespace) for number in range(args.replicas)]
+            if disk
+            else []
+        )
         apps.v1.StatefulSet(
             name,
             metadata=metadata,
@@ -92,18 +97,22 @@ class StatefulWorkload(pulumi.ComponentResource):
                 template=pod_template(
                     name,
                     args.pod,
-                    volume_mounts=[core.v1.VolumeMountArgs(name=_DATA, mount_path=args.disk.directory)],
+                    volume_mounts=[core.v1.VolumeMountArgs(name=_DATA, mount_path=disk.directory)]
+                    if disk
+                    else [],
                 ),
                 volume_claim_templates=[
                     core.v1.PersistentVolumeClaimArgs(
-                        metadata=meta.v1.ObjectMetaArgs(name=_DATA), spec=_claim_spec(args.disk)
+                        metadata=meta.v1.ObjectMetaArgs(name=_DATA), spec=_claim_spec(disk)
                     )
-                ],
+                ]
+                if disk
+                else None,
             ),
             opts=pulumi.ResourceOptions(
                 parent=self,
                 depends_on=[access, members, *claims],
-                ignore_changes=["spec.volumeClaimTemplates"],
+                ignore_changes=["spec.volumeClaimTemplates"] if disk else [],
             ),
         )
         policy.v1.PodDisruptionBudget(
@@ -130,18 +139,20 @@ class StatefulWorkload(pulumi.ComponentResource):
             )
         self.register_outputs({})
 
-    def _claim(self, name: str, number: int, args: StatefulWorkloadArgs) -> core.v1.PersistentVolumeClaim:
+    def _claim(
+        self, name: str, number: int, disk: Disk, namespace: pulumi.Input[str]
+    ) -> core.v1.PersistentVolumeClaim:
         claim = f"{_DATA}-{name}-{number}"
         return core.v1.PersistentVolumeClaim(
             claim,
             metadata=meta.v1.ObjectMetaArgs(
                 name=claim,
-                namespace=args.access.namespace,
+                namespace=namespace,
                 labels=labels(name),
                 annotations=_ADOPTED,
             ),
-            spec=_claim_spec(args.disk),
-            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=args.disk.kept),
+            spec=_claim_spec(disk),
+            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=disk.kept),
         )
 
 

@@ -1,9 +1,10 @@
 """Debezium Server: carries the aggregates chosen for CDC from the write-ahead log to the bus.
 
-One pod, never two: a replication slot has one reader. Its offsets lie on a disk of their own and
-survive it. Debezium ends when the bus goes away, with exit code 0; Kubernetes starts it again. It can also
-stand still and call itself alive, so a sidecar that sees the slot answers its liveness probe. TLS to NATS
-is the sidecar's too (:mod:`kilo.cdc.tunnel`); to Kafka it is Debezium's own.
+One pod, never two: a replication slot has one reader. Where it was is the slot's to know, in the database:
+its file of offsets goes with the pod, and no disk ties it to a zone. What the slot had not confirmed comes
+again and has no second effect. Debezium ends when the bus goes away, with exit code 0; Kubernetes starts it
+again. It can also stand still and call itself alive, so a sidecar that sees the slot answers its liveness
+probe. TLS to NATS is the sidecar's too (:mod:`kilo.cdc.tunnel`); to Kafka it is Debezium's own.
 The publication and the slot belong to the database's schema, not to Debezium.
 """
 
@@ -26,7 +27,7 @@ from components.pods.config_map import config_map
 from components.pods.database_role import secret_of
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
 from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_pod
-from components.pods.stateful_workload import Disk, StatefulWorkload, StatefulWorkloadArgs
+from components.pods.stateful_workload import StatefulWorkload, StatefulWorkloadArgs
 from kilo.bus.access import (
     CERTIFICATE_VARIABLE,
     KEY_VARIABLE,
@@ -75,15 +76,14 @@ class ChangeCaptureArgs:
     properties: str
     """``application.properties``; secrets stand in it as ``${DATABASE_PASSWORD}`` and the like."""
     bus: Sequence[To]
-    storage_class: str | None
     tunnel: bool = True
     """Whether its sidecar carries what it says to the bus, which is NATS."""
     paused: bool = False
-    """Without a pod; the slot keeps the log, and the disk the offsets."""
+    """Without a pod; the slot keeps the log."""
 
 
 class ChangeCapture(pulumi.ComponentResource):
-    """Debezium Server with its configuration and offsets."""
+    """Debezium Server with its configuration."""
 
     def __init__(
         self, name: str, args: ChangeCaptureArgs, opts: pulumi.ResourceOptions | None = None
@@ -130,7 +130,7 @@ class ChangeCapture(pulumi.ComponentResource):
                         ConfigFiles(config_name, CONFIG_DIRECTORY),
                         *([users.files("cdc")] if users and not tunnelled else []),
                     ],
-                    scratch=[Scratch("/tmp", 128)],  # noqa: S108  the pod's own
+                    scratch=[Scratch("/tmp", 128), Scratch(DATA_DIRECTORY, 16)],  # noqa: S108  the pod's own
                     ports={"health": PORT},
                     started=HttpCheck(LIVENESS_PATH, "health"),
                     alive=HttpCheck(CONNECTOR_PATH, WATCH_PORT),
@@ -145,7 +145,7 @@ class ChangeCapture(pulumi.ComponentResource):
                     sidecars={WATCH: runtime_pod(args.context, watch)},
                 ),
                 replicas=0 if args.paused else 1,
-                disk=Disk(DATA_DIRECTORY, size_gibibytes=1, storage_class=args.storage_class),
+                disk=None,
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[config]),
         )

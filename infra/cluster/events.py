@@ -53,7 +53,6 @@ def create_events(
             properties=_debezium_properties(settings, context.bus_users),
             bus=egress,
             tunnel=settings.bus.kafka is None,
-            storage_class=settings.bus.storage_class,
             paused=settings.outbox.cdc_paused,
         ),
         opts,

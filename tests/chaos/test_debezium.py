@@ -1,4 +1,4 @@
-"""Debezium as it is deployed: in its memory with the largest payloads, and across an upgrade of the table."""
+"""Debezium as it is deployed: in its memory, in a new pod, and across an upgrade of the table."""
 
 from __future__ import annotations
 
@@ -68,6 +68,27 @@ def test_the_largest_payloads_pass_in_its_memory(platform: Platform) -> None:
             )
     platform.start_debezium()
     wait_for(platform, COUNT)
+
+
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
+def test_a_new_pod_goes_on_where_the_slot_is(platform: Platform) -> None:
+    """The file of offsets goes with its pod; by the slot nothing is left out."""
+    platform.start_debezium()
+    for times in range(1, 4):
+        with psycopg.connect(platform.url, autocommit=True) as connection:
+            for n in range(50):
+                connection.execute(
+                    "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint)"
+                    " SELECT 'acme', 'payment', i::text, 'k', '{}', %s || i FROM generate_series(1, 100) i",
+                    (f"{times}/{n}/",),
+                )
+        assert platform.debezium
+        platform.debezium.kill()
+        (platform.directory / "offsets.dat").unlink(missing_ok=True)
+        platform.debezium.start()
+        wait_for(platform, times * 5_000)
+    found = asyncio.run(BusServer(platform.bus, platform.outputs).all())
+    assert len({each.headers["fingerprint"] for each in found}) == 3 * 5_000
 
 
 @pytest.mark.timeout(5 * PATIENCE_SECONDS)

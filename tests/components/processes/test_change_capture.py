@@ -18,12 +18,14 @@ def test_the_connector_is_alive_as_long_as_its_sidecar_says_so() -> None:
                 image="quay.io/debezium/server:3.6.0.Final",
                 properties="",
                 bus=[To(port=4222, workload="nats")],
-                storage_class=None,
             ),
         )
     )
     spec = template(capture, "kubernetes:apps/v1:StatefulSet")["spec"]
     (watch,), (debezium,) = spec["initContainers"], spec["containers"]
+    # Where it was is the slot's to know, so no disk ties it to a zone.
+    assert not capture.of("kubernetes:core/v1:PersistentVolumeClaim")
+    assert all("emptyDir" in each for each in spec["volumes"] if each["name"].startswith("scratch"))
     asked = debezium["livenessProbe"]["httpGet"]
     assert asked == {"path": CONNECTOR_PATH, "port": watch["ports"][0]["containerPort"]}
     # Until it has started once, nobody else's word counts.
