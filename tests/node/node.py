@@ -29,6 +29,12 @@ _ETCD = "http://127.0.0.1:2379"
 _PORT = 6443
 
 
+def is_ready(status: dict[str, Any]) -> bool:
+    """Whether a node or a pod says that it is ready."""
+    conditions = status.get("conditions", ())
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
 class RealNode:
     """The cluster with its state under ``home``, whose path is to be short: sockets lie in it.
 
@@ -166,6 +172,8 @@ class RealNode:
             "cert-dir": f"{home}/controllers",
             "service-account-private-key-file": accounts,
             "cluster-cidr": settings.PODS,
+            # By default a node that has been silent for 50 s loses its pods to others; here there are none.
+            "node-monitor-grace-period": "3m",
         }
         argv = [str(control_plane() / "kube-controller-manager"), *flags(controllers)]
         self._serve("kube-controller-manager", argv, lambda: self._is_open(10257))
@@ -189,8 +197,7 @@ class RealNode:
 
     def is_ready(self) -> bool:
         """Whether the node takes pods."""
-        conditions = self.get(f"/api/v1/nodes/{self.name}")["status"]["conditions"]
-        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+        return is_ready(self.get(f"/api/v1/nodes/{self.name}")["status"])
 
     def _has_policies(self) -> bool:
         return "KUBE-ROUTER-FORWARD" in self.namespaces.run("iptables-save").stdout

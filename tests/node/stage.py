@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ import psycopg
 from sandbox import daemon
 from sandbox.contexts.home import ContextHome
 from tests.node.bring_up import ROOT
-from tests.node.node import CONTEXT, RealNode
+from tests.node.node import CONTEXT, RealNode, is_ready
+from tests.node.patience import until
 from tests.node.programs import node_programs
 
 NAMESPACE = "kilo"
 _LINKS = ("Pulumi.yaml", "Pulumi.dev.yaml", "infra", "charts", ".venv")
+_STEADY_SECONDS = 15
+"""Longer than a kubelet and the controllers take to notice each other."""
 
 
 class StageOnNode:
@@ -75,6 +79,25 @@ class StageOnNode:
         return self.node.items(f"/{group}/namespaces/{NAMESPACE}/{plural}")
 
     def pods(self, workload: str) -> list[dict[str, Any]]:
-        """The pods of a workload, those too that are going."""
+        """The pods of a workload, those too that are going; one that a node has ended stays on record."""
         label = f"app.kubernetes.io/name={workload}"
-        return self.node.items(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector={label}")
+        found = self.node.items(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector={label}")
+        return [pod for pod in found if pod["status"]["phase"] not in {"Failed", "Succeeded"}]
+
+    def settle(self) -> None:
+        """Wait until the node and all pods that run have been ready for a while: what was away is over.
+
+        When a server comes back, controllers may first count its absence for the node's, and take the pods
+        out of their Services until the kubelet says otherwise.
+        """
+        since = time.monotonic()
+
+        def steady() -> bool:
+            nonlocal since
+            pods = self.objects("api/v1/pods")
+            running = [pod["status"] for pod in pods if pod["status"]["phase"] == "Running"]
+            if not (self.node.is_ready() and all(map(is_ready, running))):
+                since = time.monotonic()
+            return time.monotonic() - since >= _STEADY_SECONDS
+
+        until(steady, "the node or its pods are not ready")

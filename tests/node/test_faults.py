@@ -55,6 +55,7 @@ def no_server(node: RealNode, name: str) -> Generator[None]:
 
 @pytest.mark.parametrize("away", ["names", "kube-apiserver", "kubelet"])
 def test_a_minute_without(stage: StageOnNode, away: str) -> None:
+    stage.settle()
     with load(stage) as result:
         result.wait_for_more(20)
         with no_names(stage.node) if away == "names" else no_server(stage.node, away):
@@ -67,6 +68,7 @@ def test_a_minute_without(stage: StageOnNode, away: str) -> None:
 
 @pytest.mark.parametrize("name", ["consumer", "outbox-worker"])
 def test_a_pod_that_is_killed_for_its_memory_loses_nothing(stage: StageOnNode, name: str) -> None:
+    stage.settle()
     (pod,) = stage.pods(name)
     path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}"
     with load(stage) as result:

@@ -24,8 +24,8 @@ def test_each_does_its_work_once(stage: StageOnNode) -> None:
         path = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{job}"
         ended = until(lambda path=path: _end(stage, path), f"{name}: did not end")
         if ended != "Complete":
-            failed[name] = stage.node.kubectl(*on_node, "logs", f"job/{job}", "--tail=5", check=False).stdout
-    assert failed == {}
+            failed[name] = stage.node.kubectl(*on_node, "logs", f"job/{job}", "--tail=60", check=False).stdout
+    assert not failed, "\n".join(failed.values())
 
 
 def _end(stage: StageOnNode, path: str) -> str | None:
