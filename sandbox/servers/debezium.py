@@ -6,7 +6,7 @@ In the cluster it is a pod like any other; both run the distribution that the to
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class DebeziumServer(OneProcess):
         environment: what its ``${…}`` stand for.
         address: the loopback address of its health port.
         maximum_heap: as Java's ``-Xmx`` takes it.
+        java_options: further ones.
     """
 
     def __init__(
@@ -35,6 +36,8 @@ class DebeziumServer(OneProcess):
         environment: Mapping[str, str],
         address: str = "127.0.0.1",
         maximum_heap: str = "512m",
+        *,
+        java_options: Sequence[str] = (),
     ) -> None:
         self.port = free_port(address)
         self._address = address
@@ -49,6 +52,7 @@ class DebeziumServer(OneProcess):
                 str(path("java")),
                 f"-Xmx{maximum_heap}",
                 "-XX:+UseSerialGC",
+                *java_options,
                 "--add-opens=java.base/java.lang=ALL-UNNAMED",
                 "-cp",
                 f"{runner}:{home}/config/lib:{home}/lib/*",

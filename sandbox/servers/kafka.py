@@ -15,11 +15,13 @@ from confluent_kafka.admin import (
 )
 
 from kilo.bus.access import Shown
+from kilo.cdc.properties import ALLOWED_URLS
 from kilo.testing.servers.ports import free_port
 from kilo.testing.servers.process import OneProcess, ServerProcess
 from sandbox.toolchain import path
 
 _CLUSTER = "kilokilokilokilokiloki"
+_PROTOCOLS = {"password": "SASL_SSL", "certificate": "SSL", "token": "SASL_SSL"}
 _TLS = """\
 listener.name.{0}.ssl.keystore.type=PEM
 listener.name.{0}.ssl.keystore.location={1}
@@ -35,6 +37,19 @@ listener.name.certificate.ssl.truststore.type=PEM
 listener.name.certificate.ssl.truststore.location={}
 listener.name.certificate.ssl.principal.mapping.rules=RULE:^CN=([^,]+).*$/$1/
 """
+_TOKENS = """\
+listener.name.token.sasl.enabled.mechanisms=OAUTHBEARER
+listener.name.token.oauthbearer.sasl.jaas.config=\
+org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;
+listener.name.token.oauthbearer.sasl.server.callback.handler.class=\
+org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler
+listener.name.token.oauthbearer.sasl.oauthbearer.jwks.endpoint.url={url}
+listener.name.token.oauthbearer.sasl.oauthbearer.expected.issuer={issuer}
+listener.name.token.oauthbearer.sasl.oauthbearer.expected.audience={audience}
+listener.name.token.oauthbearer.sasl.oauthbearer.clock.skew.seconds=1
+listener.name.token.oauthbearer.connections.max.reauth.ms=3600000
+"""
+"""A connection ends with its token, unless another was shown on it."""
 _RIGHTS = """\
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
@@ -43,8 +58,18 @@ super.users=User:ANONYMOUS
 
 
 @dataclass(frozen=True)
+class TokenIssuer:
+    """Whose tokens a broker believes."""
+
+    jwks: Path
+    """The public keys (RFC 7517)."""
+    issuer: str
+    audience: str
+
+
+@dataclass(frozen=True)
 class KafkaGuard:
-    """Users with their passwords, by SASL/SCRAM-SHA-512 over TLS, and at another port by certificates.
+    """Users with their passwords, by SASL/SCRAM-SHA-512 over TLS, and at other ports by certificate or token.
 
     Who is let in there may do what :meth:`KafkaServer.allow` says, and nothing else.
     """
@@ -54,6 +79,8 @@ class KafkaGuard:
     """Key and certificate in PEM."""
     believed: Path
     """In PEM, the authorities of clients' certificates. A user is called by the common name of its own."""
+    tokens: TokenIssuer
+    """A user is called by the subject of its token."""
     host: str = "localhost"
     """The name that the certificate is of, which clients are told to connect to."""
 
@@ -71,12 +98,15 @@ class KafkaServer(OneProcess):
         self, directory: Path, advertised_port: int | None = None, guard: KafkaGuard | None = None
     ) -> None:
         self.port = free_port()
-        self._guarded = {"password": free_port(), "certificate": free_port()} if guard else {}
+        self._guarded = {shown: free_port() for shown in _PROTOCOLS} if guard else {}
         self._advertised_port = advertised_port or self.port
         self._directory = directory
         self._guard = guard
         self._host = guard.host if guard else "127.0.0.1"
         self._java = [str(path("java")), "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{path('kafka')}/*"]
+        if guard:
+            # Kafka reads keys from nowhere that it was not told of, by this alone.
+            self._java.insert(1, f"-D{ALLOWED_URLS}={guard.tokens.jwks.as_uri()}")
         self._configuration = directory / "server.properties"
         self._process = ServerProcess(
             name="kafka",
@@ -143,7 +173,7 @@ initial.broker.registration.timeout.ms=120000
         own = {"PLAINTEXT": f"127.0.0.1:{self.port}", "CONTROLLER": f"127.0.0.1:{controller}"}
         told = {"PLAINTEXT": f"127.0.0.1:{self._advertised_port}"}
         if self._guard:
-            protocols |= {"PASSWORD": "SASL_SSL", "CERTIFICATE": "SSL"}
+            protocols |= {shown.upper(): protocol for shown, protocol in _PROTOCOLS.items()}
             own |= {shown.upper(): f"127.0.0.1:{port}" for shown, port in self._guarded.items()}
             told |= {shown.upper(): f"{self._host}:{port}" for shown, port in self._guarded.items()}
         return f"""\
@@ -157,10 +187,12 @@ inter.broker.listener.name=PLAINTEXT
     def _guards(self) -> str:
         if self._guard is None:
             return ""
+        tokens = self._guard.tokens
         return f"""\
 {"".join(_TLS.format(name, self._guard.keystore) for name in self._guarded)}\
 {_SCRAM}\
 {_MUTUAL_TLS.format(self._guard.believed)}\
+{_TOKENS.format(url=tokens.jwks.as_uri(), issuer=tokens.issuer, audience=tokens.audience)}\
 {_RIGHTS}\
 """
 

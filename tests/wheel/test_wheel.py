@@ -52,6 +52,7 @@ BRINGS = {
     "consumer": {"fle"},
     "gcp": {"fle"},
     "kafka": {"consumer", "fle"},
+    "msk": {"consumer", "fle", "kafka"},
     "otel": {"consumer", "fle"},
     "parquet": {"client", "consumer", "fle", "platform", "web"},
     "platform": {"client", "consumer", "fle", "web"},

@@ -22,10 +22,10 @@ from kilo.bus.access import Access
 from kilo.bus.cloudevents import from_kafka, to_kafka
 from kilo.bus.kafka_access import Failures, client_settings, list_topics
 from kilo.bus.port import MOST_BYTES, BusError, Message, Receipt, Received
+from kilo.bus.roles import KAFKA_GROUP
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 AGGREGATE_HEADER = "aggregate"
-GROUP = "kilo-reader"
 _IDLE_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
 _NO_ANSWER = Receipt(None, error="no acknowledgement in time")
@@ -57,15 +57,19 @@ class KafkaBus:
     @classmethod
     async def connect(cls, url: str, name: str) -> Self:
         """See :func:`kilo.bus.connect`."""
-        bus = cls(url.partition("://")[2], name)
-        # Neither of the other two: a consumer keeps what it has to say of its connections to itself.
-        client = AdminClient(bus._common())
-        try:
-            await asyncio.to_thread(list_topics, client, bus._failures, _ANSWER_SECONDS)
-        except KafkaException as error:
-            msg = bus._failures.refusal(bus._servers, bus._access, error)
-            raise BusError(msg) from error
+        # An AWS identity is asked for over the network, and each client waits for its first token.
+        bus = await asyncio.to_thread(cls, url.partition("://")[2], name)
+        await asyncio.to_thread(bus._try)
         return bus
+
+    def _try(self) -> None:
+        # Neither of the other two: a consumer keeps what it has to say of its connections to itself.
+        client = AdminClient(self._common())
+        try:
+            list_topics(client, self._failures, _ANSWER_SECONDS)
+        except KafkaException as error:
+            msg = self._failures.refusal(self._servers, self._access, error)
+            raise BusError(msg) from error
 
     def _common(self) -> dict[str, Any]:
         return {**self._settings, "error_cb": self._failures}
@@ -92,8 +96,8 @@ class KafkaBus:
         return await asyncio.to_thread(self._publish, messages, deadline_seconds)
 
     def _publish(self, messages: Sequence[Message], deadline_seconds: float) -> list[Receipt]:
-        producer = self._producer = self._producer or self._new_producer()
         try:
+            producer = self._producer = self._producer or self._new_producer()
             receipts, left = self._hand_over(producer, messages, deadline_seconds)
         except (KafkaException, SystemError) as error:
             # What ends a producer for good, such as a right that it lacks, is raised in the midst of its
@@ -143,7 +147,7 @@ class KafkaBus:
         self, stream: str, position: int, most: int = 1000, most_bytes: int = MOST_BYTES
     ) -> AsyncIterator[Sequence[Received]]:
         """See :meth:`kilo.bus.Bus.read`."""
-        consumer = self._new_consumer(most_bytes)
+        consumer = await asyncio.to_thread(self._new_consumer, most_bytes)
         consumer.assign([TopicPartition(stream, 0, position)])
         try:
             while True:
@@ -172,7 +176,7 @@ class KafkaBus:
             await asyncio.to_thread(self._offset_reader.close)
 
     async def _offsets(self, stream: str) -> tuple[int, int]:
-        self._offset_reader = self._offset_reader or self._new_consumer()
+        self._offset_reader = self._offset_reader or await asyncio.to_thread(self._new_consumer)
         return await asyncio.to_thread(self._read_offsets, self._offset_reader, stream)
 
     def _read_offsets(self, reader: Consumer, stream: str) -> tuple[int, int]:
@@ -193,22 +197,24 @@ class KafkaBus:
                 time.sleep(0.1)
 
     def _new_consumer(self, most_bytes: int = MOST_BYTES) -> Consumer:
-        return Consumer(
-            {
-                **self._settings,
-                # Required, and used for nothing: positions are kept by whoever reads. All have the same, so
-                # that who manages Kafka's users knows which to let them see.
-                "group.id": GROUP,
-                "enable.auto.commit": False,
-                # Nothing is passed over where retention overtook a position or the topic was made anew.
-                "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 50,
-                # By default 64 MiB are fetched ahead. No message is larger than what one fetch may bring.
-                "queued.max.messages.kbytes": max(most_bytes // 1024, 1),
-                "fetch.max.bytes": max(most_bytes, MAX_MESSAGE_BYTES),
-                "fetch.message.max.bytes": MAX_MESSAGE_BYTES,
-            }
-        )
+        settings = {
+            **self._settings,
+            # Required, and used for nothing: positions are kept by whoever reads.
+            "group.id": KAFKA_GROUP,
+            "enable.auto.commit": False,
+            # Nothing is passed over where retention overtook a position or the topic was made anew.
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 50,
+            # By default 64 MiB are fetched ahead. No message is larger than what one fetch may bring.
+            "queued.max.messages.kbytes": max(most_bytes // 1024, 1),
+            "fetch.max.bytes": max(most_bytes, MAX_MESSAGE_BYTES),
+            "fetch.message.max.bytes": MAX_MESSAGE_BYTES,
+        }
+        try:
+            return Consumer(settings)
+        except KafkaException as error:  # no token came
+            msg = f"bus kafka://{self._servers}: {error.args[0].str()}"
+            raise BusError(msg) from error
 
 
 def _consume(consumer: Consumer, most: int, most_bytes: int) -> list[KafkaMessage]:

@@ -19,6 +19,8 @@ from kilo.contract import BusOutputs
 BusRole = Literal["worker", "cdc", "consumer", "reconciler", "operator"]
 """``worker`` and ``cdc`` publish, ``consumer`` reads, ``reconciler`` does both, ``operator`` declares."""
 BUS_ROLES: tuple[BusRole, ...] = get_args(BusRole)
+KAFKA_GROUP = "kilo-reader"
+"""Of all who read a Kafka, so that who manages its users knows which to let them see."""
 
 
 def bus_secret(role: BusRole) -> str:

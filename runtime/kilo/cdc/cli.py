@@ -102,18 +102,18 @@ def connector() -> None:
 
 @app.command()
 def properties(
-    certificate: Annotated[
-        bool, typer.Option("--certificate", help="Kafka knows its users by certificate, not by password.")
-    ] = False,
+    shown: Annotated[Shown, typer.Option(help="By what Kafka knows its users.")] = "password",
 ) -> None:
     """Print application.properties for Debezium Server, for the bus that the stage's URL names.
 
     Reads KILO_OUTPUTS. Where the bus has users, Debezium needs BUS_USER and BUS_PASSWORD in its environment,
-    for Kafka also BUS_CA, a file, or BUS_CERTIFICATE and BUS_KEY in PEM.
+    for Kafka also BUS_CA, a file, or BUS_CERTIFICATE and BUS_KEY in PEM. For tokens it needs BUS_TOKEN_URL,
+    BUS_TOKEN_CA, a file, BUS_TOKEN_SCOPE if there is one, and in JAVA_OPTS
+    -Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=URL; for Amazon's, an AWS identity and aws-msk-iam-auth.
 
     Example:  kilo cdc properties > config/application.properties
     """
-    typer.echo(render_properties(_settings("certificate" if certificate else "password")), nl=False)
+    typer.echo(render_properties(_settings(shown)), nl=False)
 
 
 def _settings(shown: Shown) -> ConnectorSettings:

@@ -13,11 +13,13 @@ import re
 from dataclasses import dataclass
 
 from kilo.bus import cloudevents
-from kilo.bus.access import SCRAM, Shown
+from kilo.bus.access import OAUTHBEARER, SCRAM, Shown
 from kilo.contract import DEFAULT_SCHEMA, BusOutputs, OutboxOutputs
 
 CONNECTOR_PATH = "/livez/connector"
 """Where ``kilo cdc watch`` answers the connector's liveness probe."""
+ALLOWED_URLS = "org.apache.kafka.sasl.oauthbearer.allowed.urls"
+"""The system property without which Java's client of Kafka asks no endpoint for a token."""
 
 _QUEUE_BYTES = 64 * 1024 * 1024
 """Of events that Debezium holds ready, as it estimates them: an eighth of its heap (512 MiB), since an event
@@ -49,8 +51,11 @@ class ConnectorSettings:
     """Of the events, as CloudEvents have it."""
     bus_shown: Shown | None = None
     """What the bus wants to see, if anything: BUS_USER and BUS_PASSWORD of Debezium's environment, or
-    BUS_CERTIFICATE and BUS_KEY (PEM; the key as PKCS#8). To Kafka it comes over TLS with one whom the file
-    BUS_CA vouches for."""
+    BUS_CERTIFICATE and BUS_KEY (PEM; the key as PKCS#8). For tokens BUS_USER and BUS_PASSWORD are the
+    client's, BUS_TOKEN_URL the endpoint (:data:`ALLOWED_URLS` has to name it too), BUS_TOKEN_SCOPE the scope
+    if there is one, and BUS_TOKEN_CA the file of authorities of that endpoint. Amazon's tokens are signed by
+    its own library (``software.amazon.msk:aws-msk-iam-auth``), which Debezium does not come with. To Kafka it
+    comes over TLS with one whom the file BUS_CA vouches for."""
     bus_url: str | None = None
     """Where Debezium reaches NATS, if not by the bus's own URL: through ``kilo cdc watch --tunnel-port``."""
 
@@ -65,6 +70,7 @@ def _transform_of(header: str) -> str:
     return re.sub("[^a-z]", "", header)
 
 
+_OAUTH = "org.apache.kafka.common.security.oauthbearer"
 _VERSION = f"{cloudevents.PREFIX}specversion"
 _CONSTANTS = ("publisher", *(name for name in cloudevents.constants(cloudevents.SOURCE) if name != _VERSION))
 _CHAIN = ("version", "versionheader", "outbox", *map(_transform_of, _CONSTANTS))
@@ -198,6 +204,25 @@ def _kafka_access(settings: ConnectorSettings) -> dict[str, str]:
             "ssl.keystore.type": "PEM",
             "ssl.keystore.certificate.chain": "${BUS_CERTIFICATE}",
             "ssl.keystore.key": "${BUS_KEY}",
+        }
+    if settings.bus_shown == "aws-msk-iam":
+        return believed | {
+            "security.protocol": "SASL_SSL",
+            "sasl.mechanism": "AWS_MSK_IAM",
+            "sasl.jaas.config": "software.amazon.msk.auth.iam.IAMLoginModule required;",
+            "sasl.client.callback.handler.class": "software.amazon.msk.auth.iam.IAMClientCallbackHandler",
+        }
+    if settings.bus_shown == "token":
+        return believed | {
+            "security.protocol": "SASL_SSL",
+            "sasl.mechanism": OAUTHBEARER,
+            "sasl.login.callback.handler.class": f"{_OAUTH}.OAuthBearerLoginCallbackHandler",
+            "sasl.oauthbearer.token.endpoint.url": "${BUS_TOKEN_URL}",
+            "sasl.oauthbearer.client.credentials.client.id": "${BUS_USER}",
+            "sasl.oauthbearer.client.credentials.client.secret": "${BUS_PASSWORD}",
+            "sasl.oauthbearer.scope": "${BUS_TOKEN_SCOPE:}",
+            "sasl.jaas.config": f"{_OAUTH}.OAuthBearerLoginModule required"
+            ' ssl.truststore.type="PEM" ssl.truststore.location="${BUS_TOKEN_CA}";',
         }
     return believed | {
         "security.protocol": "SASL_SSL",

@@ -1,4 +1,4 @@
-"""A Kafka that knows its users by password or certificate, each with the rights that the docs name."""
+"""A Kafka that knows its users by password, certificate or token, each with the rights that the docs name."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ from kilo.bus.access import (
     CERTIFICATE_VARIABLE,
     KEY_VARIABLE,
     PASSWORD_VARIABLE,
+    TOKEN_CA_VARIABLE,
+    TOKEN_SCOPE_VARIABLE,
+    TOKEN_URL_VARIABLE,
     USER_VARIABLE,
     Shown,
 )
@@ -29,12 +32,22 @@ from kilo.bus.roles import BUS_ROLES, BusRole
 from kilo.contract import StackOutputs
 from sandbox.servers.kafka import KafkaGuard, KafkaServer
 from tests.events import make_outputs
+from tests.runtime.bus.token_endpoint import SCOPE, TokenEndpoint
 from tests.runtime.traffic.certificates import Authority
 
 DOCS = Path(__file__).parents[3] / "docs" / "outbox.md"
 
 _RIGHTS = re.compile(r"^\| `([a-z]+)` \| (topic|group) \| `([a-z.-]+)` \| ([A-Za-z, ]+) \|$", re.MULTILINE)
-_VARIABLES = (USER_VARIABLE, PASSWORD_VARIABLE, CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE)
+_VARIABLES = (
+    USER_VARIABLE,
+    PASSWORD_VARIABLE,
+    CA_VARIABLE,
+    CERTIFICATE_VARIABLE,
+    KEY_VARIABLE,
+    TOKEN_URL_VARIABLE,
+    TOKEN_SCOPE_VARIABLE,
+    TOKEN_CA_VARIABLE,
+)
 
 
 def rights_of_docs(topic: str) -> list[AclBinding]:
@@ -61,6 +74,8 @@ class KafkaOfUsers:
     server: KafkaServer
     directory: Path
     authority: Authority
+    endpoint: TokenEndpoint
+    """Where its users have their tokens."""
     _topics: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -76,7 +91,7 @@ class KafkaOfUsers:
 
 @dataclass(frozen=True)
 class GuardedKafka:
-    """One stage on it, whose processes all show passwords or all certificates."""
+    """One stage on it, whose processes all show the same."""
 
     kafka: KafkaOfUsers
     by: Shown
@@ -93,10 +108,18 @@ class GuardedKafka:
     def shown(self, role: BusRole) -> dict[str, str]:
         """The environment of a process of ``role``."""
         environment = {CA_VARIABLE: str(self.kafka.ca_file)}
+        if self.by == "certificate":
+            files = {CERTIFICATE_VARIABLE: f"{role}.crt", KEY_VARIABLE: f"{role}.key"}
+            return environment | {name: str(self.kafka.directory / file) for name, file in files.items()}
+        environment |= {USER_VARIABLE: role, PASSWORD_VARIABLE: password_of(role)}
         if self.by == "password":
-            return environment | {USER_VARIABLE: role, PASSWORD_VARIABLE: password_of(role)}
-        files = {CERTIFICATE_VARIABLE: f"{role}.crt", KEY_VARIABLE: f"{role}.key"}
-        return environment | {name: str(self.kafka.directory / file) for name, file in files.items()}
+            return environment
+        endpoint = self.kafka.endpoint
+        return environment | {
+            TOKEN_URL_VARIABLE: endpoint.url,
+            TOKEN_SCOPE_VARIABLE: SCOPE,
+            TOKEN_CA_VARIABLE: str(endpoint.ca_file),
+        }
 
     def become(self, environment: pytest.MonkeyPatch, role: BusRole) -> None:
         """Make this process one of ``role``."""
@@ -121,6 +144,7 @@ def kafka_of_users(directory: Path) -> KafkaOfUsers:
         certificate, key, _ = authority.sign(called=role)
         (directory / f"{role}.crt").write_bytes(certificate)
         (directory / f"{role}.key").write_bytes(key)
-    users = {role: password_of(role) for role in BUS_ROLES}
-    guard = KafkaGuard(users, directory / "broker.pem", directory / "ca.pem")
-    return KafkaOfUsers(KafkaServer(directory / "kafka", guard=guard), directory, authority)
+    users: dict[str, str] = {role: password_of(role) for role in BUS_ROLES}
+    endpoint = TokenEndpoint(directory, users)
+    guard = KafkaGuard(users, directory / "broker.pem", directory / "ca.pem", endpoint.believed)
+    return KafkaOfUsers(KafkaServer(directory / "kafka", guard=guard), directory, authority, endpoint)

@@ -17,7 +17,7 @@ from tests.runtime.bus.guarded_kafka import GuardedKafka, KafkaOfUsers
 from tests.runtime.traffic.certificates import Authority
 
 
-@pytest.fixture(params=["password", "certificate"])
+@pytest.fixture(params=["password", "certificate", "token"])
 def guarded(
     request: pytest.FixtureRequest, kafka: KafkaOfUsers, monkeypatch: pytest.MonkeyPatch
 ) -> GuardedKafka:

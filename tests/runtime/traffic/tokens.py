@@ -39,9 +39,9 @@ class Issuer:
         r, s = decode_dss_signature(signature)
         return f"{signed}.{_text(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 
-    def unsigned(self, tenant: str) -> str:
+    def unsigned(self, tenant: str | None = None, **claims: Any) -> str:
         """What an attacker writes who has no key: algorithm none."""
-        _, payload, signature = self.token(tenant).split(".")
+        _, payload, signature = self.token(tenant, **claims).split(".")
         return f"{_text(json.dumps({'alg': 'none', 'typ': 'JWT'}).encode())}.{payload}.{signature}"
 
 
