@@ -14,8 +14,10 @@ import pulumi_aws as aws
 from components.clouds.backup_vault import BackupVault, BackupVaultArgs, Replica
 from components.clouds.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY, KeyUser
 from components.clouds.mirrored_registry import MirroredRegistry, MirroredRegistryArgs
+from components.clouds.msk_access import msk_statements
 from components.clouds.s3_locked_bucket import S3LockedBucket, S3LockedBucketArgs
 from components.clouds.tenant_keys import TenantKeys, TenantKeysArgs
+from infra import names
 from infra.identities import Identities
 from infra.key_users import tenant_key_users
 from infra.settings import Settings
@@ -36,6 +38,7 @@ class Clouds:
 def create_clouds(settings: Settings, identities: Identities) -> Clouds:
     """Register what lies in the clouds, and let each identity do there what it must and no more."""
     tags = {"project": "kilo", "stage": settings.stage}
+    _allow_kafka(settings, identities)
     return Clouds(
         keys=_tenant_keys(settings, identities, tags),
         registry=_registry(settings, identities, tags),
@@ -57,6 +60,13 @@ def create_clouds(settings: Settings, identities: Identities) -> Clouds:
             ).secret_string
         ),
     )
+
+
+def _allow_kafka(settings: Settings, identities: Identities) -> None:
+    access = settings.bus.kafka and settings.bus.kafka.access
+    if access and access.msk_cluster:
+        for role, identity in identities.bus.items():
+            identity.allow("kafka", msk_statements(role, access.msk_cluster, names.KAFKA_TOPIC))
 
 
 def _tenant_keys(settings: Settings, identities: Identities, tags: dict[str, str]) -> TenantKeys:

@@ -6,15 +6,18 @@ Takes the settings; gives :class:`Identities`. What each may do is said where th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components.clouds.cloud_identity import CloudIdentity, CloudIdentityArgs
 from components.processes.backup_schedule import BACKUP, COMPLETION, DRILL, WATCH
 from components.processes.encryption_schedule import CHECKPOINT
 from components.processes.key_making import KEY_MAKING
+from components.processes.message_bus import STREAMS_TASK
 from components.processes.registry_mirror import SWEEP
 from infra import names
 from infra.settings import Settings
+from kilo.bus.roles import BusRole
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Identities:
     watch: CloudIdentity
     checkpoint: CloudIdentity | None
     """Nobody signs checkpoints where the stage names no signing key."""
+    bus: Mapping[BusRole, CloudIdentity]
+    """Whoever uses a Kafka of Amazon that knows its users by IAM; nobody elsewhere."""
 
 
 def create_identities(settings: Settings) -> Identities:
@@ -50,9 +55,10 @@ def create_identities(settings: Settings) -> Identities:
             ),
         )
 
+    consumer = identity(names.CONSUMER)
     return Identities(
         ingest=identity(names.INGEST, names.INGEST_NEXT),
-        consumer=identity(names.CONSUMER),
+        consumer=consumer,
         key_making=identity(KEY_MAKING),
         mirror=identity(names.MIRROR, google=True),
         sweep=identity(SWEEP, google=True),
@@ -61,4 +67,13 @@ def create_identities(settings: Settings) -> Identities:
         drill=identity(DRILL, google=True),
         watch=identity(WATCH, google=True),
         checkpoint=identity(CHECKPOINT) if settings.audit.signing_key_secret else None,
+        bus={
+            "worker": identity(f"{names.OUTBOX}-worker"),
+            "reconciler": identity(f"{names.OUTBOX}-reconciler"),
+            "cdc": identity(names.CHANGE_CAPTURE),
+            "operator": identity(STREAMS_TASK),
+            "consumer": consumer,
+        }
+        if settings.bus.kafka and settings.bus.kafka.access and settings.bus.kafka.access.msk_cluster
+        else {},
     )

@@ -6,6 +6,7 @@ from components.processes.ingest import NEXT_SUFFIX
 
 BUS = "nats"
 KAFKA = "kafka"
+KAFKA_TOPIC = "events"
 CHANGE_CAPTURE = "debezium"
 COLLECTOR = "otel-collector"
 CONSUMER = "consumer"

@@ -154,7 +154,7 @@ def _document(settings: Settings, clouds: Clouds) -> dict[str, Any]:
 def bus_outputs(settings: Settings) -> BusOutputs:
     """Where the bus is and what is declared on it."""
     if kafka := settings.bus.kafka:
-        prefix = "events"
+        prefix = names.KAFKA_TOPIC
         return BusOutputs(
             url=f"kafka://{','.join(kafka.brokers)}",
             # A stream is the topic that events are published to.

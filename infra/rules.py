@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
+from infra.kafka_rules import brings_what_nats_is_given, knows_who_comes, takes_what_is_shown
 from infra.limits import exceeded
 from infra.setting_types import DEPLOYED
 from infra.settings import TIERS, Settings
@@ -195,41 +196,6 @@ def _a_former_generation_was(settings: Settings) -> Iterator[Violation]:
             )
 
 
-def _kafka_brings_what_nats_is_given(settings: Settings) -> Iterator[Violation]:
-    if settings.bus.kafka is None:
-        return
-    for name, what in (
-        ("storage_gib", "it is the disk of the NATS that is deployed otherwise"),
-        ("duplicate_window_seconds", "Kafka knows no message ids, and the inbox drops duplicates"),
-        ("credentials", "they are those of the NATS that is deployed otherwise"),
-    ):
-        if name in settings.bus.model_fields_set:
-            yield f"bus.{name}", f"{what}; leave it out beside bus.kafka"
-    for broker, count in Counter(settings.bus.kafka.brokers).items():
-        if count > 1:
-            yield "bus.kafka.brokers", f"broker '{broker}' is listed {count} times; list it once"
-
-
-def _kafka_knows_who_comes(settings: Settings) -> Iterator[Violation]:
-    kafka, path = settings.bus.kafka, "bus.kafka.access"
-    if kafka is None:
-        return
-    if kafka.access is None:
-        if not settings.is_dev and not kafka.unguarded:
-            yield (
-                path,
-                "whoever reaches its brokers could read and forge all tenants' events; give the Secrets of "
-                "its users, see docs/outbox.md, or say unguarded: true",
-            )
-        return
-    if kafka.unguarded:
-        yield "bus.kafka.unguarded", "it is guarded, as access says; leave it out"
-    names = Counter(kafka.access.secret_names.values())
-    for role, name in kafka.access.secrets.items():
-        if names[name] > 1:
-            yield f"{path}.secrets.{role}", f"'{name}' is another role's as well; give each a user of its own"
-
-
 def _backups_outlive_their_lock(settings: Settings) -> Iterator[Violation]:
     backups = settings.backups
     if backups.keep_days < backups.lock_days:
@@ -368,8 +334,9 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _replica_regions_are_others,
     _rows_outlive_the_duplicate_window,
     _a_former_generation_was,
-    _kafka_brings_what_nats_is_given,
-    _kafka_knows_who_comes,
+    brings_what_nats_is_given,
+    knows_who_comes,
+    takes_what_is_shown,
     _backups_outlive_their_lock,
     _checkpoints_can_be_verified,
     _only_prod_locks_for_ever,

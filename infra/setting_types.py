@@ -116,6 +116,29 @@ Url = Annotated[
     Field(description="an http or https URL without a query"),
 ]
 
+HttpsUrl = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?(/[A-Za-z0-9._~/-]*)?$"
+    ),
+    Field(description="an https URL without a user and a query"),
+]
+Scope = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9._:/-]+( [A-Za-z0-9._:/-]+)*$"),
+    Field(description="scopes separated by a space, of letters, digits and . _ : / -"),
+]
+MskClusterArn = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^arn:aws[a-z-]*:kafka:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9-]{1,64}/[0-9a-f-]+$"
+    ),
+    Field(
+        description="the ARN of a cluster of Amazon's managed Kafka such as "
+        "arn:aws:kafka:eu-central-1:123456789012:cluster/events/8a4b6d1e-2f6f-4d3a-9b0e-0c1d2e3f4a5b-2"
+    ),
+]
+
 
 def _bucket_name(name: str) -> str:
     """Hold ``name`` to the rules that S3 and Cloud Storage share, without dots (they break TLS names)."""

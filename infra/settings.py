@@ -22,9 +22,9 @@ from infra.cloud_settings import (
     Registry,
     Section,
 )
+from infra.kafka_settings import Kafka
 from infra.promotion_settings import Promotion
 from infra.setting_types import (
-    Broker,
     DnsLabel,
     FreezeWindow,
     Image,
@@ -36,8 +36,6 @@ from infra.setting_types import (
     SecretId,
     Url,
 )
-from kilo.bus.access import Shown
-from kilo.bus.roles import BusRole, bus_secrets
 from kilo.contract import DEFAULT_SCHEMA, FieldEncryptionOutputs
 from kilo.tenancy import AggregateName, Tenant, TenantEntry, TenantId, TierName, TierPolicy
 from kilo.traffic.features import Feature
@@ -81,44 +79,6 @@ class Database(Section):
     """The schema that the platform's tables are in; chosen once, with the database."""
     credentials: Credentials = Credentials()
     """Of the platform's roles. The administrator's is in the URL."""
-
-
-class KafkaAccess(Section):
-    """Who the stage's processes are to a Kafka with TLS. Each role has a Secret of the stage's namespace,
-    which whoever manages its users makes: `ca.pem` with KILO_BUS_USER and KILO_BUS_PASSWORD, or with
-    `tls.crt` and `tls.key`."""
-
-    shown: Shown = Field(
-        default="password",
-        description="A password, by SASL/SCRAM-SHA-512 over TLS, or a certificate (mTLS).",
-    )
-    secrets: dict[BusRole, DnsLabel] = Field(
-        default={}, description="The Secret of a role, where it is not called bus-ROLE."
-    )
-    generation: int = Field(
-        default=1,
-        ge=1,
-        le=1_000_000,
-        description="Another number replaces the pods, which read their Secrets when they start.",
-    )
-
-    @property
-    def secret_names(self) -> dict[BusRole, str]:
-        """The Secret of each role."""
-        return {**bus_secrets(), **self.secrets}
-
-
-class Kafka(Section):
-    """A Kafka that is there already."""
-
-    brokers: tuple[Broker, ...] = Field(min_length=1)
-    network: Network = Field(default="10.0.0.0/8", description="Where it is, for network policies.")
-    access: KafkaAccess | None = None
-    """Without it the brokers are spoken to plainly, and by nobody in particular."""
-    unguarded: bool = Field(
-        default=False,
-        description="Says for stage and prod that a Kafka without TLS and users is meant.",
-    )
 
 
 class Bus(Section):

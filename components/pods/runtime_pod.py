@@ -114,6 +114,7 @@ def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
     if process.identity and process.identity.google_identity_provider:
         environment["GOOGLE_CLOUD_PROJECT"] = context.google_project
     secrets = dict(process.secrets)
+    identity = _identity(context, process)
     annotations: dict[str, pulumi.Input[str]] = {**process.annotations, CHECKSUM: context.outputs_checksum}
     if process.database_role:
         secrets[URL_KEY] = SecretKey(secret_of(process.database_role), URL_KEY)
@@ -139,7 +140,7 @@ def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
         cpu_millicores=process.cpu_millicores,
         memory_mebibytes=process.memory_mebibytes,
         stop_seconds=process.stop_seconds,
-        identity=process.identity,
+        identity=identity,
         aws_region=context.aws_region,
         annotations=annotations,
     )
@@ -154,13 +155,18 @@ def runtime_access(
         admitted.append(From(port=process.port, namespace=context.monitoring_namespace))
     if process.database_role:
         reached.append(database_egress(context))
-    if process.identity:
+    identity = _identity(context, process)
+    if identity:
         reached.append(CLOUD_APIS)
     if context.collector_url and process.port is not None:
         reached.append(_collector(context.collector_url))
-    return AccessArgs(
-        namespace=context.namespace, identity=process.identity, ingress=admitted, egress=reached
-    )
+    return AccessArgs(namespace=context.namespace, identity=identity, ingress=admitted, egress=reached)
+
+
+def _identity(context: RuntimeContext, process: Process) -> CloudIdentity | None:
+    if process.identity is None and process.bus_role and context.bus_users:
+        return context.bus_users.identities.get(process.bus_role)
+    return process.identity
 
 
 def _collector(url: str) -> To:

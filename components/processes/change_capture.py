@@ -16,27 +16,26 @@ from dataclasses import dataclass
 
 import pulumi
 
-from components.pods.access import AccessArgs, From, To
-from components.pods.bus_user import (
-    AUTHORITIES_FILE,
-    DIRECTORY,
-    GENERATION,
-    BusUsers,
-)
+from components.pods.access import CLOUD_APIS, AccessArgs, From, To
+from components.pods.bus_user import GENERATION, BusUsers
 from components.pods.config_map import config_map
 from components.pods.database_role import secret_of
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
 from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_pod
 from components.pods.stateful_workload import StatefulWorkload, StatefulWorkloadArgs
 from kilo.bus.access import (
+    CA_VARIABLE,
     CERTIFICATE_VARIABLE,
     KEY_VARIABLE,
     PASSWORD_VARIABLE,
     SECRET_FILES,
+    TOKEN_CA_VARIABLE,
+    TOKEN_SCOPE_VARIABLE,
+    TOKEN_URL_VARIABLE,
     USER_VARIABLE,
     Shown,
 )
-from kilo.cdc.properties import CONNECTOR_PATH
+from kilo.cdc.properties import ALLOWED_URLS, CONNECTOR_PATH
 
 PORT = 10_085
 WATCH_PORT = 10_087
@@ -57,14 +56,24 @@ DATABASE_VARIABLES = {
     "DATABASE_USER": "username",
     "DATABASE_PASSWORD": "password",
 }
+_USER = {"BUS_USER": USER_VARIABLE, "BUS_PASSWORD": PASSWORD_VARIABLE}
 BUS_VARIABLES: Mapping[Shown, Mapping[str, str]] = {
-    "password": {"BUS_USER": USER_VARIABLE, "BUS_PASSWORD": PASSWORD_VARIABLE},
+    "password": _USER,
+    "token": _USER,
+    "aws-msk-iam": {},
     "certificate": {
         "BUS_CERTIFICATE": SECRET_FILES[CERTIFICATE_VARIABLE],
         "BUS_KEY": SECRET_FILES[KEY_VARIABLE],
     },
 }
 """Keys of its Secret, where the bus knows users."""
+BUS_PLACES = {
+    "BUS_CA": CA_VARIABLE,
+    "BUS_TOKEN_CA": TOKEN_CA_VARIABLE,
+    "BUS_TOKEN_URL": TOKEN_URL_VARIABLE,
+    "BUS_TOKEN_SCOPE": TOKEN_SCOPE_VARIABLE,
+}
+"""What a process has by another name, where Debezium goes to the bus itself."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,9 @@ class ChangeCapture(pulumi.ComponentResource):
         config = config_map(name, config_name, args.context.namespace, {CONFIG_FILE: args.properties}, self)
         secret, users = secret_of("cdc"), args.context.bus_users
         tunnelled = args.tunnel and users is not None
+        places = users.places() if users and not tunnelled else {}
+        url = places.get(TOKEN_URL_VARIABLE)
+        identity = users.identities.get("cdc") if users else None
         watch = Process(
             arguments=[
                 *("cdc", "watch", "--connector", f"http://$(POD_IP):{PORT}{LIVENESS_PATH}"),
@@ -110,7 +122,12 @@ class ChangeCapture(pulumi.ComponentResource):
                 access=AccessArgs(
                     namespace=args.context.namespace,
                     ingress=[From(port=WATCH_PORT, namespace=args.context.monitoring_namespace)],
-                    egress=[*args.bus, database_egress(args.context)],
+                    identity=identity,
+                    egress=[
+                        *args.bus,
+                        database_egress(args.context),
+                        *([CLOUD_APIS] if identity else []),
+                    ],
                 ),
                 pod=PodArgs(
                     image=args.image,
@@ -119,8 +136,9 @@ class ChangeCapture(pulumi.ComponentResource):
                         "QUARKUS_HTTP_HOST": "$(POD_IP)",
                         "QUARKUS_HTTP_PORT": str(PORT),
                         # Half of the pod's memory; the other half is for threads, buffers and code.
-                        "JAVA_OPTS": f"-Xmx{MEMORY_MEBIBYTES // 2}m -XX:+UseSerialGC",
-                        **({"BUS_CA": f"{DIRECTORY}/{AUTHORITIES_FILE}"} if users and not tunnelled else {}),
+                        "JAVA_OPTS": f"-Xmx{MEMORY_MEBIBYTES // 2}m -XX:+UseSerialGC"
+                        + (f" -D{ALLOWED_URLS}={url}" if url else ""),
+                        **{name: places[known] for name, known in BUS_PLACES.items() if known in places},
                     },
                     secrets={
                         **{variable: SecretKey(secret, key) for variable, key in DATABASE_VARIABLES.items()},
@@ -138,6 +156,8 @@ class ChangeCapture(pulumi.ComponentResource):
                     start_seconds=120,
                     cpu_millicores=500,
                     memory_mebibytes=MEMORY_MEBIBYTES,
+                    identity=identity,
+                    aws_region=args.context.aws_region,
                     annotations={
                         "kilo.dev/config-checksum": hashlib.sha256(args.properties.encode()).hexdigest(),
                         **({GENERATION: users.generation} if users and not tunnelled else {}),

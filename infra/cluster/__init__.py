@@ -42,7 +42,7 @@ def create_cluster(
         monitoring_namespace=settings.monitoring.namespace,
         collector_url=collector_url(settings),
         database_generation=settings.database.credentials.generation,
-        bus_users=bus_users(settings),
+        bus_users=bus_users(settings, identities),
     )
     inside = pulumi.ResourceOptions(depends_on=[namespace])
     create_traces(settings, inside)

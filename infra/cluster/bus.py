@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pulumi
 
-from components.pods.access import To
+from components.pods.access import CLOUD_APIS_PORT, To
 from components.pods.bus_user import BusUsers
 from components.pods.runtime_pod import RuntimeContext
 from components.processes.message_bus import (
@@ -18,6 +20,7 @@ from components.processes.message_bus import (
     member_host,
 )
 from infra import names
+from infra.identities import Identities
 from infra.outputs import bus_outputs
 from infra.settings import Settings
 from kilo.bus.config import CLIENT_PORT, ROUTE_PORT, render_nats_config
@@ -53,7 +56,7 @@ def create_bus(
     )
 
 
-def bus_users(settings: Settings) -> BusUsers | None:
+def bus_users(settings: Settings, identities: Identities) -> BusUsers | None:
     """The users that pods are; ``None`` where the bus knows none."""
     credentials = settings.bus.credentials
     if settings.bus.kafka is None:
@@ -62,7 +65,16 @@ def bus_users(settings: Settings) -> BusUsers | None:
     access = settings.bus.kafka.access
     if access is None:
         return None
-    return BusUsers(str(access.generation), access.secret_names, access.shown, named=False)
+    return BusUsers(
+        str(access.generation),
+        access.secret_names,
+        access.shown,
+        named=False,
+        token_url=access.tokens and access.tokens.endpoint,
+        token_scope=access.tokens and access.tokens.scope,
+        aws_region=access.msk_region,
+        identities=identities.bus,
+    )
 
 
 def bus_egress(settings: Settings) -> list[To]:
@@ -71,7 +83,10 @@ def bus_egress(settings: Settings) -> list[To]:
     if kafka is None:
         return [To(port=CLIENT_PORT, workload=names.BUS)]
     ports = sorted({int(broker.rpartition(":")[2]) for broker in kafka.brokers})
-    return [To(port=port, network=kafka.network) for port in ports]
+    reached = [To(port=port, network=kafka.network) for port in ports]
+    if kafka.access and (tokens := kafka.access.tokens):
+        reached.append(To(port=urlsplit(tokens.endpoint).port or CLOUD_APIS_PORT, network=tokens.network))
+    return reached
 
 
 def _nats_config(settings: Settings) -> str:

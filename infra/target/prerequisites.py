@@ -183,7 +183,7 @@ def of_cluster(settings: Settings, cluster: Cluster) -> Iterator[Finding]:
         advice = f"kubectl --namespace {namespace} create secret generic {name} --from-literal=url=URL"
         yield _object(cluster, f"Secret {name}", path, advice)
     if settings.bus.kafka and settings.bus.kafka.access:
-        for name in sorted(settings.bus.kafka.access.secret_names.values()):
+        for name in sorted({*settings.bus.kafka.access.secret_names.values()}):
             path = f"/api/v1/namespaces/{settings.namespace}/secrets/{name}"
             yield _object(cluster, f"Secret {name}", path, "give it a user of Kafka, see docs/outbox.md")
     yield _selectors(settings, cluster)

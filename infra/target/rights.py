@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.clouds.iam import Statement
+from components.clouds.msk_access import msk_boundary
 from components.clouds.registry_access import CONSUME_QUEUE, READ_PRIMARY
+from infra import names
 from infra.settings import Settings
 from kilo.contract import SERVICE_CHART
 
@@ -211,6 +213,8 @@ def boundary_policy(settings: Settings) -> Mapping[str, Any]:
     """What the platform's processes may have at most: the rights of all of them, and none over rights."""
     named = _Named(settings)
     objects = [f"{bucket}/*" for bucket in named.buckets]
+    access = settings.bus.kafka and settings.bus.kafka.access
+    kafka = access and access.msk_cluster
     return _document(
         Statement(
             "Buckets",
@@ -247,6 +251,7 @@ def boundary_policy(settings: Settings) -> Mapping[str, Any]:
         Statement("SignIn", ["ecr:GetAuthorizationToken"], ["*"]),
         Statement("Images", READ_PRIMARY, named.repositories),
         Statement("Queues", CONSUME_QUEUE, named.queues),
+        *([msk_boundary(kafka, names.KAFKA_TOPIC)] if kafka else []),
     )
 
 

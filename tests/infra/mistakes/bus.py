@@ -79,6 +79,66 @@ BUS: Mistakes = {
         "kilo:bus.kafka.access.secrets.cdc",
         "give each a user of its own",
     ),
+    "tokens from nowhere": (
+        "dev",
+        put("kilo:bus", {"kafka": {"brokers": ["kafka-0.example:9092"], "access": {"shown": "token"}}}),
+        "kilo:bus.kafka.access.tokens",
+        "'token' needs it",
+    ),
+    "an endpoint of tokens that is asked in plain": (
+        "dev",
+        put(
+            "kilo:bus",
+            {
+                "kafka": {
+                    "brokers": ["kafka-0.example:9092"],
+                    "access": {"shown": "token", "tokens": {"endpoint": "http://id.example/token"}},
+                }
+            },
+        ),
+        "kilo:bus.kafka.access.tokens.endpoint",
+        "an https URL",
+    ),
+    "tokens beside passwords": (
+        "dev",
+        put(
+            "kilo:bus",
+            {
+                "kafka": {
+                    "brokers": ["kafka-0.example:9092"],
+                    "access": {"tokens": {"endpoint": "https://id.example/token"}},
+                }
+            },
+        ),
+        "kilo:bus.kafka.access.tokens",
+        "leave it out",
+    ),
+    "IAM's tokens of no cluster": (
+        "dev",
+        put(
+            "kilo:bus",
+            {"kafka": {"brokers": ["kafka-0.example:9098"], "access": {"shown": "aws-msk-iam"}}},
+        ),
+        "kilo:bus.kafka.access.msk_cluster",
+        "'aws-msk-iam' needs it",
+    ),
+    "Debezium's own image before Amazon's Kafka": (
+        "dev",
+        put(
+            "kilo:bus",
+            {
+                "kafka": {
+                    "brokers": ["kafka-0.example:9098"],
+                    "access": {
+                        "shown": "aws-msk-iam",
+                        "msk_cluster": "arn:aws:kafka:eu-west-1:123456789012:cluster/events/8a4b6d1e-2",
+                    },
+                }
+            },
+        ),
+        "kilo:images.debezium",
+        "give one with aws-msk-iam-auth",
+    ),
     "a role of Kafka's that is none": (
         "dev",
         put(
