@@ -78,6 +78,9 @@ containers:
         value: /etc/kilo-bus/tls.crt
       - name: KILO_BUS_KEY
         value: /etc/kilo-bus/tls.key
+      {{- else if eq $values.bus.shown "aws-msk-iam" }}
+      - name: KILO_BUS_AWS_REGION
+        value: {{ $values.bus.mskRegion | quote }}
       {{- else }}
       {{- range list "KILO_BUS_USER" "KILO_BUS_PASSWORD" }}
       - name: {{ . }}
@@ -86,6 +89,14 @@ containers:
             name: {{ $values.bus.secret }}
             key: {{ . }}
       {{- end }}
+      {{- end }}
+      {{- if eq $values.bus.shown "token" }}
+      - name: KILO_BUS_TOKEN_CA
+        value: /etc/kilo-bus/token-ca.pem
+      - name: KILO_BUS_TOKEN_URL
+        value: {{ $values.bus.tokens.endpoint | quote }}
+      - name: KILO_BUS_TOKEN_SCOPE
+        value: {{ $values.bus.tokens.scope | quote }}
       {{- end }}
       # Of NATS; the brokers of a Kafka each have a name of their own.
       - name: KILO_BUS_NAME
@@ -184,6 +195,10 @@ volumes:
           path: tls.crt
         - key: tls.key
           path: tls.key
+        {{- end }}
+        {{- if eq $values.bus.shown "token" }}
+        - key: token-ca.pem
+          path: token-ca.pem
         {{- end }}
   {{- end }}
   - name: scratch
