@@ -345,10 +345,19 @@ def copy_blob(
     raise AssertionError
 
 
-def has_blob(repository: Repository, digest: str) -> bool:
-    """Whether the repository holds the blob."""
+def has_blob(repository: Repository, digest: str, size: int | None = None) -> bool:
+    """Whether the repository holds the blob, by ``size`` of so many bytes.
+
+    Raises:
+        Untrustworthy: it holds the blob, and says that it has another size.
+    """
     answer = repository.transport.request("HEAD", f"/v2/{repository.path}/blobs/{digest}", repository.pull)
     if answer.status == 404:
         return False
-    require(answer, {200, 307}, f"{repository.name}@{digest}")
+    place = f"{repository.name}@{digest}"
+    require(answer, {200, 307}, place)
+    declared = content_length(answer.headers.get("Content-Length"), place) if answer.status == 200 else None
+    if size is not None and declared is not None and declared != size:
+        msg = f"{place}: has {declared} bytes where {size} are due"
+        raise Untrustworthy(msg)
     return True

@@ -76,7 +76,7 @@ class BlobPool:
         self._chunk_bytes = chunk_bytes
         self._lock = threading.Lock()
         self._copies: OrderedDict[tuple[str, str, int], _Copy] = OrderedDict()
-        self._held_by: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._held_by: OrderedDict[tuple[str, str, int], str] = OrderedDict()
 
     def copy(
         self, source: RepositoryView, destination: RepositoryView, blob: Descriptor
@@ -104,8 +104,9 @@ class BlobPool:
     def _ensure(self, source: RepositoryView, destination: RepositoryView, blob: Descriptor) -> int:
         target = destination.repository
         sent = 0
-        shelf = (target.transport.base_url, blob.digest)
-        if not has_blob(target, blob.digest):
+        shelf = (target.transport.base_url, blob.digest, blob.size)
+        # By size too: what another manifest has brought there is no proof of what this one says of it.
+        if not has_blob(target, blob.digest, blob.size):
             holder = self._held_by.get(shelf)
             mount_from = holder if holder != target.path else None
             sent = copy_blob(

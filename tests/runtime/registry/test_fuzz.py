@@ -323,22 +323,26 @@ def test_no_answer_keeps_a_good_image_from_being_copied(
         registry.close()
 
 
+@pytest.mark.parametrize("already_there", [False, True])
 def test_an_attachment_that_names_a_blob_with_a_wrong_size_is_left_out(
-    shelf: Callable[[str], Shelf], monkeypatch: pytest.MonkeyPatch
+    shelf: Callable[[str], Shelf], monkeypatch: pytest.MonkeyPatch, already_there: bool
 ) -> None:
     for module in ("kilo.registry.transport", "kilo.registry.blobs"):
         monkeypatch.setattr(f"{module}.back_off_seconds", lambda _attempt: 0.001)
     registry, destination = HostileRegistry(), shelf("with")
     try:
         good = registry.image("v1", "good")
+        sides = (Reference.parse(registry.name), Reference.parse(destination.name))
+        if already_there:
+            with Synchronizer(registries=Registries(patience_seconds=2)) as synchronizer:
+                synchronizer.sync(*sides)
         theirs = json.loads(registry.manifests[good["digest"]][0])
         for document in (registry.document("own"), theirs):
             wrong = [{**layer, "size": 0} for layer in document["layers"]]
             registry.put({**document, "layers": wrong, "subject": good})
         with Synchronizer(registries=Registries(patience_seconds=2)) as synchronizer:
-            sides = (Reference.parse(registry.name), Reference.parse(destination.name))
             (result,) = synchronizer.sync(*sides)
-        assert result.outcome == "copied", result.error
+        assert result.outcome == ("present" if already_there else "copied"), result.error
         assert len(result.left_out) == 2
         assert destination.digest("good") == good["digest"]
     finally:
