@@ -189,12 +189,8 @@ def stage_with(gold: dict[str, tuple[str, ...]]) -> StackOutputs:
 
 def test_a_preview_that_is_not_green_or_not_whole_meets_nothing() -> None:
     goal = next(goal for goal in GOALS if goal.name == "template")
-    record = {
-        "service": "orders",
-        "seconds": 200.0,
-        "ended_at": time.time(),
-        "checks": [{"check": "ready", "state": "green"}],
-    }
+    ready = {"check": "ready", "state": "green"}
+    record = {"service": "orders", "seconds": 200.0, "ended_at": time.time(), "checks": [ready]}
     nothing: Any = None
 
     def judge(*records: dict[str, Any]) -> Verdict:
@@ -202,9 +198,13 @@ def test_a_preview_that_is_not_green_or_not_whole_meets_nothing() -> None:
 
     assert judge(record) is Verdict.MET
     assert judge({**record, "seconds": 601.0}) is Verdict.MISSED
+    not_signed = {"check": "signature", "state": "not signed"}
+    assert judge({**record, "checks": [ready, not_signed]}) is Verdict.MET
     for bad in (
         {"checks": []},
-        {"checks": [{"check": "ready", "state": "not checked"}]},
+        {"checks": [not_signed]},
+        {"checks": [ready, {"check": "trace", "state": "not checked"}]},
+        {"checks": [ready, {"check": "signature", "state": "red"}]},
         {"seconds": "soon"},
     ):
         assert judge({**record, **bad}) is Verdict.UNKNOWN
