@@ -53,7 +53,8 @@ class Pair:
         return update(load(self.service), None, answers)
 
     def status(self) -> str:
-        return git(self.service, "status", "--porcelain", "--", ".")
+        # Without git's lock, which an update that goes on meanwhile may want.
+        return git(self.service, "--no-optional-locks", "status", "--porcelain", "--", ".")
 
 
 @pytest.fixture
