@@ -1,13 +1,16 @@
-"""Three members of NATS, of which one at a time is killed, frozen or replaced under load: nothing
-acknowledged is lost, and nothing is stored twice.
+"""Three members of NATS, of which one at a time is killed, frozen, replaced or without room on its disk under
+load: nothing acknowledged is lost, and nothing is stored twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,11 +30,12 @@ class Members:
     """A cluster of three, each a process with a disk of its own."""
 
     def __init__(self, directory: Path) -> None:
+        self.disks = [directory / f"member-{number}" for number in range(3)]
         ports = [free_port() for _ in range(3)]
         routes = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in ports)
         self.servers = [
             NatsServer(
-                directory / f"member-{number}",
+                self.disks[number],
                 access=f'server_name: "member-{number}"\n'
                 f'cluster {{ name: "members", listen: "127.0.0.1:{port}", routes: [{routes}] }}\n',
             )
@@ -142,10 +146,55 @@ async def _replaced(members: Members, load: Load) -> None:
         await load.more()
 
 
+async def _full(members: Members, load: Load) -> None:
+    """Somebody makes room and starts it again; then it is needed, since another is gone."""
+    leader = await members.leader()
+    disk = members.disks[members.servers.index(leader)]
+    filler = disk / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(2**12)):
+            pass
+    assert shutil.disk_usage(disk).free == 0
+    await load.more()
+    assert await members.leader() is not leader
+    filler.unlink()
+    leader.kill()
+    await members.start(leader)
+    await load.more()
+    other = next(server for server in members.servers if server is not leader)
+    other.kill()
+    await load.more()
+    await members.start(other)
+
+
+@pytest.fixture
+def small_disks(tmp_path: Path) -> Iterator[None]:
+    """A disk of its own for each member, of 64 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    places = [tmp_path / f"member-{number}" for number in range(3)]
+    for place in places:
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", place], check=True)
+    yield
+    for place in places:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.usefixtures("small_disks")
+async def test_a_full_disk_loses_nothing(members: Members) -> None:
+    await check(members, _full)
+
+
 @pytest.mark.parametrize("fault", [_killed, _frozen, _replaced])
 async def test_what_was_acknowledged_is_there_once(
     members: Members, fault: Callable[[Members, Load], Awaitable[None]]
 ) -> None:
+    await check(members, fault)
+
+
+async def check(members: Members, fault: Callable[[Members, Load], Awaitable[None]]) -> None:
+    """Do it under load; then what was acknowledged is there, and once."""
     await members.start()
     outputs = members.outputs.bus
     await asyncio.to_thread(apply_declared, outputs, StreamPolicy(replicas=3))
