@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from sandbox.cluster.client import connect
 from sandbox.servers.leftovers import processes_of
 from tests.accept.commands import SETTLED, Refused, run
 from tests.accept.lost_region import FIELD, TENANT, recover
@@ -173,10 +174,29 @@ class Acceptance:
 
     def _forgotten(self) -> None:
         """What a rotation waits for in earnest: nobody has the other key in memory any more."""
-        for what in ("ingest serve", "consumer run"):
-            self._kill(what)
-            self._running(what)
+        for workload in ("ingest", "consumer"):
+            self._replace(workload)
         time.sleep(6)
+
+    def _replace(self, workload: str) -> None:
+        """Take a workload's pods away in order, so that no request fails: that would count against a ramp."""
+        pods = f"/api/v1/namespaces/{self.stage.outputs['namespace']}/pods"
+        of = {"labelSelector": f"app.kubernetes.io/name={workload}"}
+        with connect(self.stage.endpoints.cluster) as client:
+
+            def names() -> set[str]:
+                found = client.get(pods, params=of).raise_for_status().json()["items"]
+                return {pod["metadata"]["name"] for pod in found}
+
+            former = names()
+            for name in former:
+                client.delete(f"{pods}/{name}").raise_for_status()
+            deadline = time.monotonic() + PATIENCE
+            while former & names():
+                if time.monotonic() > deadline:
+                    msg = f"{workload}'s pods did not go"
+                    raise Refused(msg)
+                time.sleep(0.2)
 
     def _rekey_back(self) -> None:
         plan = self._planned("umbrella")
