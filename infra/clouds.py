@@ -63,10 +63,9 @@ def create_clouds(settings: Settings, identities: Identities) -> Clouds:
 
 
 def _allow_kafka(settings: Settings, identities: Identities) -> None:
-    access = settings.bus.kafka and settings.bus.kafka.access
-    if access and access.msk_cluster:
+    if cluster := settings.bus.msk_cluster:
         for role, identity in identities.bus.items():
-            identity.allow("kafka", msk_statements(role, access.msk_cluster, names.KAFKA_TOPIC))
+            identity.allow("kafka", msk_statements(role, cluster, names.KAFKA_TOPIC))
 
 
 def _tenant_keys(settings: Settings, identities: Identities, tags: dict[str, str]) -> TenantKeys:

@@ -74,6 +74,6 @@ def create_identities(settings: Settings) -> Identities:
             "operator": identity(STREAMS_TASK),
             "consumer": consumer,
         }
-        if settings.bus.kafka and settings.bus.kafka.access and settings.bus.kafka.access.msk_cluster
+        if settings.bus.msk_cluster
         else {},
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from infra.settings import Settings
 
 Violation = tuple[str, str]
+"""A YAML path and a message."""
 
 
 def brings_what_nats_is_given(settings: Settings) -> Iterator[Violation]:

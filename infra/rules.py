@@ -11,12 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from infra.kafka_rules import brings_what_nats_is_given, knows_who_comes, takes_what_is_shown
+from infra.kafka_rules import Violation, brings_what_nats_is_given, knows_who_comes, takes_what_is_shown
 from infra.limits import exceeded
 from infra.setting_types import DEPLOYED
 from infra.settings import TIERS, Settings
-
-Violation = tuple[str, str]
 
 
 def violations(settings: Settings) -> list[Violation]:

@@ -92,6 +92,11 @@ class Bus(Section):
     retention_days: int = Field(default=7, ge=1, le=365)
     credentials: Credentials = Credentials()
 
+    @property
+    def msk_cluster(self) -> str | None:
+        """The ARN of the Kafka of Amazon that knows its users by IAM, if the bus is one."""
+        return self.kafka.access.msk_cluster if self.kafka and self.kafka.access else None
+
 
 class Outbox(Section):
     """The outbox: its workers, and which aggregates go by CDC instead of by them."""

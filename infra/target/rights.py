@@ -213,8 +213,7 @@ def boundary_policy(settings: Settings) -> Mapping[str, Any]:
     """What the platform's processes may have at most: the rights of all of them, and none over rights."""
     named = _Named(settings)
     objects = [f"{bucket}/*" for bucket in named.buckets]
-    access = settings.bus.kafka and settings.bus.kafka.access
-    kafka = access and access.msk_cluster
+    kafka = settings.bus.msk_cluster
     return _document(
         Statement(
             "Buckets",

@@ -11,7 +11,6 @@ when four fifths of one's time are over, and shows it to brokers that it is conn
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -80,7 +79,7 @@ def client_settings(access: Access) -> dict[str, Any]:
         settings |= {
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": OAUTHBEARER,
-            "oauth_cb": partial(_next_msk_token, access.aws_region),
+            "oauth_cb": lambda _, region=access.aws_region: msk_token(region),
         }
     elif access.token_url:
         settings |= {
@@ -122,10 +121,6 @@ def msk_token(region: str) -> tuple[str, float]:
         return token, ends_ms / 1000
     msg = f"{AWS_REGION_VARIABLE}: no token for {region}, this process has no AWS identity: {reason}"
     raise BusError(msg)
-
-
-def _next_msk_token(region: str, _configuration: str) -> tuple[str, float]:
-    return msk_token(region)
 
 
 class Failures:

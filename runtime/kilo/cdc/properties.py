@@ -205,16 +205,15 @@ def _kafka_access(settings: ConnectorSettings) -> dict[str, str]:
             "ssl.keystore.certificate.chain": "${BUS_CERTIFICATE}",
             "ssl.keystore.key": "${BUS_KEY}",
         }
+    by_sasl = believed | {"security.protocol": "SASL_SSL"}
     if settings.bus_shown == "aws-msk-iam":
-        return believed | {
-            "security.protocol": "SASL_SSL",
+        return by_sasl | {
             "sasl.mechanism": "AWS_MSK_IAM",
             "sasl.jaas.config": "software.amazon.msk.auth.iam.IAMLoginModule required;",
             "sasl.client.callback.handler.class": "software.amazon.msk.auth.iam.IAMClientCallbackHandler",
         }
     if settings.bus_shown == "token":
-        return believed | {
-            "security.protocol": "SASL_SSL",
+        return by_sasl | {
             "sasl.mechanism": OAUTHBEARER,
             "sasl.login.callback.handler.class": f"{_OAUTH}.OAuthBearerLoginCallbackHandler",
             "sasl.oauthbearer.token.endpoint.url": "${BUS_TOKEN_URL}",
@@ -224,8 +223,7 @@ def _kafka_access(settings: ConnectorSettings) -> dict[str, str]:
             "sasl.jaas.config": f"{_OAUTH}.OAuthBearerLoginModule required"
             ' ssl.truststore.type="PEM" ssl.truststore.location="${BUS_TOKEN_CA}";',
         }
-    return believed | {
-        "security.protocol": "SASL_SSL",
+    return by_sasl | {
         "sasl.mechanism": SCRAM,
         "sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required"
         ' username="${BUS_USER}" password="${BUS_PASSWORD}";',

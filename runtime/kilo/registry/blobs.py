@@ -348,6 +348,8 @@ def copy_blob(
 def has_blob(repository: Repository, digest: str, size: int | None = None) -> bool:
     """Whether the repository holds the blob, by ``size`` of so many bytes.
 
+    What another manifest has brought there is no proof of what this one says of its size.
+
     Raises:
         Untrustworthy: it holds the blob, and says that it has another size.
     """

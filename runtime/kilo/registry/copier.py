@@ -105,7 +105,6 @@ class BlobPool:
         target = destination.repository
         sent = 0
         shelf = (target.transport.base_url, blob.digest, blob.size)
-        # By size too: what another manifest has brought there is no proof of what this one says of it.
         if not has_blob(target, blob.digest, blob.size):
             holder = self._held_by.get(shelf)
             mount_from = holder if holder != target.path else None

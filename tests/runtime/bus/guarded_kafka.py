@@ -13,6 +13,7 @@ from confluent_kafka.admin import (
     AclBinding,  # pyright: ignore[reportPrivateImportUsage]
     AclOperation,  # pyright: ignore[reportPrivateImportUsage]
     AclPermissionType,  # pyright: ignore[reportPrivateImportUsage]
+    AdminClient,
     ResourcePatternType,  # pyright: ignore[reportPrivateImportUsage]
     ResourceType,  # pyright: ignore[reportPrivateImportUsage]
 )
@@ -120,6 +121,20 @@ class GuardedKafka:
             TOKEN_SCOPE_VARIABLE: SCOPE,
             TOKEN_CA_VARIABLE: str(endpoint.ca_file),
         }
+
+    def client_over(self, protocol: str) -> AdminClient:
+        """One with a user's password, in whatever ``security.protocol``."""
+        return AdminClient(
+            {
+                "bootstrap.servers": self.url.partition("://")[2],
+                "security.protocol": protocol,
+                "ssl.ca.location": str(self.kafka.ca_file),
+                "sasl.mechanism": "SCRAM-SHA-512",
+                "sasl.username": "worker",
+                "sasl.password": password_of("worker"),
+                "log_level": 0,
+            }
+        )
 
     def become(self, environment: pytest.MonkeyPatch, role: BusRole) -> None:
         """Make this process one of ``role``."""

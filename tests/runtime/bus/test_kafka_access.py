@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from kilo.bus import BusError, Message, connect, encode_headers
 from kilo.bus.access import CA_VARIABLE, PASSWORD_VARIABLE, USER_VARIABLE
@@ -116,16 +115,6 @@ async def test_a_password_goes_nowhere_without_authorities(
 
 @pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL", "SASL_PLAINTEXT"])
 def test_the_broker_lets_nobody_in_who_leaves_out_a_part(guarded: GuardedKafka, protocol: str) -> None:
-    client = AdminClient(
-        {
-            "bootstrap.servers": guarded.url.partition("://")[2],
-            "security.protocol": protocol,
-            "ssl.ca.location": str(guarded.kafka.ca_file),
-            "sasl.mechanism": "SCRAM-SHA-512",
-            "sasl.username": "worker",
-            "sasl.password": password_of("worker"),
-            "log_level": 0,
-        }
-    )
+    client = guarded.client_over(protocol)
     with pytest.raises(KafkaException):
         client.list_topics(timeout=5)

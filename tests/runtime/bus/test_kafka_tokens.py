@@ -99,17 +99,7 @@ def test_the_broker_believes_no_other_token(
 
 @pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL", "SASL_PLAINTEXT"])
 def test_a_stranger_without_a_token_is_not_let_in(guarded: GuardedKafka, protocol: str) -> None:
-    client = AdminClient(
-        {
-            "bootstrap.servers": guarded.url.partition("://")[2],
-            "security.protocol": protocol,
-            "ssl.ca.location": str(guarded.kafka.ca_file),
-            "sasl.mechanism": "SCRAM-SHA-512",
-            "sasl.username": "worker",
-            "sasl.password": password_of("worker"),
-            "log_level": 0,
-        }
-    )
+    client = guarded.client_over(protocol)
     with pytest.raises(KafkaException):
         client.list_topics(timeout=5)
 
