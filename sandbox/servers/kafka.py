@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
     AclBinding,  # pyright: ignore[reportPrivateImportUsage]
+    AclBindingFilter,  # pyright: ignore[reportPrivateImportUsage]
+    AclOperation,  # pyright: ignore[reportPrivateImportUsage]
+    AclPermissionType,  # pyright: ignore[reportPrivateImportUsage]
     AdminClient,
+    ResourcePatternType,  # pyright: ignore[reportPrivateImportUsage]
+    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
 )
 
 from kilo.bus.access import Shown
@@ -20,6 +27,11 @@ from kilo.testing.servers.ports import free_port
 from kilo.testing.servers.process import OneProcess, ServerProcess
 from sandbox.toolchain import path
 
+_ANSWER_SECONDS = 30
+_ANY: Any = None
+_ANY_RIGHT = AclBindingFilter(
+    ResourceType.ANY, _ANY, ResourcePatternType.ANY, _ANY, _ANY, AclOperation.ANY, AclPermissionType.ANY
+)
 _CLUSTER = "kilokilokilokilokiloki"
 _PROTOCOLS = {"password": "SASL_SSL", "certificate": "SSL", "token": "SASL_SSL"}
 _TLS = """\
@@ -162,10 +174,21 @@ initial.broker.registration.timeout.ms=120000
         super().start()
 
     def allow(self, rights: Sequence[AclBinding]) -> None:
-        """Give users rights."""
+        """Give users rights, and wait until the broker goes by them, which it hears of after the controller's
+        answer.
+
+        Raises:
+            TimeoutError: it still goes without them after 30 s.
+        """
         admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{self.port}", "log_level": 0})
         for made in admin.create_acls(list(rights)).values():
-            made.result(30)
+            made.result(_ANSWER_SECONDS)
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while not set(rights) <= set(admin.describe_acls(_ANY_RIGHT).result(_ANSWER_SECONDS)):
+            if time.monotonic() > deadline:
+                msg = f"after {_ANSWER_SECONDS} s the broker goes without rights that the controller has"
+                raise TimeoutError(msg)
+            time.sleep(0.05)
 
     def _listeners(self, controller: int) -> str:
         """Where it listens."""
