@@ -4,7 +4,8 @@ A stage's file may name a cloud's secrets provider, and without one the engine n
 The sandbox encrypts by a passphrase of its own, so a command that runs the program reads a copy of the file
 under ``.kilo/config`` without the one and with the other, and the file itself stays as it is.
 
-Where the project has a policy pack, every preview and every update is held to it.
+Where the project has a policy pack, every preview and every update is held to it. What is called in another
+project's folder, ``bootstrap/`` or a user's own, is left to the engine.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ _TAKES_A_VALUE = frozenset({"-s", "--stack", "-C", "--cwd", "--color", "-v", "--
 _PROVIDER = re.compile(r"^(secretsprovider|encryptedkey|encryptionsalt):.*\n?", re.MULTILINE)
 _SECURE = re.compile(r"^\s+secure:", re.MULTILINE)
 _SALT = re.compile(r"^encryptionsalt:.*$", re.MULTILINE)
+
+
+def is_for(project: Path, arguments: Sequence[str]) -> bool:
+    """Whether the engine would run in ``project``: whether the nearest ``Pulumi.yaml`` is that one's."""
+    folder = Path(_value(arguments, "-C", "--cwd") or ".").resolve()
+    found = next((each for each in (folder, *folder.parents) if (each / "Pulumi.yaml").exists()), None)
+    return found == project.resolve()
 
 
 def with_stack(engine: str, arguments: Sequence[str]) -> list[str]:
@@ -107,15 +115,20 @@ def _command(arguments: Sequence[str]) -> str | None:
 
 
 def _stack(arguments: Sequence[str]) -> str | None:
+    given = _value(arguments, "-s", "--stack")
+    return given.rpartition("/")[2] if given else os.environ.get("PULUMI_STACK")
+
+
+def _value(arguments: Sequence[str], short: str, long: str) -> str | None:
+    """An option's value, however it is given: ``-s dev``, ``-s=dev``, ``-sdev``, ``--stack=dev``."""
     for index, word in enumerate(arguments):
-        if word in ("-s", "--stack") and index + 1 < len(arguments):
-            return arguments[index + 1].rpartition("/")[2]
-        if word.startswith("--stack="):
-            return word.partition("=")[2].rpartition("/")[2]
-        # As `-s=dev` or `-sdev`.
-        if word.startswith("-s") and word != "-s":
-            return word[2:].removeprefix("=").rpartition("/")[2]
-    return os.environ.get("PULUMI_STACK")
+        if word in (short, long):
+            return next(iter(arguments[index + 1 :]), None)
+        if word.startswith(f"{long}="):
+            return word.partition("=")[2]
+        if word.startswith(short) and not word.startswith("--"):
+            return word.removeprefix(short).removeprefix("=")
+    return None
 
 
 def main() -> None:
@@ -132,7 +145,8 @@ def main() -> None:
     arguments = with_stack(engine, arguments)
     for name, value in identity_of(Path(project), _stack(arguments) or "").items():
         os.environ.setdefault(name, value)
-    arguments = with_policies(Path(project), with_configuration(Path(project), arguments))
+    if is_for(Path(project), arguments):
+        arguments = with_policies(Path(project), with_configuration(Path(project), arguments))
     os.execv(engine, [engine, *arguments])  # noqa: S606
 
 

@@ -1,15 +1,28 @@
-"""The bootstrap by the real engine on the sandbox's clouds: made, unchanged, without drift, and gone."""
+"""The bootstrap by the real engine on the sandbox's clouds: made, unchanged, without drift, and gone.
+
+And as the page says it, command by command, with the state in a bucket and the secrets in it under a key. The
+sandbox's S3 and KMS check no rights: what the roles may do there, tests/bootstrap asks.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
+from ruamel.yaml import YAML
 
+from sandbox import toolchain
+from sandbox.engine import environment
 from sandbox.engine.environment import Endpoints
+from sandbox.servers.fake_gcs import FakeGcsServer
+from sandbox.servers.moto import MotoServer
 from tests.bootstrap.stage_file import OWN, ROOT, config, write
 from tests.sandbox.support import Project
 
@@ -64,3 +77,66 @@ def test_a_stages_ground_is_made_and_stays(tmp_path: Path, endpoints: Endpoints,
     assert "the credentials are account 123456789012's" in refused.messages
     write(tmp_path, config())
     assert set(project.engine("destroy").steps.values()) == {"delete"}
+
+
+def commands_of_the_page() -> str:
+    """Its blocks of commands, for dev."""
+    page = (ROOT / "docs" / "prerequisites.md").read_text(encoding="utf-8")
+    section = page.partition("\n## The bootstrap\n")[2].partition("\n## ")[0]
+    blocks = [
+        text for kind, text in re.findall(r"^ +```(.*)\n([^`]*)```$", section, re.MULTILINE) if not kind
+    ]
+    assert len(blocks) == 2
+    return "\n".join(["set -e", *blocks]).replace("prod", "dev")
+
+
+@pytest.fixture
+def empty_clouds(tmp_path: Path) -> Iterator[Endpoints]:
+    """In which no name was ever used: a secret's is kept for a while after its end."""
+    aws, gcs = MotoServer(tmp_path / "aws"), FakeGcsServer(tmp_path / "gcs")
+    aws.start()
+    gcs.start()
+    yield Endpoints(aws=aws.url, gcs=gcs.url)
+    aws.stop()
+    gcs.stop()
+
+
+def test_the_pages_commands_put_the_state_where_all_others_will_be(
+    tmp_path: Path, empty_clouds: Endpoints
+) -> None:
+    checkout = tmp_path / "checkout"
+    for folder in ("bootstrap", "infra", "components"):
+        shutil.copytree(ROOT / folder, checkout / folder)
+    shutil.copy(ROOT / "Pulumi.yaml", checkout)
+    (checkout / ".venv").symlink_to(ROOT / ".venv")
+    write(checkout, config())
+    YAML().dump({"config": OWN}, checkout / "bootstrap" / "Pulumi.dev.yaml")
+    variables = environment.prepare(checkout, toolchain.path("pulumi"), empty_clouds)
+    # A backend of the environment would win over the one that is logged in to.
+    del variables["PULUMI_BACKEND_URL"]
+
+    def run(script: str) -> str:
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=checkout,
+            env=environment.overlay(variables),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    (tmp_path / "local").mkdir()
+    # `--local` is the user's home, whatever HOME says, and nobody is there to say yes.
+    script = commands_of_the_page().replace("login --local", f"login file://{tmp_path / 'local'}")
+    run(script.replace("pulumi up", "pulumi up --yes --skip-preview"))
+
+    assert run("pulumi whoami --verbose").count("s3://kilo-dev-state-eu?region=eu-central-1") == 1
+    assert not (checkout / "bootstrap" / "bootstrap.json").exists()
+    for file in (checkout / "Pulumi.dev.yaml", checkout / "bootstrap" / "Pulumi.dev.yaml"):
+        text = file.read_text(encoding="utf-8")
+        assert "secretsprovider: awskms://alias/kilo-state/dev?region=eu-central-1" in text
+        assert "encryptionsalt" not in text
+    run("cd bootstrap && pulumi preview -s dev --expect-no-changes")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.engine.command import with_configuration, with_policies, with_stack
+from sandbox.engine.command import is_for, with_configuration, with_policies, with_stack
 from sandbox.engine.environment import Layout
 
 
@@ -99,3 +99,25 @@ def test_the_policies_are_as_strict_as_the_stage_wants_them(
     (project / "Pulumi.dev.yaml").write_text(f"config:\n  {settings}\n")
     options = with_policies(project, ["up", "-s", "dev"])[5:]
     assert options == (["--policy-pack-config", str(pack / levels)] if levels else [])
+
+
+@pytest.mark.parametrize(
+    ("where", "line", "expected"),
+    [
+        (".", "up -s dev", True),
+        ("infra", "up -s dev", True),
+        ("bootstrap", "up -s dev", False),
+        ("bootstrap", "up -s dev -C ..", True),
+        (".", "--cwd=bootstrap up -s dev", False),
+        ("..", "up -s dev", False),
+    ],
+)
+def test_another_projects_command_is_left_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch, where: str, line: str, expected: bool
+) -> None:
+    for folder in ("bootstrap", "infra"):
+        (project / folder).mkdir()
+    for folder in (".", "bootstrap"):
+        (project / folder / "Pulumi.yaml").touch()
+    monkeypatch.chdir(project / where)
+    assert is_for(project, line.split()) is expected
