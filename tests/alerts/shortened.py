@@ -18,6 +18,7 @@ WINDOWS = {
     "FleDecryptFailures": ("10m", "1m"),
     "GatewayConfigRejected": ("15m", "1m"),
     "ConsumerStalled": ("5m", "1m"),
+    "LimitsUncounted": ("5m", "1m"),
 }
 """How far back these look, which is how long they go on after their cause has ended."""
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}

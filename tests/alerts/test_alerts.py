@@ -112,6 +112,12 @@ def test_throttled_tenant(stage: AlertStage, measured: Measured) -> None:
     measured.prove("TenantThrottled", fault=[stage.busy("initech", 60, 0.2)], tenant="initech")
 
 
+def test_nobody_counts_limits(stage: AlertStage, measured: Measured) -> None:
+    """Each gateway goes by its part of a tenant's limit."""
+    fault = [stage.without("Deployment", "rate-limits"), stage.busy("acme", 5)]
+    measured.prove("LimitsUncounted", fault=fault)
+
+
 def test_sampling_guard(stage: AlertStage, measured: Measured) -> None:
     """A tenant with an allowance of one span a second, and far more requests."""
     measured.prove("SamplingGuardTripped", fault=[stage.busy("initech", 20, 0.5)], tenant="initech")
