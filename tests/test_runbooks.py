@@ -1,4 +1,4 @@
-"""What a runbook tells a tired person to type can be typed: the command exists and has all its arguments."""
+"""What a page tells people to type can be typed; in a runbook it has all its arguments besides."""
 
 from __future__ import annotations
 
@@ -14,17 +14,32 @@ import typer.main
 from kilo.cli import build
 from tests.test_project import in_code
 
-RUNBOOKS = sorted((Path(__file__).parent.parent / "docs" / "runbooks").glob("*.md"))
-_COMMAND = re.compile(r"^(?:\$ )?kilo ([a-z].*?)(?: +#.*| &&.*| \|.*)?$", re.MULTILINE)
+ROOT = Path(__file__).parents[1]
+TEMPLATE = ROOT / "templates" / "service"
+RUNBOOKS = [*sorted((ROOT / "docs" / "runbooks").glob("*.md")), TEMPLATE / "docs" / "runbook.md.jinja"]
+OTHERS = sorted(
+    {
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        TEMPLATE / "README.md.jinja",
+        *(ROOT / "docs").rglob("*.md"),
+    }
+    - {*RUNBOOKS}
+)
+_COMMAND = re.compile(r"^(?:\$ )?kilo ([a-z].*?)(?: +#.*| &&.*| \|.*| > .*)?$", re.MULTILINE)
 _INDENTED = re.compile(r"^ {4,}(kilo .*)$", re.MULTILINE)
 _EXPORTED = re.compile(r"\bexport ([A-Z_]+)=")
 _PLACEHOLDER = re.compile(r"\b[A-Z][A-Z_]*\b|<[a-z-]+>|\w+\.pem\b")
+_STANDING_FOR = {"ID": "17", "TIME": "2026-01-31T12:00:00Z"}
+_BY_CHOICE = re.compile(r" \[-.*?\]")
 
 
 def commands(text: str) -> list[str]:
     """Each command that stands in code, as it stands."""
+    # A service of the template has its name there.
+    text = re.sub(r"\[\[ \w+ \]\]", "orders", text)
     code = "\n".join([in_code(text), *_INDENTED.findall(text)])
-    return _COMMAND.findall(code.replace("\\\n", " "))
+    return _COMMAND.findall(_BY_CHOICE.sub("", code.replace("\\\n", " ")))
 
 
 def parse(command: str) -> None:
@@ -33,7 +48,7 @@ def parse(command: str) -> None:
     Raises:
         typer.TyperException: it would be refused.
     """
-    arguments = shlex.split(command)
+    arguments = [_STANDING_FOR.get(word, word) for word in shlex.split(command)]
     called: Any = typer.main.get_command(build(arguments[0]))
     context = called.make_context("kilo", arguments)
     while hasattr(called, "resolve_command"):
@@ -54,6 +69,9 @@ def refusal(command: str) -> str | None:
         return None if stands_for and not missing and not choice else error.format_message()
     except typer.TyperException as error:
         return error.format_message() or "it is a group: which of its commands?"
+    except typer.Exit:
+        # It asked for help.
+        return None
     return None
 
 
@@ -68,10 +86,23 @@ def test_each_command_of_a_runbook_can_be_typed_as_it_stands(
     assert refused == {}
 
 
+@pytest.mark.parametrize("page", OTHERS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_other_pages_name_commands_and_options_that_there_are(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in _EXPORTED.findall(text):
+        monkeypatch.setenv(name, "given")
+    refused = {command: why for command in commands(text) if "No such" in (why := refusal(command) or "")}
+    assert refused == {}
+
+
 @pytest.mark.parametrize(
     "command",
     [
         "registry diff",
+        "dlq edit ID",
+        "dlq list --consumer orders",
         "dlq show",
         "dlq replay --kindly",
         "fle rotate plan --tenant TENANT --kind adoption",

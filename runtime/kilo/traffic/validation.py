@@ -7,8 +7,10 @@ everything is put into one bootstrap first, each part unchanged.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from copy import deepcopy
@@ -61,7 +63,9 @@ def validate(whole: Json, envoy: str = "envoy") -> None:
         CheckFailed: Envoy refuses the configuration; the message is Envoy's own.
         Unreachable: there is no such executable.
     """
-    executable = shutil.which(envoy)
+    # Where it came with Kilo's packages, it is beside this Python, which need not be on PATH.
+    beside = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    executable = shutil.which(envoy, path=beside)
     if executable is None:
         msg = f"{envoy}: not found; install Envoy or name the executable with --envoy"
         raise Unreachable(msg)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from kilo.errors import BadInput, CheckFailed, Unreachable
 from kilo.tenancy import RateLimit, Tenant
+from kilo.traffic.cli import app
 from kilo.traffic.envoy import container_args, render_files
 from kilo.traffic.settings import GatewaySettings, Upstream
 from kilo.traffic.validation import render_whole, validate
 from tests.runtime.traffic.support import ENVOY, make_tenant
 
+ROOT = Path(__file__).parents[3]
 STABLE = Upstream(host="ingest.kilo-dev.svc.cluster.local", port=10081)
 NEXT = Upstream(host="ingest-next.kilo-dev.svc.cluster.local", port=10081)
 SETTINGS = GatewaySettings(stable=STABLE, next=NEXT)
@@ -53,6 +57,16 @@ def test_envoy_refuses_a_broken_part_by_name() -> None:
 def test_absent_envoy_is_said_in_one_line() -> None:
     with pytest.raises(Unreachable, match="no-such-envoy: not found"):
         validate(render_whole([make_tenant("acme")], SETTINGS), "no-such-envoy")
+
+
+@pytest.mark.parametrize("stage", ["dev", "stage", "prod"])
+def test_a_stages_file_is_judged_by_the_envoy_that_came_with_kilo(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    done = CliRunner().invoke(app, ["validate", str(ROOT / f"Pulumi.{stage}.yaml")])
+    assert done.exit_code == 0, done.output
+    assert "envoy accepts the gateway of" in done.output
 
 
 def test_one_more_tenant_leaves_the_pods_template_alone() -> None:
