@@ -141,6 +141,8 @@ def _vault(settings: Settings, identities: Identities, tags: dict[str, str]) -> 
             ],
             protect=settings.protect,
             tags=tags,
+            restorers=backups.restorers,
+            google_restorers=backups.google_restorers,
             replica=backups.replica
             and Replica(
                 backups.replica.region,

@@ -63,7 +63,7 @@ def of_aws(settings: Settings, client: Callable[[str], Any]) -> Iterator[Finding
         lambda: iam.get_open_id_connect_provider(OpenIDConnectProviderArn=aws.oidc_provider_arn),
         "make one of the cluster's issuer for the audience sts.amazonaws.com",
     )
-    for arn in (*aws.key_administrators, *aws.key_auditors):
+    for arn in (*aws.key_administrators, *aws.key_auditors, *settings.backups.restorers):
         kind, _, path = arn.rpartition(":")[2].partition("/")
         name = path.rpartition("/")[2]
         ask = _getter(iam, kind, name)
