@@ -70,7 +70,12 @@ def test_what_is_missing_in_aws_is_told_with_what_makes_it(aws: Callable[[str], 
     for name in ("key-administrator", "deployer", "preview", "restorer"):
         iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
     iam.create_open_id_connect_provider(Url=f"https://{ISSUER}", ThumbprintList=["0" * 40])
-    aws("secretsmanager").create_secret(Name=settings.database.url_secret_id, SecretString="x")
+    secret = settings.database.url_secret_id
+    # As the bootstrap makes it.
+    aws("secretsmanager").create_secret(Name=secret)
+    (place,) = (each for each in of_aws(settings, aws) if each.what == f"secret {secret}")
+    assert (place.state, place.advice.partition(":")[0]) == ("missing", "no value")
+    aws("secretsmanager").put_secret_value(SecretId=secret, SecretString="x")
     found = list(of_aws(settings, aws))
     assert set(states(found).values()) == {"there"}
     # Looking made nothing.
