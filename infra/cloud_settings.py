@@ -12,6 +12,7 @@ from infra.setting_types import (
     CronSchedule,
     DnsLabel,
     GcpRegion,
+    GoogleMember,
     IamArn,
     IamPolicyArn,
     OidcProviderArn,
@@ -162,6 +163,11 @@ class Backups(Section):
         default=None, description="Of a disk that a drill restores into; without it, it is the node's own."
     )
     drill_schedule: CronSchedule = "45 4 * * 0"
+    restorers: tuple[IamArn, ...] = ()
+    """Who restores by hand, in AWS: they read the stores and open backups, and write nothing. Nobody outside
+    of the cluster can without being named, and nobody can be named while the region is away."""
+    google_restorers: tuple[GoogleMember, ...] = ()
+    """The same people in Google Cloud, who read the secondary store."""
 
 
 class Audit(PrimaryStore):

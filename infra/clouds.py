@@ -57,7 +57,8 @@ def create_clouds(settings: Settings, identities: Identities) -> Clouds:
         database_url=pulumi.Output.secret(
             aws.secretsmanager.get_secret_version_output(
                 secret_id=settings.database.url_secret_id
-            ).secret_string
+                # A file's last newline would become part of the database's name.
+            ).secret_string.apply(str.strip)
         ),
     )
 
@@ -141,6 +142,8 @@ def _vault(settings: Settings, identities: Identities, tags: dict[str, str]) -> 
             ],
             protect=settings.protect,
             tags=tags,
+            restorers=backups.restorers,
+            google_restorers=backups.google_restorers,
             replica=backups.replica
             and Replica(
                 backups.replica.region,

@@ -268,11 +268,16 @@ def _accounts_agree(settings: Settings) -> Iterator[Violation]:
     aws = settings.aws
     if f"::{aws.account_id}:" not in aws.oidc_provider_arn:
         yield "aws.oidc_provider_arn", f"it belongs to another account than aws.account_id ({aws.account_id})"
-    for name, arns in (("key_administrators", aws.key_administrators), ("key_auditors", aws.key_auditors)):
+    named = {
+        "aws.key_administrators": aws.key_administrators,
+        "aws.key_auditors": aws.key_auditors,
+        "backups.restorers": settings.backups.restorers,
+    }
+    for path, arns in named.items():
         for index, arn in enumerate(arns):
             if f"::{aws.account_id}:" not in arn:
                 yield (
-                    f"aws.{name}[{index}]",
+                    f"{path}[{index}]",
                     f"{arn} belongs to another account than aws.account_id ({aws.account_id})",
                 )
     for index, arn in enumerate(aws.key_auditors):
@@ -281,6 +286,9 @@ def _accounts_agree(settings: Settings) -> Iterator[Violation]:
                 f"aws.key_auditors[{index}]",
                 f"{arn} administers the keys, which says more; name it once",
             )
+    for index, arn in enumerate(settings.backups.restorers):
+        if arn in aws.key_administrators:
+            yield f"backups.restorers[{index}]", f"{arn} administers the keys; restore as another role"
 
 
 def _keys_are_of_tenants_and_in_different_hands(settings: Settings) -> Iterator[Violation]:

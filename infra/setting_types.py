@@ -52,6 +52,11 @@ IamArn = Annotated[
     StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:(role|user)/[A-Za-z0-9+=,.@_/-]+$"),
     Field(description="an IAM role or user ARN such as arn:aws:iam::123456789012:role/key-administrator"),
 ]
+GoogleMember = Annotated[
+    str,
+    StringConstraints(pattern=r"^(user|group|serviceAccount):[a-z0-9._%+-]+@[a-z0-9-]+(\.[a-z0-9-]+)+$"),
+    Field(description="a person, group or service account such as group:restorers@example.com"),
+]
 IamPolicyArn = Annotated[
     str,
     StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:policy/[A-Za-z0-9+=,.@_/-]+$"),

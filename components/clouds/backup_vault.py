@@ -23,9 +23,9 @@ import pulumi_gcp as gcp
 from components.clouds.cloud_identity import CloudIdentity
 from components.clouds.gcs_locked_bucket import GcsLockedBucket, GcsLockedBucketArgs
 from components.clouds.iam import Statement
-from components.clouds.key_policy import KeyUser, key_policy
+from components.clouds.key_policy import DECRYPT, VERIFY, KeyUser, key_policy
 from components.clouds.options import retain_options
-from components.clouds.s3_locked_bucket import S3LockedBucket, S3LockedBucketArgs
+from components.clouds.s3_locked_bucket import LIST, READ, S3LockedBucket, S3LockedBucketArgs
 from components.clouds.s3_replication import S3Replication, S3ReplicationArgs
 
 
@@ -39,8 +39,6 @@ class Replica:
     permissions_boundary: str | None = None
 
 
-LIST = ("s3:GetBucketObjectLockConfiguration", "s3:ListBucketVersions")
-READ = ("s3:GetObjectRetention", "s3:GetObjectVersion")
 WRITE = ("s3:AbortMultipartUpload", "s3:GetObjectRetention", "s3:PutObject")
 LISTER, CREATOR, VIEWER = "legacyBucketReader", "objectCreator", "objectViewer"
 WRITTEN = ("backups/", "manifests/", "failures/")
@@ -70,6 +68,10 @@ class BackupVaultArgs:
     signing_key_users: Sequence[KeyUser]
     protect: bool
     tags: Mapping[str, str]
+    restorers: Sequence[str] = ()
+    """ARNs of who restores by hand: they read the stores, open backups and verify their manifests."""
+    google_restorers: Sequence[str] = ()
+    """The same, as members of Google's IAM policies are written."""
     replica: Replica | None = None
     """Without one, the key goes with its region, and with it what the other cloud has."""
 
@@ -106,8 +108,13 @@ class BackupVault(pulumi.ComponentResource):
             opts=child,
         )
         regions = [args.replica.region] if args.replica else []
+        for member in args.google_restorers:
+            who = member.replace(":", "-")
+            self._member(f"restorer-{who}-{LISTER}", LISTER, member)
+            self._member(f"restorer-{who}", VIEWER, member)
         administrators, auditors = args.key_administrators, args.key_auditors
-        policy = key_policy(administrators, args.key_users, args.key_context, regions, auditors)
+        opening, verifying = (_restoring(args.restorers, actions) for actions in (DECRYPT, VERIFY))
+        policy = key_policy(administrators, [*args.key_users, *opening], args.key_context, regions, auditors)
         key = aws.kms.Key(
             name,
             description="Wraps the data keys of database backups",
@@ -124,7 +131,9 @@ class BackupVault(pulumi.ComponentResource):
             name, name=args.key_alias, target_key_id=key.key_id, opts=retain_options(self, args.protect)
         )
         self.key_arn, self.key_alias = key.arn, alias.name
-        signing_policy = key_policy(administrators, args.signing_key_users, {}, regions, auditors)
+        signing_policy = key_policy(
+            administrators, [*args.signing_key_users, *verifying], {}, regions, auditors
+        )
         signing_key = aws.kms.Key(
             f"{name}-signing",
             description="Signs the manifests of database backups",
@@ -174,6 +183,7 @@ class BackupVault(pulumi.ComponentResource):
                 keep_days=args.keep_days,
                 protect=args.protect,
                 tags=args.tags,
+                readers=args.restorers,
             ),
             opts=pulumi.ResourceOptions(parent=self),
         )
@@ -211,10 +221,6 @@ class BackupVault(pulumi.ComponentResource):
     def allow_writing(self, identity: CloudIdentity) -> None:
         """Let ``identity`` add backups and marks of failures, list names and look at locks, nothing else."""
         self._allow(identity, "write-backups", write=WRITTEN)
-
-    def allow_restoring(self, identity: CloudIdentity) -> None:
-        """Let ``identity`` list and read backups, but not write."""
-        self._allow(identity, "read-backups", read=[""])
 
     def allow_drilling(self, identity: CloudIdentity) -> None:
         """Let ``identity`` list and read backups, and add evidence of drills, but no backup."""
@@ -264,14 +270,27 @@ class BackupVault(pulumi.ComponentResource):
             expression=pulumi.Output.all(*names).apply(" || ".join),
         )
         for account, member in identity.google_members.items():
-            gcp.storage.BucketIAMMember(
-                f"{self._name}-{account}{suffix}",
-                bucket=bucket,
-                role=f"roles/storage.{role}",
-                member=member,
-                condition=condition if names else None,
-                opts=pulumi.ResourceOptions(parent=self),
-            )
+            self._member(f"{account}{suffix}", role, member, condition if names else None)
+
+    def _member(
+        self,
+        name: str,
+        role: str,
+        member: str,
+        condition: gcp.storage.BucketIAMMemberConditionArgs | None = None,
+    ) -> None:
+        gcp.storage.BucketIAMMember(
+            f"{self._name}-{name}",
+            bucket=self.secondary.bucket,
+            role=f"roles/storage.{role}",
+            member=member,
+            condition=condition,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+
+def _restoring(restorers: Sequence[str], actions: Sequence[str]) -> list[KeyUser]:
+    return [KeyUser("Restorer", list(restorers), actions)] if restorers else []
 
 
 def _objects(bucket: S3LockedBucket, prefixes: Sequence[str]) -> list[pulumi.Output[str]]:

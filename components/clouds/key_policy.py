@@ -57,10 +57,10 @@ VERIFY = ("kms:GetPublicKey",)
 
 @dataclass(frozen=True)
 class KeyUser:
-    """A principal that uses a key, and the actions it needs for that."""
+    """A principal that uses a key, or several alike, and the actions needed for that."""
 
     sid: str
-    principal_arn: pulumi.Input[str]
+    principal_arn: pulumi.Input[str] | list[str]
     actions: Sequence[str]
     tenants: frozenset[str] | None = None
     """The tenants whose data it may reach with these actions; ``None`` is all of them."""

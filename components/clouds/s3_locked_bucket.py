@@ -4,14 +4,15 @@ Every new object is locked by default, private, encrypted, versioned, and reacha
 Lock mode ``compliance`` can't be lifted by anybody before its time; ``governance`` by those with a
 special permission. Nobody can put a version on top of an object, nor lock anything for longer than the
 bucket does, which in compliance mode would be a bill that nobody can stop. Versions expire after
-``keep_days``, which object lock holds back while a lock lasts.
+``keep_days``, which object lock holds back while a lock lasts. Who reads it without a role of the platform's
+is named in its policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pulumi
 import pulumi_aws as aws
@@ -19,6 +20,9 @@ import pulumi_aws as aws
 from components.clouds.iam import policy_json
 from components.clouds.options import retain_options
 from components.clouds.private_bucket import keep_private
+
+LIST = ("s3:GetBucketObjectLockConfiguration", "s3:ListBucketVersions")
+READ = ("s3:GetObjectRetention", "s3:GetObjectVersion")
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class S3LockedBucketArgs:
     tags: Mapping[str, str]
     region: str | None = None
     """Another than the provider's."""
+    readers: Sequence[str] = ()
+    """ARNs of who lists and reads every version, and no more."""
 
 
 class S3LockedBucket(pulumi.ComponentResource):
@@ -90,7 +96,7 @@ class S3LockedBucket(pulumi.ComponentResource):
             ],
             opts=kept,
         )
-        keep_private(name, bucket, _policy(bucket.arn, args.lock_days), kept, args.region)
+        keep_private(name, bucket, _policy(bucket.arn, args.lock_days, args.readers), kept, args.region)
         if args.keep_days is not None:
             aws.s3.BucketLifecycleConfiguration(
                 name,
@@ -105,8 +111,8 @@ class S3LockedBucket(pulumi.ComponentResource):
         self.register_outputs({"bucket": self.bucket, "arn": self.arn})
 
 
-def _policy(arn: pulumi.Output[str], lock_days: int) -> pulumi.Output[str]:
-    """What nobody may do here, whatever else they may.
+def _policy(arn: pulumi.Output[str], lock_days: int, readers: Sequence[str]) -> pulumi.Output[str]:
+    """What nobody may do here, whatever else they may; and who reads.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock-managing.html
@@ -142,8 +148,21 @@ def _policy(arn: pulumi.Output[str], lock_days: int) -> pulumi.Output[str]:
                     "NumericGreaterThan": {"s3:object-lock-remaining-retention-days": str(lock_days + 1)}
                 },
             },
+            *_reading(arn, objects, readers),
         ]
     )
+
+
+def _reading(
+    arn: pulumi.Output[str], objects: pulumi.Output[str], readers: Sequence[str]
+) -> list[dict[str, Any]]:
+    if not readers:
+        return []
+    allow = {"Effect": "Allow", "Principal": {"AWS": list(readers)}}
+    return [
+        {"Sid": "ReadersList", **allow, "Action": list(LIST), "Resource": [arn]},
+        {"Sid": "ReadersRead", **allow, "Action": list(READ), "Resource": [objects]},
+    ]
 
 
 def _expire(keep_days: int) -> list[aws.s3.BucketLifecycleConfigurationRuleArgs]:

@@ -63,19 +63,13 @@ def of_aws(settings: Settings, client: Callable[[str], Any]) -> Iterator[Finding
         lambda: iam.get_open_id_connect_provider(OpenIDConnectProviderArn=aws.oidc_provider_arn),
         "make one of the cluster's issuer for the audience sts.amazonaws.com",
     )
-    for arn in (*aws.key_administrators, *aws.key_auditors):
+    for arn in (*aws.key_administrators, *aws.key_auditors, *settings.backups.restorers):
         kind, _, path = arn.rpartition(":")[2].partition("/")
         name = path.rpartition("/")[2]
         ask = _getter(iam, kind, name)
         yield _asked(where, f"{kind} {name}", ask, "KMS refuses policies that name nobody; make it first")
     yield _room_for_roles(settings, iam)
-    secret = settings.database.url_secret_id
-    yield _asked(
-        where,
-        f"secret {secret}",
-        lambda: secrets.describe_secret(SecretId=secret),
-        f"aws secretsmanager create-secret --name {secret} --secret-string file://FILE",
-    )
+    yield _secret(secrets, settings.database.url_secret_id)
     backups = settings.backups
     for bucket in filter(
         None, (backups.primary.bucket, settings.audit.bucket, backups.replica and backups.replica.bucket)
@@ -117,6 +111,24 @@ def _asked(where: str, what: str, ask: Callable[[], object], advice: str) -> Fin
     except BotoCoreError as error:
         return Finding(where, what, "unknown", _short(error))
     return Finding(where, what, "there")
+
+
+def _secret(secrets: Any, name: str) -> Finding:
+    """The secret, with a value: the bootstrap makes its place alone."""
+    described: dict[str, Any] = {}
+    what = f"secret {name}"
+    found = _asked(
+        "AWS",
+        what,
+        lambda: described.update(secrets.describe_secret(SecretId=name)),
+        f"aws secretsmanager create-secret --name {name}, then put-secret-value (docs/prerequisites.md)",
+    )
+    if found.state == "there" and not described.get("VersionIdsToStages"):
+        advice = (
+            f"no value: aws secretsmanager put-secret-value --secret-id {name} --secret-string file://FILE"
+        )
+        return Finding("AWS", what, "missing", advice)
+    return found
 
 
 def _bucket(s3: Any, bucket: str) -> Finding:

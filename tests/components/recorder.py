@@ -109,7 +109,8 @@ class _Answers(Mocks):
 
     def call(self, args: MockCallArgs) -> Any:
         if args.token == "aws:secretsmanager/getSecretVersion:getSecretVersion":
-            return {"secretId": args.args["secretId"], "secretString": DATABASE_URL}
+            found = {"secretId": args.args["secretId"], "secretString": DATABASE_URL}
+            return {**found, **self._more.get(args.token, {})}
         msg = f"the program calls {args.token}, which nothing here answers"
         raise AssertionError(msg)
 
@@ -169,7 +170,8 @@ def record(
 ) -> Recording:
     """Run ``program`` as the engine would, and return all that it registered.
 
-    ``answers`` are output properties by resource type, besides those that the clouds here know.
+    ``answers`` are output properties by the type of a resource, or a function's token, besides those that
+    the clouds here know.
 
     Raises whatever the program raises.
     """

@@ -11,7 +11,7 @@ from infra.__main__ import deploy
 from infra.configuration import read_stage_file
 from infra.settings import Settings
 from kilo.contract import StackOutputs
-from tests.components.recorder import SECRETS, Recorded, record
+from tests.components.recorder import DATABASE_URL, SECRETS, Recorded, record
 from tests.infra.programs import ROOT, pods, program, texts
 
 PROTECTED = (
@@ -56,6 +56,18 @@ def test_secrets_are_only_in_secrets_and_there_marked_as_such(stage: str) -> Non
             assert "stringData" in resource.secret_inputs
         else:
             assert not holds, resource.urn
+
+
+def test_white_space_around_the_secret_is_no_part_of_the_databases_url() -> None:
+    """A file that an editor wrote ends in a newline, and the secret that is made of it as well."""
+    settings = read_stage_file(ROOT / "Pulumi.dev.yaml")
+    kept = {"aws:secretsmanager/getSecretVersion:getSecretVersion": {"secretString": f" {DATABASE_URL}\n"}}
+    recording = record(lambda: deploy(settings), answers=kept)
+    secret = "kubernetes:core/v1:Secret"
+    assert recording.one(secret, "database-admin").inputs["stringData"]["DATABASE_URL"] == DATABASE_URL
+    worker = recording.one(secret, "database-worker").inputs["stringData"]
+    assert worker["DATABASE_URL"].endswith("@db.example:5433/kilo?sslmode=require")
+    assert (worker["host"], worker["port"], worker["dbname"]) == ("db.example", "5433", "kilo")
 
 
 def test_every_resource_belongs_to_a_component(stage: str) -> None:

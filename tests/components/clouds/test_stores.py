@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pytest
@@ -12,7 +13,7 @@ from components.clouds.cloud_identity import CloudIdentity, CloudIdentityArgs
 from components.clouds.gcs_locked_bucket import GcsLockedBucket, GcsLockedBucketArgs
 from components.clouds.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY, KeyUser
 from components.clouds.s3_locked_bucket import S3LockedBucket, S3LockedBucketArgs
-from tests.components.recorder import Recording, record
+from tests.components.recorder import Recorded, Recording, record
 
 POOL = "projects/1/locations/global/workloadIdentityPools/pool/providers/cluster"
 OIDC = "arn:aws:iam::123456789012:oidc-provider/oidc.eks.eu-central-1.amazonaws.com/id/CAFE"
@@ -46,7 +47,12 @@ def gcs(*, locked: bool = False, protect: bool = True) -> Recording:
     )
 
 
-def vault(replica: Replica | None = None) -> Recording:
+RESTORER = "arn:aws:iam::123456789012:role/restorer"
+
+
+def vault(
+    replica: Replica | None = None, restorers: Sequence[str] = (), google_restorers: Sequence[str] = ()
+) -> Recording:
     def program() -> None:
         def identity(name: str) -> CloudIdentity:
             return CloudIdentity(
@@ -88,6 +94,8 @@ def vault(replica: Replica | None = None) -> Recording:
                 ],
                 protect=True,
                 tags={},
+                restorers=restorers,
+                google_restorers=google_restorers,
                 replica=replica,
             ),
         )
@@ -95,7 +103,6 @@ def vault(replica: Replica | None = None) -> Recording:
         made.allow_drilling(restorer)
         made.allow_completing(completer)
         made.allow_watching(watcher)
-        made.allow_restoring(identity("restore"))
 
     return record(program)
 
@@ -199,12 +206,57 @@ def grants(recording: Recording, account: str) -> dict[str, str | None]:
     }
 
 
-def test_who_restores_backups_cannot_write_them() -> None:
+def allowed_by(resource: Recorded) -> dict[str, tuple[Any, Any, Any]]:
+    """Whom a policy lets in, to do what, where: of each statement that allows, by its Sid."""
+    return {
+        each["Sid"]: (each["Principal"], each["Action"], each["Resource"])
+        for each in json.loads(resource.inputs["policy"])["Statement"]
+        if each["Effect"] == "Allow"
+    }
+
+
+def test_who_restores_by_hand_reads_both_stores_and_the_copy_and_writes_none() -> None:
+    people = "group:restorers@example.com"
+    recording = vault(Replica("eu-west-1", "kilo-replica", "copies"), [RESTORER], [people])
+    for name in ("primary", "replica"):
+        policy = recording.one("aws:s3/bucketPolicy:BucketPolicy", f"backups-{name}")
+        arn = f"arn:aws:s3:::kilo-{name}"
+        assert allowed_by(policy) == {
+            "ReadersList": (
+                {"AWS": [RESTORER]},
+                ["s3:GetBucketObjectLockConfiguration", "s3:ListBucketVersions"],
+                [arn],
+            ),
+            "ReadersRead": (
+                {"AWS": [RESTORER]},
+                ["s3:GetObjectRetention", "s3:GetObjectVersion"],
+                [f"{arn}/*"],
+            ),
+        }
+    members = [
+        (member.name, member.inputs["role"], member.inputs.get("condition"))
+        for member in recording.of("gcp:storage/bucketIAMMember:BucketIAMMember")
+        if member.inputs["member"] == people
+    ]
+    who = "backups-restorer-group-restorers@example.com"
+    assert sorted(members) == [
+        (who, "roles/storage.objectViewer", None),
+        (f"{who}-legacyBucketReader", "roles/storage.legacyBucketReader", None),
+    ]
+
+
+def test_who_restores_by_hand_opens_backups_and_verifies_manifests() -> None:
+    recording = vault(restorers=[RESTORER])
+    for key, action in (("backups", "kms:Decrypt"), ("backups-signing", "kms:GetPublicKey")):
+        found = allowed_by(recording.one("aws:kms/key:Key", key))
+        assert found["RestorerUses"] == ({"AWS": [RESTORER]}, [action], "*")
+        assert found["RestorerDescribes"] == ({"AWS": [RESTORER]}, ["kms:DescribeKey"], "*")
+
+
+def test_without_restorers_no_policy_names_any() -> None:
     recording = vault()
-    allowed = actions(recording, "restore-read-backups")
-    assert {"s3:GetObjectVersion", "s3:ListBucketVersions"} <= allowed
-    assert not {action for action in allowed if action.startswith(("s3:Put", "s3:Delete"))}
-    assert grants(recording, "restore") == {"objectViewer": None, "legacyBucketReader": None}
+    assert allowed_by(recording.one("aws:s3/bucketPolicy:BucketPolicy")) == {}
+    assert "Restorer" not in recording.one("aws:kms/key:Key", "backups").inputs["policy"]
 
 
 def test_nobody_may_delete_backups_or_lift_their_lock() -> None:
@@ -212,7 +264,7 @@ def test_nobody_may_delete_backups_or_lift_their_lock() -> None:
     for policy in recording.of("aws:iam/rolePolicy:RolePolicy"):
         for action in actions(recording, policy.name):
             assert not action.startswith(("s3:Delete", "s3:Bypass", "s3:PutObjectRetention", "s3:PutBucket"))
-    for account in ("backup", "backup-drill", "backup-completion", "backup-exporter", "restore"):
+    for account in ("backup", "backup-drill", "backup-completion", "backup-exporter"):
         # None of these roles has storage.objects.delete or .update.
         assert grants(recording, account).keys() <= {"objectCreator", "objectViewer", "legacyBucketReader"}
 
@@ -325,5 +377,6 @@ def test_the_replica_is_written_by_the_replication_alone_and_read_by_who_restore
                 assert each["Action"] == ["s3:ReplicateObject", "s3:ReplicateTags"]
             elif to_replica:
                 assert each["Sid"] in {"List", "Read"}, policy.name
-    assert "arn:aws:s3:::kilo-replica/*" in statement(recording, "restore-read-backups", "Read")["Resource"]
+    read = statement(recording, "backup-drill-read-backups", "Read")["Resource"]
+    assert "arn:aws:s3:::kilo-replica/*" in read
     assert "kilo-replica" not in str(statement(recording, "backup-write-backups", "List"))

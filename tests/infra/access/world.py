@@ -15,6 +15,7 @@ from typing import Any
 
 from infra.__main__ import deploy
 from infra.configuration import read_stage_file
+from infra.settings import Settings
 from tests.components.recorder import Recording, multi_region_key_arn, record
 from tests.infra.access.evaluator import World
 
@@ -56,7 +57,12 @@ class Stage:
 @cache
 def stage(name: str) -> Stage:
     """What ``Pulumi.NAME.yaml`` renders."""
-    settings = read_stage_file(ROOT / f"Pulumi.{name}.yaml")
+    return rendered(read_stage_file(ROOT / f"Pulumi.{name}.yaml"))
+
+
+def rendered(settings: Settings) -> Stage:
+    """What a stage of these settings has of policies."""
+    name = settings.stage
     recording = record(lambda: deploy(settings), stack=name)
     trust = recording.of("aws:iam/role:Role")[0].inputs["assumeRolePolicy"]
     found = re.search(r'"(arn:aws:iam::(\d{12}):oidc-provider/[^"]+)"', trust)

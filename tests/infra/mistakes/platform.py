@@ -30,6 +30,24 @@ PLATFORM: Mistakes = {
         "kilo:aws.key_users",
         "the name 'Ingest' is taken",
     ),
+    "who restores and administers the key": (
+        "dev",
+        put("kilo:backups.restorers", ["arn:aws:iam::123456789012:role/key-administrator"]),
+        "kilo:backups.restorers[0]",
+        "administers the keys; restore as another role",
+    ),
+    "who restores in another account": (
+        "dev",
+        put("kilo:backups.restorers", ["arn:aws:iam::999999999999:role/restorer"]),
+        "kilo:backups.restorers[0]",
+        "belongs to another account than aws.account_id",
+    ),
+    "who restores in Google Cloud by a bare address": (
+        "dev",
+        put("kilo:backups.google_restorers", ["ana@example.com"]),
+        "kilo:backups.google_restorers[0]",
+        "group:restorers@example.com",
+    ),
     "a second key of a tenant that is not there": (
         "dev",
         put(

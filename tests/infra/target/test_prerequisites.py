@@ -47,7 +47,10 @@ def prod(account: str = ACCOUNT) -> Settings:
     """Prod in the account that moto answers for."""
     settings = read_stage_file(ROOT / "Pulumi.prod.yaml")
     text = settings.aws.model_dump_json().replace("321098765432", account)
-    return settings.model_copy(update={"aws": type(settings.aws).model_validate_json(text)})
+    restorers = (f"arn:aws:iam::{account}:role/restorer",)
+    backups = settings.backups.model_copy(update={"restorers": restorers})
+    own = {"aws": type(settings.aws).model_validate_json(text), "backups": backups}
+    return settings.model_copy(update=own)
 
 
 def states(found: list[Finding]) -> dict[str, str]:
@@ -61,12 +64,18 @@ def test_what_is_missing_in_aws_is_told_with_what_makes_it(aws: Callable[[str], 
     buckets = {what: state for what, state in before.items() if what.startswith("name ")}
     assert set(buckets.values()) == {"there"}
     assert before.pop("room for 12 roles") == "there"
+    assert before["role restorer"] == "missing"
     assert {state for what, state in before.items() if what not in buckets} == {"missing"}
     iam = aws("iam")
-    for name in ("key-administrator", "deployer", "preview"):
+    for name in ("key-administrator", "deployer", "preview", "restorer"):
         iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
     iam.create_open_id_connect_provider(Url=f"https://{ISSUER}", ThumbprintList=["0" * 40])
-    aws("secretsmanager").create_secret(Name=settings.database.url_secret_id, SecretString="x")
+    secret = settings.database.url_secret_id
+    # As the bootstrap makes it.
+    aws("secretsmanager").create_secret(Name=secret)
+    (place,) = (each for each in of_aws(settings, aws) if each.what == f"secret {secret}")
+    assert (place.state, place.advice.partition(":")[0]) == ("missing", "no value")
+    aws("secretsmanager").put_secret_value(SecretId=secret, SecretString="x")
     found = list(of_aws(settings, aws))
     assert set(states(found).values()) == {"there"}
     # Looking made nothing.

@@ -32,17 +32,29 @@ from kilo.contract import StackOutputs
 from kilo.errors import CheckFailed
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.moto import MotoServer
-from tests.components.clouds.test_stores import vault
+from tests.components.clouds.test_stores import RESTORER, vault
 from tests.components.recorder import Recording
 from tests.runtime.backup.conftest import REGION, make_signing_key, stage_outputs
 
 BUCKET = "kilo-primary"
 KMS = {
+    "restore": [*DECRYPT, *VERIFY],
     "backup": [*ENCRYPT, *SIGN],
     "backup-drill": [*DECRYPT, *VERIFY],
     "backup-completion": VERIFY,
     "backup-exporter": VERIFY,
 }
+
+
+def _of_a_restorer() -> str:
+    """What the bucket lets who is named do, as their own policy: moto asks no bucket who somebody is."""
+    policy = vault(restorers=[RESTORER]).one("aws:s3/bucketPolicy:BucketPolicy").inputs["policy"]
+    own = [
+        {name: value for name, value in statement.items() if name != "Principal"}
+        for statement in json.loads(policy)["Statement"]
+        if statement["Effect"] == "Allow" and RESTORER in statement["Principal"]["AWS"]
+    ]
+    return json.dumps({"Version": "2012-10-17", "Statement": own})
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +94,17 @@ class Guarded:
             update={"backups": outputs.backups.model_copy(update={"primary": primary})}
         )
         self.credentials: dict[str, tuple[str, str]] = {}
-        for role_policy in recording.of("aws:iam/rolePolicy:RolePolicy"):
-            user = role_policy.inputs["role"]
+        policies = {
+            found.inputs["role"]: found.inputs["policy"]
+            for found in recording.of("aws:iam/rolePolicy:RolePolicy")
+        }
+        for user, document in {**policies, "restore": _of_a_restorer()}.items():
             iam.create_user(UserName=user)
-            iam.put_user_policy(UserName=user, PolicyName="s3", PolicyDocument=role_policy.inputs["policy"])
+            iam.put_user_policy(UserName=user, PolicyName="s3", PolicyDocument=document)
             if user in KMS:
                 allowed = {"Effect": "Allow", "Action": list(KMS[user]), "Resource": "*"}
-                document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
-                iam.put_user_policy(UserName=user, PolicyName="kms", PolicyDocument=document)
+                of_keys = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+                iam.put_user_policy(UserName=user, PolicyName="kms", PolicyDocument=of_keys)
             made = iam.create_access_key(UserName=user)["AccessKey"]
             self.credentials[user] = (made["AccessKeyId"], made["SecretAccessKey"])
         urllib3.request("POST", f"{server.url}/moto-api/reset-auth", body=b"0")
@@ -219,10 +234,16 @@ def test_the_drill_reads_backups_and_adds_evidence(
     denied(lambda: Signer(guarded.outputs.backups).sign("manifest", b"false"))
 
 
-def test_who_restores_reads_and_does_not_write(become: Become, manifest: Manifest) -> None:
+def test_who_restores_reads_and_does_not_write(become: Become, guarded: Guarded, manifest: Manifest) -> None:
     stores = become("restore")
+    assert read_catalogue({"primary": stores["primary"]}).find(manifest.id).stores == ("primary",)
+    manifest.check_signature(Verifier(guarded.outputs.backups), "here")
+    assert unwrap_data_key(key_of(guarded.outputs), manifest)
+    assert stores["primary"].configured_lock() == ("governance", 7)
     size = manifest.objects["database.dump"].size
     assert len(b"".join(stores["primary"].read(manifest.objects["database.dump"].key))) == size
+    denied(lambda: key_of(guarded.outputs).make({"purpose": "backup"}))
+    denied(lambda: Signer(guarded.outputs.backups).sign("manifest", b"false"))
     for key in ("backups/x", "drills/x", "manifests/x"):
         denied(lambda key=key: stores["primary"].create(key, BytesIO(b"x")))
     denied(lambda: stores["primary"].delete(manifest.key()))
