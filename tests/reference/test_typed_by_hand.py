@@ -77,19 +77,6 @@ def test_settings_and_outputs_that_a_page_names_are_there(page: Path) -> None:
     assert missing == []
 
 
-def test_statements_of_runbooks_are_of_this_schema(database_url: str) -> None:
-    statements = [
-        found[0]
-        for page in RUNBOOKS.glob("*.md")
-        for line in pieces(page)
-        if (found := _STATEMENT.match(line))
-    ]
-    assert len(statements) >= 2
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(sql.SQL(statement))  # pyright: ignore[reportArgumentType]
-
-
 def test_rows_that_wait_are_told_apart_by_publisher(database_url: str) -> None:
     (statement,) = (line for line in pieces(RUNBOOKS / "OutboxLag.md") if _STATEMENT.match(line))
     row = "INSERT INTO outbox (id, aggregate, aggregate_id, kind, payload, fingerprint, tenant) VALUES"
