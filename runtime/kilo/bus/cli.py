@@ -36,9 +36,9 @@ def apply(
 ) -> None:
     """Declare the streams of the stage, on NATS or Kafka as its bus URL says; safe to run again.
 
-    The stage's Job bus-streams runs it with the values of the stage's file, as the bus's user operator. It
-    changes streams that are there too, and keeping less deletes events: so each value has to be given. A Kafka
-    takes no --max-gibibytes.
+    The stage's Job bus-streams runs it with the values of the stage's file, as the bus's user operator.
+    It changes streams that are there too, and keeping less deletes events: so each value has to be given.
+    A Kafka takes no --max-gibibytes.
 
     Reads the stage's outputs from KILO_OUTPUTS.
 
