@@ -22,7 +22,7 @@ from kilo.contract import StackOutputs, load_outputs
 from kilo.database.lease import LeaseLost
 from kilo.database.session import connect as connect_database
 from kilo.environment import bind_address, database_url
-from kilo.errors import BadInput, CheckFailed, Unreachable
+from kilo.errors import CheckFailed, Unreachable
 from kilo.fle import AsyncFieldCipher
 from kilo.fle.upkeep import EncryptionUpkeep
 from kilo.health import Health
@@ -134,9 +134,6 @@ async def _refill(url: str, outputs: StackOutputs, consumer: str, *, dry_run: bo
                 stream, prefix = outputs.bus.stream, outputs.bus.subject_prefix
                 work = Refill(connection, bus, stream, prefix, consumer, progress, source_of(outputs.stage))
                 return await work.run(dry_run=dry_run)
-    except psycopg.errors.InsufficientPrivilege as error:
-        msg = f"DATABASE_URL: its role may not do this, the worker's may: {str(error).splitlines()[0]}"
-        raise BadInput(msg) from error
     except psycopg.OperationalError as error:
         msg = f"the database does not answer: {str(error).splitlines()[0]}"
         raise Unreachable(msg) from error
