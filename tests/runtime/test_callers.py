@@ -17,9 +17,9 @@ from kilo.database.roles import ROLES
 from kilo.outbox import Event, enqueue
 from tests.commands import Commands
 from tests.runtime.conftest import BusServer
-from tests.runtime.fle.conftest import Stage, aws, moto_url, stage
+from tests.runtime.fle.conftest import Stage, aws, moto_url, stage, url_of
 from tests.runtime.fle.test_cli import Kilo, kilo
-from tests.runtime.fle.test_schedule import due, url_of
+from tests.runtime.fle.test_schedule import due
 
 __all__ = ["aws", "kilo", "moto_url", "stage"]
 
