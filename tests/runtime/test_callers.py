@@ -11,6 +11,7 @@ import pytest
 
 from components.pods.database_role import secret_of
 from components.processes.database_roles import ADMIN_SECRET
+from infra.tenants import records
 from kilo.callers import ADMIN, ROLES_OF_COMMANDS, database_secret, role_hint
 from kilo.cli import HELP
 from kilo.database.roles import ROLES
@@ -114,6 +115,26 @@ def test_whom_the_database_refuses_is_told_in_a_line_which_secrets_url_would_be_
             assert code in {0, 1}, (command, said)
     assert ROLES_OF_COMMANDS.keys() & refused
     assert not {each for each in refused if f"kilo_{ROLES_OF_COMMANDS[each]}" == role}
+
+
+def test_a_tenant_is_exported_as_the_role_that_reads_everything(
+    working: Kilo, stage: Stage, tmp_path: Path
+) -> None:
+    url = url_of(stage, f"kilo_{ROLES_OF_COMMANDS['tenant offboard']}")
+    assert list(records.still_open(url, "acme").values()) == [1, 1]
+    assert records.export(url, "acme", tmp_path / "out") == records.check_export(
+        url, "acme", tmp_path / "out"
+    )
+
+
+@pytest.mark.parametrize("table", ["ramps", "promotion_releases"])
+def test_what_ramps_and_promotions_write_is_the_owner_s_alone(stage: Stage, table: str) -> None:
+    able = [
+        role
+        for role in ROLES
+        if stage.sql(f"SELECT has_table_privilege('{role}', '{table}', 'INSERT')")[0][0]
+    ]
+    assert able == []
 
 
 def test_the_secrets_are_those_of_the_stage_and_the_commands_are_there() -> None:

@@ -100,7 +100,8 @@ def refill(
     """Give a consumer the events that the stream no longer had, from the outbox's rows that still exist.
 
     Each has one effect, however often this is run. Reads the stage's outputs from KILO_OUTPUTS and the
-    database from DATABASE_URL, with the worker's role.
+    database from DATABASE_URL, with the worker's role. On the bus it reads and publishes, as the reconciler:
+    the worker's user may not read.
 
     Example:  kilo consumer refill --consumer projection --dry-run
     """
