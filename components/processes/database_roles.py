@@ -27,10 +27,11 @@ from components.pods.labels import labels
 from components.pods.pod import SecretKey
 from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_access, runtime_pod
 from components.pods.task import Task, TaskArgs
+from kilo.callers import ADMIN, database_secret
 from kilo.logins import Generation, password_variable
 from kilo.usage.settings import UsageSettings
 
-ADMIN_SECRET = "database-admin"  # noqa: S105  a Secret's name
+ADMIN_SECRET = database_secret(ADMIN)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from kilo.errors import BadInput, ExitCode, KiloError
+from kilo.callers import refusal, role_hint
+from kilo.errors import BadInput, ExitCode, KiloError, RoleDenied
 from kilo.extras import MissingExtra, extra_of, requires
 from kilo.host import adopt_environment
 
@@ -28,6 +29,8 @@ _EPILOG = (
 )
 # EX_SOFTWARE of sysexits.h: none of the documented codes, so that no script takes a defect for an answer.
 _DEFECT = 70
+# SQLSTATE 42501, by which the driver's error is known without importing it.
+_INSUFFICIENT_PRIVILEGE = "42501"
 _INTERRUPTED = 130  # What shells report for a process that SIGINT ended.
 
 
@@ -99,9 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         if _reader_is_gone(output):
             return ExitCode.OK
-        return _report(ending.__context__, as_json="--json" in given)
+        return _report(ending.__context__, given)
     except Exception as error:
-        return _report(error, as_json="--json" in given)
+        return _report(error, given)
     return answer if isinstance(answer, int) else ExitCode.OK
 
 
@@ -198,9 +201,13 @@ def _incomplete_checkout(module: str | None) -> BadInput:
     return BadInput(f"the Python package {module} is not installed: run make environment in the checkout")
 
 
-def _report(error: Exception, *, as_json: bool) -> int:
+def _report(error: Exception, given: Sequence[str]) -> int:
     """Say what went wrong in one line, or with a traceback when it is a defect; return the exit code."""
     match error:
+        case RoleDenied():
+            message, code = f"{error}; {role_hint(given)}", error.exit_code
+        case _ if getattr(error, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
+            message, code = refusal(error, given), RoleDenied.exit_code
         case KiloError():
             message, code = str(error), error.exit_code
         case typer.TyperException():
@@ -213,7 +220,7 @@ def _report(error: Exception, *, as_json: bool) -> int:
                 "a defect of kilo, not of your input; please report it with the lines above",
                 _DEFECT,
             )
-    if as_json:
+    if "--json" in given:
         typer.echo(json.dumps({"error": message, "exit_code": int(code)}), err=True)
     elif message:
         typer.echo(f"{typer.style('kilo: error:', fg='red', bold=True)} {message}", err=True)

@@ -37,6 +37,10 @@ class BadInput(KiloError):
     exit_code = ExitCode.BAD_INPUT
 
 
+class RoleDenied(BadInput):
+    """The database refuses what is done: the role of its URL lacks a privilege."""
+
+
 class Unreachable(KiloError):
     """A component that the command needs could not be reached."""
 

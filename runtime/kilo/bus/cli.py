@@ -12,7 +12,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from kilo.bus.nats import NatsBus
-from kilo.bus.port import BusError
+from kilo.bus.port import DECLARE_AGAIN, BusError
 from kilo.bus.streams import StreamPolicy, apply_streams, declare_streams
 from kilo.contract import BusOutputs, load_outputs
 from kilo.errors import BadInput
@@ -27,8 +27,8 @@ def _group() -> None:
 
 @app.command()
 def apply(
-    replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of each stream; odd.")] = 1,
-    retention_days: Annotated[int, typer.Option(min=1, help="Days that events are kept.")] = 7,
+    replicas: Annotated[int | None, typer.Option(min=1, max=5, help="Copies of each stream; odd.")] = None,
+    retention_days: Annotated[int | None, typer.Option(min=1, help="Days that events are kept.")] = None,
     max_gibibytes: Annotated[
         int | None, typer.Option(min=1, help="Most that the events may take; beyond it new ones wait.")
     ] = None,
@@ -36,17 +36,41 @@ def apply(
 ) -> None:
     """Declare the streams of the stage, on NATS or Kafka as its bus URL says; safe to run again.
 
+    The stage's Job bus-streams runs it with the values of the stage's file, as the bus's user operator.
+    It changes streams that are there too, and keeping less deletes events: so each value has to be given.
+    A Kafka takes no --max-gibibytes.
+
     Reads the stage's outputs from KILO_OUTPUTS.
 
-    Example:  kilo bus apply --replicas 3 --retention-days 7
+    Example:  kilo bus apply --replicas 3 --retention-days 14 --max-gibibytes 75
     """
     bus = load_outputs().bus
-    done = apply_declared(bus, StreamPolicy(replicas, retention_days, max_gibibytes))
+    done = apply_declared(bus, _policy(bus, replicas, retention_days, max_gibibytes))
     if as_json:
         typer.echo(json.dumps(dict(done)))
         return
     for stream, what in done:
         typer.echo(f"{stream}: {what}")
+
+
+def _policy(
+    bus: BusOutputs, replicas: int | None, retention_days: int | None, max_gibibytes: int | None
+) -> StreamPolicy:
+    kafka = urlsplit(bus.url).scheme == "kafka"
+    if kafka and max_gibibytes is not None:
+        msg = "--max-gibibytes: a Kafka would drop its oldest events beyond it; leave it out"
+        raise BadInput(msg)
+    given = {"--replicas": replicas, "--retention-days": retention_days}
+    if not kafka:
+        given["--max-gibibytes"] = max_gibibytes
+    missing = [option for option, value in given.items() if value is None]
+    if replicas is None or retention_days is None or missing:
+        msg = (
+            f"{', '.join(missing)}: not given, and another value than the stage's may delete its events;"
+            f" with the values of the stage's file {DECLARE_AGAIN} runs it"
+        )
+        raise BadInput(msg)
+    return StreamPolicy(replicas, retention_days, max_gibibytes)
 
 
 def apply_declared(bus: BusOutputs, policy: StreamPolicy) -> list[tuple[str, str]]:

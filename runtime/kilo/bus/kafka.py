@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient
 from kilo.bus.access import Access
 from kilo.bus.cloudevents import from_kafka, to_kafka
 from kilo.bus.kafka_access import Failures, client_settings, list_topics
-from kilo.bus.port import MOST_BYTES, BusError, Message, Receipt, Received
+from kilo.bus.port import DECLARE_AGAIN, MOST_BYTES, BusError, Message, Receipt, Received
 from kilo.bus.roles import KAFKA_GROUP
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
@@ -187,7 +187,7 @@ class KafkaBus:
             except KafkaException as error:
                 reason: KafkaError = error.args[0]
                 if reason.code() in _UNDECLARED:
-                    msg = f"stream {stream} is not declared: run `kilo bus apply`"
+                    msg = f"stream {stream} is not declared: {DECLARE_AGAIN} makes it"
                     raise BusError(msg) from error
                 # A partition that elects its leader answers in a moment.
                 passing = reason.retriable() or reason.code() == KafkaError.NOT_LEADER_FOR_PARTITION

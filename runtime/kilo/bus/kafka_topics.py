@@ -29,7 +29,6 @@ from kilo.errors import BadInput
 
 _ANSWER_SECONDS = 30.0
 _DAY_MS = 86_400_000
-_GIBIBYTE = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,8 @@ def declare_topics(bus: BusOutputs, policy: StreamPolicy) -> list[Topic]:
     events = {
         **common,
         "retention.ms": str(policy.retention_days * _DAY_MS),
-        "retention.bytes": str((policy.max_gibibytes or 0) * _GIBIBYTE or -1),
+        # Beyond a size the oldest events would go.
+        "retention.bytes": "-1",
     }
     heartbeats = {**common, "retention.ms": str(_DAY_MS)}
     return [

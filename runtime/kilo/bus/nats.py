@@ -28,7 +28,7 @@ from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 from kilo.address import address_of
 from kilo.bus.access import Access
 from kilo.bus.nats_reader import read
-from kilo.bus.port import MOST_BYTES, BusError, Message, Receipt, Received
+from kilo.bus.port import DECLARE_AGAIN, MOST_BYTES, BusError, Message, Receipt, Received
 from kilo.bus.roles import inbox_prefix
 
 _ATOMIC_LIMIT = 1000
@@ -243,7 +243,7 @@ class NatsBus:
         try:
             return (await self._client.jetstream().stream_info(stream)).state
         except StreamNotFound as error:
-            msg = f"stream {stream} is not declared: run `kilo bus apply`"
+            msg = f"stream {stream} is not declared: {DECLARE_AGAIN} makes it"
             raise BusError(msg) from error
         except (TimeoutError, APIError, NatsError) as error:
             msg = f"stream {stream}: {self.refusal or error or type(error).__name__}"

@@ -14,6 +14,9 @@ MOST_BYTES = 8 * 1024 * 1024
 """What a reader or publisher has under way at most, unless told otherwise: several of the largest messages
 (2 MiB), and a small part of the smallest pod's memory (384 MiB)."""
 
+DECLARE_AGAIN = "`pulumi up -s STAGE --replace '**Job::bus-streams'`"
+"""What makes missing streams with the values of the stage's file."""
+
 
 class BusError(Unreachable):
     """The bus does not answer, or ended the connection; connect again."""

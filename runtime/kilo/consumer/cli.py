@@ -22,7 +22,7 @@ from kilo.contract import StackOutputs, load_outputs
 from kilo.database.lease import LeaseLost
 from kilo.database.session import connect as connect_database
 from kilo.environment import bind_address, database_url
-from kilo.errors import BadInput, CheckFailed, Unreachable
+from kilo.errors import CheckFailed, Unreachable
 from kilo.fle import AsyncFieldCipher
 from kilo.fle.upkeep import EncryptionUpkeep
 from kilo.health import Health
@@ -100,7 +100,8 @@ def refill(
     """Give a consumer the events that the stream no longer had, from the outbox's rows that still exist.
 
     Each has one effect, however often this is run. Reads the stage's outputs from KILO_OUTPUTS and the
-    database from DATABASE_URL, with the worker's role.
+    database from DATABASE_URL, with the worker's role. On the bus it reads and publishes, as the reconciler:
+    the worker's user may not read.
 
     Example:  kilo consumer refill --consumer projection --dry-run
     """
@@ -134,9 +135,6 @@ async def _refill(url: str, outputs: StackOutputs, consumer: str, *, dry_run: bo
                 stream, prefix = outputs.bus.stream, outputs.bus.subject_prefix
                 work = Refill(connection, bus, stream, prefix, consumer, progress, source_of(outputs.stage))
                 return await work.run(dry_run=dry_run)
-    except psycopg.errors.InsufficientPrivilege as error:
-        msg = f"DATABASE_URL: its role may not do this, the worker's may: {str(error).splitlines()[0]}"
-        raise BadInput(msg) from error
     except psycopg.OperationalError as error:
         msg = f"the database does not answer: {str(error).splitlines()[0]}"
         raise Unreachable(msg) from error

@@ -6,8 +6,9 @@ from typing import Any
 
 import psycopg
 
+from kilo.callers import refusal
 from kilo.environment import database_url
-from kilo.errors import BadInput, Unreachable
+from kilo.errors import BadInput, RoleDenied, Unreachable
 from kilo.observe.trace import life_of, with_spans
 
 _LONGEST = 255
@@ -18,6 +19,7 @@ def read_event(fingerprint: str, tenant: str | None) -> dict[str, Any]:
 
     Raises:
         BadInput: there is no such event, or several tenants have one of that fingerprint.
+        RoleDenied: the database's role may not read all of it.
         Unreachable: the database does not answer.
     """
     if not fingerprint.isprintable() or not 0 < len(fingerprint) <= _LONGEST:
@@ -30,6 +32,8 @@ def read_event(fingerprint: str, tenant: str | None) -> dict[str, Any]:
     except psycopg.OperationalError as error:
         msg = f"the database does not answer: {str(error).splitlines()[0]}"
         raise Unreachable(msg) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise RoleDenied(refusal(error, ["dash"])) from error
     if not steps:
         msg = f"no event {fingerprint!r}: a fingerprint is TENANT/KEY, and is kept as long as its rows are"
         raise BadInput(msg)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from kilo.errors import ExitCode, KiloError
+from kilo.errors import ExitCode, KiloError, RoleDenied
 
 
 class FieldError(KiloError):
@@ -230,10 +230,10 @@ class SecretInUse(FieldError):
     text = "the secret is another key's already"
 
 
-class KeyTableDenied(FieldError):
+class KeyTableDenied(FieldError, RoleDenied):
     """The database refused: the role may not do that to the key table."""
 
-    exit_code = ExitCode.UNREACHABLE
+    exit_code = ExitCode.BAD_INPUT
     reason = "key-table-denied"
     text = "the database role may not do that to the key table"
 

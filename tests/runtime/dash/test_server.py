@@ -93,6 +93,20 @@ def test_without_its_database_the_page_says_what_is_missing(
     assert "canary" not in answer.text
 
 
+def test_whom_its_database_refuses_hears_which_role_may(
+    client: TestClient, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("ALTER ROLE kilo_worker PASSWORD 'canary'")
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://kilo_worker:canary@{database_url.partition('@')[2]}")
+    answer = client.get("/api/event?fingerprint=acme/1")
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        "DATABASE_URL: permission denied for table events, as kilo_worker;"
+        " `kilo dash` takes the DATABASE_URL of the Secret database-backup",
+    )
+
+
 def test_runbooks_are_those_of_alerts_alone(client: TestClient) -> None:
     assert client.get("/runbooks/OutboxLag").text.startswith("# OutboxLag")
     for name in ("README", "..%2f..%2fREADME", "nothing"):

@@ -157,6 +157,11 @@ class Stage:
         return cursor.fetchall() if cursor.description else []
 
 
+def url_of(stage: Stage, role: str) -> str:
+    stage.sql(f"ALTER ROLE {role} PASSWORD 'p'")
+    return f"postgresql://{role}:p@{stage.url.partition('@')[2]}"
+
+
 @pytest.fixture
 def stage(aws: str, database_url: str) -> Stage:
     kms, s3 = boto3.client("kms"), boto3.client("s3")

@@ -16,12 +16,11 @@ from kilo.fle.audit.states import check_states
 from kilo.fle.audit.store import PREFIX, S3Store
 from kilo.fle.audit.verify import check, checkpoint
 
-from .conftest import AUDIT_KEY, PEOPLE, Stage
+from .conftest import AUDIT_KEY, PEOPLE, Stage, url_of
 from .test_approvals import adopted
 from .test_audit import KEYS, PUBLIC, entries, seal, store, tamper, write
 from .test_audit_signatures import chained
 from .test_rotation import approve, approved, fill, quiet
-from .test_schedule import url_of
 from .test_scope import configured, rotations
 
 __all__ = ["adopted", "store"]

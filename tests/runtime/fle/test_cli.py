@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.commands import Commands
 from tests.patience import PATIENCE_SECONDS
 
-from .conftest import AUDIT_KEY, PEOPLE, Stage, public
+from .conftest import AUDIT_KEY, PEOPLE, Stage, public, url_of
 from .test_rotation import counted, fill, read_all
 
 
@@ -122,6 +122,9 @@ def test_components_out_of_reach_are_exit_code_three(kilo: Kilo) -> None:
 @pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_a_rotation_from_plan_to_proof_by_commands(kilo: Kilo, stage: Stage) -> None:
     plain = fill(stage, stage.cipher())
+    # Each as the role whose URL the runbook names; a service's own table is granted by the service.
+    stage.sql("GRANT SELECT, UPDATE ON customers TO kilo_rotator")
+    kilo.environment["DATABASE_URL"] = url_of(stage, "kilo_rotator")
     me = ("--as", "requester", "--signing-key", "requester.pem")
     refused = kilo("rotate", "plan", "--tenant", "gold", *me, "--settle-seconds", "1499", code=2)
     assert b"1499 is too short" in refused.stderr
@@ -142,6 +145,7 @@ def test_a_rotation_from_plan_to_proof_by_commands(kilo: Kilo, stage: Stage) -> 
         ("email", "2", 50),
         ("phone", "2", 50),
     ]
+    kilo.environment["DATABASE_URL"] = url_of(stage, "kilo_auditor")
     kilo("audit", "checkpoint", "--signing-key", "audit.pem")
     assert b"problems: 0" in kilo("audit", "verify").stdout
     kilo("audit", "export", "proof")
@@ -152,6 +156,7 @@ def test_a_rotation_from_plan_to_proof_by_commands(kilo: Kilo, stage: Stage) -> 
     log.write_text(log.read_text().replace('"requester"', '"somebody"', 1))
     assert b"entry 1: altered" in kilo("audit", "verify", *offline, code=1).stderr
     stage.sql("UPDATE fle_keys SET destroy_after = now() WHERE state = 'retired'")
+    kilo.environment["DATABASE_URL"] = url_of(stage, "kilo_destroyer")
     assert json.loads(kilo("keys", "destroy-due", "--json").stdout) == {"destroyed": [1]}
     assert stage.sql("SELECT key_id FROM fle_wraps") == [(2,)]
 

@@ -16,9 +16,8 @@ from kilo.fle.keytable import DATA
 from kilo.fle.rotation.record import find
 from kilo.fle.rotation.steps import Rotations
 
-from .conftest import AUDIT_KEY, PEOPLE, Stage
+from .conftest import AUDIT_KEY, PEOPLE, Stage, url_of
 from .test_rotation import TABLE, approved, fill, quiet, read_all
-from .test_schedule import url_of
 
 
 def steps(stage: Stage) -> Rotations:

@@ -16,7 +16,7 @@ from kilo.fle.audit.store import S3Store
 from kilo.fle.audit.verify import check
 from kilo.fle.upkeep import EncryptionUpkeep
 
-from .conftest import AUDIT_KEY, PEOPLE, Stage
+from .conftest import AUDIT_KEY, PEOPLE, Stage, url_of
 from .test_cli import Kilo, kilo
 
 __all__ = ["kilo"]
@@ -27,11 +27,6 @@ PUBLIC = AUDIT_KEY.public_key().public_bytes_raw()
 def pem(name: str) -> str:
     key = AUDIT_KEY if name == "audit" else PEOPLE[name]
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-
-
-def url_of(stage: Stage, role: str) -> str:
-    stage.sql(f"ALTER ROLE {role} PASSWORD 'p'")
-    return f"postgresql://{role}:p@{stage.url.partition('@')[2]}"
 
 
 def act(stage: Stage) -> None:

@@ -8,8 +8,7 @@ import pytest
 from kilo.fle import FieldCipher, errors
 from kilo.fle.keytable import DATA
 
-from .conftest import Stage
-from .test_schedule import url_of
+from .conftest import Stage, url_of
 
 REFUSED = [
     ("kilo_ingest", "INSERT INTO fle_wraps VALUES (1, 'aws', 'mine', '\\x00')"),

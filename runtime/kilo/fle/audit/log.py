@@ -19,6 +19,7 @@ from typing import Any, LiteralString
 import psycopg
 import rfc8785
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from kilo.errors import CheckFailed
@@ -112,12 +113,17 @@ def _take_turn(connection: psycopg.Connection[TupleRow], lock: LiteralString) ->
 
 @contextmanager
 def standing_still(connection: psycopg.Connection[TupleRow]) -> Generator[None]:
-    """Within, nobody appends; and what is told in an entry changes in the transaction that appends it."""
+    """Within, nobody appends; and what is told in an entry changes in the transaction that appends it.
+
+    Of a transaction that failed the log stands still until the connection is closed.
+    """
     _take_turn(connection, "pg_try_advisory_lock")
     try:
         yield
     finally:
-        connection.execute("SELECT pg_advisory_unlock(hashtextextended('fle-audit', 0))")
+        # Otherwise the server refuses this as well, and its refusal would hide what had failed.
+        if connection.info.transaction_status in {TransactionStatus.IDLE, TransactionStatus.INTRANS}:
+            connection.execute("SELECT pg_advisory_unlock(hashtextextended('fle-audit', 0))")
 
 
 def read(connection: psycopg.Connection[TupleRow], start: int = 0) -> list[Entry]:

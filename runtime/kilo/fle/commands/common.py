@@ -52,8 +52,6 @@ def database() -> Generator[psycopg.Connection[TupleRow]]:
         problem = f"DATABASE_URL: the database can't be reached ({type(error).__name__})"
     except psycopg.errors.UndefinedTable:
         problem = "DATABASE_URL: the database lacks a table of this version; run `kilo db migrate`"
-    except psycopg.errors.InsufficientPrivilege as error:
-        problem = f"DATABASE_URL: this role may not do that ({error.diag.message_primary})"
     else:
         return
     raise Unreachable(problem)
