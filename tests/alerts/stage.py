@@ -36,7 +36,7 @@ _APIS = {
 _CHANGES = (
     ('sweep_schedule: "*/5 * * * *"', 'sweep_schedule: "* * * * *"'),
     ("    gateway_scrape_seconds: 1", "    traces: {}\n    gateway_scrape_seconds: 1"),
-    ("kilo:gateway: { replicas: 1,", "kilo:gateway: { replicas: 1, rate_limit_service: deployed,"),
+    ("kilo:gateway: { replicas: 1,", "kilo:gateway: { replicas: 2, rate_limit_service: deployed,"),
     (
         "    - id: initech\n      tier: bronze",
         "    - id: initech\n      tier: bronze\n      spans_per_second: 1",
