@@ -23,10 +23,10 @@ from kilo.fle.audit.log import read
 from kilo.fle.audit.verify import Report, check_chain
 from kilo.fle.rotation.coverage import coverage
 from kilo.fle.rotation.steps import Rotations
-from tests.runtime.fle.conftest import PEOPLE, Stage, aws, moto_url, stage
+from tests.runtime.fle.conftest import PEOPLE, Stage, aws, moto_url, no_time_to_settle, stage
 from tests.runtime.fle.test_rotation import approved
 
-__all__ = ["aws", "moto_url", "stage"]  # fixtures
+__all__ = ["aws", "moto_url", "no_time_to_settle", "stage"]  # fixtures
 
 ROWS = int(os.environ.get("KILO_ROTATION_ROWS", "1000000"))
 TABLE = EncryptedTable(table="customers", context="customers", columns={"email": "email"})

@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from tests.runtime.fle.conftest import Stage, aws, moto_url, stage
+from tests.runtime.fle.conftest import Stage, aws, moto_url, no_time_to_settle, stage
 from tests.runtime.fle.test_rotation_model import explore
 
-__all__ = ["aws", "moto_url", "stage"]  # fixtures
+__all__ = ["aws", "moto_url", "no_time_to_settle", "stage"]  # fixtures
 
 EXAMPLES = int(os.environ.get("KILO_MODEL_EXAMPLES", "200"))
 

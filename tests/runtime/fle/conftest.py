@@ -176,7 +176,7 @@ def stage(aws: str, database_url: str) -> Stage:
 
 
 @pytest.fixture(autouse=True)
-def _no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction] - pytest uses it
+def no_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests plan with the settle time that they need; that there is a least one has a test of its own."""
     monkeypatch.setattr("kilo.fle.rotation.plan.LEAST_SETTLE_SECONDS", 0)
 
