@@ -32,7 +32,7 @@ def retained_wal(stage: AlertStage) -> Generator[None]:
 def purged_stream(stage: AlertStage) -> Generator[None]:
     """The stream gives up what the consumer, which is away, has not read and the reconciler not compared."""
     outputs = json.loads(stage.kilo("outputs", "-s", "dev", "--for", "host", "--json").stdout)
-    with stage.without("Deployment", "consumer"):
+    with stage.without("Deployment", "consumer"), stage.without("Deployment", "outbox-reconciler"):
         assert stage.send("acme", 3) == [201] * 3
         until(
             lambda: stage.sql("SELECT count(*) FROM outbox WHERE dequeued_at IS NULL") == [(0,)],

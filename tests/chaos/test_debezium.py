@@ -92,6 +92,22 @@ def test_a_new_pod_goes_on_where_the_slot_is(platform: Platform) -> None:
 
 
 @pytest.mark.timeout(5 * PATIENCE_SECONDS)
+def test_messages_that_anybody_may_write_to_the_log_are_no_events(platform: Platform) -> None:
+    """Every role may, of any size, and the server sends them with the table's rows."""
+    platform.start_debezium()
+    with psycopg.connect(platform.url, autocommit=True) as connection:
+        for text in ("x", "x" * 20_000_000):
+            connection.execute("SELECT pg_logical_emit_message(false, 'anybody', %s::text)", (text,))
+        connection.execute(
+            "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint)"
+            " VALUES ('acme', 'payment', '1', 'k', '{}', 'behind-them')"
+        )
+    wait_for(platform, 1)
+    found = asyncio.run(BusServer(platform.bus, platform.outputs).all())
+    assert [each.headers.get("fingerprint") for each in found] == ["behind-them"]
+
+
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_rows_from_before_an_upgrade_do_not_stop_it(platform: Platform) -> None:
     """A row in the slot without the columns that the configuration names."""
     insert = (

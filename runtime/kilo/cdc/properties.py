@@ -132,6 +132,8 @@ def _source(settings: ConnectorSettings) -> dict[str, str]:
         "topic.prefix": bus.subject_prefix,
         "plugin.name": "pgoutput",
         "table.include.list": f"{settings.schema}.{outbox.table}",
+        # What any role writes by pg_logical_emit_message comes beside the table's rows, of any size.
+        "message.prefix.exclude.list": ".*",
         # Publication and slot are declared by the database's migration, never by the connector.
         "publication.name": outbox.publication,
         "publication.autocreate.mode": "disabled",
