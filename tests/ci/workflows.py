@@ -71,5 +71,5 @@ def run(
 def pipes(text: str) -> bool:
     """Whether a command's output goes to another, where words in quotes and ``case`` patterns don't count."""
     bare = re.sub(r"'[^']*'|\"(?:\\.|[^\"\\])*\"", "", text)
-    lines = [line for line in bare.splitlines() if not re.search(r"^\s*[\w.*\s|]+\)", line)]
-    return any(re.search(r"(?<!\|)\|(?!\|)", line.partition("#")[0]) for line in lines)
+    lines = [re.sub(r"^\s*[\w.* |]+\)", "", line.partition("#")[0]) for line in bare.splitlines()]
+    return any(re.search(r"(?<!\|)\|(?!\|)", line) for line in lines)

@@ -1,0 +1,51 @@
+"""What holds for every workflow: shells that notice failures, and what stands in the repository's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.ci.workflows import FILES, ROOT, load, pipes, run, shell_of, steps, write_program
+
+TEMPLATES = sorted((ROOT / "templates" / "service" / ".github" / "workflows").iterdir())
+
+
+@pytest.mark.parametrize("path", [*FILES, *TEMPLATES], ids=lambda path: path.name)
+def test_a_pipe_fails_with_its_first_command(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for blank in ("[[ ' && kilo events check' if writes_events or is_consumer ]]", "[[", "]]"):
+        text = text.replace(blank, "")
+    workflow = yaml.safe_load(text)
+    deaf = [
+        step["run"]
+        for _, step in steps(workflow)
+        if pipes(step.get("run", "")) and "pipefail" not in shell_of(workflow, step)
+    ]
+    assert not deaf
+
+
+def test_pipes_are_seen() -> None:
+    assert pipes("a | b")
+    assert pipes('case "$x" in\n  a | b) c | d ;;\nesac')
+    assert not pipes("a || b\ncase x in\n  a | b)\n  c ;;\nesac\necho '|' \"a | b\"")
+
+
+def test_a_plan_whose_summary_fails_is_not_put_before_its_reviewers(tmp_path: Path) -> None:
+    """They approve what the summary shows."""
+    programs = tmp_path / "programs"
+    write_program(tmp_path / ".ci", "plan", 'mkdir -p "$2"; touch "$3"')
+    write_program(programs, "kilo", "exit 2")
+    variables = {
+        "STAGE": "prod",
+        "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+    }
+    workflow = load("deploy.yml")
+    assert run(workflow, ".ci/plan", place=tmp_path, programs=programs, variables=variables).returncode != 0
+    write_program(programs, "kilo", 'echo "$*"')
+    done = run(workflow, ".ci/plan", place=tmp_path, programs=programs, variables=variables)
+    assert done.returncode == 0, done.stderr
+    said = f"preview-diff --events prod={tmp_path}/events --full\n"
+    assert (tmp_path / "plan" / "diff.md").read_text() == (tmp_path / "summary").read_text() == said
