@@ -49,3 +49,33 @@ def test_a_plan_whose_summary_fails_is_not_put_before_its_reviewers(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     said = f"preview-diff --events prod={tmp_path}/events --full\n"
     assert (tmp_path / "plan" / "diff.md").read_text() == (tmp_path / "summary").read_text() == said
+
+
+@pytest.mark.parametrize("name", ["ci.yml", "node.yml"])
+def test_root_has_the_python_that_the_job_chose(name: str, tmp_path: Path) -> None:
+    """Ubuntu's sudo has a PATH of its own (secure_path), whatever it is told to preserve."""
+    chosen, programs = tmp_path / "chosen", tmp_path / "programs"
+    write_program(
+        programs,
+        "sudo",
+        'while [[ $1 == -* ]]; do shift; done; exec env -i PATH=/usr/bin:/bin HOME=/root "$@"',
+    )
+    write_program(chosen, "make", f'echo "$HOME $*" >> {tmp_path}/called')
+    done = run(
+        load(name),
+        "sudo",
+        place=tmp_path,
+        programs=programs,
+        variables={"PATH": f"{programs}:{chosen}:/usr/bin:/bin", "HOME": "/home/runner"},
+    )
+    assert done.returncode == 0, done.stderr
+    what = "image" if name == "ci.yml" else "node"
+    assert (tmp_path / "called").read_text() == f"/home/runner test TESTS=tests/{what}\n"
+
+
+def test_who_builds_programs_keeps_them() -> None:
+    """They take minutes, in each run anew."""
+    for path in FILES:
+        for job in load(path.name)["jobs"].values():
+            if any("make test" in step.get("run", "") for step in job["steps"]):
+                assert any("actions/cache@" in step.get("uses", "") for step in job["steps"]), (path, job)
