@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.ci.workflows import FILES, ROOT, load, pipes, run, shell_of, steps, write_program
+
+SETTING = re.compile(r"\b(?:vars|secrets)\.([A-Z_]+)")
 
 TEMPLATES = sorted((ROOT / "templates" / "service" / ".github" / "workflows").iterdir())
 
@@ -79,3 +82,47 @@ def test_who_builds_programs_keeps_them() -> None:
         for job in load(path.name)["jobs"].values():
             if any("make test" in step.get("run", "") for step in job["steps"]):
                 assert any("actions/cache@" in step.get("uses", "") for step in job["steps"]), (path, job)
+
+
+def section(page: str, title: str) -> str:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_the_page_names_every_workflow_and_all_that_they_ask_of_the_repositorys_settings() -> None:
+    page = section("daily-use.md", "The workflows")
+    wanted = {path.name for path in FILES}
+    for path in FILES:
+        wanted |= set(SETTING.findall(path.read_text(encoding="utf-8")))
+        for job in load(path.name)["jobs"].values():
+            if environment := job.get("environment"):
+                wanted.add(re.sub(r"\$\{\{.*?\}\}", "STAGE", environment))
+    assert len(wanted) > 25
+    assert not {name for name in wanted if f"`{name}`" not in page}
+
+
+def test_the_page_names_all_that_a_services_workflows_ask_of_its_repositorys_settings() -> None:
+    page = section("preview.md", "In the workflow")
+    wanted = {name for path in TEMPLATES for name in SETTING.findall(path.read_text(encoding="utf-8"))}
+    assert {"REGISTRY", "PREVIEW_ROLE"} <= wanted
+    assert not {name for name in wanted if f"`{name}`" not in page}
+
+
+def test_a_stages_jobs_have_an_environment_and_nothing_that_it_lacks() -> None:
+    """What an environment holds is empty in a job without it, and what ``if`` asks is the repository's."""
+    for path in FILES:
+        for name, job in load(path.name)["jobs"].items():
+            of_repository = set(SETTING.findall(f"{job.get('if')} {job.get('strategy')} {job['runs-on']}"))
+            asked = set(SETTING.findall(str(job))) - of_repository
+            assert not asked or "environment" in job, (path.name, name, asked)
+
+
+def test_a_job_that_asks_a_stages_database_can_run_in_its_network() -> None:
+    found = [
+        (path.name, job["runs-on"])
+        for path in FILES
+        for job in load(path.name)["jobs"].values()
+        if "DATABASE_URL" in str(job)
+    ]
+    assert len(found) == 2
+    assert not [name for name, runner in found if "vars." not in runner]
