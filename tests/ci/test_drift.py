@@ -1,4 +1,4 @@
-"""The nightly look for drift: which issue it writes, and that one can be written however much there is to say."""
+"""The nightly look for drift: which issue it writes, however much there is to say."""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ def write_github(folder: Path, *, pulls: str = "7", comments: str = "", code: in
         folder,
         "gh",
         f'echo "$*" >> "{folder}/called"\n'
-        f'case "$*" in *"/pulls "*) printf "{pulls}"; exit {code};; *"/comments --jq"*) printf "{comments}";; esac',
+        f'case "$*" in *"/pulls "*) printf "{pulls}"; exit {code};;\n'
+        f'*"/comments --jq"*) printf "{comments}";; esac',
     )
 
 

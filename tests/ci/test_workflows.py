@@ -1,4 +1,4 @@
-"""What holds for every workflow: shells that notice failures, and what stands in the repository's settings."""
+"""What holds for every workflow: shells that notice failures, what stands in the repository's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workflows as they stand there: their steps, run as a runner does, with stand-ins for what is not here."""
+"""The workflows as they stand there: their steps, run as a runner does, with stand-ins."""
 
 from __future__ import annotations
 
