@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.ci.workflows import FILES, ROOT, load, pipes, run, shell_of, steps, write_program
+from tests.ci.workflows import FILES, ROOT, evaluate, load, pipes, run, shell_of, steps, write_program
 
 SETTING = re.compile(r"\b(?:vars|secrets)\.([A-Z_]+)")
 
@@ -126,3 +126,14 @@ def test_a_job_that_asks_a_stages_database_can_run_in_its_network() -> None:
     ]
     assert len(found) == 2
     assert not [name for name, runner in found if "vars." not in runner]
+
+
+def test_a_rotation_that_runs_can_be_paused_and_looked_at() -> None:
+    """A run takes hours, and what is in its group waits for its end."""
+    text = load("fle-rotate.yml")["concurrency"]["group"]
+    steps = ("status", "run", "pause", "verify", "finalize", "rollback")
+    group = {step: evaluate(text, {"inputs.stage": "prod", "inputs.step": step}) for step in steps}
+    assert group["run"] not in {group["pause"], group["status"]}
+    assert group["pause"] != group["status"]
+    assert group["run"] == group["verify"] == group["finalize"] == group["rollback"]
+    assert all("prod" in each for each in group.values())

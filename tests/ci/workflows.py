@@ -73,3 +73,13 @@ def pipes(text: str) -> bool:
     bare = re.sub(r"'[^']*'|\"(?:\\.|[^\"\\])*\"", "", text)
     lines = [re.sub(r"^\s*[\w.* |]+\)", "", line.partition("#")[0]) for line in bare.splitlines()]
     return any(re.search(r"(?<!\|)\|(?!\|)", line) for line in lines)
+
+
+def evaluate(text: str, values: Mapping[str, str | None]) -> str:
+    """What GitHub makes of a text with expressions of comparisons, ``&&`` and ``||``."""
+
+    def value(found: re.Match[str]) -> str:
+        words = re.sub(r"\b(?:github|inputs)(?:\.\w+)+", lambda name: repr(values[name[0]]), found[1])
+        return str(eval(words.replace("&&", " and ").replace("||", " or ")))
+
+    return re.sub(r"\$\{\{(.*?)\}\}", value, text, flags=re.DOTALL)

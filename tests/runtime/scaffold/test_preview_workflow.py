@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.ci.workflows import evaluate
 from tests.runtime.scaffold.variants import ROOT, make, template_repository
 
 EVENTS = [
@@ -64,16 +63,6 @@ def test_a_fork_has_a_preview_by_a_maintainers_word_alone(
     assert answer == f"action={decided}"
     takes_back = (own, event, action) == ("false", "pull_request_target", "synchronize")
     assert called == ("api -X DELETE repos/org/orders/issues/12/labels/preview" if takes_back else "")
-
-
-def evaluate(text: str, values: Mapping[str, str | None]) -> str:
-    """What GitHub makes of a text with expressions of comparisons, ``&&`` and ``||``."""
-
-    def value(found: re.Match[str]) -> str:
-        words = re.sub(r"github(\.\w+)+", lambda name: repr(values[name[0]]), found[1])
-        return str(eval(words.replace("&&", " and ").replace("||", " or ")))
-
-    return re.sub(r"\$\{\{(.*?)\}\}", value, text, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize(("own", "event", "action", "label", "decided"), EVENTS)
