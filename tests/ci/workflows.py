@@ -56,6 +56,7 @@ def run(
     wanted = {name for name, value in step.get("env", {}).items() if "${{" in str(value)}
     assert wanted <= variables.keys(), wanted - variables.keys()
     plain = {name: str(value) for name, value in step.get("env", {}).items() if name not in wanted}
+    programs.mkdir(parents=True, exist_ok=True)
     script = programs / "step.sh"
     script.write_text(step["run"])
     return subprocess.run(
