@@ -137,3 +137,22 @@ def test_a_rotation_that_runs_can_be_paused_and_looked_at() -> None:
     assert group["pause"] != group["status"]
     assert group["run"] == group["verify"] == group["finalize"] == group["rollback"]
     assert all("prod" in each for each in group.values())
+
+
+def test_what_a_failed_check_leaves_is_kept() -> None:
+    """Servers write their logs below the folders of the tests that start them, and none into the checkout."""
+    (kept,) = [
+        step["with"]["path"]
+        for _, step in steps(load("ci.yml"))
+        if "upload-artifact" in step.get("uses", "") and step.get("if") == "failure()"
+    ]
+    assert kept == "/tmp/pytest-of-runner/pytest-0/**/*.log"
+
+
+def test_the_stages_to_choose_from_are_the_same() -> None:
+    choices = {
+        name: load(name)[True]["workflow_dispatch"]["inputs"]["stage"]["options"]
+        for name in ("deploy.yml", "fle-rotate.yml")
+    }
+    assert choices["deploy.yml"] == choices["fle-rotate.yml"]
+    assert set(choices["deploy.yml"]) == {path.name.split(".")[1] for path in ROOT.glob("Pulumi.*.yaml")}
