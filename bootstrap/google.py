@@ -15,8 +15,15 @@ from bootstrap.github import ISSUER, subject
 
 DEPLOYER_ROLES = ("roles/artifactregistry.admin", "roles/browser", "roles/storage.admin")
 """Buckets and registries with who may use them, and to see which project it is."""
-PREVIEW_ROLES = ("roles/artifactregistry.reader", "roles/browser", "roles/iam.securityReviewer")
-"""To see how things are set up, and images; no object of a bucket."""
+PREVIEW_ROLES = (
+    "roles/artifactregistry.reader",
+    "roles/browser",
+    "roles/cloudasset.viewer",
+    "roles/iam.securityReviewer",
+)
+"""To see how things are set up and what there is by its labels, and images; no object of a bucket."""
+DRIFT_API = "cloudasset.googleapis.com"
+"""The nightly look for drift asks it for what no program declares (``.ci/undeclared``); no stage needs it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class GoogleTrust(pulumi.ComponentResource):
                 disable_on_destroy=False,
                 opts=child,
             )
-            for api in args.apis
+            for api in (*args.apis, DRIFT_API)
         ]
         ready = pulumi.ResourceOptions(parent=self, depends_on=apis)
         pool = gcp.iam.WorkloadIdentityPool(

@@ -20,6 +20,7 @@ ACTIONS_WITHOUT_RESOURCE = frozenset(
         "ecr:PutReplicationConfiguration",
         "kms:CreateKey",
         "kms:ListAliases",
+        "tag:GetResources",
     }
 )
 """Actions for which the service authorization reference lists no resource type."""

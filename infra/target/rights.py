@@ -196,6 +196,8 @@ def preview_policies(settings: Settings, state_bucket: str | None = None) -> Pol
             Statement("ListAliases", ["kms:ListAliases"], ["*"]),
             Statement("ReadTheDatabasesUrl", _READ_SECRET, [named.secret]),
             Statement("FindTheCluster", ["eks:DescribeCluster"], [named.clusters]),
+            # What carries the stage's tags, and perhaps no program declares (.ci/undeclared).
+            Statement("FindByTag", ["tag:GetResources"], ["*"]),
         ),
         **_state(state_bucket, _READ_STATE),
     }

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import boto3
@@ -146,10 +148,10 @@ def test_two_deployments_at_once_are_refused_and_an_interrupted_one_leaves_no_lo
     project.up(PROGRAM.format(length=2))
 
 
-def locked_by(project: Project, user: str) -> Path:
+def locked_by(project: Project, user: str, since: str = "2026-01-01T00:00:00Z") -> Path:
     folder = project.layout.state / ".pulumi" / "locks" / "organization" / "trial" / STACK
     folder.mkdir(parents=True, exist_ok=True)
-    lock = {"pid": 1, "username": user, "hostname": "lost-runner", "timestamp": "2026-01-01T00:00:00Z"}
+    lock = {"pid": 1, "username": user, "hostname": "lost-runner", "timestamp": since}
     (folder / "0.json").write_text(json.dumps(lock))
     return folder / "0.json"
 
@@ -167,6 +169,26 @@ def test_the_lock_of_a_lost_runner_needs_no_hand(project: Project, monkeypatch: 
     assert "it is taken away" in done.stdout
     assert not lock.exists()
     project.up()
+
+
+def test_a_lock_that_a_ramps_step_may_hold_is_waited_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ramps.yml runs the engine beside a deployment, under the same account."""
+    lock = locked_by(project, OWN, datetime.now(UTC).isoformat())
+    ends = Timer(5, lock.unlink)
+    ends.start()
+    done = unlocked(project, monkeypatch)
+    ends.join()
+    assert done.returncode == 0, done.stderr
+    assert "waiting, a ramp's step may hold it" in done.stdout
+    assert "taken away" not in done.stdout
+    # One that nobody takes along is taken away when no step takes as long.
+    lock = locked_by(project, OWN, (datetime.now(UTC) - timedelta(minutes=9, seconds=56)).isoformat())
+    done = unlocked(project, monkeypatch)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.index("waiting") < done.stdout.index("taken away")
+    assert not lock.exists()
 
 
 def test_the_lock_of_somebody_else_stays(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ STATE = [
     {"type": "gcp:storage/bucket:Bucket", "id": "declared-gcs"},
     {"type": "kubernetes:apps/v1:Deployment", "id": "kilo/ingest"},
 ]
+BOOTSTRAPPED = [{"type": "aws:s3/bucket:Bucket", "id": "state", "outputs": {"arn": "arn:aws:s3:::state"}}]
 ASSETS = [
     {"name": "//storage.googleapis.com/declared-gcs"},
     {"name": "//artifactregistry.googleapis.com/projects/210987654321/locations/l/repositories/forgotten"},
@@ -45,6 +46,12 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
         program = tmp_path / name
         program.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/calls\ncat {tmp_path}/{name}.json\n')
         program.chmod(0o755)
+    # The bootstrap's own state lies beside the stage's.
+    (tmp_path / "bootstrap.json").write_text(json.dumps({"deployment": {"resources": BOOTSTRAPPED}}))
+    (tmp_path / "pulumi").write_text(
+        f'#!/bin/sh\ncase "$*" in *"--cwd bootstrap"*) cat {tmp_path}/bootstrap.json;;'
+        f" *) cat {tmp_path}/pulumi.json;; esac\n"
+    )
     (tmp_path / "Pulumi.dev.yaml").write_text("config:\n  gcp:project: kilo-dev\n")
     server = MotoServer(tmp_path / "aws")
     server.start()
@@ -70,9 +77,16 @@ def test_what_carries_the_stages_tags_and_is_in_no_state_is_listed(
         aws_access_key_id="x",
         aws_secret_access_key="x",
     )
-    for bucket, stage in (("declared", "dev"), ("forgotten", "dev"), ("of-another-stage", "prod")):
+    for bucket, stage, preview in (
+        ("declared", "dev", ""),
+        ("forgotten", "dev", ""),
+        ("of-another-stage", "prod", ""),
+        ("of-a-preview", "dev", "pr-12-orders"),
+        ("state", "dev", ""),
+    ):
         client.create_bucket(Bucket=bucket)
         tags = [{"Key": "project", "Value": "kilo"}, {"Key": "stage", "Value": stage}]
+        tags += [{"Key": "preview", "Value": preview}] if preview else []
         client.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": tags})
     done = subprocess.run(
         [SCRIPT, "dev"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
@@ -98,3 +112,24 @@ def test_a_cloud_that_cannot_be_asked_fails_instead_of_listing_nothing(
     )
     assert done.returncode != 0
     assert "the Cloud Asset API is off" in done.stderr
+
+
+def test_a_stage_that_was_not_made_by_the_bootstrap_has_no_state_of_it(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "pulumi").write_text(
+        '#!/bin/sh\ncase "$*" in *bootstrap*) echo "error: no stack named \'dev\' found" >&2; exit 255;;'
+        f" *) cat {tmp_path}/pulumi.json;; esac\n"
+    )
+    run = [SCRIPT, "dev"]
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Deployment kilo/by-hand" in done.stdout
+    # What can't be read is not nothing.
+    (tmp_path / "pulumi").write_text(
+        f"#!/bin/sh\ncase \"$*\" in *bootstrap*) echo 'error: AccessDenied' >&2; exit 255;;"
+        f" *) cat {tmp_path}/pulumi.json;; esac\n"
+    )
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "AccessDenied" in done.stderr

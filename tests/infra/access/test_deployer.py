@@ -227,6 +227,13 @@ def test_who_previews_sees_what_is_there_and_changes_nothing(
         assert world.decide(call).allowed is looks, call
 
 
+def test_who_previews_may_ask_what_carries_the_stages_tags(world: World, preview: str, deployer: str) -> None:
+    """The nightly look for drift does (.ci/undeclared)."""
+    assert world.decide(Call(preview, "tag:GetResources", "*")).allowed
+    for who in (preview, deployer):
+        assert not world.decide(Call(who, "tag:TagResources", "*")).allowed
+
+
 def test_what_processes_do_is_within_their_boundary(settings: Settings) -> None:
     prod = stage("prod")
     bound = World(resources={})

@@ -10,7 +10,25 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.ci.workflows import evaluate
 from tests.runtime.scaffold.variants import ROOT, make, template_repository
+
+EVENTS = [
+    ("true", "pull_request", "opened", "", "up"),
+    ("true", "pull_request", "synchronize", "", "up"),
+    ("true", "pull_request", "closed", "", "down"),
+    # The same pull request has both events; it counts once.
+    ("true", "pull_request_target", "synchronize", "", "none"),
+    ("true", "pull_request_target", "labeled", "preview", "none"),
+    ("true", "pull_request_target", "closed", "", "none"),
+    ("false", "pull_request", "opened", "", "none"),
+    ("false", "pull_request", "synchronize", "", "none"),
+    ("false", "pull_request", "closed", "", "none"),
+    ("false", "pull_request_target", "labeled", "bug", "none"),
+    ("false", "pull_request_target", "labeled", "preview", "up"),
+    ("false", "pull_request_target", "synchronize", "", "none"),
+    ("false", "pull_request_target", "closed", "", "down"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,25 +55,7 @@ def decide(workflow: dict[str, Any], directory: Path, **event: str) -> tuple[str
     return output.read_text().strip(), called.read_text().strip() if called.exists() else ""
 
 
-@pytest.mark.parametrize(
-    ("own", "event", "action", "label", "decided"),
-    [
-        ("true", "pull_request", "opened", "", "up"),
-        ("true", "pull_request", "synchronize", "", "up"),
-        ("true", "pull_request", "closed", "", "down"),
-        # The same pull request has both events; it counts once.
-        ("true", "pull_request_target", "synchronize", "", "none"),
-        ("true", "pull_request_target", "labeled", "preview", "none"),
-        ("true", "pull_request_target", "closed", "", "none"),
-        ("false", "pull_request", "opened", "", "none"),
-        ("false", "pull_request", "synchronize", "", "none"),
-        ("false", "pull_request", "closed", "", "none"),
-        ("false", "pull_request_target", "labeled", "bug", "none"),
-        ("false", "pull_request_target", "labeled", "preview", "up"),
-        ("false", "pull_request_target", "synchronize", "", "none"),
-        ("false", "pull_request_target", "closed", "", "down"),
-    ],
-)
+@pytest.mark.parametrize(("own", "event", "action", "label", "decided"), EVENTS)
 def test_a_fork_has_a_preview_by_a_maintainers_word_alone(
     own: str, event: str, action: str, label: str, decided: str, workflow: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -63,6 +63,25 @@ def test_a_fork_has_a_preview_by_a_maintainers_word_alone(
     assert answer == f"action={decided}"
     takes_back = (own, event, action) == ("false", "pull_request_target", "synchronize")
     assert called == ("api -X DELETE repos/org/orders/issues/12/labels/preview" if takes_back else "")
+
+
+@pytest.mark.parametrize(("own", "event", "action", "label", "decided"), EVENTS)
+def test_a_run_that_does_nothing_takes_no_place_of_one_that_does(
+    own: str, event: str, action: str, label: str, decided: str, workflow: dict[str, Any]
+) -> None:
+    """Of a group one run waits: the next, though it would do nothing, cancels it."""
+    values = {
+        "github.event.number": "12",
+        "github.event.pull_request.head.repo.full_name": "org/orders" if own == "true" else "fork/orders",
+        "github.repository": "org/orders",
+        "github.event_name": event,
+        "github.event.action": action,
+        "github.event.label.name": label or None,
+        "github.run_id": "4711",
+    }
+    group = evaluate(workflow["concurrency"]["group"], values)
+    assert group == f"preview-12-{'4711' if decided == 'none' else 'one'}"
+    assert workflow["concurrency"]["cancel-in-progress"] is False
 
 
 def test_the_pull_requests_code_runs_where_there_is_no_credential(workflow: dict[str, Any]) -> None:
