@@ -19,6 +19,8 @@ WINDOWS = {
     "GatewayConfigRejected": ("15m", "1m"),
     "ConsumerStalled": ("5m", "1m"),
     "LimitsUncounted": ("5m", "1m"),
+    # `kilo up` asks for each tenant, and is answered.
+    "TenantUnserved": ("30m", "5m"),
 }
 """How far back these look, which is how long they go on after their cause has ended."""
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -46,9 +48,9 @@ def shorten_rules(spec: dict[str, Any]) -> None:
 
 def _window(query: str, deployed: str, shorter: str) -> str:
     query = re.sub(rf"\[{deployed}\]", f"[{shorter}]", query)
-    query = re.sub(rf"\boffset {deployed}\b", f"offset {shorter}", query)
-    # Growth asks whether a process is younger than the window.
-    return re.sub(rf"(?<=[-<] ){seconds(deployed)}\b", str(seconds(shorter)), query)
+    query = re.sub(rf"(\boffset |:rate){deployed}\b", rf"\g<1>{shorter}", query)
+    # Growth asks whether a process is younger than the window, and a rate is made a count by it.
+    return re.sub(rf"(?<=[-<*] ){seconds(deployed)}\b", str(seconds(shorter)), query)
 
 
 def shorten_routes(spec: dict[str, Any]) -> None:
