@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,24 @@ def test_who_builds_programs_keeps_them() -> None:
         for job in load(path.name)["jobs"].values():
             if any("make test" in step.get("run", "") for step in job["steps"]):
                 assert any("actions/cache@" in step.get("uses", "") for step in job["steps"]), (path, job)
+
+
+def test_every_test_is_run_by_some_job() -> None:
+    """What nobody runs no longer fits what it tries, and nobody hears of it."""
+    tests = {path.relative_to(ROOT).parts[:2] for path in (ROOT / "tests").rglob("test_*.py")}
+    folders = {"/".join(parts) for parts in tests if not parts[1].endswith(".py")}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    by_default = settings["tool"]["pytest"]["ini_options"]["testpaths"]
+    assert "tests/test_*.py" in by_default
+    matrix = load("suites.yml")["jobs"]["suite"]["strategy"]["matrix"]["suite"]
+    commands = " ".join(
+        step.get("run", "")
+        for path in FILES
+        for job in load(path.name)["jobs"].values()
+        for step in job["steps"]
+    )
+    named = {*re.findall(r"tests/[a-z]+", commands), *(f"tests/{suite}" for suite in matrix)}
+    assert folders - {*by_default} == named
 
 
 def section(page: str, title: str) -> str:
