@@ -34,7 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def deploy(settings: Settings, own: BootstrapSettings) -> None:
     """Register it, and export what the repository's settings and the engine are told."""
     stage, tags = settings.stage, {"project": "kilo", "stage": settings.stage}
-    environments = {"deploy": stage, "preview": f"preview-{stage}"}
+    # Who previews asks a reviewer, since a branch's own code runs with it; the nightly look can't.
+    environments = {"deploy": (stage,), "preview": (f"preview-{stage}", f"drift-{stage}")}
     aws.iam.Policy(
         "boundary",
         name=boundary_name(settings),
@@ -104,7 +105,8 @@ def deploy(settings: Settings, own: BootstrapSettings) -> None:
                 "GCP_ACCOUNT": google.accounts[key],
                 "STATE_BACKEND": backend,
             }
-            for key, environment in environments.items()
+            for key, named in environments.items()
+            for environment in named
         },
     )
 

@@ -33,7 +33,7 @@ class GoogleTrustArgs:
     project: str
     stage: str
     repository: str
-    environments: Mapping[str, str]
+    environments: Mapping[str, Sequence[str]]
     """By ``deploy`` and ``preview``."""
     apis: Sequence[str]
 
@@ -87,18 +87,19 @@ class GoogleTrust(pulumi.ComponentResource):
                 display_name=f"{key} {args.stage}",
                 opts=ready,
             )
-            gcp.serviceaccount.IAMMember(
-                f"{name}-{key}",
-                service_account_id=account.name,
-                role="roles/iam.workloadIdentityUser",
-                member=pulumi.Output.concat(
-                    "principal://iam.googleapis.com/",
-                    pool.name,
-                    "/subject/",
-                    subject(args.repository, args.environments[key]),
-                ),
-                opts=child,
-            )
+            for environment in args.environments[key]:
+                gcp.serviceaccount.IAMMember(
+                    f"{name}-{environment}",
+                    service_account_id=account.name,
+                    role="roles/iam.workloadIdentityUser",
+                    member=pulumi.Output.concat(
+                        "principal://iam.googleapis.com/",
+                        pool.name,
+                        "/subject/",
+                        subject(args.repository, environment),
+                    ),
+                    opts=child,
+                )
             for role in roles:
                 gcp.projects.IAMMember(
                     f"{name}-{key}-{role.removeprefix('roles/')}",

@@ -70,9 +70,11 @@ def taken(role: str, subject: str, audience: str = "sts.amazonaws.com", by: str 
 def test_a_workflow_takes_its_role_in_its_environment_alone(world: World) -> None:
     repository = "repo:kilo-platform/kilo"
     assert world.decide(taken(DEPLOYER, f"{repository}:environment:dev")).allowed
-    assert world.decide(taken(PREVIEW, f"{repository}:environment:preview-dev")).allowed
+    for environment in ("preview-dev", "drift-dev"):
+        assert world.decide(taken(PREVIEW, f"{repository}:environment:{environment}")).allowed
     for call in (
         taken(DEPLOYER, f"{repository}:environment:preview-dev"),
+        taken(DEPLOYER, f"{repository}:environment:drift-dev"),
         taken(DEPLOYER, f"{repository}:environment:prod"),
         taken(DEPLOYER, f"{repository}:pull_request"),
         taken(DEPLOYER, f"{repository}:ref:refs/heads/main"),
@@ -137,7 +139,7 @@ def test_google_believes_the_repository_and_each_environment_has_its_own_account
         for each in program.of("gcp:serviceaccount/iAMMember:IAMMember")
     }
     repository = "repo:kilo-platform/kilo:environment"
-    assert members == {f"{repository}:dev", f"{repository}:preview-dev"}
+    assert members == {f"{repository}:{each}" for each in ("dev", "preview-dev", "drift-dev")}
     apis = {each.inputs["service"] for each in program.of("gcp:projects/service:Service")}
     # The nightly look for drift asks for what no program declares (.ci/undeclared).
     assert apis == {*GOOGLE_APIS, "cloudasset.googleapis.com"}
@@ -153,7 +155,7 @@ def test_google_believes_the_repository_and_each_environment_has_its_own_account
 def test_it_exports_what_the_repositorys_settings_ask_for(program: Recording) -> None:
     wanted = {"AWS_ROLE_ARN", "AWS_REGION", "GCP_PROVIDER", "GCP_ACCOUNT", "STATE_BACKEND"}
     environments = program.outputs["github_environments"]
-    assert environments.keys() == {"dev", "preview-dev"}
+    assert environments.keys() == {"dev", "preview-dev", "drift-dev"}
     assert all(values.keys() == wanted for values in environments.values())
     daily = (ROOT / "docs" / "daily-use.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in daily for name in wanted)

@@ -85,6 +85,18 @@ def test_who_builds_programs_keeps_them() -> None:
                 assert any("actions/cache@" in step.get("uses", "") for step in job["steps"]), (path, job)
 
 
+def test_no_pull_request_runs_where_nobody_looks_first() -> None:
+    """The roles of these environments read the database's URL or change a stage; `preview-STAGE` has reviewers."""
+    unwatched = re.compile(r"^(drift|ramps|previews)-")
+    for path in FILES:
+        workflow = load(path.name)
+        # YAML 1.1 takes `on` for true.
+        events = workflow.get("on", workflow.get(True))
+        by_pull_request = {"pull_request", "pull_request_target", "workflow_run"} & {*events}
+        environments = [job.get("environment", "") for job in workflow["jobs"].values()]
+        assert not by_pull_request or not any(map(unwatched.match, environments)), path
+
+
 def test_every_test_is_run_by_some_job() -> None:
     """What nobody runs no longer fits what it tries, and nobody hears of it."""
     tests = {path.relative_to(ROOT).parts[:2] for path in (ROOT / "tests").rglob("test_*.py")}
