@@ -86,7 +86,7 @@ def test_who_builds_programs_keeps_them() -> None:
 
 
 def test_no_pull_request_runs_where_nobody_looks_first() -> None:
-    """The roles of these environments read the database's URL or change a stage; `preview-STAGE` has reviewers."""
+    """The roles of these environments read or change much, and have no reviewers, as `preview-STAGE` has."""
     unwatched = re.compile(r"^(drift|ramps|previews)-")
     for path in FILES:
         workflow = load(path.name)
