@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,17 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(not all(map(shutil.which, _TOOLS)), reason=f"needs {', '.join(_TOOLS)}"),
 ]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[RealCluster]:
+    """One of its own: others make prod's objects in theirs."""
+    made = RealCluster(tmp_path)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
 
 
 def objects(url: str) -> list[dict[str, Any]]:
