@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -91,7 +92,7 @@ def test_no_pull_request_runs_where_nobody_looks_first() -> None:
     for path in FILES:
         workflow = load(path.name)
         # YAML 1.1 takes `on` for true.
-        events = workflow.get("on", workflow.get(True))
+        events: Any = workflow.get("on", workflow.get(True))
         by_pull_request = {"pull_request", "pull_request_target", "workflow_run"} & {*events}
         environments = [job.get("environment", "") for job in workflow["jobs"].values()]
         assert not by_pull_request or not any(map(unwatched.match, environments)), path
