@@ -33,6 +33,8 @@ from kilo.testing.servers.ports import free_port
 from sandbox import toolchain
 from sandbox.cluster.addresses import Addresses
 from sandbox.cluster.client import forget_token, new_token
+from sandbox.cluster.controllers.controller import Manager
+from sandbox.cluster.controllers.deletion import deletion_controllers
 from sandbox.cluster.http import KubernetesApi
 from sandbox.cluster.node.logs import LogReader
 from sandbox.cluster.resources import Resources
@@ -254,7 +256,7 @@ class Rehearsal:
 
 
 class _PaperCluster:
-    """A cluster's API without controllers and without a node."""
+    """A cluster's API without a node, and of its controllers those that delete, on which the engine waits."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -272,7 +274,7 @@ class _PaperCluster:
         self._server = uvicorn.Server(
             uvicorn.Config(api.application, log_level="warning", access_log=False, lifespan="off")
         )
-        serving = self._server.serve([listener])
+        serving = _serve(self._server, listener, Manager(deletion_controllers(resources), resources))
         self._thread = threading.Thread(target=asyncio.run, args=(serving,), daemon=True)
         self._thread.start()
 
@@ -283,3 +285,9 @@ class _PaperCluster:
             self._thread.join()
             self._addresses.close()
             forget_token(self.url)
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, manager: Manager) -> None:
+    deleting = asyncio.create_task(manager.run())
+    await server.serve([listener])
+    deleting.cancel()
