@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import fcntl
 import os
 import signal
 import subprocess
@@ -166,6 +167,16 @@ def test_killed_in_the_middle_it_leaves_no_service(
     assert not list(tmp_path.iterdir())
 
 
+def is_free(file: Path) -> bool:
+    """Whether nobody holds a lock."""
+    with file.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def test_what_a_killed_run_left_goes_with_the_next(template: Path, tmp_path: Path) -> None:
     command = [str(KILO), "svc", "new", "orders", "--template", str(template), "--no-ask"]
     process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
@@ -175,6 +186,8 @@ def test_what_a_killed_run_left_goes_with_the_next(template: Path, tmp_path: Pat
     process.wait()
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".orders-")
+    # A process that it was about to start ends a moment after it, and holds its files open until then.
+    until(lambda: is_free(left / ".lock"))
     create("orders", tmp_path / "orders", {}, str(template), None, ask=False)
     assert [each.name for each in tmp_path.iterdir()] == ["orders"]
 
