@@ -16,13 +16,14 @@ import pulumi
 
 from components.clouds.backup_vault import BackupVault
 from components.clouds.tenant_keys import TenantKey, TenantKeys
-from components.pods.database_role import roles_of, secret_of
+from components.pods.database_role import roles_of
 from components.processes.message_bus import bus_url
 from components.processes.tenant_gateway import gateway_url
 from infra import names
 from infra.clouds import Clouds
 from infra.settings import Settings
 from kilo.bus.roles import bus_secrets
+from kilo.callers import database_secret
 from kilo.contract import (
     CONTRACT_VERSION,
     BusOutputs,
@@ -93,7 +94,9 @@ def _document(settings: Settings, clouds: Clouds) -> dict[str, Any]:
             "port": _database_port(clouds.database_url),
             "name": database,
             "schema_name": settings.database.schema_name,
-            "role_secrets": {role: secret_of(role) for role in roles_of(usage=settings.usage is not None)},
+            "role_secrets": {
+                role: database_secret(role) for role in roles_of(usage=settings.usage is not None)
+            },
         },
         "bus": bus_outputs(settings).model_dump(mode="json"),
         "outbox": outbox_outputs(settings).model_dump(mode="json"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from kilo.callers import database_secret
 from kilo.logins import login_of
 
 GENERATION = "kilo.dev/database-credentials"
@@ -24,11 +23,6 @@ def roles_of(*, usage: bool) -> tuple[DatabaseRole, ...]:
 
 
 URL_KEY = "DATABASE_URL"
-
-
-def secret_of(role: DatabaseRole) -> str:
-    """The name of the Secret that holds ``role``'s URL."""
-    return database_secret(role)
 
 
 def user_of(role: DatabaseRole, generation: int = 1) -> str:

@@ -16,7 +16,7 @@ from components.clouds.cloud_identity import CloudIdentity
 from components.pods.access import CLOUD_APIS, AccessArgs, From, To
 from components.pods.bus_user import GENERATION, BusUsers
 from components.pods.database_role import GENERATION as DATABASE_GENERATION
-from components.pods.database_role import URL_KEY, DatabaseRole, secret_of
+from components.pods.database_role import URL_KEY, DatabaseRole
 from components.pods.pod import (
     GOOGLE_CREDENTIALS_CONFIG_MAP,
     GOOGLE_CREDENTIALS_DIRECTORY,
@@ -29,6 +29,7 @@ from components.pods.pod import (
 )
 from components.pods.stage_namespace import OUTPUTS_CONFIG_MAP, OUTPUTS_FILE
 from kilo.bus.roles import BusRole
+from kilo.callers import database_secret
 from kilo.contract import OUTPUTS_MOUNT
 from kilo.environment import OUTPUTS_VARIABLE
 from kilo.observe.logs import LOG_VARIABLE
@@ -117,7 +118,7 @@ def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
     identity = _identity(context, process)
     annotations: dict[str, pulumi.Input[str]] = {**process.annotations, CHECKSUM: context.outputs_checksum}
     if process.database_role:
-        secrets[URL_KEY] = SecretKey(secret_of(process.database_role), URL_KEY)
+        secrets[URL_KEY] = SecretKey(database_secret(process.database_role), URL_KEY)
         annotations[DATABASE_GENERATION] = str(context.database_generation)
     if process.reads_tenants:
         annotations[TENANTS_CHECKSUM] = context.tenants_checksum

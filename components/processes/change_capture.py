@@ -19,7 +19,6 @@ import pulumi
 from components.pods.access import CLOUD_APIS, AccessArgs, From, To
 from components.pods.bus_user import GENERATION, BusUsers
 from components.pods.config_map import config_map
-from components.pods.database_role import secret_of
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
 from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_pod
 from components.pods.stateful_workload import StatefulWorkload, StatefulWorkloadArgs
@@ -35,6 +34,7 @@ from kilo.bus.access import (
     USER_VARIABLE,
     Shown,
 )
+from kilo.callers import database_secret
 from kilo.cdc.properties import ALLOWED_URLS, CONNECTOR_PATH
 
 PORT = 10_085
@@ -100,7 +100,7 @@ class ChangeCapture(pulumi.ComponentResource):
         super().__init__("kilo:events:ChangeCapture", name, {}, opts)
         config_name = f"{name}-config"
         config = config_map(name, config_name, args.context.namespace, {CONFIG_FILE: args.properties}, self)
-        secret, users = secret_of("cdc"), args.context.bus_users
+        secret, users = database_secret("cdc"), args.context.bus_users
         tunnelled = args.tunnel and users is not None
         places = users.places() if users and not tunnelled else {}
         url = places.get(TOKEN_URL_VARIABLE)

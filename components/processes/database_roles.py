@@ -22,7 +22,7 @@ import pulumi_random as random
 from pulumi_kubernetes import core, meta
 
 import kilo
-from components.pods.database_role import URL_KEY, DatabaseRole, roles_of, secret_of, user_of
+from components.pods.database_role import URL_KEY, DatabaseRole, roles_of, user_of
 from components.pods.labels import labels
 from components.pods.pod import SecretKey
 from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_access, runtime_pod
@@ -97,8 +97,8 @@ class DatabaseRoles(pulumi.ComponentResource):
         for role in args.roles:
             login = user_of(role, args.logins.number)
             password = passwords[role, args.logins.number].result
-            self._secret(role, secret_of(role), _role_secret(args.admin_url, login, password), known)
-        self.register_outputs({"secrets": {role: secret_of(role) for role in args.roles}})
+            self._secret(role, database_secret(role), _role_secret(args.admin_url, login, password), known)
+        self.register_outputs({"secrets": {role: database_secret(role) for role in args.roles}})
 
     def _password(self, role: DatabaseRole, generation: int) -> random.RandomPassword:
         return random.RandomPassword(

@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 import pulumi
 
 from components.pods.access import From, To
-from components.pods.database_role import GENERATION, URL_KEY, USAGE, secret_of
+from components.pods.database_role import GENERATION, URL_KEY, USAGE
 from components.pods.pod import PodArgs, Scratch, SecretKey
 from components.pods.runtime_pod import Process, RuntimeContext, runtime_access, runtime_pod
 from components.pods.workload import Workload, WorkloadArgs
+from kilo.callers import database_secret
 from kilo.environment import DATABASE_VARIABLE
 from kilo.observe.logs import LOG_VARIABLE
 from kilo.traffic.envoy import admin_socket
@@ -52,7 +53,7 @@ def collector_pod(args: CollectorArgs) -> PodArgs:
             *("--port", str(COLLECTOR_PORT)),
         ],
         environment={LOG_VARIABLE: "json"},
-        secrets={DATABASE_VARIABLE: SecretKey(secret_of(USAGE), URL_KEY)},
+        secrets={DATABASE_VARIABLE: SecretKey(database_secret(USAGE), URL_KEY)},
         scratch=[DIRECTORY],
         ports={PORT_NAME: COLLECTOR_PORT},
         cpu_millicores=50,

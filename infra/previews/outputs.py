@@ -11,13 +11,14 @@ from typing import Any
 
 import pulumi
 
-from components.pods.database_role import roles_of, secret_of
+from components.pods.database_role import roles_of
 from components.processes.message_bus import bus_url
 from components.processes.own_database import DATABASE, PORT
 from components.processes.tenant_gateway import gateway_url
 from infra import names
 from infra.previews.settings import TENANT, PreviewSettings
 from kilo.bus.roles import bus_secrets
+from kilo.callers import database_secret
 from kilo.contract import BusOutputs, StackOutputs
 
 NOWHERE = "nowhere.invalid"
@@ -83,7 +84,7 @@ def _document(settings: PreviewSettings, database_host: str, key: Mapping[str, A
             "host": database_host,
             "port": PORT,
             "name": DATABASE,
-            "role_secrets": {role: secret_of(role) for role in roles_of(usage=False)},
+            "role_secrets": {role: database_secret(role) for role in roles_of(usage=False)},
         },
         "bus": bus_outputs(settings).model_dump(mode="json"),
         "outbox": {

@@ -9,7 +9,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from components.pods.database_role import secret_of
 from components.processes.database_roles import ADMIN_SECRET
 from infra.tenants import records
 from kilo.callers import ADMIN, ROLES_OF_COMMANDS, database_secret, role_hint
@@ -139,7 +138,7 @@ def test_what_ramps_and_promotions_write_is_the_owner_s_alone(stage: Stage, tabl
 
 def test_the_secrets_are_those_of_the_stage_and_the_commands_are_there() -> None:
     assert database_secret(ADMIN) == ADMIN_SECRET
-    assert database_secret("worker") == secret_of("worker")
+    assert database_secret("worker") == "database-worker"
     assert set(ROLES_OF_COMMANDS.values()) <= {ADMIN, *(role.removeprefix("kilo_") for role in ROLES)}
     assert {each.partition(" ")[0] for each in ROLES_OF_COMMANDS} <= HELP.keys()
 
