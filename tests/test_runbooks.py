@@ -75,25 +75,26 @@ def refusal(command: str) -> str | None:
     return None
 
 
+def refusals(page: Path, environment: pytest.MonkeyPatch) -> dict[str, str]:
+    """Each command of a page that would be refused, and why, with what the page has people export."""
+    text = page.read_text(encoding="utf-8")
+    for name in _EXPORTED.findall(text):
+        environment.setenv(name, "given")
+    return {command: why for command in commands(text) if (why := refusal(command)) is not None}
+
+
 @pytest.mark.parametrize("runbook", RUNBOOKS, ids=lambda runbook: runbook.stem)
 def test_each_command_of_a_runbook_can_be_typed_as_it_stands(
     runbook: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = runbook.read_text(encoding="utf-8")
-    for name in _EXPORTED.findall(text):
-        monkeypatch.setenv(name, "given")
-    refused = {command: why for command in commands(text) if (why := refusal(command)) is not None}
-    assert refused == {}
+    assert refusals(runbook, monkeypatch) == {}
 
 
 @pytest.mark.parametrize("page", OTHERS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_other_pages_name_commands_and_options_that_there_are(
     page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = page.read_text(encoding="utf-8")
-    for name in _EXPORTED.findall(text):
-        monkeypatch.setenv(name, "given")
-    refused = {command: why for command in commands(text) if "No such" in (why := refusal(command) or "")}
+    refused = {command: why for command, why in refusals(page, monkeypatch).items() if "No such" in why}
     assert refused == {}
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.ci.workflows import ROOT, load, run, write_program
+from tests.ci.workflows import checkout_with_comment, load, run, write_program
 
 BODY_LIMIT = 65_536
 """Characters of an issue: https://github.com/orgs/community/discussions/27190"""
@@ -19,10 +18,7 @@ class Night:
     """A checkout, what its preview says, what is undeclared, and the repository's open issues."""
 
     def __init__(self, folder: Path) -> None:
-        self.place, self.programs = folder / "checkout", folder / "programs"
-        (self.place / ".ci").mkdir(parents=True)
-        shutil.copy(ROOT / ".ci" / "comment", self.place / ".ci")
-        (self.place / "runtime").symlink_to(ROOT / "runtime")
+        self.place, self.programs = checkout_with_comment(folder), folder / "programs"
         self.said, self.undeclared, self.called = folder / "said", folder / "undeclared", folder / "called"
         self.said.write_text("### prod\n\nNo changes.\n")
         self.undeclared.write_text("")

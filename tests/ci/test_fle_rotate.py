@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from tests.ci.workflows import load, steps
 
-import yaml
-
-WORKFLOW = Path(__file__).parents[2] / ".github" / "workflows" / "fle-rotate.yml"
 SECRETS = {
     "kilo fle rotate": "${{ secrets.FLE_DATABASE_URL }}",
     "kilo fle audit": "${{ secrets.FLE_AUDIT_DATABASE_URL }}",
@@ -15,10 +11,9 @@ SECRETS = {
 
 
 def test_each_step_has_the_url_of_its_commands_role() -> None:
-    job: dict[str, Any] = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["rotate"]
     urls = {
         command: {**job["env"], **step.get("env", {})}["DATABASE_URL"]
-        for step in job["steps"]
+        for job, step in steps(load("fle-rotate.yml"))
         for command in SECRETS
         if command in step.get("run", "")
     }

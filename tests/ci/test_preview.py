@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.ci.workflows import ROOT, load, run
+from tests.ci.workflows import checkout_with_comment, load, run
 
 SAID = "### {}\n\nsomething\n"
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    place = tmp_path / "checkout"
-    (place / ".ci").mkdir(parents=True)
-    shutil.copy(ROOT / ".ci" / "comment", place / ".ci")
-    (place / "runtime").symlink_to(ROOT / "runtime")
-    return place
+    return checkout_with_comment(tmp_path)
 
 
 def comment(place: Path) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.ci.workflows import ROOT, load, run, step_with, steps, write_program
+from tests.ci.workflows import checkout_with_comment, load, run, step_with, steps, write_program
 
 TEXT = ".ci/comment"
 VARIABLES = {"GH_TOKEN": "t", "REPOSITORY": "org/kilo", "HEAD": "fork:branch", "COMMIT": "abc"}
@@ -15,16 +14,7 @@ VARIABLES = {"GH_TOKEN": "t", "REPOSITORY": "org/kilo", "HEAD": "fork:branch", "
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    place = tmp_path / "checkout"
-    (place / ".ci").mkdir(parents=True)
-    shutil.copy(ROOT / ".ci" / "comment", place / ".ci")
-    for name in ("__init__.py", "markdown.py", "redaction.py"):
-        (place / "runtime" / "kilo" / "changes").mkdir(parents=True, exist_ok=True)
-        shutil.copy(
-            ROOT / "runtime" / "kilo" / "changes" / name, place / "runtime" / "kilo" / "changes" / name
-        )
-    (place / "runtime" / "kilo" / "__init__.py").write_text("")
-    return place
+    return checkout_with_comment(tmp_path)
 
 
 def place_of_artifact(checkout: Path, temporary: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,6 +40,15 @@ def shell_of(workflow: Workflow, step: Workflow) -> list[str]:
     """https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#jobsjob_idstepsshell"""
     named = step.get("shell") or workflow.get("defaults", {}).get("run", {}).get("shell")
     return ["bash", "--noprofile", "--norc", "-eo", "pipefail"] if named == "bash" else ["bash", "-e"]
+
+
+def checkout_with_comment(folder: Path) -> Path:
+    """A checkout in ``folder`` that has ``.ci/comment`` and what that needs."""
+    place = folder / "checkout"
+    (place / ".ci").mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "comment", place / ".ci")
+    (place / "runtime").symlink_to(ROOT / "runtime")
+    return place
 
 
 def write_program(folder: Path, name: str, text: str) -> None:

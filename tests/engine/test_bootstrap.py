@@ -21,9 +21,8 @@ from ruamel.yaml import YAML
 from sandbox import toolchain
 from sandbox.engine import environment
 from sandbox.engine.environment import Endpoints
-from sandbox.servers.fake_gcs import FakeGcsServer
-from sandbox.servers.moto import MotoServer
 from tests.bootstrap.stage_file import OWN, ROOT, config, write
+from tests.sandbox.providers.conftest import running_clouds
 from tests.sandbox.support import Project
 
 
@@ -94,12 +93,8 @@ def commands_of_the_page() -> str:
 @pytest.fixture
 def empty_clouds(tmp_path: Path) -> Iterator[Endpoints]:
     """In which no name was ever used: a secret's is kept for a while after its end."""
-    aws, gcs = MotoServer(tmp_path / "aws"), FakeGcsServer(tmp_path / "gcs")
-    aws.start()
-    gcs.start()
-    yield Endpoints(aws=aws.url, gcs=gcs.url)
-    aws.stop()
-    gcs.stop()
+    with running_clouds(tmp_path) as found:
+        yield found
 
 
 def test_the_pages_commands_put_the_state_where_all_others_will_be(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,24 @@ from tests.sandbox.providers.examples import Example
 from tests.sandbox.support import Project
 
 
-@pytest.fixture(scope="session")
-def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
-    """The clouds' servers."""
-    directory = tmp_path_factory.mktemp("clouds")
+@contextmanager
+def running_clouds(directory: Path) -> Generator[Endpoints]:
+    """Servers of both clouds, which keep nothing but what is in ``directory``."""
     aws, gcs = MotoServer(directory / "aws"), FakeGcsServer(directory / "gcs")
     aws.start()
     gcs.start()
-    yield Endpoints(aws=aws.url, gcs=gcs.url)
-    aws.stop()
-    gcs.stop()
+    try:
+        yield Endpoints(aws=aws.url, gcs=gcs.url)
+    finally:
+        aws.stop()
+        gcs.stop()
+
+
+@pytest.fixture(scope="session")
+def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    """The clouds' servers."""
+    with running_clouds(tmp_path_factory.mktemp("clouds")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
