@@ -61,7 +61,7 @@ def deploy_gateway(settings: Settings, outputs: Path) -> None:
     known = json.loads(outputs.read_bytes())
     namespace = create_namespace(settings, "")
     inside = pulumi.ResourceOptions(depends_on=[namespace])
-    create_gateway(settings, upstreams, known["database"]["port"], inside)
+    create_gateway(settings, upstreams, inside)
     for name, value in known.items():
         pulumi.export(name, value)
 

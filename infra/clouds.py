@@ -1,21 +1,20 @@
 """Clouds: keys, registries and vaults, and who may use them.
 
-Takes the settings and the identities; gives :class:`Clouds`. The database is given by URL, so all that
-is taken from the cloud of it is that URL.
+Takes the settings and the identities; gives :class:`Clouds`. The database is there already, and so is the
+secret with its administrator's URL, which the identity that migrates the schema may read and no other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pulumi
-import pulumi_aws as aws
-
 from components.clouds.backup_vault import BackupVault, BackupVaultArgs, Replica
+from components.clouds.iam import Statement
 from components.clouds.key_policy import DECRYPT, ENCRYPT, SIGN, VERIFY, KeyUser
 from components.clouds.mirrored_registry import MirroredRegistry, MirroredRegistryArgs
 from components.clouds.msk_access import msk_statements
 from components.clouds.s3_locked_bucket import S3LockedBucket, S3LockedBucketArgs
+from components.clouds.secret_access import READ_SECRET, secret_arn
 from components.clouds.tenant_keys import TenantKeys, TenantKeysArgs
 from infra import names
 from infra.identities import Identities
@@ -31,14 +30,13 @@ class Clouds:
     registry: MirroredRegistry
     vault: BackupVault
     audit: S3LockedBucket
-    database_url: pulumi.Output[str]
-    """A secret, with the administrator's password in it."""
 
 
 def create_clouds(settings: Settings, identities: Identities) -> Clouds:
     """Register what lies in the clouds, and let each identity do there what it must and no more."""
     tags = {"project": "kilo", "stage": settings.stage}
     _allow_kafka(settings, identities)
+    identities.schema.allow("database-url", [Statement("DatabaseUrl", READ_SECRET, [_secret_arn(settings)])])
     return Clouds(
         keys=_tenant_keys(settings, identities, tags),
         registry=_registry(settings, identities, tags),
@@ -54,13 +52,11 @@ def create_clouds(settings: Settings, identities: Identities) -> Clouds:
                 tags=tags,
             ),
         ),
-        database_url=pulumi.Output.secret(
-            aws.secretsmanager.get_secret_version_output(
-                secret_id=settings.database.url_secret_id
-                # A file's last newline would become part of the database's name.
-            ).secret_string.apply(str.strip)
-        ),
     )
+
+
+def _secret_arn(settings: Settings) -> str:
+    return secret_arn(settings.aws.region, settings.aws.account_id, settings.database.url_secret_id)
 
 
 def _allow_kafka(settings: Settings, identities: Identities) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from components.clouds.cloud_identity import CloudIdentity, CloudIdentityArgs
 from components.processes.backup_schedule import BACKUP, COMPLETION, DRILL, WATCH
+from components.processes.database_roles import SCHEMA_TASK
 from components.processes.encryption_schedule import CHECKPOINT
 from components.processes.key_making import KEY_MAKING
 from components.processes.message_bus import STREAMS_TASK
@@ -35,6 +36,8 @@ class Identities:
     watch: CloudIdentity
     checkpoint: CloudIdentity | None
     """Nobody signs checkpoints where the stage names no signing key."""
+    schema: CloudIdentity
+    """The Job that migrates the schema, which alone reads the database's administrator's URL."""
     bus: Mapping[BusRole, CloudIdentity]
     """Whoever uses a Kafka of Amazon that knows its users by IAM; nobody elsewhere."""
 
@@ -67,6 +70,7 @@ def create_identities(settings: Settings) -> Identities:
         drill=identity(DRILL, google=True),
         watch=identity(WATCH, google=True),
         checkpoint=identity(CHECKPOINT) if settings.audit.signing_key_secret else None,
+        schema=identity(SCHEMA_TASK),
         bus={
             "worker": identity(f"{names.OUTBOX}-worker"),
             "reconciler": identity(f"{names.OUTBOX}-reconciler"),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import pulumi
 
@@ -34,8 +33,6 @@ from kilo.contract import (
 )
 from kilo.sensitive import TABLE as EVENTS
 
-DEFAULT_POSTGRESQL_PORT = 5_432
-
 
 @dataclass(frozen=True)
 class Outputs:
@@ -46,7 +43,6 @@ class Outputs:
     checksum: pulumi.Output[str]
     """Of all but the tenants."""
     tenants_checksum: pulumi.Output[str]
-    database_port: pulumi.Output[int]
 
 
 def export_outputs(settings: Settings, clouds: Clouds) -> Outputs:
@@ -58,22 +54,12 @@ def export_outputs(settings: Settings, clouds: Clouds) -> Outputs:
         json=_file(document),
         checksum=_checksum({**document, "tenants": None}),
         tenants_checksum=_checksum(document["tenants"]),
-        database_port=_database_port(clouds.database_url),
     )
-
-
-def _database_port(url: pulumi.Output[str]) -> pulumi.Output[int]:
-    """The port of a database URL. A port is no secret, so neither is what this returns."""
-    return pulumi.Output.unsecret(url.apply(lambda value: urlsplit(value).port or DEFAULT_POSTGRESQL_PORT))
 
 
 def _document(settings: Settings, clouds: Clouds) -> dict[str, Any]:
     """The outputs as the contract has them, with outputs of resources as leaves."""
     keys, registry, vault, audit = clouds.keys, clouds.registry, clouds.vault, clouds.audit
-    host = pulumi.Output.unsecret(clouds.database_url.apply(lambda value: urlsplit(value).hostname or ""))
-    database = pulumi.Output.unsecret(
-        clouds.database_url.apply(lambda value: urlsplit(value).path.removeprefix("/"))
-    )
     backups = settings.backups
     return {
         "contract_version": CONTRACT_VERSION,
@@ -90,9 +76,9 @@ def _document(settings: Settings, clouds: Clouds) -> dict[str, Any]:
             for tenant in settings.resolved_tenants
         },
         "database": {
-            "host": host,
-            "port": _database_port(clouds.database_url),
-            "name": database,
+            "host": settings.database.host,
+            "port": settings.database.port,
+            "name": settings.database.name,
             "schema_name": settings.database.schema_name,
             "role_secrets": {
                 role: database_secret(role) for role in roles_of(usage=settings.usage is not None)

@@ -125,6 +125,18 @@ def _certificates_are_asked_for_in_tls(settings: Settings) -> Iterator[Violation
         yield "gateway.testers.bare_header", "anybody could choose the next version; use jwt in prod"
 
 
+def _servers_are_known_by_certificates(settings: Settings) -> Iterator[Violation]:
+    database = settings.database
+    if database.sslmode.startswith("verify-") and database.ca is None:
+        yield (
+            "database.ca",
+            f"missing; {database.sslmode} knows the server by it: give the certificates of who issued the "
+            "server's, or use sslmode require",
+        )
+    if database.ca is not None and not database.sslmode.startswith("verify-"):
+        yield "database.sslmode", f"'{database.sslmode}' looks at no certificate; use verify-full with ca"
+
+
 def _limits_are_counted_where_they_are_shared(settings: Settings) -> Iterator[Violation]:
     service, path = settings.gateway.rate_limit_service, "gateway.rate_limit_service"
     if service == DEPLOYED:
@@ -333,6 +345,7 @@ RULES: tuple[Callable[[Settings], Iterator[Violation]], ...] = (
     _ramps_have_a_feature,
     _tenants_are_verified,
     _certificates_are_asked_for_in_tls,
+    _servers_are_known_by_certificates,
     _limits_are_counted_where_they_are_shared,
     _aggregates_are_unique,
     _events_outlive_their_fingerprints,

@@ -110,6 +110,21 @@ SchemaName = Annotated[
     ),
     Field(description="a schema's name: lower-case letters, digits and _, no pg_ before it"),
 ]
+HostName = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$", max_length=253
+    ),
+    Field(description="a host name such as kilo.abc123.eu-central-1.rds.amazonaws.com, or an IPv4 address"),
+]
+DatabaseName = Annotated[
+    str,
+    # It stands in URLs as it is.
+    StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"),
+    Field(description="a database's name of letters, digits and _ . -, at most 63"),
+]
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+"""https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-SSLMODE-STATEMENTS"""
 SecretId = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9/_+=.@-]{1,512}$"),
@@ -143,6 +158,21 @@ MskClusterArn = Annotated[
         "arn:aws:kafka:eu-central-1:123456789012:cluster/events/8a4b6d1e-2f6f-4d3a-9b0e-0c1d2e3f4a5b-2"
     ),
 ]
+
+
+def _certificates(text: str) -> str:
+    # Whoever reads only the file needs no cryptography.
+    from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415
+
+    try:
+        load_pem_x509_certificates(text.encode())
+    except ValueError as error:
+        msg = "certificates in PEM form are needed, each from -----BEGIN CERTIFICATE-----"
+        raise ValueError(msg) from error
+    return text
+
+
+Certificates = Annotated[str, AfterValidator(_certificates)]
 
 
 def _bucket_name(name: str) -> str:

@@ -25,8 +25,11 @@ from infra.cloud_settings import (
 from infra.kafka_settings import Kafka
 from infra.promotion_settings import Promotion
 from infra.setting_types import (
+    Certificates,
+    DatabaseName,
     DnsLabel,
     FreezeWindow,
+    HostName,
     Image,
     LabelName,
     LabelValue,
@@ -34,6 +37,7 @@ from infra.setting_types import (
     RateLimitService,
     SchemaName,
     SecretId,
+    SslMode,
     Url,
 )
 from kilo.contract import DEFAULT_SCHEMA, FieldEncryptionOutputs
@@ -71,14 +75,25 @@ class Credentials(Section):
 
 
 class Database(Section):
-    """PostgreSQL, given by URL. The URL is a secret: only its name stands here."""
+    """PostgreSQL that is there already: where it is, and the name of the secret with its administrator's URL.
+
+    The program never reads that secret; the Job that migrates the schema does, inside the cluster.
+    """
 
     url_secret_id: SecretId
+    host: HostName
+    port: int = Field(default=5_432, ge=1, le=65_535)
+    name: DatabaseName
+    sslmode: SslMode = "prefer"
+    """How far processes go to have TLS, as libpq calls it."""
+    ca: Certificates | None = Field(
+        default=None, description="By which of its certificates the server is known, where sslmode says so."
+    )
     network: Network = Field(default="10.0.0.0/8", description="Where the database is, for network policies.")
     schema_name: SchemaName = DEFAULT_SCHEMA
     """The schema that the platform's tables are in; chosen once, with the database."""
     credentials: Credentials = Credentials()
-    """Of the platform's roles. The administrator's is in the URL."""
+    """Of the platform's roles. The administrator's is in the secret."""
 
 
 class Bus(Section):

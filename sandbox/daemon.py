@@ -29,16 +29,17 @@ from kilo.errors import KiloError, Unreachable
 from kilo.testing.servers.postgres import PostgresServer
 from kilo.testing.servers.process import tail
 from sandbox import toolchain
-from sandbox.backing import Backing, Ports, write_atomically
+from sandbox.backing import Backing, write_atomically
 from sandbox.cluster.service import ClusterService, ServerUrls
 from sandbox.contexts.forwarding import LOOPBACK, address_of, forward
+from sandbox.own_database import DATABASE, SERVER, ports_of
 from sandbox.previews import collect_until
-from sandbox.secrets import DEV, put_stage_secrets
+from sandbox.secrets import put_stage_secrets
 from sandbox.servers.fake_gcs import FakeGcsServer
 from sandbox.servers.leftovers import MARK, end_processes_of, start_guardian
 from sandbox.servers.moto import MotoServer
 from sandbox.servers.registries import PrimaryRegistry, SecondaryRegistry
-from sandbox.stages import region_of, write_registries_conf
+from sandbox.stages import DEV, region_of, write_registries_conf
 from sandbox.toolchain.progress import Progress
 
 # The cloud APIs' journal is replayed, and a long one takes its time.
@@ -56,7 +57,6 @@ TOOLS = (
     "docker-registry",
     "crds",
 )
-DATABASE = "kilo"
 STATUS_SECONDS = 0.5
 _LOCK_TRIES, _LOCK_PAUSE_SECONDS = 40, 0.025
 
@@ -118,8 +118,8 @@ def running(project: Path) -> Endpoints | None:
 def database_url(project: Path) -> str:
     """The URL of the running sandbox's database with its superuser's password."""
     home = Home(project.resolve() / ".kilo")
-    ports = Ports(home.directory / "ports.json")
-    return PostgresServer(home.directory / "postgres", port=ports.known("postgres")).url_of(DATABASE)
+    port = ports_of(home.directory).known(SERVER)
+    return PostgresServer(home.directory / "postgres", port=port).url_of(DATABASE)
 
 
 def ensure_running(project: Path) -> Endpoints:
@@ -221,10 +221,10 @@ async def _serve(project: Path, home: Home) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    ports = Ports(home.directory / "ports.json")
+    ports = ports_of(home.directory)
     region = region_of(project, DEV)
     postgres = PostgresServer(
-        home.directory / "postgres", port=ports.of("postgres"), settings={"track_commit_timestamp": "on"}
+        home.directory / "postgres", port=ports.of(SERVER), settings={"track_commit_timestamp": "on"}
     )
     aws = MotoServer(home.directory / "aws", port=ports.of("aws"))
     gcs = FakeGcsServer(home.directory / "gcs", port=ports.of("gcs"))

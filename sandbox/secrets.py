@@ -1,7 +1,8 @@
-"""Puts into the sandbox's Secrets Manager what a stage's program expects to find there.
+"""Puts into the sandbox's Secrets Manager what a stage expects to find there.
 
-On the clouds the database's owner puts its URL there. Here ``dev`` gets the URL of the sandbox's own
-PostgreSQL; the stages that are only previewed get one that leads nowhere.
+On the clouds the database's owner puts its administrator's URL there. Here ``dev``, whose Job reads it, gets
+that of the sandbox's own PostgreSQL. The others get one that leads nowhere: programs of before December 2026,
+which are rehearsed as well, read it themselves.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from typing import Any
 
 import boto3
 
-from sandbox.stages import stage_config, stages
+from sandbox.stages import DEV, stage_config, stages
 
-DEV = "dev"
 NOWHERE = "postgresql://preview:preview@database.invalid:5432/kilo"
 """``.invalid`` never resolves (RFC 2606)."""
 

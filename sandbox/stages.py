@@ -12,6 +12,8 @@ from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
 
+DEV = "dev"
+"""The stage that runs in the sandbox."""
 _ACCOUNT = "123456789012"
 """The AWS account that moto answers for."""
 ACCOUNT_VARIABLE = "KILO_SANDBOX_ACCOUNT"

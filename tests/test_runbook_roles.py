@@ -9,7 +9,7 @@ import pytest
 
 from infra.__main__ import deploy
 from infra.configuration import read_stage_file
-from kilo.callers import ROLES_OF_COMMANDS, database_secret
+from kilo.callers import ADMIN, ROLES_OF_COMMANDS, database_secret
 from tests.components.recorder import record
 from tests.infra.programs import ROOT, pods, secret_keys
 
@@ -35,6 +35,8 @@ def test_each_command_stands_beside_the_secret_of_its_role() -> None:
         for secret, commands in rows(r"^\| `(database-[a-z]+)` \| (.+) \|$")
         for command in re.findall(r"`([a-z -]+)`", commands)
     }
+    (administrators,) = rows(r"^((?:`[a-z ]+`(?:, | and ))+`[a-z ]+`) take the administrator's")
+    told |= dict.fromkeys(re.findall(r"`([a-z ]+)`", str(administrators)), database_secret(ADMIN))
     assert told == {command: database_secret(role) for command, role in ROLES_OF_COMMANDS.items()}
 
 

@@ -15,6 +15,7 @@ import pulumi
 from components.clouds.cloud_identity import CloudIdentity
 from components.pods.access import CLOUD_APIS, AccessArgs, From, To
 from components.pods.bus_user import GENERATION, BusUsers
+from components.pods.database_address import CA_FILE, DatabaseAddress
 from components.pods.database_role import GENERATION as DATABASE_GENERATION
 from components.pods.database_role import URL_KEY, DatabaseRole
 from components.pods.pod import (
@@ -37,6 +38,9 @@ from kilo.observe.tracing import ENDPOINT_VARIABLE, SHARE_VARIABLE
 
 HTTP = "http"
 CHECKSUM = "kilo.dev/outputs-checksum"
+_OUTPUTS_DIRECTORY = OUTPUTS_MOUNT.removesuffix(f"/{OUTPUTS_FILE}")
+OUTPUTS = ConfigFiles(OUTPUTS_CONFIG_MAP, _OUTPUTS_DIRECTORY)
+DATABASE_CA = f"{_OUTPUTS_DIRECTORY}/{CA_FILE}"
 TENANTS_CHECKSUM = "kilo.dev/tenants-checksum"
 
 
@@ -53,7 +57,7 @@ class RuntimeContext:
     tenants_checksum: pulumi.Output[str]
     """Of the tenants: what works for every tenant alike needs no new pod for one more."""
     database_network: str
-    database_port: pulumi.Input[int]
+    database: DatabaseAddress
     monitoring_namespace: str
     database_workload: str | None = None
     """The database, where it is a workload of the namespace and no network outside."""
@@ -82,6 +86,8 @@ class Process:
     bus_role: BusRole | None = None
     """As which it uses the bus, where that knows users."""
     secrets: Mapping[str, SecretKey] = field(default_factory=dict[str, SecretKey])
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What it has besides what all have."""
     identity: CloudIdentity | None = None
     reads_tenants: bool = False
     """Whether it reads the tenants in the outputs."""
@@ -95,20 +101,24 @@ class Process:
     """How many of it run, which share each tenant's allowance of spans."""
 
 
+def database_ca(database: DatabaseAddress) -> dict[str, str]:
+    """The variable by which libpq finds the certificates that the server is known by, if there are any."""
+    return {"PGSSLROOTCERT": DATABASE_CA} if database.has_ca else {}
+
+
 def database_egress(context: RuntimeContext) -> To:
     """What a process that uses the database connects to."""
     if context.database_workload:
-        return To(port=context.database_port, workload=context.database_workload)
-    return To(port=context.database_port, network=context.database_network)
+        return To(port=context.database.port, workload=context.database_workload)
+    return To(port=context.database.port, network=context.database_network)
 
 
 def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
     """The pod of ``process``."""
-    outputs = ConfigFiles(OUTPUTS_CONFIG_MAP, OUTPUTS_MOUNT.removesuffix(f"/{OUTPUTS_FILE}"))
-    files: list[ConfigFiles | SecretFiles] = [outputs, *process.files]
+    files: list[ConfigFiles | SecretFiles] = [OUTPUTS, *process.files]
     if process.identity and process.identity.google_identity_provider:
         files.append(ConfigFiles(GOOGLE_CREDENTIALS_CONFIG_MAP, GOOGLE_CREDENTIALS_DIRECTORY))
-    environment = {OUTPUTS_VARIABLE: OUTPUTS_MOUNT, LOG_VARIABLE: "json"}
+    environment = {OUTPUTS_VARIABLE: OUTPUTS_MOUNT, LOG_VARIABLE: "json", **process.environment}
     if context.collector_url and process.port is not None:
         environment[ENDPOINT_VARIABLE] = context.collector_url
         environment[SHARE_VARIABLE] = str(1 / process.copies)
@@ -120,6 +130,7 @@ def runtime_pod(context: RuntimeContext, process: Process) -> PodArgs:
     if process.database_role:
         secrets[URL_KEY] = SecretKey(database_secret(process.database_role), URL_KEY)
         annotations[DATABASE_GENERATION] = str(context.database_generation)
+        environment |= database_ca(context.database)
     if process.reads_tenants:
         annotations[TENANTS_CHECKSUM] = context.tenants_checksum
     if process.bus_role and (users := context.bus_users):

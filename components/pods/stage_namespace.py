@@ -1,8 +1,9 @@
 """The stage's namespace: nothing may talk to anything in it unless a workload says so.
 
 The namespace enforces the restricted Pod Security Standard
-(https://kubernetes.io/docs/concepts/security/pod-security-standards/), and holds the two files that
-many pods mount: the stack's outputs, and how to sign in to Google Cloud without a key.
+(https://kubernetes.io/docs/concepts/security/pod-security-standards/), and holds the files that
+many pods mount: the stack's outputs, with them the certificates that the database's server is known by, and
+how to sign in to Google Cloud without a key.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_kubernetes import core, meta, networking
 
+from components.pods.database_address import CA_FILE
 from components.pods.labels import labels
 from components.pods.pod import (
     GOOGLE_CREDENTIALS_CONFIG_MAP,
@@ -35,6 +37,8 @@ class StageNamespaceArgs:
     stage: str
     outputs_json: pulumi.Input[str]
     google_identity_provider: str
+    database_ca: str | None = None
+    """Certificates in PEM form by which the database's server is known."""
 
 
 class StageNamespace(pulumi.ComponentResource):
@@ -73,7 +77,10 @@ class StageNamespace(pulumi.ComponentResource):
             metadata=meta.v1.ObjectMetaArgs(
                 name=OUTPUTS_CONFIG_MAP, namespace=args.namespace, labels=labels(OUTPUTS_CONFIG_MAP)
             ),
-            data={OUTPUTS_FILE: args.outputs_json},
+            data={
+                OUTPUTS_FILE: args.outputs_json,
+                **({CA_FILE: args.database_ca} if args.database_ca else {}),
+            },
             opts=inside,
         )
         core.v1.ConfigMap(

@@ -20,7 +20,7 @@ from components.pods.access import CLOUD_APIS, AccessArgs, From, To
 from components.pods.bus_user import GENERATION, BusUsers
 from components.pods.config_map import config_map
 from components.pods.pod import ConfigFiles, HttpCheck, PodArgs, Scratch, SecretKey
-from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_pod
+from components.pods.runtime_pod import OUTPUTS, Process, RuntimeContext, database_egress, runtime_pod
 from components.pods.stateful_workload import StatefulWorkload, StatefulWorkloadArgs
 from kilo.bus.access import (
     CA_VARIABLE,
@@ -146,6 +146,7 @@ class ChangeCapture(pulumi.ComponentResource):
                     },
                     files=[
                         ConfigFiles(config_name, CONFIG_DIRECTORY),
+                        *([OUTPUTS] if args.context.database.has_ca else []),
                         *([users.files("cdc")] if users and not tunnelled else []),
                     ],
                     scratch=[Scratch("/tmp", 128), Scratch(DATA_DIRECTORY, 16)],  # noqa: S108  the pod's own

@@ -1,8 +1,9 @@
 """The database's roles, each with only what its process needs, and the schema.
 
-The administrator's URL is given to one Job, which migrates the schema and makes the roles. Every
-process gets the URL of its own role, in a Secret of its own; passwords are made here and seen
-nowhere else.
+One Job migrates the schema and makes the roles, as the administrator. Of a stage it has the administrator's
+URL by an identity of its own from the cloud's secrets, which the engine never reads; of a database that is
+made with the stage, from a Secret. Every process gets the URL of its own role, in a Secret of its own;
+passwords are made here and seen nowhere else.
 
 A generation is a number of the stage's file; the next one makes every password anew, for a login of its own
 beside the former one's. While ``former_accepted`` both get in, so whoever has not been replaced yet goes on;
@@ -13,25 +14,55 @@ process has a login that the database doesn't know.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import pulumi
 import pulumi_random as random
 from pulumi_kubernetes import core, meta
 
 import kilo
+from components.clouds.cloud_identity import CloudIdentity
+from components.pods.database_address import DatabaseAddress
 from components.pods.database_role import URL_KEY, DatabaseRole, roles_of, user_of
 from components.pods.labels import labels
 from components.pods.pod import SecretKey
-from components.pods.runtime_pod import Process, RuntimeContext, database_egress, runtime_access, runtime_pod
+from components.pods.runtime_pod import (
+    Process,
+    RuntimeContext,
+    database_ca,
+    database_egress,
+    runtime_access,
+    runtime_pod,
+)
 from components.pods.task import Task, TaskArgs
-from kilo.callers import ADMIN, database_secret
+from kilo.callers import database_secret
+from kilo.environment import URL_SECRET_VARIABLE
 from kilo.logins import Generation, password_variable
 from kilo.usage.settings import UsageSettings
 
-ADMIN_SECRET = database_secret(ADMIN)
+SCHEMA_TASK = "schema"
+PASSWORDS_SECRET = "database-passwords"  # noqa: S105  a name
+"""What the Job sets: the password of each login."""
+
+
+@dataclass(frozen=True)
+class GivenAdministrator:
+    """The administrator of a database that is made here."""
+
+    url: pulumi.Output[str]
+    """Secret: ``postgresql://user:password@host:port/name``."""
+
+
+@dataclass(frozen=True)
+class CloudAdministrator:
+    """The administrator of a database that is there already."""
+
+    secret_id: str
+    """The name of the secret of AWS Secrets Manager that has the URL."""
+    identity: CloudIdentity
+    """Which may read it."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +70,7 @@ class DatabaseRolesArgs:
     """The database, and the image that migrates it."""
 
     context: RuntimeContext
-    admin_url: pulumi.Output[str]
-    """Secret: ``postgresql://user:password@host:port/name?options``."""
+    administrator: GivenAdministrator | CloudAdministrator
     schema_checksum: str
     """Changes with the schema, so that the migration runs again, whatever its image is called."""
     usage: UsageSettings | None = None
@@ -72,32 +102,42 @@ class DatabaseRoles(pulumi.ComponentResource):
             for role in args.roles
             for generation in args.logins.accepted
         }
-        given = {
+        given: dict[str, pulumi.Output[str]] = {
             password_variable(user_of(role, generation)): password.result
             for (role, generation), password in passwords.items()
         }
         itself = pulumi.ResourceOptions(parent=self)
-        admin = self._secret("admin", ADMIN_SECRET, {URL_KEY: args.admin_url, **given}, itself)
+        administrator, identity = args.administrator, None
+        environment = {"PGSSLMODE": args.context.database.sslmode, **database_ca(args.context.database)}
+        if isinstance(administrator, CloudAdministrator):
+            identity = administrator.identity
+            environment[URL_SECRET_VARIABLE] = administrator.secret_id
+        else:
+            given[URL_KEY] = administrator.url
+        kept = self._secret("passwords", PASSWORDS_SECRET, given, itself)
         migrate = Process(
             arguments=["db", "migrate", *_logins(args.logins), *_windows(args.usage)],
-            secrets={variable: SecretKey(ADMIN_SECRET, variable) for variable in (URL_KEY, *given)},
+            secrets={variable: SecretKey(PASSWORDS_SECRET, variable) for variable in given},
+            environment=environment,
+            identity=identity,
             annotations={"kilo.dev/schema-checksum": args.schema_checksum},
             cpu_millicores=100,
             memory_mebibytes=256,
         )
         migrated = Task(
-            "schema",
+            SCHEMA_TASK,
             TaskArgs(
                 access=runtime_access(args.context, migrate, egress=[database_egress(args.context)]),
                 pod=runtime_pod(args.context, migrate),
             ),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[admin]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[kept]),
         )
         known = pulumi.ResourceOptions(parent=self, depends_on=[migrated])
         for role in args.roles:
             login = user_of(role, args.logins.number)
             password = passwords[role, args.logins.number].result
-            self._secret(role, database_secret(role), _role_secret(args.admin_url, login, password), known)
+            data = _role_secret(args.context.database, login, password)
+            self._secret(role, database_secret(role), data, known)
         self.register_outputs({"secrets": {role: database_secret(role) for role in args.roles}})
 
     def _password(self, role: DatabaseRole, generation: int) -> random.RandomPassword:
@@ -110,7 +150,7 @@ class DatabaseRoles(pulumi.ComponentResource):
         )
 
     def _secret(
-        self, name: str, secret: str, data: dict[str, pulumi.Output[str]], opts: pulumi.ResourceOptions
+        self, name: str, secret: str, data: Mapping[str, pulumi.Input[str]], opts: pulumi.ResourceOptions
     ) -> core.v1.Secret:
         return core.v1.Secret(
             f"{self._name}-{name}",
@@ -136,35 +176,16 @@ def _windows(usage: UsageSettings | None) -> list[str]:
 
 
 def _role_secret(
-    admin_url: pulumi.Output[str], login: str, password: pulumi.Output[str]
-) -> dict[str, pulumi.Output[str]]:
+    database: DatabaseAddress, login: str, password: pulumi.Output[str]
+) -> dict[str, pulumi.Input[str]]:
     """The URL for processes that take one, and its parts for those that don't (Debezium)."""
-
-    def part(name: str) -> pulumi.Output[str]:
-        return admin_url.apply(lambda url: _parts(url)[name])
-
     return {
-        URL_KEY: pulumi.Output.all(admin_url, password).apply(lambda both: _url_for(both[0], login, both[1])),
-        "host": part("host"),
-        "port": part("port"),
-        "dbname": part("dbname"),
-        "username": pulumi.Output.from_input(login),
+        URL_KEY: password.apply(lambda known: database.url(login, known)),
+        "host": database.host,
+        "port": str(database.port),
+        "dbname": database.name,
+        "username": login,
         "password": password,
-    }
-
-
-def _url_for(admin_url: str, user: str, password: str) -> str:
-    split = urlsplit(admin_url)
-    host = split.netloc.rpartition("@")[2]
-    return urlunsplit(split._replace(netloc=f"{user}:{password}@{host}"))
-
-
-def _parts(url: str) -> dict[str, str]:
-    split = urlsplit(url)
-    return {
-        "host": split.hostname or "",
-        "port": str(split.port or 5432),
-        "dbname": split.path.removeprefix("/"),
     }
 
 

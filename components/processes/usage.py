@@ -13,9 +13,17 @@ from urllib.parse import urlsplit
 import pulumi
 
 from components.pods.access import From, To
+from components.pods.database_address import DatabaseAddress
 from components.pods.database_role import GENERATION, URL_KEY, USAGE
 from components.pods.pod import PodArgs, Scratch, SecretKey
-from components.pods.runtime_pod import Process, RuntimeContext, runtime_access, runtime_pod
+from components.pods.runtime_pod import (
+    OUTPUTS,
+    Process,
+    RuntimeContext,
+    database_ca,
+    runtime_access,
+    runtime_pod,
+)
 from components.pods.workload import Workload, WorkloadArgs
 from kilo.callers import database_secret
 from kilo.environment import DATABASE_VARIABLE
@@ -39,7 +47,7 @@ class CollectorArgs:
 
     image: str
     database_network: str
-    database_port: pulumi.Input[int]
+    database: DatabaseAddress
     database_generation: int = 1
     """Which users of the database there are; see :class:`RuntimeContext`."""
 
@@ -52,8 +60,9 @@ def collector_pod(args: CollectorArgs) -> PodArgs:
             *("usage", "collect", "--file", LOG_FILE, "--admin", admin_socket()),
             *("--port", str(COLLECTOR_PORT)),
         ],
-        environment={LOG_VARIABLE: "json"},
+        environment={LOG_VARIABLE: "json", **database_ca(args.database)},
         secrets={DATABASE_VARIABLE: SecretKey(database_secret(USAGE), URL_KEY)},
+        files=[OUTPUTS] if args.database.has_ca else [],
         scratch=[DIRECTORY],
         ports={PORT_NAME: COLLECTOR_PORT},
         cpu_millicores=50,
@@ -66,7 +75,7 @@ def collector_access(args: CollectorArgs, monitoring_namespace: str) -> tuple[Fr
     """Who asks a collector for its metrics, and what it reaches."""
     return (
         From(port=COLLECTOR_PORT, namespace=monitoring_namespace),
-        To(port=args.database_port, network=args.database_network),
+        To(port=args.database.port, network=args.database_network),
     )
 
 

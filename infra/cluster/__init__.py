@@ -12,7 +12,7 @@ from components.pods.runtime_pod import RuntimeContext
 from components.pods.stage_namespace import StageNamespace, StageNamespaceArgs
 from infra.clouds import Clouds
 from infra.cluster.bus import bus_users, create_bus
-from infra.cluster.database import create_database
+from infra.cluster.database import create_database, database_address
 from infra.cluster.events import create_events
 from infra.cluster.gateway import create_gateway
 from infra.cluster.objectives import create_objectives
@@ -38,7 +38,7 @@ def create_cluster(
         outputs_checksum=outputs.checksum,
         tenants_checksum=outputs.tenants_checksum,
         database_network=settings.database.network,
-        database_port=outputs.database_port,
+        database=database_address(settings.database),
         monitoring_namespace=settings.monitoring.namespace,
         collector_url=collector_url(settings),
         database_generation=settings.database.credentials.generation,
@@ -47,12 +47,12 @@ def create_cluster(
     inside = pulumi.ResourceOptions(depends_on=[namespace])
     create_traces(settings, inside)
     bus = create_bus(settings, context, inside)
-    database = create_database(settings, context, clouds.database_url, inside)
+    database = create_database(settings, context, identities.schema, inside)
     ready = pulumi.ResourceOptions(depends_on=[namespace, bus, database])
     ingest = create_events(settings, context, identities, ready)
     reached = pulumi.ResourceOptions(depends_on=[namespace, database]) if settings.usage else inside
     create_rate_limits(settings, inside)
-    create_gateway(settings, ingest.workloads, outputs.database_port, reached)
+    create_gateway(settings, ingest.workloads, reached)
     create_usage(settings, context, ready)
     create_objectives(settings, context, inside)
     create_schedules(settings, context, identities, clouds, inside=inside, ready=ready)
@@ -67,6 +67,7 @@ def create_namespace(settings: Settings, outputs_json: pulumi.Input[str]) -> Sta
             namespace=settings.namespace,
             stage=settings.stage,
             outputs_json=outputs_json,
+            database_ca=settings.database.ca,
             google_identity_provider=settings.gcp.workload_identity_provider,
         ),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pulumi
 
 from components.pods.bus_user import BusUsers
-from components.pods.runtime_pod import RuntimeContext
+from components.pods.runtime_pod import DATABASE_CA, RuntimeContext
 from components.processes.change_capture import OFFSETS_FILE, TUNNEL_URL, ChangeCapture, ChangeCaptureArgs
 from components.processes.consumer import Consumer, ConsumerArgs
 from components.processes.ingest import FeatureVersion, Ingest, IngestArgs
@@ -70,6 +70,14 @@ def create_events(
     return ingest
 
 
+def _database_tls(settings: Settings) -> dict[str, str]:
+    database = settings.database
+    if database.sslmode == "prefer":
+        return {}
+    found = {"sslmode": database.sslmode}
+    return found | {"sslrootcert": DATABASE_CA} if database.ca else found
+
+
 def _debezium_properties(settings: Settings, users: BusUsers | None) -> str:
     """``application.properties``."""
     return render_properties(
@@ -78,6 +86,7 @@ def _debezium_properties(settings: Settings, users: BusUsers | None) -> str:
             outbox=outbox_outputs(settings),
             offsets_file=OFFSETS_FILE,
             schema=settings.database.schema_name,
+            database_tls=_database_tls(settings),
             source=source_of(settings.stage),
             bus_shown=users.shown if users else None,
             bus_url=None if settings.bus.kafka else TUNNEL_URL,

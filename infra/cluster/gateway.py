@@ -11,6 +11,7 @@ from components.processes.ingest import PORT as INGEST_PORT
 from components.processes.tenant_gateway import TenantGateway, TenantGatewayArgs
 from components.processes.usage import LOG_FILE, CollectorArgs
 from infra import names
+from infra.cluster.database import database_address
 from infra.cluster.rate_limits import rate_limit_service
 from infra.settings import Settings
 from kilo.traffic.features import NextService
@@ -20,13 +21,9 @@ from kilo.traffic.settings import GatewayFeature, GatewaySettings, Upstream
 def create_gateway(
     settings: Settings,
     upstreams: Sequence[str],
-    database_port: pulumi.Input[int],
     opts: pulumi.ResourceOptions,
 ) -> None:
-    """Register the gateway of the tenants that accept requests, in front of the workloads ``upstreams``.
-
-    ``database_port`` is what the collector of usage beside it connects to.
-    """
+    """Register the gateway of the tenants that accept requests, in front of the workloads ``upstreams``."""
     counter = rate_limit_service(settings)
     TenantGateway(
         names.GATEWAY,
@@ -44,7 +41,7 @@ def create_gateway(
             usage=CollectorArgs(
                 settings.images.runtime,
                 settings.database.network,
-                database_port,
+                database_address(settings.database),
                 settings.database.credentials.generation,
             )
             if settings.usage

@@ -20,16 +20,23 @@ from pulumi_kubernetes import core, meta, networking
 from components.clouds.cloud_identity import CloudIdentity
 from components.pods.access import AccessArgs, To
 from components.pods.bus_user import BusUsers
+from components.pods.database_address import DatabaseAddress
 from components.pods.database_role import URL_KEY
 from components.pods.labels import labels, service_host
 from components.pods.pod import ConfigFiles, PodArgs, Scratch, SecretKey
 from components.pods.runtime_pod import RuntimeContext
 from components.pods.task import Task, TaskArgs
 from components.processes.consumer import Consumer, ConsumerArgs
-from components.processes.database_roles import DatabaseRoles, DatabaseRolesArgs, schema_checksum
+from components.processes.database_roles import (
+    DatabaseRoles,
+    DatabaseRolesArgs,
+    GivenAdministrator,
+    schema_checksum,
+)
 from components.processes.key_making import KEY_MAKING, KeyMaking, KeyMakingArgs
 from components.processes.message_bus import INCLUDE_ACCESS, MessageBus, MessageBusArgs
 from components.processes.outbox import Outbox, OutboxArgs
+from components.processes.own_database import DATABASE as DATABASE_NAME
 from components.processes.own_database import PORT as DATABASE_PORT
 from components.processes.own_database import OwnDatabase, OwnDatabaseArgs
 from components.processes.preview_environment import PreviewEnvironment, PreviewEnvironmentArgs
@@ -81,7 +88,7 @@ def deploy(settings: PreviewSettings) -> None:
         pulumi.export(DATABASE_OUTPUT, pulumi.Output.secret(database.admin_url))
         schema = DatabaseRoles(
             "database",
-            DatabaseRolesArgs(context, database.admin_url, schema_checksum()),
+            DatabaseRolesArgs(context, GivenAdministrator(database.admin_url), schema_checksum()),
             pulumi.ResourceOptions(depends_on=[database]),
         )
         bus = _bus(settings, context, inside)
@@ -113,7 +120,7 @@ def _context(settings: PreviewSettings, outputs: pulumi.Output[str]) -> RuntimeC
         outputs_checksum=checksum,
         tenants_checksum=checksum,
         database_network="",
-        database_port=DATABASE_PORT,
+        database=DatabaseAddress(service_host(DATABASE, settings.namespace), DATABASE_PORT, DATABASE_NAME),
         monitoring_namespace=settings.monitoring_namespace,
         database_workload=DATABASE,
         bus_users=BusUsers("1"),

@@ -28,7 +28,7 @@ GOOGLE_APIS = (
 )
 _CRDS = ("alertmanagerconfigs", "podmonitors", "prometheusrules", "servicemonitors")
 _GROUP = "monitoring.coreos.com"
-ROLES_OF_A_STAGE = 12
+ROLES_OF_A_STAGE = 13
 """At most, with the one that copies between regions."""
 
 

@@ -3,8 +3,8 @@
 The rights follow from the stage's file: its buckets, repositories, queues, roles, keys' aliases and its
 secret, by name. The deployer gives rights away, so what it can give is bounded: it makes no role without the
 stage's permissions boundary and takes none away, changes nothing but roles of the stage's names, and what is
-in a bucket or under a key is not its to read. Keys' own policies name it among their administrators, so of
-KMS it needs here only what no key's policy can say.
+in a bucket, in a secret or under a key is not its to read. Keys' own policies name it among their
+administrators, so of KMS it needs here only what no key's policy can say.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
 """
@@ -17,6 +17,7 @@ from typing import Any
 from components.clouds.iam import Statement
 from components.clouds.msk_access import msk_boundary
 from components.clouds.registry_access import CONSUME_QUEUE, READ_PRIMARY
+from components.clouds.secret_access import READ_SECRET, secret_arn
 from infra import names
 from infra.settings import Settings
 from kilo.contract import SERVICE_CHART
@@ -118,7 +119,7 @@ _CHANGE_ROLE = (
     "iam:UpdateRoleDescription",
 )
 _CHANGE_ALIAS = ("kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias")
-_READ_SECRET = ("secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue")
+_LOOK_AT_SECRET = ("secretsmanager:DescribeSecret",)
 _READ_STATE = ("s3:GetObject",)
 _WRITE_STATE = ("s3:DeleteObject", "s3:PutObject")
 
@@ -173,7 +174,8 @@ def deployer_policies(settings: Settings, state_bucket: str | None = None) -> Po
             Statement("TagKeysThatAreMade", ["kms:TagResource"], [keys], tagged),
             Statement("ListAliases", ["kms:ListAliases"], ["*"]),
             Statement("NameKeys", _CHANGE_ALIAS, [named.aliases]),
-            Statement("ReadTheDatabasesUrl", _READ_SECRET, [named.secret]),
+            # `kilo check --cloud` looks whether it has a value.
+            Statement("LookAtTheDatabasesUrl", _LOOK_AT_SECRET, [named.secret]),
             Statement("FindTheCluster", ["eks:DescribeCluster"], [named.clusters]),
         ),
         **_state(state_bucket, _READ_STATE + _WRITE_STATE),
@@ -194,7 +196,6 @@ def preview_policies(settings: Settings, state_bucket: str | None = None) -> Pol
             Statement("LookAtRules", _LOOK_AT_RULE, named.rules),
             Statement("LookAtRoles", _LOOK_AT_ROLE, [named.roles]),
             Statement("ListAliases", ["kms:ListAliases"], ["*"]),
-            Statement("ReadTheDatabasesUrl", _READ_SECRET, [named.secret]),
             Statement("FindTheCluster", ["eks:DescribeCluster"], [named.clusters]),
             # What carries the stage's tags, and perhaps no program declares (.ci/undeclared).
             Statement("FindByTag", ["tag:GetResources"], ["*"]),
@@ -252,6 +253,7 @@ def boundary_policy(settings: Settings) -> Mapping[str, Any]:
         Statement("SignIn", ["ecr:GetAuthorizationToken"], ["*"]),
         Statement("Images", READ_PRIMARY, named.repositories),
         Statement("Queues", CONSUME_QUEUE, named.queues),
+        Statement("DatabaseUrl", READ_SECRET, [named.secret]),
         *([msk_boundary(kafka, names.KAFKA_TOPIC)] if kafka else []),
     )
 
@@ -278,9 +280,7 @@ class _Named:
         self.rules = [f"arn:aws:events:{aws.region}:{self.account}:rule/kilo-{stage}-registry-*"]
         self.roles = self.role("*")
         self.aliases = f"arn:aws:kms:*:{self.account}:alias/kilo/{stage}/*"
-        # Secrets Manager puts six characters of its own behind a name.
-        secret = settings.database.url_secret_id
-        self.secret = f"arn:aws:secretsmanager:{aws.region}:{self.account}:secret:{secret}-??????"
+        self.secret = secret_arn(aws.region, self.account, settings.database.url_secret_id)
         self.clusters = f"arn:aws:eks:{aws.region}:{self.account}:cluster/*"
 
     def repository(self, name: str, region: str | None = None) -> str:

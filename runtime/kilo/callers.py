@@ -42,6 +42,13 @@ def database_secret(role: str) -> str:
     return f"database-{role}"
 
 
+def source_of_url(role: str) -> str:
+    """Where whoever is ``role`` finds its URL, the administrator's being in no Secret."""
+    if role == ADMIN:
+        return "the administrator, in AWS Secrets Manager by the name kilo:database.url_secret_id"
+    return f"the Secret {database_secret(role)}"
+
+
 def refusal(error: Exception, arguments: Sequence[str]) -> str:
     """Whom the database refused and what, by its own first line, which names the table and quotes no row.
 
@@ -64,5 +71,5 @@ def role_hint(arguments: Sequence[str]) -> str:
     for count in range(len(words), 0, -1):
         command = " ".join(words[:count])
         if role := ROLES_OF_COMMANDS.get(command):
-            return f"`kilo {command}` takes the DATABASE_URL of the Secret {database_secret(role)}"
+            return f"`kilo {command}` takes the DATABASE_URL of {source_of_url(role)}"
     return "docs/runbooks/README.md says of which Secret a command takes the DATABASE_URL"

@@ -10,6 +10,8 @@ OUTPUTS_VARIABLE = "KILO_OUTPUTS"
 POD_VARIABLE = "POD_IP"
 """The address of the pod that this process is in."""
 DATABASE_VARIABLE = "DATABASE_URL"
+URL_SECRET_VARIABLE = "DATABASE_URL_SECRET"  # noqa: S105  a name
+"""The secret of AWS Secrets Manager that has the administrator's URL; of the Job that migrates alone."""
 FROM_DATABASE_VARIABLE = "KILO_FROM_DATABASE_URL"
 FROM_OUTPUTS_VARIABLE = "KILO_FROM_OUTPUTS"
 """Database and outputs of the stage that a promotion comes from; the others are those of where it goes."""

@@ -2,7 +2,8 @@
 
 A stage's file may name a cloud's secrets provider, and without one the engine notes its own salt there.
 The sandbox encrypts by a passphrase of its own, so a command that runs the program reads a copy of the file
-under ``.kilo/config`` without the one and with the other, and the file itself stays as it is.
+under ``.kilo/config`` without the one and with the other, for dev with the sandbox's database, and the file
+itself stays as it is.
 
 Where the project has a policy pack, every preview and every update is held to it. What is called in another
 project's folder, ``bootstrap/`` or a user's own, is left to the engine.
@@ -18,7 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sandbox.engine.environment import Layout
-from sandbox.stages import identity_of, stage_config
+from sandbox.own_database import with_own_database
+from sandbox.stages import DEV, identity_of, stage_config
 
 RUNS_THE_PROGRAM = frozenset(
     {"preview", "pre", "up", "update", "refresh", "destroy", "down", "import", "watch"}
@@ -61,11 +63,14 @@ def with_configuration(project: Path, arguments: Sequence[str]) -> list[str]:
 def sandbox_configuration(project: Path, stack: str) -> Path | None:
     """The sandbox's copy of a stage's file, brought up to date; None when the stage has no file."""
     source = project / f"Pulumi.{stack}.yaml"
-    copy = Layout(project).home / "config" / source.name
+    home = Layout(project).home
+    copy = home / "config" / source.name
     try:
         text = without_secrets_provider(source.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
+    if stack == DEV:
+        text = with_own_database(text, home)
     # Secrets in the file itself, of `pulumi config set --secret`, are encrypted with the file's own salt.
     own = source if _SECURE.search(text) else copy
     if own.exists() and (salt := _SALT.search(own.read_text(encoding="utf-8"))):

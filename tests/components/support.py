@@ -7,12 +7,16 @@ from typing import Any
 import pulumi
 
 from components.pods.access import AccessArgs
+from components.pods.database_address import DatabaseAddress
 from components.pods.pod import HttpCheck, PodArgs
 from components.pods.runtime_pod import RuntimeContext
 from components.pods.workload import Workload, WorkloadArgs
 from tests.components.recorder import Recording, record
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
+
+
+DATABASE = DatabaseAddress("db.example", 5433, "kilo", "require")
 
 
 def pod(**more: Any) -> PodArgs:
@@ -55,6 +59,6 @@ def runtime_context(checksum: str = "abc", tenants: str = "def") -> RuntimeConte
         outputs_checksum=pulumi.Output.from_input(checksum),
         tenants_checksum=pulumi.Output.from_input(tenants),
         database_network="10.0.0.0/16",
-        database_port=5432,
+        database=DATABASE,
         monitoring_namespace="monitoring",
     )

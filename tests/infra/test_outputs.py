@@ -123,7 +123,7 @@ def test_env_is_read_by_a_shell(exported: dict[str, Any]) -> None:
     names = ("BUS_URL", "DATABASE_PORT", "TENANTS_ACME_TIER", "TENANTS_ACME_ENCRYPTED_FIELDS")
     show = "\n".join(f'printf "%s\\n" "$KILO_{name}"' for name in names)
     done = subprocess.run(["sh", "-c", f"{text}\n{show}"], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [bus["url"], "5433", "gold", "email,phone"]
+    assert done.stdout.splitlines() == [bus["url"], "5432", "gold", "email,phone"]
 
 
 def test_a_reader_takes_what_it_knows_of_a_later_program(exported: dict[str, Any], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from infra.__main__ import deploy
 from infra.configuration import read_stage_file
 from infra.settings import Settings
 from kilo.contract import StackOutputs
-from tests.components.recorder import DATABASE_URL, SECRETS, Recorded, record
+from tests.components.recorder import SECRETS, Recorded, record
 from tests.infra.programs import ROOT, pods, program, texts
 
 PROTECTED = (
@@ -30,8 +30,8 @@ def test_the_outputs_are_the_contract_whole_and_nothing_else(stage: str) -> None
     assert set(outputs) == set(StackOutputs.model_fields)
     parsed = StackOutputs.model_validate(outputs)
     assert parsed.stage == stage
-    assert parsed.database.host == "db.example"
-    assert parsed.database.port == 5433
+    assert parsed.database.host == f"postgres.kilo-{stage}.internal"
+    assert parsed.database.port == 5432
 
 
 def test_workloads_mount_the_very_outputs_that_the_stack_exports(stage: str) -> None:
@@ -58,16 +58,65 @@ def test_secrets_are_only_in_secrets_and_there_marked_as_such(stage: str) -> Non
             assert not holds, resource.urn
 
 
-def test_white_space_around_the_secret_is_no_part_of_the_databases_url() -> None:
-    """A file that an editor wrote ends in a newline, and the secret that is made of it as well."""
+def test_the_administrators_url_is_read_by_the_schemas_job_and_nobody_else(stage: str) -> None:
+    """The recorder answers no call, so the program reads no secret of the cloud's either."""
+    recording = program(stage)
+    settings = read_stage_file(ROOT / f"Pulumi.{stage}.yaml")
+    (reads,) = (
+        policy
+        for policy in recording.of("aws:iam/rolePolicy:RolePolicy")
+        if "secretsmanager" in policy.inputs["policy"]
+    )
+    assert reads.inputs["role"] == f"kilo-{stage}-schema"
+    (statement,) = json.loads(reads.inputs["policy"])["Statement"]
+    assert statement["Action"] == ["secretsmanager:GetSecretValue"]
+    assert statement["Resource"] == [
+        f"arn:aws:secretsmanager:eu-central-1:{settings.aws.account_id}:secret:kilo/{stage}/database-url-??????"
+    ]
+    trust = json.loads(recording.one("aws:iam/role:Role", "schema").inputs["assumeRolePolicy"])
+    (subjects,) = (
+        value
+        for name, value in trust["Statement"][0]["Condition"]["StringEquals"].items()
+        if name.endswith(":sub")
+    )
+    assert subjects == [f"system:serviceaccount:{settings.namespace}:schema"]
+    told = {
+        name
+        for name, pod in pods(recording)
+        for container in pod["containers"]
+        for variable in container["env"]
+        if variable["name"] == "DATABASE_URL_SECRET"
+    }
+    assert told == {"schema"}
+
+
+def test_who_goes_to_the_database_knows_its_server_by_the_stages_certificates() -> None:
     settings = read_stage_file(ROOT / "Pulumi.dev.yaml")
-    kept = {"aws:secretsmanager/getSecretVersion:getSecretVersion": {"secretString": f" {DATABASE_URL}\n"}}
-    recording = record(lambda: deploy(settings), answers=kept)
-    secret = "kubernetes:core/v1:Secret"
-    assert recording.one(secret, "database-admin").inputs["stringData"]["DATABASE_URL"] == DATABASE_URL
-    worker = recording.one(secret, "database-worker").inputs["stringData"]
-    assert worker["DATABASE_URL"].endswith("@db.example:5433/kilo?sslmode=require")
-    assert (worker["host"], worker["port"], worker["dbname"]) == ("db.example", "5433", "kilo")
+    known = settings.database.model_copy(update={"sslmode": "verify-full", "ca": "the certificates"})
+    recording = record(lambda: deploy(settings.model_copy(update={"database": known})))
+    files = recording.one("kubernetes:core/v1:ConfigMap", "namespace-outputs").inputs["data"]
+    assert files["database-ca.crt"] == "the certificates"
+    for name, pod in pods(recording):
+        for container in pod["containers"]:
+            variables = {each["name"]: each.get("value") for each in container["env"]}
+            if not {"DATABASE_URL", "DATABASE_URL_SECRET"} & variables.keys():
+                continue
+            assert variables["PGSSLROOTCERT"] == "/etc/kilo/database-ca.crt", name
+            mounted = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+            volumes = {
+                mounted.get(volume["name"])
+                for volume in pod["volumes"]
+                if volume.get("configMap", {}).get("name") == "kilo-outputs"
+            }
+            assert "/etc/kilo" in volumes, name
+    worker = recording.one("kubernetes:core/v1:Secret", "database-worker").inputs["stringData"]
+    assert worker["DATABASE_URL"].endswith("@postgres.kilo-dev.internal:5432/kilo?sslmode=verify-full")
+    connector = recording.one("kubernetes:core/v1:ConfigMap", "debezium-config").inputs["data"]
+    properties = connector["application.properties"].splitlines()
+    assert "debezium.source.database.sslmode=verify-full" in properties
+    assert "debezium.source.database.sslrootcert=/etc/kilo/database-ca.crt" in properties
+    debezium = dict(pods(recording))["debezium"]
+    assert any(volume.get("configMap", {}).get("name") == "kilo-outputs" for volume in debezium["volumes"])
 
 
 def test_every_resource_belongs_to_a_component(stage: str) -> None:
@@ -158,7 +207,7 @@ def test_each_process_has_the_secrets_of_its_own_role_alone(stage: str) -> None:
         for name, pod in pods(program(stage))
     }
     assert {name: secrets for name, secrets in found.items() if secrets} == {
-        "schema": {"database-admin"},
+        "schema": {"database-passwords"},
         "ingest": {"database-ingest"},
         "bus-streams": {"bus-operator"},
         "outbox-worker": {"database-worker", "bus-worker"},

@@ -22,6 +22,7 @@ def test_no_workload_has_a_cloud_identity_it_does_not_need(stage: str) -> None:
         "ingest",
         "key-making",
         "consumer",
+        "schema",
         "registry-mirror",
         "registry-sweep",
         "backup",
@@ -136,7 +137,7 @@ def test_whoever_has_a_login_of_the_database_is_replaced_when_it_is() -> None:
             spec = workload.inputs["spec"]
             template = spec.get("jobTemplate", {}).get("spec", spec)["template"]
             read = {key["name"] for key in secret_keys(template["spec"])}
-            if any(name.startswith("database-") and name != "database-admin" for name in read):
+            if any(name.startswith("database-") and name != "database-passwords" for name in read):
                 having.add(workload.name)
                 assert template["metadata"]["annotations"]["kilo.dev/database-credentials"] == "2", (
                     workload.name

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ import pytest
 
 from infra.__main__ import deploy
 from infra.configuration import read_stage_file
-from tests.components.recorder import DATABASE_URL, record
+from tests.components.recorder import record
 from tests.kubernetes.cluster import APPLY, RealCluster
 from tests.kubernetes.test_objects import path_of, wait_until_all_run
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "kilo-prod"
 NEW_URL = "postgresql://root:new%40word@new.example:6432/recovered?sslmode=verify-full"
+NEW = {"host": "new.example", "port": 6432, "name": "recovered", "sslmode": "verify-full"}
 _TOOLS = ("bash", "kubectl", "jq")
 
 pytestmark = [
@@ -42,11 +43,11 @@ def cluster(tmp_path: Path) -> Iterator[RealCluster]:
         made.stop()
 
 
-def objects(url: str) -> list[dict[str, Any]]:
-    """What prod has in the cluster while the secret names ``url``."""
+def objects(database: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What prod has in the cluster while its file says ``database``."""
     settings = read_stage_file(ROOT / "Pulumi.prod.yaml")
-    found = {"aws:secretsmanager/getSecretVersion:getSecretVersion": {"secretString": url}}
-    recording = record(lambda: deploy(settings), stack="prod", answers=found)
+    told = settings.database.model_copy(update=dict(database))
+    recording = record(lambda: deploy(settings.model_copy(update={"database": told})), stack="prod")
     made = [each.inputs for each in recording.resources if "metadata" in each.inputs]
     return sorted(made, key=lambda each: each["kind"] != "Namespace")
 
@@ -59,7 +60,7 @@ def step() -> str:
 
 
 def test_workloads_are_told_of_the_restored_database(cluster: RealCluster) -> None:
-    for each in objects(DATABASE_URL):
+    for each in objects({}):
         cluster.apply(path_of(each), json.dumps(each)).raise_for_status()
     wait_until_all_run(cluster, NAMESPACE)
     job = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/schema"
@@ -76,8 +77,8 @@ def test_workloads_are_told_of_the_restored_database(cluster: RealCluster) -> No
     assert done.returncode == 0, done.stderr
     assert "new%40word" not in done.stdout + done.stderr
 
-    # Each Secret is what the program makes once the region's secret names the new database.
-    made = objects(NEW_URL)
+    # Each Secret is what the program makes once the stage's file names the new database.
+    made = objects(NEW)
     wanted = {
         each["metadata"]["name"]: each["stringData"]
         for each in made
@@ -94,6 +95,11 @@ def test_workloads_are_told_of_the_restored_database(cluster: RealCluster) -> No
     after = cluster.api.get(job).json()
     assert after["metadata"]["uid"] != before["metadata"]["uid"]
     assert after["status"]["succeeded"] == 1
+    (container,) = after["spec"]["template"]["spec"]["containers"]
+    (given,) = (each for each in container["env"] if each["name"] == "DATABASE_URL")
+    assert given["valueFrom"]["secretKeyRef"]["name"] == "database-meanwhile"
+    meanwhile = cluster.api.get(f"/api/v1/namespaces/{NAMESPACE}/secrets/database-meanwhile").json()["data"]
+    assert base64.b64decode(meanwhile["DATABASE_URL"]).decode() == NEW_URL
     # By this label its network policy lets it out.
     assert after["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"] == "schema"
     restarted = {

@@ -9,9 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from components.processes.database_roles import ADMIN_SECRET
 from infra.tenants import records
-from kilo.callers import ADMIN, ROLES_OF_COMMANDS, database_secret, role_hint
+from kilo.callers import ADMIN, ROLES_OF_COMMANDS, database_secret, role_hint, source_of_url
 from kilo.cli import HELP
 from kilo.database.roles import ROLES
 from kilo.outbox import Event, enqueue
@@ -52,7 +51,7 @@ BY_COMMAND = {
 """Commands that need nothing but the database, the bus and the cloud; and by what they are known."""
 SAID = re.compile(
     r"kilo: error: .*(?:permission denied for|may not do that|is another workload's).*; `kilo ([a-z -]+)`"
-    r" takes the DATABASE_URL of the Secret (database-[a-z]+)"
+    r" takes the DATABASE_URL of (the [^;]+)"
 )
 
 
@@ -107,7 +106,7 @@ def test_whom_the_database_refuses_is_told_in_a_line_which_secrets_url_would_be_
         if code == 2:
             told = SAID.fullmatch(said.splitlines()[-1])
             assert told, said
-            assert told.groups() == (known, database_secret(ROLES_OF_COMMANDS[known]))
+            assert told.groups() == (known, source_of_url(ROLES_OF_COMMANDS[known]))
             assert "key table" in said or f", as {role};" in said
             refused.add(known)
         else:
@@ -137,10 +136,13 @@ def test_what_ramps_and_promotions_write_is_the_owner_s_alone(stage: Stage, tabl
 
 
 def test_the_secrets_are_those_of_the_stage_and_the_commands_are_there() -> None:
-    assert database_secret(ADMIN) == ADMIN_SECRET
     assert database_secret("worker") == "database-worker"
     assert set(ROLES_OF_COMMANDS.values()) <= {ADMIN, *(role.removeprefix("kilo_") for role in ROLES)}
     assert {each.partition(" ")[0] for each in ROLES_OF_COMMANDS} <= HELP.keys()
+
+
+def test_the_administrators_url_is_in_no_secret_of_the_cluster() -> None:
+    assert role_hint(["traffic", "ramp"]).endswith("by the name kilo:database.url_secret_id")
 
 
 def test_of_other_commands_the_page_is_named() -> None:

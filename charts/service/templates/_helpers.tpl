@@ -71,6 +71,11 @@ containers:
           secretKeyRef:
             name: {{ . }}
             key: DATABASE_URL
+      {{- /* There if the stage's database has them; libpq asks for them where the URL says sslmode=verify-full. */}}
+      {{- if not (hasKey $values.environment "PGSSLROOTCERT") }}
+      - name: PGSSLROOTCERT
+        value: {{ dir $values.outputs.path }}/database-ca.crt
+      {{- end }}
       {{- end }}
       {{- if and $values.bus.secret (eq .restart "Always") }}
       {{- if eq $values.bus.shown "certificate" }}

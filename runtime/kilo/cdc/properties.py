@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from kilo.bus import cloudevents
 from kilo.bus.access import OAUTHBEARER, SCRAM, Shown
@@ -58,6 +59,8 @@ class ConnectorSettings:
     comes over TLS with one whom the file BUS_CA vouches for."""
     bus_url: str | None = None
     """Where Debezium reaches NATS, if not by the bus's own URL: through ``kilo cdc watch --tunnel-port``."""
+    database_tls: Mapping[str, str] = field(default_factory=dict[str, str])
+    """``sslmode`` and ``sslrootcert`` as libpq has them, of which Debezium's driver knows no variables."""
 
     @property
     def on_kafka(self) -> bool:
@@ -129,6 +132,7 @@ def _source(settings: ConnectorSettings) -> dict[str, str]:
         "database.dbname": "${DATABASE_NAME}",
         "database.user": "${DATABASE_USER}",
         "database.password": "${DATABASE_PASSWORD}",
+        **{f"database.{name}": value for name, value in settings.database_tls.items()},
         "topic.prefix": bus.subject_prefix,
         "plugin.name": "pgoutput",
         "table.include.list": f"{settings.schema}.{outbox.table}",

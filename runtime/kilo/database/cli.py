@@ -12,11 +12,12 @@ import typer
 
 from kilo.cdc.publication import apply_capture
 from kilo.contract import load_outputs
+from kilo.database.administrator import administrator_url
 from kilo.database.migrator import migrate as run_migrations
 from kilo.database.migrator import use_schema
 from kilo.database.partitions import declare_usage_windows, declare_windows
 from kilo.database.roles import ROLES
-from kilo.environment import database_url
+from kilo.environment import DATABASE_VARIABLE, URL_SECRET_VARIABLE, database_url
 from kilo.errors import BadInput, Unreachable
 from kilo.logins import Generation, login_of, password_variable
 
@@ -47,14 +48,15 @@ def migrate(
 ) -> None:
     """Bring the schema, the roles, the publication and the slot to what this version and stage declare.
 
-    Reads an administrator's URL from DATABASE_URL, passwords from KILO_INGEST_PASSWORD and the like (of the
-    second generation KILO_INGEST_2_PASSWORD), and the stage's outputs from KILO_OUTPUTS. Safe to run again,
-    and twice at once.
+    Reads an administrator's URL from DATABASE_URL, or else from the secret of AWS Secrets Manager that
+    DATABASE_URL_SECRET names; passwords from KILO_INGEST_PASSWORD and the like (of the second generation
+    KILO_INGEST_2_PASSWORD), and the stage's outputs from KILO_OUTPUTS. Safe to run again, and twice at once.
 
     Example:  DATABASE_URL=postgresql://admin:…@db/kilo kilo db migrate
     """
-    url = database_url()
     outputs = load_outputs()
+    secret_id = "" if os.environ.get(DATABASE_VARIABLE) else os.environ.get(URL_SECRET_VARIABLE, "")
+    url = administrator_url(secret_id, outputs.database) if secret_id else database_url()
     logins = _generation(generation, former_accepted=former_accepted)
     passwords = {
         login: os.environ.get(password_variable(login), "")

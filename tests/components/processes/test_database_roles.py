@@ -10,9 +10,9 @@ import pytest
 
 from components.pods.database_role import DatabaseRole, roles_of, user_of
 from components.pods.runtime_pod import Process, runtime_pod
-from components.processes.database_roles import DatabaseRoles, DatabaseRolesArgs
+from components.processes.database_roles import DatabaseRoles, DatabaseRolesArgs, GivenAdministrator
 from kilo.logins import password_variable
-from tests.components.recorder import DATABASE_URL, Recording, record
+from tests.components.recorder import Recording, record
 from tests.components.support import runtime_context, template
 
 SECRET, PASSWORD, JOB = (
@@ -20,6 +20,7 @@ SECRET, PASSWORD, JOB = (
     "random:index/randomPassword:RandomPassword",
     "kubernetes:batch/v1:Job",
 )
+ADMIN_URL = "postgresql://admin:correct-horse@db.example:5433/kilo"
 ROLES = roles_of(usage=False)
 CASES: tuple[tuple[int, DatabaseRole | None], ...] = ((1, "worker"), (2, "worker"), (2, None))
 
@@ -27,8 +28,8 @@ CASES: tuple[tuple[int, DatabaseRole | None], ...] = ((1, "worker"), (2, "worker
 def roles(generation: int = 1, *, former_accepted: bool = False) -> Recording:
     def make() -> None:
         context = dataclasses.replace(runtime_context(), database_generation=generation)
-        url = pulumi.Output.secret(DATABASE_URL)
-        args = DatabaseRolesArgs(context, url, "checksum", former_accepted=former_accepted)
+        given = GivenAdministrator(pulumi.Output.secret(ADMIN_URL))
+        args = DatabaseRolesArgs(context, given, "checksum", former_accepted=former_accepted)
         DatabaseRoles("database", args)
 
     return record(make)
@@ -39,7 +40,7 @@ def of_role(recording: Recording, role: DatabaseRole) -> dict[str, str]:
 
 
 def of_migration(recording: Recording) -> dict[str, str]:
-    return recording.one(SECRET, "database-admin").inputs["stringData"]
+    return recording.one(SECRET, "database-passwords").inputs["stringData"]
 
 
 def container(recording: Recording) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def test_while_the_former_is_accepted_the_migration_has_passwords_of_both() -> N
 def test_the_database_knows_a_login_before_any_process_has_it() -> None:
     recording = roles()
     job = recording.one(JOB, "schema")
-    assert recording.one(SECRET, "database-admin").urn in recording.one("kilo:cluster:Task").dependencies
+    assert recording.one(SECRET, "database-passwords").urn in recording.one("kilo:cluster:Task").dependencies
     for role in ROLES:
         assert job.urn in recording.one(SECRET, f"database-{role}").dependencies
 

@@ -9,7 +9,7 @@ from components.processes.usage import LOG_DIRECTORY, LOG_FILE, CollectorArgs
 from kilo.traffic.settings import GatewaySettings, Upstream
 from tests.components.processes.test_tenant_gateway import gateway, tenant
 from tests.components.recorder import Recording, record
-from tests.components.support import template
+from tests.components.support import DATABASE, template
 
 
 def collected(*tenants: str) -> Recording:
@@ -23,7 +23,7 @@ def collected(*tenants: str) -> Recording:
                 settings=GatewaySettings(stable=Upstream(host="ingest", port=10_081), usage_log=LOG_FILE),
                 upstreams=["ingest"],
                 monitoring_namespace="monitoring",
-                usage=CollectorArgs("registry.example/kilo:1.0.0", "10.0.0.0/8", 5432),
+                usage=CollectorArgs("registry.example/kilo:1.0.0", "10.0.0.0/8", DATABASE),
             ),
         )
     )
@@ -66,5 +66,5 @@ def test_the_collector_reaches_the_database_alone() -> None:
     spec = collected("acme").one("kubernetes:networking.k8s.io/v1:NetworkPolicy").inputs["spec"]
     outside = [rule for rule in spec["egress"] if "ipBlock" in rule["to"][0]]
     assert [(rule["to"][0]["ipBlock"]["cidr"], rule["ports"][0]["port"]) for rule in outside] == [
-        ("10.0.0.0/8", 5432)
+        ("10.0.0.0/8", 5433)
     ]

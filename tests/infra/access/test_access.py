@@ -39,6 +39,7 @@ OPERATIONS = {
     "get_queue_attributes": "sqs:GetQueueAttributes",
     "receive_message": "sqs:ReceiveMessage",
     "get_authorization_token": "ecr:GetAuthorizationToken",
+    "get_secret_value": "secretsmanager:GetSecretValue",
 }
 """What the platform's code asks AWS for, and the right that it takes."""
 
@@ -75,7 +76,8 @@ def made(prod: Stage) -> Iterator[Call]:
     yield from _of_backups(prod)
     yield from _of_keys(prod)
     yield from _of_registries(prod)
-    for account in ("ingest", "consumer", "key-making", "backup", "registry-mirror"):
+    yield _reads_url(prod, "schema")
+    for account in ("ingest", "consumer", "key-making", "backup", "registry-mirror", "schema"):
         yield _assumed(prod, account, f"system:serviceaccount:kilo-prod:{account}")
     replication = prod.role("backup-replication")
     at = {"aws:SourceArn": BUCKET}
@@ -84,6 +86,12 @@ def made(prod: Stage) -> Iterator[Call]:
     yield Call(replication, "s3:GetObjectVersionForReplication", f"{BUCKET}/{KEPT}")
     yield Call(replication, "s3:GetObjectRetention", f"{BUCKET}/{KEPT}")
     yield Call(replication, "s3:ReplicateObject", f"{COPY}/{KEPT}")
+
+
+def _reads_url(prod: Stage, who: str, stage: str = "prod") -> Call:
+    """The administrator's URL of a stage's database, as AWS names the secret."""
+    place = f"arn:aws:secretsmanager:{HOME}:{prod.account}:secret:kilo/{stage}/database-url-AbCdEf"
+    return Call(prod.role(who), "secretsmanager:GetSecretValue", place)
 
 
 def _of_backups(prod: Stage) -> Iterator[Call]:
@@ -267,6 +275,11 @@ def _attacks_on_identities(prod: Stage) -> Iterator[tuple[str, Call]]:
         "another cluster's issuer",
         Call(other, "sts:AssumeRoleWithWebIdentity", prod.role("ingest"), claims),
     )
+    for who in (*LISTS, "ingest", "consumer", "key-making", "registry-mirror", "registry-sweep"):
+        yield "the administrator's URL", _reads_url(prod, who)
+    yield "another stage's URL", _reads_url(prod, "schema", "stage")
+    changed = _reads_url(prod, "schema")
+    yield "the URL changed", Call(changed.principal, "secretsmanager:PutSecretValue", changed.resource)
     for who in ("ingest", "registry-mirror"):
         yield "one role takes another", Call(prod.role(who), "sts:AssumeRole", prod.role("backup-drill"))
     yield (

@@ -129,7 +129,7 @@ def calls(settings: Settings, who: str) -> Iterator[Call]:
     alias = f"arn:aws:kms:eu-central-1:{prod.account}:alias/kilo/prod/tenant/acme"
     for action in ("CreateAlias", "UpdateAlias", "DeleteAlias"):
         yield Call(who, f"kms:{action}", alias)
-    yield Call(who, "secretsmanager:GetSecretValue", secret(prod.account, "kilo/prod/database-url-AbCdEf"))
+    yield Call(who, "secretsmanager:DescribeSecret", secret(prod.account, "kilo/prod/database-url-AbCdEf"))
     at = {"iam:PassedToService": "s3.amazonaws.com"}
     yield Call(who, "iam:PassRole", prod.role("backup-replication"), at)
     for action in ("GetObject", "PutObject", "DeleteObject"):
@@ -179,8 +179,8 @@ def attacks(settings: Settings, who: str) -> Iterator[tuple[str, Call]]:
     yield "another's bucket", Call(who, "s3:PutBucketPolicy", "arn:aws:s3:::somebody-elses")
     yield "the state's bucket opened", Call(who, "s3:PutBucketPolicy", f"arn:aws:s3:::{STATE}")
     yield "old states removed", Call(who, "s3:DeleteObjectVersion", OBJECT)
-    for name in ("kilo/stage/database-url-AbCdEf", "kilo/prod/other-AbCdEf", "kilo/prod/database-url"):
-        yield "another secret", Call(who, "secretsmanager:GetSecretValue", secret(account, name))
+    for name in ("kilo/prod/database-url-AbCdEf", "kilo/stage/database-url-AbCdEf", "kilo/prod/other-AbCdEf"):
+        yield "a secret read", Call(who, "secretsmanager:GetSecretValue", secret(account, name))
     yield (
         "a secret changed",
         Call(who, "secretsmanager:PutSecretValue", secret(account, "kilo/prod/database-url-AbCdEf")),
@@ -224,6 +224,8 @@ def test_who_previews_sees_what_is_there_and_changes_nothing(
 ) -> None:
     for call in calls(settings, preview):
         looks = is_a_look(call.action) or call.action == "s3:GetObject"
+        # `kilo check --cloud` is the deployer's.
+        looks &= not call.action.startswith("secretsmanager:")
         assert world.decide(call).allowed is looks, call
 
 

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from tests.infra.mistakes.changes import Config, Mistakes, drop, put
 
+CA = """
+-----BEGIN CERTIFICATE-----
+MIIBdTCCARugAwIBAgIUBVyKlOwbNLkrTmqIDGFiXt+B020wCgYIKoZIzj0EAwIw
+DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMzAxODAzMTBaGA8yMTI2MTEwNjE4MDMx
+MFowDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABM0G
+4f43iVfg6u/SHwJqSMz/a+oLa1BxZZeNK8aVYpoug4zlnRH4QoJ61SPTqFbkfgsN
+M5mVw79MmIddl1xVXtGjUzBRMB0GA1UdDgQWBBQZ+Mo9djFV+GDvlaU86pm5w4yb
+bzAfBgNVHSMEGDAWgBQZ+Mo9djFV+GDvlaU86pm5w4ybbzAPBgNVHRMBAf8EBTAD
+AQH/MAoGCCqGSM49BAMCA0gAMEUCIQDMZlI3YQsXDgdPtsKcH80/ZsGuj/vIYJ0r
+JFHgrpZLAQIgEeIvUvhWJko15hhW0hN0aL2+EfgsNTiVap+JNsd3Q24=
+-----END CERTIFICATE-----
+"""
+
 ROTATION = {
     "name": "Rotation",
     "role_arn": "arn:aws:iam::123456789012:role/rotation",
@@ -130,6 +143,42 @@ PLATFORM: Mistakes = {
         put("kilo:database.url_secret_id", "postgresql://kilo@db:5432/kilo"),
         "kilo:database.url_secret_id",
         "the name of a secret",
+    ),
+    "no host of the database": (
+        "dev",
+        drop("kilo:database.host"),
+        "kilo:database.host",
+        "a host name such as",
+    ),
+    "a URL instead of the database's host": (
+        "dev",
+        put("kilo:database.host", "postgresql://db:5432"),
+        "kilo:database.host",
+        "a host name such as",
+    ),
+    "a name of a database that ends a URL": (
+        "dev",
+        put("kilo:database.name", "kilo?sslmode=disable"),
+        "kilo:database.name",
+        "a database's name of letters",
+    ),
+    "a server known by certificates that are not there": (
+        "prod",
+        put("kilo:database.sslmode", "verify-full"),
+        "kilo:database.ca",
+        "use sslmode require",
+    ),
+    "certificates that nobody looks at": (
+        "prod",
+        put("kilo:database.ca", CA),
+        "kilo:database.sslmode",
+        "use verify-full with ca",
+    ),
+    "no certificate": (
+        "prod",
+        put("kilo:database.ca", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        "kilo:database.ca",
+        "certificates in PEM form are needed",
     ),
     "schema of PostgreSQL's own": (
         "dev",

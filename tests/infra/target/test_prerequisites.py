@@ -63,7 +63,7 @@ def test_what_is_missing_in_aws_is_told_with_what_makes_it(aws: Callable[[str], 
     assert before.pop(f"account {ACCOUNT}") == "there"
     buckets = {what: state for what, state in before.items() if what.startswith("name ")}
     assert set(buckets.values()) == {"there"}
-    assert before.pop("room for 12 roles") == "there"
+    assert before.pop("room for 13 roles") == "there"
     assert before["role restorer"] == "missing"
     assert {state for what, state in before.items() if what not in buckets} == {"missing"}
     iam = aws("iam")
