@@ -9,13 +9,16 @@ https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValu
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from kilo.contract import DatabaseOutputs
 from kilo.errors import BadInput, CheckFailed, Unreachable
 
-_DEFAULT_PORT = 5_432
-_FORM = "it takes postgresql://USER:PASSWORD@HOST:PORT/NAME"
+_DEFAULT_PORT = "5432"
+_ENCODED = "percent-encode what the password has besides letters and digits"
+_FORM = f"it takes postgresql://USER:PASSWORD@HOST:PORT/NAME; {_ENCODED}"
 _DENIED = frozenset({"AccessDeniedException", "DecryptionFailure"})
 
 
@@ -62,30 +65,30 @@ def _read(secret_id: str) -> str:
         raise Unreachable(msg) from error
     value = found.get("SecretString")
     if not isinstance(value, str):
-        msg = f"secret {secret_id}: its value is binary; {_FORM}, as text"
+        msg = f"secret {secret_id}: its value is binary; put it as text (--secret-string)"
         raise BadInput(msg)
     return value
 
 
 def _check_place(secret_id: str, url: str, database: DatabaseOutputs) -> None:
     try:
-        split = urlsplit(url)
-        place = split.hostname or "", split.port or _DEFAULT_PORT, split.path.removeprefix("/")
-    except ValueError as error:
-        # Its own words quote the URL.
-        msg = f"secret {secret_id}: its value is no URL; {_FORM}"
-        raise BadInput(msg) from error
-    if split.scheme not in {"postgresql", "postgres"} or not split.username:
+        # As the driver takes it: a query may name another host than stands before it.
+        parts = conninfo_to_dict(url) if url.startswith(("postgresql://", "postgres://")) else {}
+    except psycopg.ProgrammingError:
+        # Its words quote the URL.
+        parts = {}
+    if not parts.get("user"):
         msg = f"secret {secret_id}: its value is no URL of a PostgreSQL user; {_FORM}"
         raise BadInput(msg)
-    stated = database.host, database.port, database.name
-    if (place[0].lower(), *place[1:]) != (stated[0].lower(), *stated[1:]):
+    pairs = {
+        "host": (str(parts.get("host")).lower(), database.host),
+        "port": (str(parts.get("port", _DEFAULT_PORT)), str(database.port)),
+        "database": (str(parts.get("dbname")), database.name),
+    }
+    # Only which of them: a character of the password that is not percent-encoded makes a part of it a host.
+    if others := [part for part, (found, stated) in pairs.items() if found != stated]:
         msg = (
-            f"secret {secret_id}: its URL is of {_words(*place)}, and kilo:database of the stage's file of "
-            f"{_words(*stated)}; make them one"
+            f"secret {secret_id}: its URL has another {' and '.join(others)} than the stage's file under "
+            f"kilo:database, {database.name} at {database.host}:{database.port}; make them one, and {_ENCODED}"
         )
         raise BadInput(msg)
-
-
-def _words(host: str, port: int, name: str) -> str:
-    return f"{name} at {host}:{port}"

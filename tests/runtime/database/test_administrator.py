@@ -39,13 +39,18 @@ def test_white_space_around_it_is_no_part_of_it(secrets: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (URL.replace("db.example", "other.example"), "kilo at other.example:5433"),
-        (URL.replace("/kilo", "/other"), "other at db.example:5433"),
-        (URL.replace(":5433", ""), "kilo at db.example:5432"),
+        (URL.replace("db.example", "other.example"), "another host than"),
+        (URL.replace("/kilo", "/other"), "another database than"),
+        (URL.replace(":5433", ""), "another port than"),
+        ("postgresql://admin:correct-horse/x@db.example:5433/kilo", "no URL of a PostgreSQL user"),
+        ("postgresql://admin:x@correct-horse@db.example:5433/kilo", "another host than"),
         (URL.replace("postgresql:", "mysql:"), "no URL of a PostgreSQL user"),
         ("postgresql://db.example:5433/kilo", "no URL of a PostgreSQL user"),
-        (URL.replace("5433", "correct-horse"), "no URL; it takes"),
-        ("postgresql://admin:correct-horse@[db.example/kilo", "no URL; it takes"),
+        (f"{URL}&host=other.example", "another host than"),
+        (f"{URL}&dbname=other", "another database than"),
+        (URL.replace("@", "@one.example,"), "another host and port than"),
+        (URL.replace("5433", "correct-horse"), "another port than"),
+        ("postgresql://admin:correct-horse@[db.example/kilo", "no URL of a PostgreSQL user"),
         ("correct-horse", "no URL of a PostgreSQL user"),
         (b"correct-horse", "binary"),
     ],
@@ -95,6 +100,6 @@ def test_the_job_migrates_by_the_secret_and_a_url_at_hand_goes_first(
     assert migrate() == (0, "")
     secrets.put_secret_value(SecretId=NAME, SecretString=URL)
     code, said = migrate()
-    assert (code, "kilo at db.example:5433" in said, "correct-horse" in said) == (2, True, False)
+    assert (code, "another host" in said, "correct-horse" in said) == (2, True, False)
     # As in a region that is lost, with its secrets.
     assert migrate(DATABASE_URL=stage.url, AWS_ENDPOINT_URL="http://127.0.0.1:9") == (0, "")
