@@ -89,6 +89,6 @@ def _check_place(secret_id: str, url: str, database: DatabaseOutputs) -> None:
     if others := [part for part, (found, stated) in pairs.items() if found != stated]:
         msg = (
             f"secret {secret_id}: its URL has another {' and '.join(others)} than the stage's file under "
-            f"kilo:database, {database.name} at {database.host}:{database.port}; make them one, and {_ENCODED}"
+            f"kilo:database, {database.name} at {database.host}:{database.port}; make them one; {_ENCODED}"
         )
         raise BadInput(msg)
