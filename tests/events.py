@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -201,9 +201,9 @@ class Platform:
     def start_reconciler(self) -> None:
         self.start("reconciler", ["outbox", "reconcile", "--lag-seconds", "3"], "kilo_worker")
 
-    def start_debezium(self) -> None:
+    def start_debezium(self, host: str = "127.0.0.1", tls: Mapping[str, str] | None = None) -> None:
         if self.debezium is None:
-            host = {"DATABASE_HOST": "127.0.0.1", "DATABASE_PORT": str(self.database_port)}
+            place = {"DATABASE_HOST": host, "DATABASE_PORT": str(self.database_port)}
             user = {"DATABASE_USER": "kilo_cdc", "DATABASE_PASSWORD": "kilo_cdc-password"}
             settings = ConnectorSettings(
                 self.outputs.bus,
@@ -211,11 +211,12 @@ class Platform:
                 str(self.directory / "offsets.dat"),
                 self.outputs.database.schema_name,
                 source_of(self.outputs.stage),
+                database_tls=tls or {},
             )
             self.debezium = DebeziumServer(
                 self.directory / "debezium",
                 render_properties(settings),
-                {**host, **user, "DATABASE_NAME": self.database},
+                {**place, **user, "DATABASE_NAME": self.database},
             )
         self.debezium.start()
 

@@ -1,10 +1,11 @@
-"""Debezium as it is deployed: in its memory, in a new pod, and across an upgrade of the table."""
+"""Debezium as it is deployed: in its memory, in a new pod, in TLS, and across an upgrade of the table."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -16,22 +17,36 @@ from kilo.testing.servers.nats import NatsServer
 from kilo.testing.servers.postgres import PostgresServer
 from sandbox.servers.moto import MotoServer
 from tests.events import Platform, make_platform
-from tests.patience import PATIENCE_SECONDS
+from tests.patience import PATIENCE_SECONDS, until
 from tests.runtime.conftest import BusServer
+from tests.runtime.database.secured import Secured
+from tests.runtime.traffic.certificates import Authority
 
 PAYLOAD_BYTES = 262_144
 COUNT = 1_000
 
 
-@pytest.fixture
-def platform(tmp_path: Path, postgres: PostgresServer, empty_database_url: str) -> Iterator[Platform]:
-    nats, moto = NatsServer(tmp_path / "nats"), MotoServer(tmp_path / "moto")
+INSERT = (
+    "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint)"
+    " VALUES ('acme', 'payment', '1', 'k', '{{}}', '{0}')"
+)
+
+
+@contextmanager
+def on(directory: Path, postgres: PostgresServer, database: str) -> Generator[Platform]:
+    nats, moto = NatsServer(directory / "nats"), MotoServer(directory / "moto")
     nats.start()
     moto.start()
-    with make_platform(tmp_path, postgres, nats, moto, empty_database_url.rpartition("/")[2]) as made:
+    with make_platform(directory, postgres, nats, moto, database) as made:
         yield made
     moto.stop()
     nats.stop()
+
+
+@pytest.fixture
+def platform(tmp_path: Path, postgres: PostgresServer, empty_database_url: str) -> Iterator[Platform]:
+    with on(tmp_path, postgres, empty_database_url.rpartition("/")[2]) as made:
+        yield made
 
 
 def stored(platform: Platform) -> int:
@@ -110,10 +125,6 @@ def test_messages_that_anybody_may_write_to_the_log_are_no_events(platform: Plat
 @pytest.mark.timeout(5 * PATIENCE_SECONDS)
 def test_rows_from_before_an_upgrade_do_not_stop_it(platform: Platform) -> None:
     """A row in the slot without the columns that the configuration names."""
-    insert = (
-        "INSERT INTO outbox (tenant, aggregate, aggregate_id, kind, payload, fingerprint)"
-        " VALUES ('acme', 'payment', '1', 'k', '{{}}', '{0}')"
-    )
     with psycopg.connect(platform.url, autocommit=True) as connection:
         newer = ("message_id", "ordering_key", "ce_id", "ce_subject")
         connection.execute("ALTER TABLE outbox DISABLE TRIGGER USER")
@@ -127,7 +138,7 @@ def test_rows_from_before_an_upgrade_do_not_stop_it(platform: Platform) -> None:
         connection.execute(f"ALTER TABLE outbox {added}".encode())
         connection.execute("ALTER TABLE outbox ENABLE TRIGGER USER")
         connection.execute("UPDATE outbox_capture_from SET position = pg_current_wal_insert_lsn()")
-        connection.execute(insert.format("present").encode())
+        connection.execute(INSERT.format("present").encode())
         apply_capture(connection, platform.outputs.outbox)
     platform.start_debezium()
     wait_for(platform, 1)
@@ -135,3 +146,34 @@ def test_rows_from_before_an_upgrade_do_not_stop_it(platform: Platform) -> None:
     (message,) = asyncio.run(bus.all())
     assert message.headers["fingerprint"] == "present"
     assert message.headers["Nats-Msg-Id"] == "acme/present"
+
+
+@pytest.mark.timeout(5 * PATIENCE_SECONDS)
+def test_it_reads_the_log_of_a_server_that_shows_the_right_certificate_alone(tmp_path: Path) -> None:
+    secured = Secured(tmp_path / "secured")
+    with psycopg.connect(secured.server.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE kilo")
+    readers = "SELECT r.pid FROM pg_stat_replication r JOIN pg_stat_ssl s USING (pid) WHERE s.ssl"
+    try:
+        with on(tmp_path, secured.server, "kilo") as platform:
+            platform.start_debezium(
+                "localhost", {"sslmode": "verify-full", "sslrootcert": str(secured.ca_file)}
+            )
+            platform.sql(INSERT.format("in-tls"))
+            wait_for(platform, 1)
+            ((pid,),) = platform.sql(readers)
+
+            secured.certify(Authority())
+            secured.reload()
+            platform.sql(f"SELECT pg_terminate_backend({pid})")
+            platform.sql(INSERT.format("for-another"))
+            log = tmp_path / "secured" / "server" / "postgres.log"
+            until(lambda: log.read_text().count("alert bad certificate") > 2, "it takes any certificate")
+            assert platform.sql(readers) == []
+            assert stored(platform) == 1
+
+            secured.certify(secured.authority)
+            secured.reload()
+            wait_for(platform, 2)
+    finally:
+        secured.server.stop()
