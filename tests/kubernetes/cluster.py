@@ -27,6 +27,7 @@ _NODE = "node"
 _LOOK_SECONDS = 0.2
 _MERGE = {"content-type": "application/merge-patch+json"}
 APPLY = {"content-type": "application/apply-patch+yaml"}
+RBAC = "rbac.authorization.k8s.io"
 
 
 class RealCluster:
@@ -77,6 +78,21 @@ class RealCluster:
         for process in reversed(self._processes):
             process.stop()
         self.api.close()
+
+    def account(self, name: str, role: str) -> Path:
+        """A kubeconfig of an account that the ClusterRole ``role`` is bound to everywhere, and no other."""
+        self.api.post("/api/v1/namespaces/default/serviceaccounts", json={"metadata": {"name": name}})
+        binding = {
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": name}],
+        }
+        self.api.post(f"/apis/{RBAC}/v1/clusterrolebindings", json=binding).raise_for_status()
+        path = f"/api/v1/namespaces/default/serviceaccounts/{name}/token"
+        token = self.api.post(path, json={"spec": {}}).raise_for_status().json()["status"]["token"]
+        file = self.home / f"{name}.json"
+        file.write_text(json.dumps(kubeconfig(str(self.api.base_url), token)))
+        return file
 
     def apply(self, path: str, text: str) -> httpx.Response:
         """Apply an object on the server's side, strictly, as the official provider does."""
