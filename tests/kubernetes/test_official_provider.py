@@ -111,14 +111,25 @@ def previewed(engine: OnRealCluster, program: Path, *options: str) -> set[tuple[
     return {(each.operation, each.type, each.name) for each in parse_events(events).changes}
 
 
+def clusterrole(cluster: RealCluster, name: str, group: str, resource: str) -> str:
+    rule = {"apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch"]}
+    role = {"metadata": {"name": name}, "rules": [rule]}
+    cluster.api.post(f"/apis/{RBAC}/v1/clusterroles", json=role).raise_for_status()
+    return name
+
+
 def test_who_only_views_previews_the_same_and_who_sees_secrets_refreshes(
     engine: OnRealCluster, program: Path, cluster: RealCluster
 ) -> None:
-    """`preview-STAGE` and `drift-STAGE` in the cluster: neither may patch, and Secrets are for the second."""
-    everything = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}
-    see_all = {"metadata": {"name": "see-all"}, "rules": [everything]}
-    cluster.api.post(f"/apis/{RBAC}/v1/clusterroles", json=see_all).raise_for_status()
-    preview, drift = cluster.account("preview", "view"), cluster.account("drift", "see-all")
+    """The roles of `preview-STAGE` and `drift-STAGE`, as docs/prerequisites.md lets them into a cluster."""
+    secrets = clusterrole(cluster, "view-secrets", "", "secrets")
+    monitors = clusterrole(cluster, "view-monitors", "monitoring.coreos.com", "*")
+    preview = cluster.account("preview", "view")
+    drift = cluster.account("drift", "view", secrets, monitors)
+    assert [cluster.lets(name, "get", "secrets") for name in ("preview", "drift")] == [False, True]
+    for name in ("preview", "drift"):
+        assert not cluster.lets(name, "get", "pods", "exec")
+        assert not cluster.lets(name, "patch", "configmaps")
     tell(program, "before")
     ok(engine.run(program, "up", "--yes", "--skip-preview"))
 
