@@ -25,7 +25,7 @@ from infra.configuration import read_stage_file
 from infra.settings import Settings
 from infra.target.prerequisites import GOOGLE_APIS
 from infra.target.refusal import wrong_account, wrong_project
-from infra.target.rights import boundary_policy, deployer_policies, preview_policies
+from infra.target.rights import boundary_policy, deployer_policies, drift_policies, preview_policies
 from kilo.errors import BadInput, KiloError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,8 +34,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def deploy(settings: Settings, own: BootstrapSettings) -> None:
     """Register it, and export what the repository's settings and the engine are told."""
     stage, tags = settings.stage, {"project": "kilo", "stage": settings.stage}
-    # Who previews asks a reviewer, since a branch's own code runs with it; the nightly look can't.
-    environments = {"deploy": (stage,), "preview": (f"preview-{stage}", f"drift-{stage}")}
+    # A branch's own code runs in the one that previews, behind a reviewer; the nightly look, which sees more,
+    # has none and is for the default branch alone. So they are two, and no role is of both.
+    environments = {"deploy": stage, "preview": f"preview-{stage}", "drift": f"drift-{stage}"}
     aws.iam.Policy(
         "boundary",
         name=boundary_name(settings),
@@ -59,8 +60,14 @@ def deploy(settings: Settings, own: BootstrapSettings) -> None:
                 "preview": GithubRole(
                     own.preview_role,
                     environments["preview"],
-                    f"Previews {stage} and looks for drift; changes nothing",
+                    f"Previews {stage}; changes nothing",
                     preview_policies(settings, own.state_bucket),
+                ),
+                "drift": GithubRole(
+                    own.drift_role,
+                    environments["drift"],
+                    f"Looks for drift in {stage}; changes nothing",
+                    drift_policies(settings, own.state_bucket),
                 ),
             },
         ),
@@ -74,6 +81,7 @@ def deploy(settings: Settings, own: BootstrapSettings) -> None:
             account_id=settings.aws.account_id,
             deployer_arn=roles.arns["deploy"],
             preview_arn=roles.arns["preview"],
+            drift_arn=roles.arns["drift"],
             keep_days=own.keep_states_days,
             tags=tags,
             protect=settings.protect,
@@ -105,8 +113,7 @@ def deploy(settings: Settings, own: BootstrapSettings) -> None:
                 "GCP_ACCOUNT": google.accounts[key],
                 "STATE_BACKEND": backend,
             }
-            for key, named in environments.items()
-            for environment in named
+            for key, environment in environments.items()
         },
     )
 

@@ -8,7 +8,7 @@ https://docs.github.com/en/actions/security-for-github-actions/security-hardenin
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,10 @@ AUDIENCE = "sts.amazonaws.com"
 
 @dataclass(frozen=True)
 class GithubRole:
-    """A role, the environments of the repository that take it, and what it may do."""
+    """A role, the environment of the repository that takes it, and what it may do."""
 
     name: str
-    environments: Sequence[str]
+    environment: str
     description: str
     policies: Policies
 
@@ -58,8 +58,8 @@ class GithubRoles(pulumi.ComponentResource):
             ).arn
         trust = {
             key: pulumi.Output.from_input(provider).apply(
-                lambda arn, environments=role.environments: json.dumps(
-                    trust_policy(arn, args.repository, environments)
+                lambda arn, environment=role.environment: json.dumps(
+                    trust_policy(arn, args.repository, environment)
                 )
             )
             for key, role in args.roles.items()
@@ -93,10 +93,9 @@ def subject(repository: str, environment: str) -> str:
     return f"repo:{repository}:environment:{environment}"
 
 
-def trust_policy(provider_arn: str, repository: str, environments: Sequence[str]) -> dict[str, Any]:
-    """Who takes a role: a job of ``repository`` that runs in one of ``environments``, and nobody else."""
-    subjects = [subject(repository, environment) for environment in environments]
-    claims = {f"{ISSUER}:aud": AUDIENCE, f"{ISSUER}:sub": subjects}
+def trust_policy(provider_arn: str, repository: str, environment: str) -> dict[str, Any]:
+    """Who takes a role: a job of ``repository`` that runs in ``environment``, and nobody else."""
+    claims = {f"{ISSUER}:aud": AUDIENCE, f"{ISSUER}:sub": [subject(repository, environment)]}
     return {
         "Version": "2012-10-17",
         "Statement": [

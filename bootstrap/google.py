@@ -1,4 +1,4 @@
-"""What GitHub's workflows are in Google Cloud: two service accounts, taken by the tokens that GitHub signs.
+"""What GitHub's workflows are in Google Cloud: service accounts, taken by the tokens that GitHub signs.
 
 https://cloud.google.com/iam/docs/workload-identity-federation-with-deployment-pipelines
 """
@@ -15,13 +15,17 @@ from bootstrap.github import ISSUER, subject
 
 DEPLOYER_ROLES = ("roles/artifactregistry.admin", "roles/browser", "roles/storage.admin")
 """Buckets and registries with who may use them, and to see which project it is."""
-PREVIEW_ROLES = (
+PREVIEW_ROLES = ("roles/artifactregistry.reader", "roles/browser")
+"""To see which project it is, and images (``.ci/parity``): without a refresh nothing else is looked at."""
+DRIFT_ROLES = (
     "roles/artifactregistry.reader",
     "roles/browser",
     "roles/cloudasset.viewer",
     "roles/iam.securityReviewer",
+    "roles/storage.bucketViewer",
 )
-"""To see how things are set up and what there is by its labels, and images; no object of a bucket."""
+"""To see how things are set up, who may use them, and what there is by its labels; no object of a bucket."""
+ROLES = {"deploy": DEPLOYER_ROLES, "preview": PREVIEW_ROLES, "drift": DRIFT_ROLES}
 DRIFT_API = "cloudasset.googleapis.com"
 """The nightly look for drift asks it for what no program declares (``.ci/undeclared``); no stage needs it."""
 
@@ -33,8 +37,8 @@ class GoogleTrustArgs:
     project: str
     stage: str
     repository: str
-    environments: Mapping[str, Sequence[str]]
-    """By ``deploy`` and ``preview``."""
+    environments: Mapping[str, str]
+    """By the key of :data:`ROLES`."""
     apis: Sequence[str]
 
 
@@ -79,7 +83,7 @@ class GoogleTrust(pulumi.ComponentResource):
         )
         self.provider = provider.name
         self.accounts = {}
-        for key, roles in (("deploy", DEPLOYER_ROLES), ("preview", PREVIEW_ROLES)):
+        for key, environment in args.environments.items():
             account = gcp.serviceaccount.Account(
                 f"{name}-{key}",
                 project=args.project,
@@ -87,20 +91,19 @@ class GoogleTrust(pulumi.ComponentResource):
                 display_name=f"{key} {args.stage}",
                 opts=ready,
             )
-            for environment in args.environments[key]:
-                gcp.serviceaccount.IAMMember(
-                    f"{name}-{environment}",
-                    service_account_id=account.name,
-                    role="roles/iam.workloadIdentityUser",
-                    member=pulumi.Output.concat(
-                        "principal://iam.googleapis.com/",
-                        pool.name,
-                        "/subject/",
-                        subject(args.repository, environment),
-                    ),
-                    opts=child,
-                )
-            for role in roles:
+            gcp.serviceaccount.IAMMember(
+                f"{name}-{environment}",
+                service_account_id=account.name,
+                role="roles/iam.workloadIdentityUser",
+                member=pulumi.Output.concat(
+                    "principal://iam.googleapis.com/",
+                    pool.name,
+                    "/subject/",
+                    subject(args.repository, environment),
+                ),
+                opts=child,
+            )
+            for role in ROLES[key]:
                 gcp.projects.IAMMember(
                     f"{name}-{key}-{role.removeprefix('roles/')}",
                     project=args.project,

@@ -30,6 +30,7 @@ class BootstrapSettings(BaseModel):
     )
     deployer_role: RoleName = "deployer"
     preview_role: RoleName = "preview"
+    drift_role: RoleName = "drift"
     keep_states_days: int = Field(default=90, ge=7, le=3_650)
 
 
@@ -62,14 +63,23 @@ def parse(values: Mapping[str, object], settings: Settings) -> BootstrapSettings
 
 def _mistakes(own: BootstrapSettings, settings: Settings) -> Iterator[str]:
     aws, stage_file = settings.aws, f"Pulumi.{settings.stage}.yaml"
-    wanted = (
-        ("deployer_role", own.deployer_role, aws.key_administrators, "key_administrators"),
-        ("preview_role", own.preview_role, aws.key_auditors, "key_auditors"),
-    )
-    for name, role, listed, where in wanted:
-        arn = f"arn:aws:iam::{aws.account_id}:role/{role}"
-        if arn not in listed:
+    roles = {name: getattr(own, name) for name in ("deployer_role", "preview_role", "drift_role")}
+    arns = {name: f"arn:aws:iam::{aws.account_id}:role/{role}" for name, role in roles.items()}
+    for name, listed, where in (
+        ("deployer_role", aws.key_administrators, "key_administrators"),
+        ("drift_role", aws.key_auditors, "key_auditors"),
+    ):
+        if (arn := arns[name]) not in listed:
             yield f"{name}: keys' policies must name it; put {arn} into kilo:aws.{where} of {stage_file}"
+    if (arn := arns["preview_role"]) in aws.key_auditors:
+        yield (
+            f"preview_role: a branch's own code runs with it, and it asks for no key; take {arn} out of "
+            f"kilo:aws.key_auditors of {stage_file}"
+        )
+    taken: dict[str, str] = {}
+    for name, role in roles.items():
+        if (other := taken.setdefault(role, name)) != name:
+            yield f"{name}: '{role}' is {other}'s name; each environment has a role of its own"
         if role.startswith(prefix := f"kilo-{settings.stage}-"):
             yield (
                 f"{name}: '{role}' is called as the stage's processes, whose roles the deployer changes; "

@@ -1,7 +1,8 @@
 """Where the engine keeps a stage's state: a bucket and the key that encrypts it and the secrets in it.
 
 Every state stays as a version for a while, so that one that was broken can be had back. The account's own
-administrators look after the key and can't use it; the deployer uses it, and who previews reads by it.
+administrators look after the key and can't use it; the deployer uses it, and who previews or looks for drift
+reads by it.
 https://www.pulumi.com/docs/iac/concepts/state-and-backends/
 """
 
@@ -31,6 +32,7 @@ class StateStoreArgs:
     account_id: str
     deployer_arn: pulumi.Input[str]
     preview_arn: pulumi.Input[str]
+    drift_arn: pulumi.Input[str]
     keep_days: int
     """How long a state that was replaced is kept."""
     tags: Mapping[str, str]
@@ -55,6 +57,7 @@ class StateStore(pulumi.ComponentResource):
                 [
                     KeyUser("Deployer", args.deployer_arn, WRITE),
                     KeyUser("Preview", args.preview_arn, READ),
+                    KeyUser("Drift", args.drift_arn, READ),
                 ],
                 {},
             ),

@@ -22,6 +22,7 @@ class Rights(StrEnum):
 
     DEPLOYER = "deployer"
     PREVIEW = "preview"
+    DRIFT = "drift"
     BOUNDARY = "boundary"
 
 
@@ -36,7 +37,8 @@ def check(
     rights: Annotated[
         Rights | None,
         typer.Option(
-            "--rights", help="Print the policy of who deploys or previews, or what bounds processes."
+            "--rights",
+            help="Print the policy of who deploys, previews or looks for drift, or what bounds processes.",
         ),
     ] = None,
     schema: Annotated[
@@ -103,6 +105,7 @@ def _print_rights(of: Rights, stage: str) -> None:
         boundary_arn,
         boundary_policy,
         deployer_policies,
+        drift_policies,
         merged,
         preview_policies,
     )
@@ -111,6 +114,7 @@ def _print_rights(of: Rights, stage: str) -> None:
     documents = {
         Rights.DEPLOYER: lambda: merged(deployer_policies(settings)),
         Rights.PREVIEW: lambda: merged(preview_policies(settings)),
+        Rights.DRIFT: lambda: merged(drift_policies(settings)),
         Rights.BOUNDARY: lambda: boundary_policy(settings),
     }
     typer.echo(json.dumps(documents[of](), indent=2))

@@ -69,7 +69,7 @@ class Aws(Section):
     key_administrators: tuple[IamArn, ...] = Field(min_length=1)
     key_auditors: tuple[IamArn, ...] = Field(
         default=(),
-        description="Who sees how keys are set up, and no more: the role of previews and of drift.",
+        description="Who sees how keys are set up, and no more: the role that looks for drift.",
     )
     key_users: tuple[TenantKeyUser, ...] = Field(
         default=(), description="Who uses tenants' keys besides the platform's own workloads."

@@ -2,8 +2,8 @@
 
 The policy is the only source of access: it names no account root, so no IAM policy elsewhere can
 widen it. Administrators can't encrypt or decrypt; users can't change, disable or delete; auditors see
-how a key is set up, which a preview and the nightly look for drift need, and do neither. The
-principal that deploys must be one of the administrators, or KMS refuses the policy.
+how a key is set up, which the nightly look for drift needs, and do neither. The principal that
+deploys must be one of the administrators, or KMS refuses the policy.
 
 Resource ``*`` means the key itself here; a key policy knows nothing else.
 https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html

@@ -1,10 +1,14 @@
-"""What who deploys a stage may do in AWS, who previews it, and what no process of it can ever do; pure.
+"""What may do in AWS who deploys a stage, who previews it, who looks for drift, and at most a process; pure.
 
 The rights follow from the stage's file: its buckets, repositories, queues, roles, keys' aliases and its
 secret, by name. The deployer gives rights away, so what it can give is bounded: it makes no role without the
 stage's permissions boundary and takes none away, changes nothing but roles of the stage's names, and what is
 in a bucket, in a secret or under a key is not its to read. Keys' own policies name it among their
 administrators, so of KMS it needs here only what no key's policy can say.
+
+A preview runs a branch's own code. Without a refresh the engine takes from its state what there is, so who
+previews reads that and images, and not how things are set up. That is for who looks for drift, which the
+default branch's code alone does.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
 """
@@ -183,14 +187,26 @@ def deployer_policies(settings: Settings, state_bucket: str | None = None) -> Po
 
 
 def preview_policies(settings: Settings, state_bucket: str | None = None) -> Policies:
-    """The policies of the role that previews and looks for drift: it changes nothing."""
+    """The policies of the role that previews without a refresh: it changes nothing and sees no resource."""
+    named = _Named(settings)
+    return {
+        "look": _document(
+            # Whether both registries hold the same of what a plan would run (.ci/parity).
+            Statement("SignIn", ["ecr:GetAuthorizationToken"], ["*"]),
+            Statement("ReadImages", READ_PRIMARY, named.repositories),
+            Statement("FindTheCluster", ["eks:DescribeCluster"], [named.clusters]),
+        ),
+        **_state(state_bucket, _READ_STATE),
+    }
+
+
+def drift_policies(settings: Settings, state_bucket: str | None = None) -> Policies:
+    """The policies of the role that looks for drift: it sees how all is set up, and changes nothing."""
     named = _Named(settings)
     return {
         "look": _document(
             Statement("LookAtBuckets", _LOOK_AT_BUCKET, named.buckets),
             Statement("LookAtRepositories", _LOOK_AT_REPOSITORY, named.repositories),
-            Statement("SignIn", ["ecr:GetAuthorizationToken"], ["*"]),
-            Statement("ReadImages", READ_PRIMARY, named.repositories),
             Statement("LookAtRegistry", ["ecr:DescribeRegistry"], ["*"]),
             Statement("LookAtQueues", _LOOK_AT_QUEUE, named.queues),
             Statement("LookAtRules", _LOOK_AT_RULE, named.rules),

@@ -26,7 +26,7 @@ def config() -> dict[str, Any]:
     found: dict[str, Any] = YAML(typ="safe").load(ROOT / "Pulumi.dev.yaml")["config"]
     role = f"arn:aws:iam::{ACCOUNT}:role"
     found["kilo:aws"]["key_administrators"].append(f"{role}/deployer")
-    found["kilo:aws"] |= {"key_auditors": [f"{role}/preview"], "permissions_boundary": BOUNDARY}
+    found["kilo:aws"] |= {"key_auditors": [f"{role}/drift"], "permissions_boundary": BOUNDARY}
     project = Project()
     project.name = found["gcp:project"]
     found["kilo:gcp"]["project_number"] = project.number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from infra.target.prerequisites import GOOGLE_APIS
 from kilo.errors import BadInput
 from tests.bootstrap.stage_file import ACCOUNT, BOUNDARY, OWN, ROOT, config, write
 from tests.components.recorder import Recording, record
-from tests.infra.access.evaluator import Call, World
+from tests.infra.access.evaluator import ROLES, Call, World
 
 PROVIDER = f"arn:aws:iam::{ACCOUNT}:oidc-provider/{ISSUER}"
-DEPLOYER, PREVIEW = (f"arn:aws:iam::{ACCOUNT}:role/{name}" for name in ("deployer", "preview"))
+DEPLOYER, PREVIEW, DRIFT = (
+    f"arn:aws:iam::{ACCOUNT}:role/{name}" for name in ("deployer", "preview", "drift")
+)
 POOL = "projects/1/locations/global/workloadIdentityPools/kilo-dev-github"
 ANSWERS = {
     "gcp:iam/workloadIdentityPool:WorkloadIdentityPool": {"name": POOL},
@@ -68,29 +71,39 @@ def taken(role: str, subject: str, audience: str = "sts.amazonaws.com", by: str 
 
 
 def test_a_workflow_takes_its_role_in_its_environment_alone(world: World) -> None:
-    repository = "repo:kilo-platform/kilo"
-    assert world.decide(taken(DEPLOYER, f"{repository}:environment:dev")).allowed
-    for environment in ("preview-dev", "drift-dev"):
-        assert world.decide(taken(PREVIEW, f"{repository}:environment:{environment}")).allowed
-    for call in (
-        taken(DEPLOYER, f"{repository}:environment:preview-dev"),
-        taken(DEPLOYER, f"{repository}:environment:drift-dev"),
-        taken(DEPLOYER, f"{repository}:environment:prod"),
-        taken(DEPLOYER, f"{repository}:pull_request"),
-        taken(DEPLOYER, f"{repository}:ref:refs/heads/main"),
-        taken(DEPLOYER, "repo:kilo-platform/kilo-fork:environment:dev"),
-        taken(DEPLOYER, f"{repository}:environment:*"),
-        taken(PREVIEW, f"{repository}:environment:dev"),
-        taken(PREVIEW, "repo:somebody/else:environment:preview-dev"),
-        taken(DEPLOYER, f"{repository}:environment:dev", "vault"),
-        taken(DEPLOYER, f"{repository}:environment:dev", by=PROVIDER.replace("token.", "other.")),
-    ):
-        assert not world.decide(call).allowed, call
+    repository, own = "repo:kilo-platform/kilo", {DEPLOYER: "dev", PREVIEW: "preview-dev", DRIFT: "drift-dev"}
+    others = (
+        "prod",
+        "preview-prod",
+        "drift-prod",
+        "ramps-dev",
+        "previews-dev",
+        "fle-rotate-dev",
+        "release",
+        "*",
+    )
+    for role, environment in own.items():
+        subject = f"{repository}:environment:{environment}"
+        assert world.decide(taken(role, subject)).allowed
+        for call in (
+            *(
+                taken(role, f"{repository}:environment:{each}")
+                for each in {*own.values(), *others} - {environment}
+            ),
+            taken(role, f"{repository}:pull_request"),
+            taken(role, f"{repository}:ref:refs/heads/main"),
+            taken(role, subject.replace("kilo-platform/kilo", "kilo-platform/kilo-fork")),
+            taken(role, subject.replace("kilo-platform/kilo", "somebody/else")),
+            taken(role, subject, "vault"),
+            taken(role, subject, by=PROVIDER.replace("token.", "other.")),
+            *(Call(other, "sts:AssumeRole", role) for other in own),
+        ):
+            assert not world.decide(call).allowed, call
 
 
-def test_who_deploys_writes_the_state_and_who_previews_reads_it(world: World) -> None:
+def test_who_deploys_writes_the_state_and_who_previews_or_looks_for_drift_reads_it(world: World) -> None:
     state = f"{BUCKET}/.pulumi/stacks/kilo/dev.json"
-    for who, writes in ((DEPLOYER, True), (PREVIEW, False)):
+    for who, writes in ((DEPLOYER, True), (PREVIEW, False), (DRIFT, False)):
         assert world.decide(Call(who, "s3:GetObject", state)).allowed
         assert world.decide(Call(who, "kms:Decrypt", KEY)).allowed
         for action, what in (("s3:PutObject", state), ("kms:Encrypt", KEY), ("kms:GenerateDataKey", KEY)):
@@ -134,22 +147,56 @@ def test_no_secret_is_in_it(program: Recording, settings: Settings) -> None:
 def test_google_believes_the_repository_and_each_environment_has_its_own_account(program: Recording) -> None:
     provider = program.one("gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider").inputs
     assert provider["attributeCondition"] == "assertion.repository == 'kilo-platform/kilo'"
-    members = {
-        each.inputs["member"].rpartition("/subject/")[2]
-        for each in program.of("gcp:serviceaccount/iAMMember:IAMMember")
+    accounts = {
+        each.urn: each.inputs["accountId"] for each in program.of("gcp:serviceaccount/account:Account")
     }
+    believed = [
+        (accounts[account], each.inputs["member"].rpartition("/subject/")[2])
+        for each in program.of("gcp:serviceaccount/iAMMember:IAMMember")
+        for account in each.dependencies & accounts.keys()
+    ]
     repository = "repo:kilo-platform/kilo:environment"
-    assert members == {f"{repository}:{each}" for each in ("dev", "preview-dev", "drift-dev")}
+    assert sorted(believed) == [
+        ("kilo-dev-deploy", f"{repository}:dev"),
+        ("kilo-dev-drift", f"{repository}:drift-dev"),
+        ("kilo-dev-preview", f"{repository}:preview-dev"),
+    ]
     apis = {each.inputs["service"] for each in program.of("gcp:projects/service:Service")}
     # The nightly look for drift asks for what no program declares (.ci/undeclared).
     assert apis == {*GOOGLE_APIS, "cloudasset.googleapis.com"}
-    preview = {
-        each.inputs["role"]
-        for each in program.of("gcp:projects/iAMMember:IAMMember")
-        if "preview" in each.name
+
+
+def test_in_google_cloud_who_previews_reads_images_and_who_looks_for_drift_sees_how_all_is_set_up(
+    program: Recording,
+) -> None:
+    may = {
+        key: {
+            permission
+            for each in program.of("gcp:projects/iAMMember:IAMMember")
+            if each.name.startswith(f"google-{key}-")
+            for permission in ROLES[each.inputs["role"]]
+        }
+        for key in ("preview", "drift")
     }
-    assert "roles/cloudasset.viewer" in preview
-    assert not {role for role in preview if "dmin" in role or "ditor" in role or "riter" in role}
+    parity = {
+        "artifactregistry.repositories.downloadArtifacts",
+        "artifactregistry.repositories.get",
+        "resourcemanager.projects.get",
+    }
+    refresh = {
+        "artifactregistry.repositories.getIamPolicy",
+        "storage.buckets.get",
+        "storage.buckets.getIamPolicy",
+    }
+    assert parity <= may["preview"]
+    assert parity | refresh | {"cloudasset.assets.searchAllResources"} <= may["drift"]
+    assert not {
+        permission for permission in may["preview"] if permission.startswith(("storage.", "cloudasset."))
+    }
+    for permissions in may.values():
+        assert "storage.objects.get" not in permissions
+        verbs = {permission.rpartition(".")[2] for permission in permissions}
+        assert all(re.match(r"get|list|search|download", verb) for verb in verbs), verbs
 
 
 def test_it_exports_what_the_repositorys_settings_ask_for(program: Recording) -> None:
@@ -164,7 +211,17 @@ def test_it_exports_what_the_repositorys_settings_ask_for(program: Recording) ->
 @pytest.mark.parametrize(
     ("change", "own", "said"),
     [
-        ({"key_auditors": []}, {}, "preview_role: keys' policies must name it"),
+        ({"key_auditors": []}, {}, "drift_role: keys' policies must name it"),
+        (
+            {"key_auditors": [DRIFT, PREVIEW]},
+            {},
+            f"preview_role: a branch's own code runs with it, and it asks for no key; take {PREVIEW} out of",
+        ),
+        (
+            {"key_auditors": [PREVIEW]},
+            {"kilo-bootstrap:drift_role": "preview"},
+            "drift_role: 'preview' is preview_role's name; each environment has a role of its own",
+        ),
         (
             {"permissions_boundary": None},
             {},
@@ -174,7 +231,7 @@ def test_it_exports_what_the_repositorys_settings_ask_for(program: Recording) ->
         ({}, {"aws:region": "eu-west-1"}, "aws:region: eu-west-1 is not the stage's; use eu-central-1"),
         ({}, {"kilo-bootstrap:statebucket": "x"}, "kilo-bootstrap:statebucket"),
         (
-            {"key_auditors": [f"arn:aws:iam::{ACCOUNT}:role/kilo-dev-look"]},
+            {},
             {"kilo-bootstrap:preview_role": "kilo-dev-look"},
             "use a name without kilo-dev-",
         ),
@@ -196,4 +253,4 @@ def test_the_files_of_the_checkout_go_together(stage: str) -> None:
 
     own = YAML(typ="safe").load(ROOT / "bootstrap" / f"Pulumi.{stage}.yaml")["config"]
     parsed = parse(own, read_stage_file(ROOT / f"Pulumi.{stage}.yaml"))
-    assert parsed.deployer_role == "deployer"
+    assert (parsed.deployer_role, parsed.preview_role, parsed.drift_role) == ("deployer", "preview", "drift")

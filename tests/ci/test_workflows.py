@@ -98,6 +98,27 @@ def test_no_pull_request_runs_where_nobody_looks_first() -> None:
         assert not by_pull_request or not any(map(unwatched.match, environments)), path
 
 
+def test_where_a_branch_runs_nothing_is_asked_that_its_role_may_not_see() -> None:
+    """Who previews reads the state and images (infra/target/rights.py); all else is for `drift-STAGE`."""
+    scripts: dict[str, set[str]] = {}
+    for path in FILES:
+        for job, step in steps(load(path.name)):
+            if found := re.match(r"(preview|drift)-", job.get("environment", "")):
+                called = re.findall(
+                    r"\.ci/[a-z-]+.*?--refresh|\.ci/[a-z-]+|kilo [a-z-]+", step.get("run", "")
+                )
+                scripts.setdefault(found[1], set()).update(re.sub(" .* ", " ", each) for each in called)
+    assert scripts["preview"] == {".ci/preview", ".ci/plan", ".ci/parity", "kilo preview-diff"}
+    assert scripts["drift"] == {
+        ".ci/preview --refresh",
+        ".ci/undeclared",
+        ".ci/comment",
+        "kilo preview-diff",
+    }
+    for file in ("Pulumi.yaml", ".ci/preview", ".ci/plan", ".ci/parity", ".ci/held", ".ci/state-version"):
+        assert "refresh" not in (ROOT / file).read_text(encoding="utf-8")
+
+
 def test_every_test_is_run_by_some_job() -> None:
     """What nobody runs no longer fits what it tries, and nobody hears of it."""
     tests = {path.relative_to(ROOT).parts[:2] for path in (ROOT / "tests").rglob("test_*.py")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -44,6 +45,19 @@ def test_mistakes_of_all_stages_are_said_at_once(project: Path, capsys: pytest.C
     assert captured.out.startswith("Pulumi.stage.yaml: fine")
     assert "Pulumi.dev.yaml: kilo:tenants[" in captured.err
     assert "Pulumi.prod.yaml: kilo:bsu: unknown setting; did you mean 'bus'?" in captured.err
+
+
+def test_the_rights_of_who_looks_for_drift_are_not_those_of_who_previews(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    may: dict[str, set[str]] = {}
+    for who in ("deployer", "preview", "drift", "boundary"):
+        assert cli.main(["check", "--rights", who, "-s", "prod"]) == 0
+        statements = json.loads(capsys.readouterr().out)["Statement"]
+        may[who] = {action for each in statements for action in each["Action"]}
+    assert {"tag:GetResources", "s3:GetBucketPolicy"} <= may["drift"] - may["preview"]
+    assert "ecr:BatchGetImage" in may["preview"] - may["drift"]
+    assert "iam:CreateRole" in may["deployer"] - may["drift"] - may["preview"] - may["boundary"]
 
 
 def test_a_stage_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:

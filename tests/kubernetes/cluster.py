@@ -27,6 +27,7 @@ _NODE = "node"
 _LOOK_SECONDS = 0.2
 _MERGE = {"content-type": "application/merge-patch+json"}
 APPLY = {"content-type": "application/apply-patch+yaml"}
+RBAC = "rbac.authorization.k8s.io"
 
 
 class RealCluster:
@@ -77,6 +78,30 @@ class RealCluster:
         for process in reversed(self._processes):
             process.stop()
         self.api.close()
+
+    def account(self, name: str, *roles: str) -> Path:
+        """A kubeconfig of an account of its own that these ClusterRoles, and no other, are bound to."""
+        made = self.api.post("/api/v1/namespaces/default/serviceaccounts", json={"metadata": {"name": name}})
+        made.raise_for_status()
+        for role in roles:
+            binding = {
+                "metadata": {"name": f"{name}-{role}"},
+                "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
+                "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": name}],
+            }
+            self.api.post(f"/apis/{RBAC}/v1/clusterrolebindings", json=binding).raise_for_status()
+        path = f"/api/v1/namespaces/default/serviceaccounts/{name}/token"
+        token = self.api.post(path, json={"spec": {}}).raise_for_status().json()["status"]["token"]
+        file = self.home / f"{name}.json"
+        file.write_text(json.dumps(kubeconfig(str(self.api.base_url), token)))
+        return file
+
+    def lets(self, name: str, verb: str, resource: str, subresource: str = "") -> bool:
+        """Whether that account may do ``verb`` to a resource in some namespace."""
+        asked = {"namespace": "default", "verb": verb, "resource": resource, "subresource": subresource}
+        spec = {"user": f"system:serviceaccount:default:{name}", "resourceAttributes": asked}
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        return self.api.post(path, json={"spec": spec}).raise_for_status().json()["status"]["allowed"]
 
     def apply(self, path: str, text: str) -> httpx.Response:
         """Apply an object on the server's side, strictly, as the official provider does."""

@@ -91,7 +91,7 @@ class World:
 
 def _is_without_policy(call: Call) -> bool:
     """Whether KMS asks the identity's policies alone: of names of keys, and of one that is to be."""
-    return call.action == "kms:CreateKey" or ":alias/" in call.resource
+    return call.action in {"kms:CreateKey", "kms:ListAliases"} or ":alias/" in call.resource
 
 
 def _context(call: Call) -> Context:
@@ -219,8 +219,21 @@ ROLES: Mapping[str, frozenset[str]] = {
             "artifactregistry.tags.update",
         }
     ),
+    "roles/artifactregistry.reader": frozenset(
+        {"artifactregistry.repositories.downloadArtifacts", "artifactregistry.repositories.get"}
+    ),
+    "roles/browser": frozenset({"resourcemanager.projects.get"}),
+    "roles/cloudasset.viewer": frozenset({"cloudasset.assets.searchAllResources"}),
+    # Lists everything and who may use it, and gets nothing.
+    "roles/iam.securityReviewer": frozenset(
+        {"artifactregistry.repositories.getIamPolicy", "storage.buckets.getIamPolicy", "storage.objects.list"}
+    ),
+    "roles/storage.bucketViewer": frozenset({"storage.buckets.get", "storage.buckets.list"}),
 }
-"""What Google's roles let do, as far as the platform asks for it."""
+"""What Google's roles let do, as far as the platform asks for it.
+
+https://cloud.google.com/iam/docs/roles-permissions
+"""
 
 _STARTS = re.compile(r'resource\.name\.startsWith\("([^"\\]*)"\)')
 

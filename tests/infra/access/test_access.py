@@ -137,7 +137,7 @@ def _of_keys(prod: Stage) -> Iterator[Call]:
         yield Call(deployer, "kms:ReplicateKey", arn, {"kms:ReplicaRegion": "eu-west-1"})
         # What a refresh asks of a key, each night.
         for action in LOOK:
-            yield Call(f"arn:aws:iam::{prod.account}:role/preview", action, arn)
+            yield Call(f"arn:aws:iam::{prod.account}:role/drift", action, arn)
 
 
 def _of_registries(prod: Stage) -> Iterator[Call]:
@@ -192,11 +192,11 @@ def _attacks_on_keys(prod: Stage) -> Iterator[tuple[str, Call]]:
     for action in ("Decrypt", "Encrypt", "GenerateDataKey", "CreateGrant", "ReEncryptFrom", "Sign"):
         for key in (ACME, BACKUPS, SIGNING):
             yield "use by who administers", Call(deployer, f"kms:{action}", prod.keys[key], {**TENANT})
-    preview = f"arn:aws:iam::{prod.account}:role/preview"
+    drift = f"arn:aws:iam::{prod.account}:role/drift"
     changing = (*(action for action in ADMINISTER if action not in LOOK), "kms:ReplicateKey")
     for action in (*changing, *(f"kms:{use}" for use in ("Decrypt", "Encrypt", "Sign", "CreateGrant"))):
         for key in (ACME, BACKUPS, SIGNING):
-            yield "more than a look by who audits", Call(preview, action, prod.keys[key], {**TENANT})
+            yield "more than a look by who audits", Call(drift, action, prod.keys[key], {**TENANT})
     yield (
         "a copy outside of the stage's regions",
         Call(deployer, "kms:ReplicateKey", acme, {"kms:ReplicaRegion": "us-east-1"}),

