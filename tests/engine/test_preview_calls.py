@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 import httpx
@@ -46,9 +47,9 @@ class Recorded(Rehearsal):
         return said, {operation(json.loads(line)) for line in lines}
 
 
-def operation(request: dict[str, object]) -> str:
+def operation(request: dict[str, Any]) -> str:
     """Which right a request to moto takes, where its protocol says so."""
-    headers = {name.lower(): value for name, value in dict(request["headers"]).items()}  # type: ignore[call-overload]
+    headers: dict[str, str] = {name.lower(): value for name, value in request["headers"].items()}
     found = re.search(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/", headers["authorization"])
     assert found, request
     if target := headers.get("x-amz-target"):
