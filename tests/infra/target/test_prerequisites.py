@@ -67,7 +67,7 @@ def test_what_is_missing_in_aws_is_told_with_what_makes_it(aws: Callable[[str], 
     assert before["role restorer"] == "missing"
     assert {state for what, state in before.items() if what not in buckets} == {"missing"}
     iam = aws("iam")
-    for name in ("key-administrator", "deployer", "preview", "restorer"):
+    for name in ("key-administrator", "deployer", "drift", "restorer"):
         iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
     iam.create_open_id_connect_provider(Url=f"https://{ISSUER}", ThumbprintList=["0" * 40])
     secret = settings.database.url_secret_id
