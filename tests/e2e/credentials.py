@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping
+
+from ruamel.yaml import YAML
 
 from tests.e2e.conftest import PATIENCE, Stage
 
 
-def put_credentials(stage: Stage, section: str, text: str) -> None:
+def put_credentials(stage: Stage, section: str, credentials: Mapping[str, int | bool]) -> None:
     """Write the ``credentials`` of ``kilo:SECTION`` into the stage's file."""
-    file = stage.directory / "Pulumi.dev.yaml"
-    before = file.read_text(encoding="utf-8")
-    after = re.sub(
-        rf"kilo:{section}: \{{( credentials: \{{[^}}]*\}},)?",
-        f"kilo:{section}: {{ credentials: {text},",
-        before,
-    )
-    assert after != before
-    file.write_text(after, encoding="utf-8")
+    file, yaml = stage.directory / "Pulumi.dev.yaml", YAML()
+    document = yaml.load(file)
+    document["config"][f"kilo:{section}"]["credentials"] = dict(credentials)
+    yaml.dump(document, file)
 
 
 def up(stage: Stage) -> str:
@@ -30,9 +27,8 @@ def up(stage: Stage) -> str:
 
 def replace_under_load(stage: Stage, section: str) -> None:
     """Go to generation 2 beside the former and then alone; no request and no event is lost."""
-    for step, credentials in enumerate(
-        ("{ generation: 2, former_accepted: true }", "{ generation: 2 }"), start=1
-    ):
+    steps = ({"generation": 2, "former_accepted": True}, {"generation": 2})
+    for step, credentials in enumerate(steps, start=1):
         put_credentials(stage, section, credentials)
         sending = stage.begin("kilo tour --json --events-only --count 400 --timeout 300")
         up(stage)
