@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Stage
+from tests.e2e.conftest import PATIENCE, Stage
+
+pytestmark = pytest.mark.timeout(4 * PATIENCE)
 
 FILE = "Pulumi.dev.yaml"
 
